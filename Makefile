@@ -1,0 +1,52 @@
+# One vocabulary for people, hooks and CI. Everything runs inside .venv, with the versions of constraints.txt.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run dev test ci slow lint format bench screenshots clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# torch first and by its pinned version: anything that merely asks for "torch" may otherwise pull a CUDA build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(STAMP) ## install into .venv
+
+run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resolved alert
+	$(BIN)/assetline run
+
+dev: $(STAMP) ## Dagster UI, MLflow UI and scoring service under one supervisor
+	$(BIN)/assetline dev
+
+test: $(STAMP) ## the tests that need PyPI alone
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(STAMP) ## the kill matrix, the browser, the real servers
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(STAMP) ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ci: lint test slow ## what .ci/run calls
+
+bench: $(STAMP) ## every speed and quality claim, as ratios measured in one run
+	$(BIN)/python -m benchmarks
+
+screenshots: $(STAMP) ## the README's pictures, from the real UI (needs chromium)
+	$(BIN)/python -m docs.screenshots
+
+clean: ## remove all state, keep the installation
+	rm -rf var

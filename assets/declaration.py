@@ -1,0 +1,237 @@
+"""What a model is: the frozen, typed declaration from which the lifecycle builds every asset.
+
+Belongs here: the fields a fork may set, their defaults, and the refusal of values that cannot work.
+Does not belong here: anything that computes (``assets/lifecycle``) or names a concrete model (``assets/models``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+import numpy as np
+
+from resources.sources import Snapshot, Source, Stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+Columns = Mapping[str, np.ndarray]
+"""Equally long numpy columns by name: the form in which features are computed, in batch and for one row."""
+
+FeatureFunction = Callable[[Columns, np.ndarray], dict[str, np.ndarray]]
+"""``(events, wanted) -> features``: see :class:`Features`."""
+
+NetworkFactory = Callable[["torch.Tensor", "torch.Tensor"], "torch.nn.Module"]
+"""``(X, y) -> module`` mapping float32 ``[n, n_features]`` to logits ``[n]``; X, y are the rows it may shape itself on."""
+
+
+class DeclarationError(dg.DagsterInvalidDefinitionError):
+    """A declaration that cannot work; the message names the model, the field, the value and the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The table a model stands on.
+
+    Args:
+        name: name of the cleaned table's asset, e.g. ``payments``; the raw one is ``raw_payments``.
+        source: where rows come from: a :class:`~resources.sources.Stream` (lands a day at a time), a
+            :class:`~resources.sources.Snapshot` (one whole table), or the key of any asset of the graph.
+        key: column that identifies a row.
+        contract: pandera model of the *cleaned* rows; it types, documents and refuses.
+        clean: ``raw text rows -> typed rows``, same index and at least the contract's columns; what it
+            cannot parse becomes missing, which the contract then refuses. Default: types by the contract.
+        time: event time column (UTC, naive); ``None`` for a plain table without a clock.
+        start: first day there may be rows of; needed with ``time``.
+        late_days: a row may land this many days after its event day; later ones are quarantined.
+        max_refused: share of a landing that may be quarantined before the landing is refused as a whole.
+    """
+
+    name: str
+    source: Source | dg.AssetKey
+    key: str
+    contract: type[Any]
+    clean: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    time: str | None = None
+    start: dt.date | None = None
+    late_days: int = 3
+    max_refused: float = 0.05
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column names of the contract, in its order."""
+        return tuple(self.contract.to_schema().columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Point-in-time features: one function for training, batch scoring and the endpoint.
+
+    ``compute(events, wanted)`` gets the cleaned table's columns plus ``label`` (float; NaN where unknown) as
+    equally long arrays in any order, and the integer positions of the rows to compute. It returns one float32
+    array of ``len(wanted)`` per feature. It must use, for each row, only rows of strictly earlier seconds (and
+    the row itself), and only labels of rows at least ``label_delay_days`` older: the ``features`` asset's check
+    and the property tests hold it to that.
+
+    Args:
+        compute: the function; its module must need nothing outside its model folder, numpy and pandas.
+        lookback_days: how far back of a row ``compute`` looks, labels included.
+        names: the features, in the order in which the network gets them.
+        entities: columns whose past rows are enough to compute a row's features (the endpoint keeps these).
+        calendar: features that follow the calendar; drift checks leave them out.
+    """
+
+    compute: FeatureFunction
+    lookback_days: int
+    names: tuple[str, ...]
+    entities: tuple[str, ...] = ()
+    calendar: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The recipe. Windows are in days for tables with a clock; a plain table uses ``holdout`` and random folds.
+
+    Args:
+        window_days: days of labelled rows to fit on.
+        test_days: latest labelled days, which report and never select.
+        folds: earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
+        max_epochs: most passes over the rows that a fold may choose.
+        batch_size: rows per step.
+        learning_rate: AdamW's.
+        weight_decay: AdamW's.
+        seed: everything random is drawn from it.
+        holdout: share of a plain table that is the test rows.
+        min_rows: fewer labelled rows than this (or fewer than 10 of either class) and training refuses.
+    """
+
+    window_days: int = 28
+    test_days: int = 7
+    folds: int = 2
+    max_epochs: int = 6
+    batch_size: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 3e-3
+    seed: int = 0
+    holdout: float = 0.2
+    min_rows: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the report shows beyond the metrics every model gets.
+
+    Args:
+        entity: column of which the ``top_k`` are looked at each day (CP@k); entities already known as
+            positive when a test row happens are removed from the test rows.
+        top_k: how many a day can be reviewed.
+        amount: column that weighs a row in money; enables the cost metrics.
+        slices: ``(rows) -> {slice name: boolean array}``; rows carry the table, the labels and the features.
+        ceiling: ``(source, events, wanted) -> probabilities`` of the best possible model, where one can be
+            computed (a simulator's true posterior).
+        published: figures from the literature to show beside ours, labelled as published.
+    """
+
+    entity: str | None = None
+    top_k: int = 100
+    amount: str | None = None
+    slices: Callable[[pd.DataFrame], dict[str, np.ndarray]] | None = None
+    ceiling: Callable[[Source, pd.DataFrame, np.ndarray], np.ndarray] | None = None
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+GateMetric = Literal["average_precision", "roc_auc", "cp_at_k", "brier"]
+GATE_METRICS: tuple[str, ...] = ("average_precision", "roc_auc", "cp_at_k", "brier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a candidate must pass before it may be staged.
+
+    Args:
+        metric: the metric compared, on the candidate's test rows.
+        floor: worst value that may go live (a highest value for ``brier``).
+        margin: candidate minus champion on the same rows must be at least this.
+        baseline_margin: candidate minus the simple baseline (logistic regression) must be at least this.
+    """
+
+    metric: GateMetric = "roc_auc"
+    floor: float = 0.6
+    margin: float = -0.005
+    baseline_margin: float = -0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How a day's rows are held against the champion's reference profile.
+
+    Args:
+        columns: features compared; default all but the calendar ones.
+        alpha: family error rate of one window, shared among the columns (Bonferroni).
+        min_effect: smallest effect that counts: the K-S distance, or total variation for categories.
+        min_rows: windows with fewer rows are not judged.
+        max_rows: rows sampled of each side before Evidently sees them.
+        page_after: windows in a row after which a warning becomes a page.
+    """
+
+    columns: tuple[str, ...] | None = None
+    alpha: float = 0.05
+    min_effect: float = 0.05
+    min_rows: int = 300
+    max_rows: int = 50_000
+    page_after: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One model. Everything but ``name``, ``table`` and ``target`` has a default that is right for a plain table.
+
+    Args:
+        name: key prefix of its assets and name of its registered model; ``[a-z][a-z0-9_]*``.
+        table: the table it stands on.
+        target: column holding the truth, 0 or 1.
+        owner: ``team:…`` or an e-mail address.
+        description: one sentence for the UI.
+        label_delay_days: days after a row's event until its label lands; 0 means the label is in the table.
+        features: point-in-time features; default: the contract's columns, encoded.
+        network: builds the torch module; default: the tabular network of ``assets/lifecycle/networks.py``.
+        training, evaluation, gate, drift: see there.
+        retrain: cron of the declared retraining (UTC), or ``None``.
+        review_cost: cost of looking at one alert, in the unit of ``evaluation.amount``.
+        gap: see :meth:`retrain_cooldown_days`.
+    """
+
+    name: str
+    table: Table
+    target: str
+    owner: str = "team:models"
+    description: str = ""
+    label_delay_days: int = 0
+    features: Features | None = None
+    network: NetworkFactory | None = None
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    gate: Gate = field(default_factory=Gate)
+    drift: Drift = field(default_factory=Drift)
+    retrain: str | None = None
+    retrain_cooldown_days: int = 14
+    review_cost: float = 2.0
+
+    def __post_init__(self) -> None:
+        refuse_wrong_declaration(self)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its tables have a clock, and therefore day partitions."""
+        return self.table.time is not None
+
+    def key(self, asset: str) -> dg.AssetKey:
+        """Asset key of one of its assets."""
+        return dg.AssetKey([self.name, asset])

@@ -1,0 +1,1 @@
+"""What every declared model gets, one module per stage. No module here names a model."""

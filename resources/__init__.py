@@ -1,0 +1,1 @@
+"""What assets lean on: tables, sources, MLflow, deployment targets, alerts, settings."""

@@ -1,0 +1,1 @@
+"""What makes things move without a person: one module per trigger."""
