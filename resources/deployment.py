@@ -1,0 +1,275 @@
+"""Promotion and its audit trail, and the places where a model version can run.
+
+Belongs here: the ledger (the truth about what was in production when), the alias as its projection, and deployment
+targets. Does not belong here: whether a version may be promoted (``assets/lifecycle``), or the service (``serving/``).
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import datetime as dt
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+import dagster as dg
+import sqlalchemy as sa
+from pydantic import Field
+from sqlalchemy.schema import CreateTable
+
+from resources.mlflow import MlflowTracking, TrackingError
+from resources.processes import free_port, tied_to_parent
+from resources.settings import Settings, project_root
+
+CHAMPION = "champion"
+"""Alias of the version in production."""
+
+_TABLE = sa.Table(
+    "promotions",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("previous", sa.String(32)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("verdicts", sa.JSON, nullable=False),
+    sa.Column("dagster_run", sa.String(64), nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),  # UTC
+    sa.UniqueConstraint("model", "number"),  # two writers cannot both have been next
+)
+_TRIES = 20
+_APPEND_ONLY = """
+    CREATE TRIGGER IF NOT EXISTS promotions_no_{verb} BEFORE {verb} ON promotions
+    BEGIN SELECT RAISE(ABORT, 'the ledger of promotions is append-only'); END
+"""
+
+Action = Literal["promote", "refuse"]
+
+
+class DeploymentError(Exception):
+    """A version that cannot be staged or promoted; the message names it and the mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the ledger. ``previous`` is the champion before it; ``number`` counts the model's entries from 1."""
+
+    id: int
+    model: str
+    number: int
+    action: Action
+    version: str
+    previous: str | None
+    reason: str
+    verdicts: Mapping[str, Any]
+    dagster_run: str
+    who: str
+    at: dt.datetime
+
+
+class Ledger(dg.ConfigurableResource):
+    """What was promoted or refused, when, why and by whom. Entries are added, never changed or removed."""
+
+    database_url: str = Field(description="SQLAlchemy URL of the database that holds the ledger.")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The ledger in the database of ``settings``; a URL with a password stays out of the UI."""
+        if sa.make_url(settings.database_url).password is not None:
+            return cls(database_url=dg.EnvVar("ASSETLINE_DATABASE_URL"))
+        return cls(database_url=settings.database_url)
+
+    def promote(
+        self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
+    ) -> Entry:
+        """Makes ``version`` the champion. Where it is already, nothing is written and that entry is returned."""
+        said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
+        return self._append("promote", model, version, said)
+
+    def refuse(
+        self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
+    ) -> Entry:
+        """Notes that ``version`` was not promoted. The same refusal twice running is one entry."""
+        said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
+        return self._append("refuse", model, version, said)
+
+    def champion(self, model: str) -> Entry | None:
+        """The promotion that stands; ``None`` before the first."""
+        return self._last(model, action="promote")
+
+    def at(self, model: str, time: dt.datetime) -> Entry | None:
+        """The promotion that stood at ``time`` (UTC, where it has no zone)."""
+        return self._last(model, action="promote", until=_naive_utc(time))
+
+    def history(self, model: str | None = None) -> list[Entry]:
+        """All entries, of one model or of all, oldest first."""
+        query = sa.select(_TABLE).order_by(_TABLE.c.id)
+        return self._read(query if model is None else query.where(_TABLE.c.model == model))
+
+    def reconcile(self, mlflow: MlflowTracking) -> dict[str, str]:
+        """Sets the alias of every champion where it differs, and returns those versions by model.
+
+        A kill between the ledger's write and the alias's leaves the alias behind; call this at start.
+        """
+        moved = {}
+        for model in sorted({entry.model for entry in self.history()}):
+            champion = self.champion(model)
+            if champion is None or mlflow.version_of_alias(model, CHAMPION) == champion.version:
+                continue
+            try:
+                mlflow.set_alias(model, CHAMPION, champion.version)
+            except TrackingError as error:
+                raise DeploymentError(
+                    f"the ledger says version {champion.version} of {model} is in production, but MLflow does not have "
+                    f"it; restore MLflow's store or promote a version that exists"
+                ) from error
+            moved[model] = champion.version
+        return moved
+
+    def _append(self, action: Action, model: str, version: str, said: dict[str, Any]) -> Entry:
+        for _ in range(_TRIES):
+            last, champion = self._last(model), self.champion(model)
+            if action == "promote" and champion is not None and champion.version == version:
+                return champion
+            if last is not None and (action, version, said["reason"]) == (last.action, last.version, last.reason):
+                return last
+            row = {
+                "model": model,
+                "number": last.number + 1 if last else 1,
+                "action": action,
+                "version": version,
+                "previous": champion.version if champion else None,
+                "at": _naive_utc(dt.datetime.now(dt.UTC)),
+                **said,
+            }
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(sa.insert(_TABLE).values(row))
+            except sa.exc.IntegrityError:
+                continue  # another process was next: look again, its entry may settle ours
+            return next(entry for entry in self.history(model) if entry.number == row["number"])
+        raise DeploymentError(f"the ledger's next entry of {model} was taken {_TRIES} times in a row; try again")
+
+    def _last(self, model: str, action: Action | None = None, until: dt.datetime | None = None) -> Entry | None:
+        query = sa.select(_TABLE).where(_TABLE.c.model == model).order_by(_TABLE.c.number.desc()).limit(1)
+        if action is not None:
+            query = query.where(_TABLE.c.action == action)
+        if until is not None:
+            query = query.where(_TABLE.c.at <= until)
+        return next(iter(self._read(query)), None)
+
+    def _read(self, query: sa.Select[Any]) -> list[Entry]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Entry(**{**row, "at": row["at"].replace(tzinfo=dt.UTC)}) for row in rows]
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        # Without a pool no connection outlives its statement: forks and moved files do no harm.
+        engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
+        if engine.dialect.name == "sqlite":
+            Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        with engine.begin() as connection:
+            connection.execute(CreateTable(_TABLE, if_not_exists=True))
+            if engine.dialect.name == "sqlite":
+                for verb in ("UPDATE", "DELETE"):
+                    connection.execute(sa.text(_APPEND_ONLY.format(verb=verb)))
+        return engine
+
+
+class DeploymentTarget(dg.ConfigurableResource, abc.ABC):
+    """Where model versions run."""
+
+    @abc.abstractmethod
+    def stage(self, bundle: Path) -> AbstractContextManager[str]:
+        """Runs the bundle in a throw-away place and gives its base URL; nothing of it is left after the block.
+
+        Raises :class:`DeploymentError` when it does not become healthy.
+        """
+
+    @abc.abstractmethod
+    def promote(self, model: str, version: str) -> None:
+        """Makes this version the one that serves. The ledger comes first: see :class:`Ledger`."""
+
+
+class LocalTarget(DeploymentTarget):
+    """Processes on this machine; the scoring service follows the alias ``champion``."""
+
+    mlflow: dg.ResourceDependency[MlflowTracking]
+    service: str = Field(
+        default="serving.service",
+        description="Module started as `python -m MODULE --bundle DIR --host 127.0.0.1 --port N` to stage a candidate.",
+    )
+    start_timeout_s: float = Field(default=60.0, gt=0, description="Seconds a staged candidate has to become healthy.")
+
+    @contextlib.contextmanager
+    def stage(self, bundle: Path) -> Iterator[str]:
+        """See :meth:`DeploymentTarget.stage`."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        address = ["--host", "127.0.0.1", "--port", str(port)]
+        command = [sys.executable, "-m", self.service, "--bundle", str(bundle.resolve()), *address]
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            process = subprocess.Popen(
+                tied_to_parent(command),
+                cwd=project_root(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                self._wait_until_healthy(process, url, bundle, output)
+                yield url
+            finally:
+                process.terminate()
+                try:
+                    process.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def promote(self, model: str, version: str) -> None:
+        """See :meth:`DeploymentTarget.promote`."""
+        self.mlflow.set_alias(model, CHAMPION, version)
+
+    def _wait_until_healthy(self, process: subprocess.Popen[bytes], url: str, bundle: Path, output: IO[str]) -> None:
+        # A proxy named in the environment must not stand between us and our own machine.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        deadline = time.monotonic() + self.start_timeout_s
+        said = "nothing yet"
+        while time.monotonic() < deadline:
+            if (code := process.poll()) is not None:
+                raise DeploymentError(
+                    f"{self.service} of {bundle} ended with {code} before it served:\n{_tail(output)}"
+                )
+            try:
+                with opener.open(f"{url}/health", timeout=2):
+                    return
+            except OSError as error:  # refused, reset, timed out, or an HTTP status that is no success
+                said = str(error)
+            time.sleep(0.05)
+        raise DeploymentError(
+            f"{self.service} of {bundle} was not healthy after {self.start_timeout_s:g} s ({url}/health: {said}); "
+            f"raise start_timeout_s if the machine is slow. Its last output:\n{_tail(output)}"
+        )
+
+
+def _tail(output: IO[str], lines: int = 20) -> str:
+    output.seek(0)
+    return "".join(output.readlines()[-lines:]).strip() or "(it wrote nothing)"
+
+
+def _naive_utc(time: dt.datetime) -> dt.datetime:
+    return time if time.tzinfo is None else time.astimezone(dt.UTC).replace(tzinfo=None)

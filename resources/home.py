@@ -1,0 +1,97 @@
+"""The state folder (``var/``, or where ``ASSETLINE_HOME`` points): made once, whole, whoever comes first.
+
+Belongs here: laying out the folder, Dagster's instance in it, and clearing up after processes that were killed. Does
+not belong here: what lies inside a store (``mlflow.py``, ``tables.py``, ``deployment.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import dagster as dg
+
+from resources.processes import still_runs
+from resources.settings import Settings, project_root, quiet_telemetry
+
+_LOCK_TIMEOUT_S = 300
+
+
+def prepare(settings: Settings) -> None:
+    """Makes the state folder usable by this process and, through ``DAGSTER_HOME``, by those it starts.
+
+    Any number of processes may call it at once on a fresh folder, and any of them may be killed: each store is made
+    aside, under a lock, and moved into place in one step. When all is there it costs a few milliseconds.
+    """
+    quiet_telemetry()
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    template = project_root() / "deploy" / "dagster.yaml"
+    seal, sealed = settings.home / ".prepared", _seal(template)
+    if (
+        settings.dagster_home.exists()
+        and settings.mlflow_database.exists()
+        and seal.exists()
+        and seal.read_text() == sealed
+    ):
+        return
+    from filelock import FileLock
+
+    from resources.mlflow import create_store
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.home / ".lock", timeout=_LOCK_TIMEOUT_S):
+        if not settings.dagster_home.exists():
+            _create_dagster(settings, template)
+        _replace(settings.dagster_home / "dagster.yaml", template.read_bytes())
+        create_store(settings.mlflow_database, settings.artifacts)
+        _replace(seal, sealed.encode())
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Marks as failed the Dagster runs whose process is gone, and returns their ids.
+
+    A killed run stays STARTED for ever otherwise, and holds the only slot of the queue. Runs are known by the process
+    numbers in their event logs: call it where they run, not from another container.
+    """
+    ended = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])):
+        processes = []
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+            pid = entry.get_dagster_event().engine_event_data.metadata.get("pid")
+            if pid is not None:
+                processes.append((int(str(pid.value)), entry.timestamp))
+        if processes and not any(still_runs(pid, at) for pid, at in processes):
+            instance.report_run_failed(run, "The process of this run is gone (killed?); materialise again.")
+            ended.append(run.run_id)
+    return ended
+
+
+def _seal(template: Path) -> str:
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("dagster", "mlflow")]
+    return "\n".join([*versions, hashlib.sha256(template.read_bytes()).hexdigest(), ""])
+
+
+def _create_dagster(settings: Settings, template: Path) -> None:
+    """Dagster creates tables and then stamps their version: aside, so that a kill in between leaves nothing."""
+    for left in settings.home.glob(".dagster-*"):  # by a process that was killed
+        shutil.rmtree(left)
+    aside = Path(tempfile.mkdtemp(prefix=".dagster-", dir=settings.home))
+    try:
+        shutil.copyfile(template, aside / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(aside)  # the file takes the folder from there
+        with dg.DagsterInstance.from_config(str(aside)) as instance:
+            instance.get_runs(limit=1)
+        os.replace(aside, settings.dagster_home)
+    finally:
+        os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(content)
+    os.replace(scratch, path)

@@ -1,0 +1,385 @@
+"""MLflow: runs that always end, linked with their Dagster run, and the registry of model versions.
+
+Belongs here: everything that talks to MLflow; the rest of the project sees no MLflow type but the open run. Runs are
+opened with ``dagster_mlflow.resources.MlFlow``, which is not public: a test holds its contract. Does not belong here:
+what is in a bundle, or which version should be champion (``deployment.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
+
+import dagster as dg
+from pydantic import Field
+
+from resources.processes import still_runs
+from resources.settings import Settings, project_root
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    from dagster_mlflow.resources import MlFlow
+    from mlflow import MlflowClient
+
+MODEL_FOLDER = "model"
+"""Where among its run's artifacts a model version's files lie."""
+
+_PROCESS_TAG = "assetline.process"
+_SQLITE = "sqlite:///"
+_LOCK_TIMEOUT_S = 300
+
+
+class TrackingError(Exception):
+    """MLflow cannot do what was asked; the message names the thing and the mend."""
+
+
+class RunLog:
+    """Writes into one MLflow run by its id, and leaves the run's status and all global state of MLflow alone."""
+
+    def __init__(self, client: MlflowClient, run_id: str):
+        self.run_id = run_id
+        self._client = client
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Logs numbers by name; ``step`` places them on a curve."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs settings by name; a name that has another value already is refused by MLflow."""
+        from mlflow.entities import Param
+
+        self._client.log_batch(self.run_id, params=[Param(k, str(v)) for k, v in params.items()])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags, replacing those of the same name."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+
+    def log_artifact(self, local_path: str | Path, artifact_path: str | None = None) -> None:
+        """Copies a file to the run's artifacts, into the folder ``artifact_path``."""
+        self._client.log_artifact(self.run_id, str(local_path), artifact_path)
+
+    def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
+        """Copies what is in a folder to the run's artifacts, into the folder ``artifact_path``."""
+        self._client.log_artifacts(self.run_id, str(local_dir), artifact_path)
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Writes a text to the artifact of that name."""
+        self._client.log_text(self.run_id, text, artifact_file)
+
+    def log_dict(self, dictionary: Mapping[str, Any], artifact_file: str) -> None:
+        """Writes a mapping as JSON or YAML, by the file's suffix."""
+        self._client.log_dict(self.run_id, dict(dictionary), artifact_file)
+
+    def log_figure(self, figure: matplotlib.figure.Figure, artifact_file: str) -> None:
+        """Draws a figure to the artifact of that name."""
+        self._client.log_figure(self.run_id, figure, artifact_file)
+
+
+class MlflowTracking(dg.ConfigurableResource):
+    """MLflow's tracking and registry, behind one address."""
+
+    tracking_uri: str = Field(
+        description="Where runs and model versions are kept: sqlite:///<absolute path>, or a tracking server's address."
+    )
+    artifact_location: str | None = Field(
+        default=None,
+        description="Absolute folder or URI for files. Default: beside the SQLite file, or what the server says.",
+    )
+    experiment: str = Field(default="assetline", description="Experiment of runs that name no other.")
+    ui_url: str = Field(default="http://127.0.0.1:5000", description="Address of the MLflow UI, for links to runs.")
+    dagster_url: str = Field(default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links back.")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The resource on the state folder of ``settings``."""
+        return cls(
+            tracking_uri=settings.tracking_uri,
+            artifact_location=str(settings.artifacts),
+            ui_url=settings.mlflow_url,
+            dagster_url=settings.ui_url,
+        )
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def run(
+        self, context: dg.AssetExecutionContext, *, experiment: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> Iterator[MlFlow]:
+        """The MLflow run of this Dagster run, open: all of ``mlflow``'s functions, and ``mlflow_run_id``.
+
+        It ends with the block, FAILED when that raises. Within one Dagster run and experiment it is the same MLflow
+        run (a retried step goes on with it): give each model an ``experiment`` of its own.
+        """
+        client, experiment = self.client(), experiment or self.experiment
+        with _global_state_restored() as mlflow:
+            if (left := mlflow.active_run()) is not None:
+                raise TrackingError(
+                    f"MLflow run {left.info.run_id} is still open in this process; leave its block before the next run"
+                )
+            self._create_experiment(client, experiment)
+            keys = sorted(key.to_user_string() for key in context.selected_asset_keys)
+            links = [f"[run]({self.dagster_url}/runs/{context.run_id})"]
+            links += [f"[{key}]({self.dagster_url}/assets/{key})" for key in keys]
+            extra_tags = {
+                "dagster_asset": ", ".join(keys),
+                "mlflow.note.content": f"Made by Dagster: {', '.join(links)}",
+                _PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {time.time():.0f}",
+                **git_tags(project_root()),
+                **(tags or {}),
+            }
+            status = "FAILED"
+            try:
+                tracked = _open_run(context, ", ".join(keys), self.tracking_uri, experiment, extra_tags)
+                context.log.info(f"MLflow run: {self.run_url(tracked.mlflow_run_id)}")
+                yield tracked
+                status = "FINISHED"
+            finally:
+                while mlflow.active_run() is not None:
+                    mlflow.end_run(status)
+
+    @contextlib.contextmanager
+    def reopen(self, run_id: str) -> Iterator[RunLog]:
+        """A run that has ended, to add to (an evaluation writes into its candidate's run). Its status stays.
+
+        Raises :class:`TrackingError` when there is no such run.
+        """
+        self._get_run(run_id)
+        yield RunLog(self.client(), run_id)
+
+    def run_url(self, run_id: str) -> str:
+        """Address of the run's page in the MLflow UI, for ``dg.MetadataValue.url``."""
+        return f"{self.ui_url}/#/experiments/{self._get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def reap(self, instance: dg.DagsterInstance) -> list[str]:
+        """Ends, as FAILED, the runs left RUNNING by a Dagster run that has finished or a process that is gone.
+
+        Only runs that :meth:`run` opened are touched; a process on another machine is given the benefit of the doubt.
+        Returns the ids of the runs it ended.
+        """
+        client, ended = self.client(), []
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
+            tags = run.data.tags
+            if _PROCESS_TAG not in tags:
+                continue
+            host, pid, opened = tags[_PROCESS_TAG].rsplit(" ", 2)
+            dagster_run = instance.get_run_by_id(tags["dagster_run_id"])
+            gone = host == socket.gethostname() and not still_runs(int(pid), float(opened))
+            if gone or (dagster_run is not None and dagster_run.is_finished):
+                client.set_tag(run.info.run_id, "assetline.reaped", f"process {pid} on {host} left it open")
+                client.set_terminated(run.info.run_id, "FAILED")
+                ended.append(run.info.run_id)
+        return ended
+
+    # -- registry ----------------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        name: str,
+        run_id: str,
+        directory: Path,
+        *,
+        tags: Mapping[str, str] | None = None,
+        loader_module: str | None = None,
+    ) -> str:
+        """Copies ``directory`` to the run's artifacts, makes it a version of the model ``name``, returns the version.
+
+        A run gives one version of a model: a second call returns the first one's. With ``loader_module`` (a module
+        with ``_load_pyfunc(path)``) others can load it by ``mlflow.pyfunc.load_model("models:/<name>/<version>")``.
+        """
+        client, run = self.client(), self._get_run(run_id)
+        if not directory.is_dir():
+            raise TrackingError(f"{directory}: no such folder; save the bundle before registering {name}")
+        if found := client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+            return str(found[0].version)
+        client.log_artifacts(run_id, str(directory), MODEL_FOLDER)
+        if loader_module:
+            client.log_text(run_id, _mlmodel(run_id, loader_module), f"{MODEL_FOLDER}/MLmodel")
+        with _allowing("RESOURCE_ALREADY_EXISTS"):
+            client.create_registered_model(name)
+        source = f"{run.info.artifact_uri}/{MODEL_FOLDER}"
+        given = {"dagster_run_id": run.data.tags.get("dagster_run_id", ""), **(tags or {})}
+        return str(client.create_model_version(name, source, run_id, tags=given).version)
+
+    def download(self, name: str, version: str) -> Path:
+        """Folder with the files of a model version: the store's own, not to be written to, where that is local."""
+        import mlflow.artifacts
+
+        self._get_version(name, version)
+        uri = self.client().get_model_version_download_uri(name, version)
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri))
+
+    def run_of_version(self, name: str, version: str) -> str:
+        """Id of the MLflow run that made a model version."""
+        return str(self._get_version(name, version).run_id)
+
+    def version_of_alias(self, name: str, alias: str) -> str | None:
+        """Version that the alias points at; ``None`` without the alias or the model."""
+        with _allowing("RESOURCE_DOES_NOT_EXIST"):
+            version = self.client().get_registered_model(name).aliases.get(alias)
+            return None if version is None else str(version)
+        return None
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Points the alias at a version. Raises :class:`TrackingError` when there is no such version."""
+        self._get_version(name, version)
+        self.client().set_registered_model_alias(name, alias, version)
+
+    def set_version_tag(self, name: str, version: str, key: str, value: str) -> None:
+        """Sets a tag of a model version, replacing one of the same name."""
+        self._get_version(name, version)
+        self.client().set_model_version_tag(name, version, key, value)
+
+    def version_tags(self, name: str, version: str) -> dict[str, str]:
+        """All tags of a model version."""
+        return dict(self._get_version(name, version).tags)
+
+    # -- below -------------------------------------------------------------------------------------------------------
+
+    def client(self) -> MlflowClient:
+        """MLflow's own client for this store, made safe for first use."""
+        from mlflow import MlflowClient
+
+        if self.tracking_uri.startswith(_SQLITE):
+            create_store(Path(self.tracking_uri.removeprefix(_SQLITE)), Path(self._artifacts() or ""))
+        return MlflowClient(self.tracking_uri)
+
+    def _artifacts(self) -> str | None:
+        if self.artifact_location is None and self.tracking_uri.startswith(_SQLITE):
+            return str(Path(self.tracking_uri.removeprefix(_SQLITE)).with_name("artifacts"))
+        return self.artifact_location
+
+    def _create_experiment(self, client: MlflowClient, name: str) -> None:
+        # MLflow itself would put a SQLite store's files into ./mlruns of whatever folder the process runs in.
+        if client.get_experiment_by_name(name) is None:
+            root = self._artifacts()
+            with _allowing("RESOURCE_ALREADY_EXISTS"):
+                client.create_experiment(name, artifact_location=root and f"{root}/{name}")
+
+    def _get_run(self, run_id: str) -> Any:
+        with _allowing("RESOURCE_DOES_NOT_EXIST"):
+            return self.client().get_run(run_id)
+        raise TrackingError(f"{self.tracking_uri} has no run {run_id}; train again, or point tracking_uri at its store")
+
+    def _get_version(self, name: str, version: str) -> Any:
+        with _allowing("RESOURCE_DOES_NOT_EXIST"):
+            return self.client().get_model_version(name, version)
+        raise TrackingError(f"{self.tracking_uri} has no version {version} of the model {name}; train and register it")
+
+
+def create_store(database: Path, artifacts: Path) -> None:
+    """Makes MLflow's SQLite file unless it is there; safe for any number of processes at once, and for a kill.
+
+    Two processes that let MLflow migrate one new file at once corrupt it for good. So it is made aside, under a lock,
+    and moved into place when whole (about 2 s, once).
+    """
+    if database.exists():
+        return
+    from filelock import FileLock
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_name(f".{database.name}.lock"), timeout=_LOCK_TIMEOUT_S):
+        if database.exists():
+            return
+        for left in database.parent.glob(".new-*"):  # by a process that was killed
+            shutil.rmtree(left)
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=database.parent) as aside:
+            made = Path(aside) / database.name
+            SqlAlchemyStore(f"{_SQLITE}{made}", str(artifacts)).engine.dispose()
+            os.replace(made, database)
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """The commit checked out at ``root`` and whether files differ from it, as tags; why, where it is unknown."""
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        if head.returncode == 0:
+            changed = _git(root, "status", "--porcelain").stdout.strip()
+            commit = head.stdout.strip()
+            return {"git_commit": commit, "git_dirty": str(bool(changed)).lower(), "mlflow.source.git.commit": commit}
+        reason = next(iter(head.stderr.splitlines()), f"git ended with {head.returncode}")
+    except FileNotFoundError:
+        reason = "git is not installed"
+    except subprocess.TimeoutExpired:
+        reason = "git did not answer"
+    return {"git_commit": f"unknown ({reason})"}
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+
+
+def _open_run(
+    context: dg.AssetExecutionContext, name: str, tracking_uri: str, experiment: str, tags: Mapping[str, str]
+) -> MlFlow:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # known: that is why the contract is tested
+        from dagster_mlflow.resources import MlFlow
+
+        config = {"mlflow_tracking_uri": tracking_uri, "experiment_name": experiment, "extra_tags": dict(tags)}
+        tracked: Any = MlFlow(
+            SimpleNamespace(
+                log=context.log,
+                run_id=context.run_id,
+                dagster_run=SimpleNamespace(job_name=name),  # it becomes the MLflow run's name
+                resource_config=config,
+            )
+        )
+    tracked.mlflow_run_id = tracked.active_run().info.run_id
+    return tracked
+
+
+@contextlib.contextmanager
+def _global_state_restored() -> Iterator[Any]:
+    """MLflow keeps its address and experiment in the process and its environment: the next user gets them as before."""
+    import mlflow
+
+    uri: Any = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")}
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri(uri)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _allowing(code: str) -> Iterator[None]:
+    """Lets the block end early on MLflow's error ``code``; any other error passes."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
+
+
+def _mlmodel(run_id: str, loader_module: str) -> str:
+    from mlflow.models import Model
+
+    model = Model(run_id=run_id, artifact_path=MODEL_FOLDER)
+    return str(model.add_flavor("python_function", loader_module=loader_module).to_yaml())

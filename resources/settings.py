@@ -1,0 +1,210 @@
+"""What an operator may set: the ``ASSETLINE_*`` environment variables, typed, with their defaults.
+
+Belongs here: reading and refusing settings, the paths that follow from them, and the switches that keep libraries from
+calling home. Does not belong here: making anything on disk (``home.py``), or what a model declares.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PREFIX = "ASSETLINE_"
+PRESETS = ("book", "small")
+
+
+class SettingsError(Exception):
+    """A setting that cannot work; one sentence with the variable, its value and the mend."""
+
+
+def project_root() -> Path:
+    """Folder of ``definitions.py``; relative paths in settings and sources start here."""
+    return Path(__file__).resolve().parent.parent
+
+
+def quiet_telemetry() -> None:
+    """Keeps Dagster, MLflow and Evidently (and the processes started from here) from calling home.
+
+    Call it before any of them is imported. What the operator has set already stands.
+    """
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings; each field is the variable of that name in upper case after ``ASSETLINE_``.
+
+    Args:
+        home: absolute folder in which all state lives.
+        database_url: SQLAlchemy URL of the tables of our own: alerts, and the ledger of promotions.
+        preset: size of the example's simulated upstream: ``book`` (as published) or ``small`` (for tests).
+        ui_port: port of the Dagster UI.
+        mlflow_port: port of the MLflow UI.
+        service_port: port of the scoring service.
+        test_data: folder with the real tables that some tests read.
+    """
+
+    home: Path
+    database_url: str = field(repr=False)  # it may hold a password
+    preset: str = "book"
+    ui_port: int = 3000
+    mlflow_port: int = 5000
+    service_port: int = 8000
+    test_data: Path | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """The settings of the environment (``env``, or this process's).
+
+        Raises :class:`SettingsError` for a variable that does not exist and for a value that cannot work.
+        """
+        given = {name: value for name, value in (os.environ if env is None else env).items() if name.startswith(PREFIX)}
+        known = [PREFIX + f.name.upper() for f in fields(cls)]
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise SettingsError(
+                    f"{name}={_shown(value)} is not a setting; {_did_you_mean(name, known)}, or unset it"
+                )
+            if not value.strip():
+                raise SettingsError(f"{name}={value!r} is empty; give it a value or unset it")
+            key = name.removeprefix(PREFIX).lower()
+            values[key] = _READERS[key](name, value.strip())
+        home: Path = values.setdefault("home", project_root() / "var")
+        values.setdefault("database_url", f"sqlite:///{home / 'assetline.db'}")
+        settings = cls(**values)
+        settings._refuse_shared_ports()
+        return settings
+
+    def _refuse_shared_ports(self) -> None:
+        taken: dict[int, str] = {}
+        for name in ("ui_port", "mlflow_port", "service_port"):
+            port = getattr(self, name)
+            if port in taken:
+                raise SettingsError(
+                    f"{PREFIX}{name.upper()}={port} is also {PREFIX}{taken[port].upper()}; give each its own port"
+                )
+            taken[port] = name
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own folder: ``dagster.yaml``, runs, events, schedules, logs of the steps."""
+        return self.home / "dagster"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """MLflow's SQLite file."""
+        return self.home / "mlflow" / "mlflow.db"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry URI."""
+        return f"sqlite:///{self.mlflow_database}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder under which MLflow keeps the files of its runs and models."""
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def tables(self) -> Path:
+        """Root of the Parquet tables."""
+        return self.home / "tables"
+
+    @property
+    def serving(self) -> Path:
+        """Folder of the scoring service's own state."""
+        return self.home / "serving"
+
+    @property
+    def ui_url(self) -> str:
+        """Address of the Dagster UI."""
+        return f"http://127.0.0.1:{self.ui_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the MLflow UI."""
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def service_url(self) -> str:
+        """Address of the scoring service."""
+        return f"http://127.0.0.1:{self.service_port}"
+
+
+def _folder(name: str, value: str) -> Path:
+    if "://" in value:
+        raise SettingsError(f"{name}={_shown(value)} is a URL; databases need a folder on this machine")
+    path = (project_root() / Path(value).expanduser()).resolve()
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"{name}={_shown(value)} is a file; give a folder")
+    return path
+
+
+def _existing_folder(name: str, value: str) -> Path:
+    path = _folder(name, value)
+    if not path.is_dir():
+        raise SettingsError(f"{name}={_shown(value)} does not exist; give the folder that holds the tables")
+    return path
+
+
+def _database_url(name: str, value: str) -> str:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    example = (
+        f"write one like sqlite:///{project_root() / 'var' / 'assetline.db'} or postgresql://user:password@host/name"
+    )
+    try:
+        url = make_url(value)
+        url.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise SettingsError(f"{name}={_shown(value)} is not a database URL; {example}") from error
+    except ImportError as error:
+        raise SettingsError(f"{name}={_shown(value)} needs a driver; pip install {error.name}") from error
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise SettingsError(f"{name}={_shown(value)} keeps nothing; {example}")
+        # Processes start in different folders; a relative file would be a different one in each.
+        url = url.set(database=str(project_root() / url.database))
+    return url.render_as_string(hide_password=False)
+
+
+def _preset(name: str, value: str) -> str:
+    if value not in PRESETS:
+        raise SettingsError(f"{name}={_shown(value)} is not a preset; {_did_you_mean(value, PRESETS)}")
+    return value
+
+
+def _port(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
+        raise SettingsError(f"{name}={_shown(value)} is not a port; give a whole number from 1 to 65535")
+    return int(value)
+
+
+_READERS: Mapping[str, Callable[[str, str], Any]] = {
+    "home": _folder,
+    "database_url": _database_url,
+    "preset": _preset,
+    "ui_port": _port,
+    "mlflow_port": _port,
+    "service_port": _port,
+    "test_data": _existing_folder,
+}
+
+
+def _did_you_mean(value: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}" if close else f"there are {', '.join(known)}"
+
+
+def _shown(value: str) -> str:
+    """The value as it may appear in a log: what a URL holds before its host is hidden."""
+    return repr(re.sub(r"^(\w[\w+.-]*:/*)?.*@", r"\1***@", value))
