@@ -235,3 +235,47 @@ class Model:
     def key(self, asset: str) -> dg.AssetKey:
         """Asset key of one of its assets."""
         return dg.AssetKey([self.name, asset])
+
+
+def refuse_wrong_declaration(model: Model) -> None:
+    """Raises :class:`DeclarationError` for the first value that cannot work, with the mend."""
+
+    def refuse(field_name: str, value: object, mend: str) -> None:
+        raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
+
+    table, columns = model.table, model.table.columns
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", model.name):
+        refuse("name", model.name, "use lower-case letters, digits and _, beginning with a letter")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", table.name):
+        refuse("table.name", table.name, "use lower-case letters, digits and _, beginning with a letter")
+    for name, column in {"table.key": table.key, "table.time": table.time}.items():
+        if column is not None and column not in columns:
+            refuse(name, column, f"name a column of the contract: {', '.join(columns)}")
+    if model.label_delay_days == 0 and model.target not in columns:
+        refuse("target", model.target, f"name a column of the contract ({', '.join(columns)}), or declare how many "
+               "days later labels land (label_delay_days)")  # fmt: skip
+    if model.label_delay_days < 0 or (model.label_delay_days and table.time is None):
+        refuse("label_delay_days", model.label_delay_days, "labels can land later (0 or more) only in a table with `time`")
+    if (table.time is None) != (table.start is None):
+        refuse("table.start", table.start, "a table with `time` needs the day its rows start, and only that one does")
+    if isinstance(table.source, Stream) != model.is_stream and isinstance(table.source, (Stream, Snapshot)):
+        refuse("table.source", type(table.source).__name__, "a Stream goes with `time`, a Snapshot without")
+    for name, column in {"evaluation.entity": model.evaluation.entity, "evaluation.amount": model.evaluation.amount}.items():
+        if column is not None and column not in columns:
+            refuse(name, column, f"name a column of the contract: {', '.join(columns)}")
+    if model.gate.metric not in GATE_METRICS:
+        refuse("gate.metric", model.gate.metric, f"name one of {', '.join(GATE_METRICS)}")
+    if model.gate.metric == "cp_at_k" and (model.evaluation.entity is None or not model.is_stream):
+        refuse("gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`")
+    if model.features is not None:
+        features = model.features
+        if len(inspect.signature(features.compute).parameters) != 2:
+            refuse("features.compute", features.compute.__name__, "it takes (events, wanted): see Features")
+        if not features.names or len(set(features.names)) != len(features.names):
+            refuse("features.names", features.names, "name each feature once, and at least one")
+        for unknown in (set(features.calendar) | set(model.drift.columns or ())) - set(features.names):
+            refuse("features.calendar / drift.columns", unknown, f"name features: {', '.join(features.names)}")
+        for unknown in set(features.entities) - set(columns):
+            refuse("features.entities", unknown, f"name columns of the contract: {', '.join(columns)}")
+    if not (model.owner.startswith("team:") or "@" in model.owner):
+        refuse("owner", model.owner, "use 'team:name' or an e-mail address")

@@ -1,0 +1,74 @@
+"""The jobs a model gets: what a schedule, a sensor, a command or a person in the UI starts. One name per piece of work.
+
+Belongs here: which assets run together. Does not belong here: when (``sensors/``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from assets.declaration import Model
+
+LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
+DAILY, MATURE = "daily", "mature"
+TRAIN, DEPLOY, BACKTEST, LIFECYCLE = "train", "deploy", "backtest", "lifecycle"
+
+
+def job_name(model: Model, work: str) -> str:
+    """Name of one of a model's jobs, e.g. ``fraud_train``."""
+    return f"{model.name}_{work}"
+
+
+def assets_of_jobs(model: Model) -> dict[str, list[str]]:
+    """By kind of work, the names of the assets it materialises."""
+    table = model.table.name
+    if not model.is_stream:
+        return {
+            LIFECYCLE: [
+                f"raw_{table}", table, "quarantine", "labels", "features", "training_set", "trained_model",
+                "evaluation", "staged", "deployment", "predictions", "drift",
+            ],
+            TRAIN: ["training_set", "trained_model", "evaluation"],
+            DEPLOY: ["staged", "deployment"],
+            BACKTEST: ["backtest"],
+        }  # fmt: skip
+    return {
+        LAND: [f"raw_{table}", *(["raw_labels"] if model.label_delay_days else [])],
+        CLEAN: [table, "quarantine"],
+        LABEL: ["labels"],
+        FEATURES: ["features"],
+        DAILY: [table, "quarantine", "features", "predictions", "drift"],
+        MATURE: ["labels", "performance"],
+        TRAIN: ["training_set", "trained_model", "evaluation"],
+        DEPLOY: ["staged", "deployment"],
+        BACKTEST: ["backtest"],
+    }
+
+
+_WHAT = {
+    LAND: "Rows and labels of the days that landed.",
+    CLEAN: "The cleaned table and its quarantine.",
+    LABEL: "Labels that have come due.",
+    FEATURES: "Point-in-time features.",
+    DAILY: "One day, from landed rows to predictions and their drift check.",
+    MATURE: "Labels that have come due, and how the predictions of that day did.",
+    TRAIN: "A candidate: frozen rows, fit, report, gate.",
+    DEPLOY: "The candidate in a throw-away process, then promotion.",
+    BACKTEST: "The recipe refitted on rolling weeks.",
+    LIFECYCLE: "Everything, from the table to predictions.",
+}
+
+
+def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
+    """All jobs of one model."""
+    return [
+        dg.define_asset_job(
+            job_name(model, work),
+            selection=dg.AssetSelection.assets(*[model.key(name) for name in names]),
+            description=f"{model.name}: {_WHAT[work]}",
+            executor_def=dg.in_process_executor,
+        )
+        for work, names in assets_of_jobs(model).items()
+    ]

@@ -1,0 +1,104 @@
+"""First stage: rows as they landed, immutable, with their source and arrival time; and the labels that come later.
+
+Belongs here: asking the source for a day (or the whole) and refusing a landing that is empty. Does not belong here:
+any reading of what a row says.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import dagster as dg
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.stage import Check, Made, Reads, days_in_run, table_asset
+from resources.dagster_internals import Finding
+from resources.sources import SourceError, Stream
+from resources.tables import WHOLE
+
+ARRIVED = Check(name="arrived", description="The source landed rows for this day; an empty landing is refused.")
+
+LANDING_DAY = "landing_day"
+ROW_ID = "row_id"
+"""Names one landed line for good: ``<landing day>-<position>``. Sorting by it is sorting by arrival."""
+
+
+def landing_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """``raw_<table>``, and ``raw_labels`` where labels land later."""
+    assets = [_raw(model, f"raw_{model.table.name}", labels=False)]
+    if model.label_delay_days:
+        assets.append(_raw(model, "raw_labels", labels=True))
+    return assets
+
+
+def _raw(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
+    source_key = source_resource_key(model)
+    upstream = model.table.source if isinstance(model.table.source, dg.AssetKey) else None
+
+    def land(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> Made:
+        if upstream is not None:
+            landed = {WHOLE: frames["upstream"]}
+        else:
+            landed = {day: _ask(getattr(context.resources, source_key), day, labels) for day in days_in_run(context)}
+        findings = [
+            Finding(
+                check=ARRIVED.name,
+                day=None if day == WHOLE else day,
+                passed=len(rows) > 0,
+                description=f"{len(rows):,} rows landed"
+                if len(rows)
+                else f"the source landed no rows for {day}; check the upstream and land the day again",
+                metadata={"rows": len(rows)},
+            )
+            for day, rows in landed.items()
+        ]
+        by_day = {day: {"dagster/partition_row_count": len(rows)} for day, rows in landed.items() if day != WHOLE}
+        rows = sum(len(frame) for frame in landed.values())
+        return Made(number_rows(landed), findings, {"dagster/row_count": rows, "source": name}, by_day)
+
+    what = "Labels as they became known" if labels else "Rows as they landed"
+    return table_asset(
+        model,
+        name,
+        land,
+        description=f"{what}, untouched and in order of arrival, by landing day.",
+        stage="data",
+        kinds={"parquet"},
+        reads={"upstream": Reads(upstream)} if upstream else {},
+        checks=[ARRIVED],
+        day_column=LANDING_DAY,
+        code=[] if upstream else [model.table.source],
+        resources=set() if upstream else {source_key},
+    )
+
+
+def source_resource_key(model: Model) -> str:
+    """Key under which the model's source is found among the resources (and can be replaced)."""
+    return f"{model.name}_source"
+
+
+def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One frame of all landings, each row with its landing day and its row id."""
+    frames = []
+    for day, rows in landed.items():
+        numbered = rows.reset_index(drop=True)
+        prefix = "" if day == WHOLE else f"{day}-"
+        positions = pd.Series(range(len(rows)), dtype="int64").astype("string[pyarrow]").str.zfill(7)
+        numbered.insert(0, ROW_ID, (prefix + positions).astype("string[pyarrow]"))
+        if day != WHOLE:
+            numbered.insert(1, LANDING_DAY, pd.Timestamp(day))
+        frames.append(numbered)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _ask(source: object, day: str, labels: bool) -> pd.DataFrame:
+    try:
+        if isinstance(source, Stream):
+            date = dt.date.fromisoformat(day)
+            if date > source.landed_until():
+                raise SourceError(f"{day} has not landed yet: the latest complete day is {source.landed_until()}")
+            return source.land_labels(date) if labels else source.land(date)
+        return source.read()  # type: ignore[attr-defined]
+    except SourceError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error

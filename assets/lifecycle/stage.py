@@ -1,0 +1,220 @@
+"""What all stages share: how a function on DataFrames becomes an asset with checks, days, metadata and automation.
+
+Belongs here: wiring that more than one stage needs. Does not belong here: what a stage computes.
+"""
+
+import ast
+import datetime as dt
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from assets.declaration import Model
+from resources.dagster_internals import Finding, check_events
+from resources.tables import WHOLE, Window
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check of a stage: its name, what it promises, and whether a failure stops what comes after."""
+
+    name: str
+    description: str
+    blocking: bool = True
+
+
+@dataclass(frozen=True)
+class Reads:
+    """An upstream table and the days of it, relative to the output's day, that one output day reads."""
+
+    key: dg.AssetKey
+    window: Window = (0, 0)
+
+
+@dataclass
+class Made:
+    """What a stage's function returns: the rows, the verdicts on them, and what a person wants to see."""
+
+    frame: pd.DataFrame
+    findings: list[Finding] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    by_day: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+Compute = Callable[..., Made]
+
+
+class Refused(dg.Failure):
+    """A blocking check failed before anything was written: the file of before stays as it was."""
+
+
+def days_of(model: Model) -> dg.DailyPartitionsDefinition | None:
+    """The day partitions of a model's tables; ``None`` for a table without a clock."""
+    if model.table.start is None:
+        return None
+    return dg.DailyPartitionsDefinition(start_date=model.table.start.isoformat(), timezone="UTC")
+
+
+def days_in_run(context: dg.AssetExecutionContext) -> list[str]:
+    """ISO days this run makes; ``[WHOLE]`` for a table without days."""
+    return list(context.partition_keys) if context.has_partition_key_range or context.has_partition_key else [WHOLE]
+
+
+def table_asset(
+    model: Model,
+    name: str,
+    compute: Compute,
+    *,
+    description: str,
+    stage: str,
+    kinds: set[str],
+    reads: Mapping[str, Reads] = {},  # noqa: B006 - read only
+    checks: Sequence[Check] = (),
+    day_column: str | None = None,
+    code: Sequence[Any] = (),
+    automation: dg.AutomationCondition | None = None,
+    resources: set[str] = frozenset(),  # type: ignore[assignment]
+    deps: Sequence[dg.AssetKey | dg.AssetDep] = (),
+    by_day: bool = True,
+    freshness: dg.FreshnessPolicy | None = None,
+) -> dg.AssetsDefinition:
+    """An asset that is a table: ``compute(context, **upstream frames) -> Made``.
+
+    When a blocking finding fails, nothing is written and the step fails with the finding's words, so that a refused day
+    never replaces a good one. All days of a run are judged; one refused day holds back the run's others too.
+
+    Args:
+        stage: last part of the group's name, e.g. ``data`` in ``fraud/data``.
+        code: objects whose modules are part of the code version, beside ``compute``'s own.
+        by_day: whether the table has the model's days at all (``trained_model`` has none).
+    """
+    key = model.key(name)
+    partitions = days_of(model) if by_day else None
+    specs = [
+        dg.AssetCheckSpec(
+            check.name,
+            asset=key,
+            description=check.description,
+            blocking=check.blocking,
+            partitions_def=partitions,
+        )
+        for check in checks
+    ]
+    metadata: dict[str, Any] = {"day_column": day_column} if day_column and partitions else {}
+    metadata["reads"] = {read.key.to_user_string(): list(read.window) for read in reads.values()}
+
+    @dg.asset(
+        key=key,
+        ins={argument: _asset_in(read, partitions) for argument, read in reads.items()},
+        deps=list(deps),
+        description=description,
+        group_name=f"{model.name}/{stage}",
+        owners=[model.owner],
+        kinds=kinds,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+        check_specs=specs,
+        code_version=code_version(compute, *code),
+        automation_condition=automation,
+        required_resource_keys={"tables", *resources},
+        metadata=metadata,
+        freshness_policy=freshness,
+        io_manager_key="tables",
+    )
+    def stage_asset(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> Iterator[Any]:
+        made = compute(context, **frames)
+        blocking = {spec.name for spec in specs if spec.blocking}
+        refused = [
+            finding
+            for finding in made.findings
+            if not finding.passed and finding.check in blocking and finding.severity == dg.AssetCheckSeverity.ERROR
+        ]
+        if refused:
+            yield from check_events(context, specs, made.findings)
+            raise Refused(
+                description="\n".join(f"{key.to_user_string()}: {finding.description}" for finding in refused[:5]),
+                metadata={"refused": len(refused), "kept": "what was there before is untouched"},
+                allow_retries=False,
+            )
+        for day, shown in made.by_day.items():
+            context.add_asset_metadata(shown, partition_key=day if day != WHOLE else None)
+        yield dg.MaterializeResult(
+            value=made.frame, metadata={**made.metadata, "columns": _columns(made.frame), "sample": sample(made.frame)}
+        )
+        yield from check_events(context, specs, made.findings)
+
+    return stage_asset
+
+
+def _asset_in(read: Reads, partitions: dg.PartitionsDefinition | None) -> dg.AssetIn:
+    mapping = None
+    if partitions is not None:
+        mapping = dg.TimeWindowPartitionMapping(
+            start_offset=read.window[0],
+            end_offset=read.window[1],
+            # The first days look back before the start, and the last ones ahead of what has landed.
+            allow_nonexistent_upstream_partitions=True,
+        )
+    return dg.AssetIn(key=read.key, partition_mapping=mapping, metadata={"window": list(read.window)})
+
+
+def eager(within_days: int | None) -> dg.AutomationCondition:
+    """Eager on the last ``within_days`` days, held back by any upstream day whose blocking check failed.
+
+    Plain ``eager()`` looks at the latest day only, so a late row would never reach its own day. ``None``: no days.
+    """
+    condition: dg.AutomationCondition = dg.AutomationCondition.eager()
+    if within_days is not None:
+        window = dg.AutomationCondition.in_latest_time_window(dt.timedelta(days=within_days))
+        condition = condition.replace("in_latest_time_window", window)
+    return condition & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+
+def daily_freshness(model: Model) -> dg.FreshnessPolicy | None:
+    """Stale when a day has passed without a new one: a day lands when it is over, so 26 hours warn and 48 fail."""
+    if not model.is_stream:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=48), warn_window=dt.timedelta(hours=26))
+
+
+def sample(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
+    """The first rows as a table that the UI shows."""
+    head = frame.head(rows).astype("string").fillna("")
+    lines = ["| " + " | ".join(map(str, head.columns)) + " |", "|" + " --- |" * head.shape[1]]
+    lines += ["| " + " | ".join(str(cell)[:40].replace("|", "\\|") for cell in row) + " |" for row in head.to_numpy()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _columns(frame: pd.DataFrame) -> dg.TableSchemaMetadataValue:
+    return dg.MetadataValue.table_schema(
+        dg.TableSchema([dg.TableColumn(str(column), str(dtype)) for column, dtype in frame.dtypes.items()])
+    )
+
+
+def code_version(*objects: Any) -> str:
+    """Hash of the code of the modules in which ``objects`` are defined; comments and layout do not count."""
+    paths = sorted({path for item in objects if item is not None and (path := _source_of(item)) is not None})
+    digest = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        digest.update(_code_of(path))
+    return digest.hexdigest()
+
+
+def _source_of(item: Any) -> str | None:
+    name = item.func.__module__ if isinstance(item, functools.partial) else getattr(item, "__module__", None)
+    if name is None:
+        name = type(item).__module__
+    module = sys.modules.get(name)
+    return inspect.getsourcefile(module) if module else None
+
+
+@functools.cache
+def _code_of(path: str) -> bytes:
+    return ast.dump(ast.parse(Path(path).read_text(encoding="utf-8"))).encode()

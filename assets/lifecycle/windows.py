@@ -1,0 +1,88 @@
+"""Which days fit, which choose and which report: the calendar of one training run, as pure dates.
+
+Belongs here: the split, for tables with a clock and without. Does not belong here: reading or fitting anything.
+
+    ... | fold 2: fit .. gap . week | fold 1: fit .. gap . week |
+                                     fit (window_days) | gap (label delay) | test (test_days) | label delay | now
+
+The gap is the label delay: what is fitted at the start of the test days could not have known younger labels.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model, Training
+
+FOLD_DAYS = 7
+
+Days = tuple[dt.date, dt.date]
+"""First and last day, both included."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The days of one training run.
+
+    Args:
+        fit: days of the final fit.
+        test: latest labelled days; they report and never select.
+        folds: pairs of (days fitted on, days validated on), all before the end of ``fit``.
+    """
+
+    fit: Days
+    test: Days
+    folds: tuple[tuple[Days, Days], ...]
+
+    @property
+    def first(self) -> dt.date:
+        """Earliest day needed."""
+        return min([self.fit[0], *(fold[0][0] for fold in self.folds)])
+
+
+def windows_of(as_of: dt.date, recipe: Training, label_delay_days: int) -> Windows:
+    """The split of a run whose latest labelled day is ``as_of``."""
+    test = days_ending(as_of, recipe.test_days)
+    fit = _fit_before(test[0], recipe, label_delay_days)
+    folds = []
+    for n in range(recipe.folds):
+        valid = days_ending(fit[1] - dt.timedelta(days=n * FOLD_DAYS), FOLD_DAYS)
+        folds.append((_fit_before(valid[0], recipe, label_delay_days), valid))
+    return Windows(fit, test, tuple(folds))
+
+
+def days_ending(last: dt.date, days: int) -> Days:
+    """The ``days`` days up to and with ``last``."""
+    return last - dt.timedelta(days=days - 1), last
+
+
+def iso_days(days: Days) -> list[str]:
+    """ISO days from the first to the last."""
+    return [(days[0] + dt.timedelta(days=n)).isoformat() for n in range((days[1] - days[0]).days + 1)]
+
+
+def rows_of(times: pd.Series, days: Days) -> np.ndarray:
+    """Boolean per row: whether its time is within ``days``."""
+    after = pd.Timestamp(days[0]) <= times
+    return np.asarray(after & (times < pd.Timestamp(days[1]) + pd.Timedelta(days=1)))
+
+
+def holdout_rows(n: int, recipe: Training) -> np.ndarray:
+    """Boolean per row: whether it is a test row of a plain table, by the recipe's seed."""
+    test = np.zeros(n, dtype=bool)
+    test[np.random.default_rng(recipe.seed).permutation(n)[: round(n * recipe.holdout)]] = True
+    return test
+
+
+def _fit_before(test_start: dt.date, recipe: Training, gap_days: int) -> Days:
+    return days_ending(test_start - dt.timedelta(days=gap_days + 1), recipe.window_days)
+
+
+def history_days(model: Model) -> int:
+    """Labelled days a training run needs."""
+    split = windows_of(dt.date(2000, 1, 1), model.training, model.label_delay_days)
+    return (split.test[1] - split.first).days + 1

@@ -1,0 +1,128 @@
+"""The only place that touches Dagster APIs which are not public; ``tests/resources/test_dagster_internals.py`` pins them.
+
+Two things Dagster 1.13 does not offer publicly: a check verdict for each day of a run over several days, and reading
+the check evaluations of all assets since a cursor. Does not belong here: anything that has a public way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The verdict of one check on one day (``day=None`` for a table without days)."""
+
+    check: str
+    passed: bool
+    day: str | None = None
+    description: str = ""
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_events(
+    context: dg.AssetExecutionContext, specs: Sequence[dg.AssetCheckSpec], findings: Sequence[Finding]
+) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output]:
+    """The events that put ``findings`` on the asset of this step, each on its own day.
+
+    ``AssetCheckResult`` has no partition of its own: in a run over several days it would give them all one status. So
+    each day gets an evaluation that points at that day's latest materialisation, which is what
+    ``AutomationCondition.all_deps_blocking_checks_passed()`` looks at. Yield these after the materialisation.
+    """
+    if not context.has_partition_key_range and not context.has_partition_key:
+        for finding in findings:
+            yield dg.AssetCheckResult(
+                passed=finding.passed,
+                check_name=finding.check,
+                asset_key=specs[0].asset_key,
+                severity=finding.severity,
+                description=finding.description,
+                metadata=dict(finding.metadata),
+            )
+        return
+    targets = _latest_materializations(context.instance, specs[0].asset_key, list(context.partition_keys))
+    blocking = {spec.name: spec.blocking for spec in specs}
+    for finding in findings:
+        yield dg.AssetCheckEvaluation(
+            asset_key=specs[0].asset_key,
+            check_name=finding.check,
+            passed=finding.passed,
+            metadata=dict(finding.metadata),
+            target_materialization_data=targets.get(finding.day or ""),
+            severity=finding.severity,
+            description=finding.description,
+            blocking=blocking[finding.check],
+            partition=finding.day,
+        )
+    for spec in specs:
+        yield dg.Output(None, output_name=spec.get_python_identifier())
+
+
+def _latest_materializations(
+    instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str]
+) -> dict[str, Target]:
+    latest: dict[str, Target] = {}
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=list(days)), limit=10_000
+    )
+    for record in found.records:  # newest first
+        day = record.partition_key
+        if day is not None and day not in latest:
+            latest[day] = Target(run_id=record.run_id, storage_id=record.storage_id, timestamp=record.timestamp)
+    return latest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One check evaluation as the event log has it."""
+
+    storage_id: int
+    run_id: str
+    timestamp: float
+    asset_key: dg.AssetKey
+    check: str
+    passed: bool
+    severity: dg.AssetCheckSeverity
+    day: str | None
+    description: str
+    metadata: Mapping[str, Any]
+
+
+def check_evaluations(instance: dg.DagsterInstance, after: int = 0, limit: int = 1000) -> list[Evaluation]:
+    """Check evaluations with a storage id above ``after``, oldest first."""
+    from dagster._core.event_api import EventRecordsFilter
+
+    records = instance.get_event_records(
+        EventRecordsFilter(event_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after),
+        limit=limit,
+        ascending=True,
+    )
+    found = []
+    for record in records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        data = event.asset_check_evaluation_data
+        found.append(
+            Evaluation(
+                storage_id=record.storage_id,
+                run_id=record.event_log_entry.run_id,
+                timestamp=record.event_log_entry.timestamp,
+                asset_key=data.asset_key,
+                check=data.check_name,
+                passed=data.passed,
+                severity=data.severity,
+                day=data.partition,
+                description=data.description or "",
+                metadata={name: value.value for name, value in data.metadata.items()},
+            )
+        )
+    return found

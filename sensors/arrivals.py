@@ -1,0 +1,70 @@
+"""Requests the landing of days that are complete upstream and not here yet.
+
+Belongs here: what has arrived. Does not belong here: what happens to it afterwards (automation conditions).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.declaration import Model
+from assets.lifecycle.jobs import LAND, job_name
+from assets.lifecycle.landing import source_resource_key
+from resources.sources import Stream
+
+MOST_DAYS_A_TICK = 31
+"""After a long pause the missing days are landed a month at a time, oldest first."""
+
+
+def missing_days(present: set[str], first: dt.date, until: dt.date) -> list[dt.date]:
+    """Days from the earliest present one (or ``until`` alone, where nothing is) to ``until`` that are not present."""
+    begin = max(first, dt.date.fromisoformat(min(present))) if present else until
+    days = [begin + dt.timedelta(days=n) for n in range((until - begin).days + 1)]
+    return [day for day in days if day.isoformat() not in present]
+
+
+def arrivals_sensor(model: Model) -> dg.SensorDefinition:
+    """Looks for landings of one stream; the run key makes each day requested once."""
+    raw, source_key = model.key(f"raw_{model.table.name}"), source_resource_key(model)
+
+    @dg.sensor(
+        name=f"{model.name}_arrivals",
+        job_name=job_name(model, LAND),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=300,
+        required_resource_keys={source_key},
+        description=f"Lands each day of {model.table.name} once it is complete upstream.",
+    )
+    def arrivals(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        source: Stream = getattr(context.resources, source_key)
+        start = model.table.start
+        assert start is not None
+        until = source.landed_until()
+        missing = missing_days(set(context.instance.get_materialized_partitions(raw)), start, until)
+        if not missing:
+            yield dg.SkipReason(f"all days up to {until} have landed")
+        for day in missing[:MOST_DAYS_A_TICK]:
+            yield dg.RunRequest(run_key=f"{model.name}-land-{day}", partition_key=day.isoformat())
+
+    return arrivals
+
+
+def arrivals_schedule(model: Model) -> dg.ScheduleDefinition:
+    """Lands yesterday at a quarter past midnight, whatever the sensor saw."""
+
+    @dg.schedule(
+        name=f"{model.name}_daily_arrivals",
+        job_name=job_name(model, LAND),
+        cron_schedule="15 0 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Lands yesterday's {model.table.name}.",
+    )
+    def daily_arrivals(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        day = (context.scheduled_execution_time - dt.timedelta(days=1)).date().isoformat()
+        return dg.RunRequest(run_key=f"{model.name}-land-{day}", partition_key=day)
+
+    return daily_arrivals

@@ -1,0 +1,82 @@
+"""Requests a training run: on the declared cron, and when confirmed drift has labels of its own.
+
+Belongs here: when to train. Does not belong here: what becomes of the candidate (the gate, automation).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets.declaration import Model
+from assets.lifecycle.jobs import TRAIN, job_name
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A decision: whether to train now, the words for it, and the key under which it happens once."""
+
+    due: bool
+    reason: str
+    run_key: str = ""
+
+
+def retraining_due(
+    model: Model, *, drifting_since: dt.date | None, labelled_until: dt.date | None, trained_as_of: dt.date | None
+) -> Retraining:
+    """Whether confirmed drift calls for training.
+
+    It does once the days since the drift began that have labels fill the candidate's test window, so that champion and
+    challenger meet on rows of the new world; and again after the cool-down, while the drift lasts.
+
+    Args:
+        drifting_since: first day of the drift that an open alert is about.
+        labelled_until: last day whose labels are here.
+        trained_as_of: last labelled day that the latest candidate saw.
+    """
+    if drifting_since is None:
+        return Retraining(False, "no drift is paged")
+    if labelled_until is None:
+        return Retraining(False, "there are no labels yet")
+    enough = drifting_since + dt.timedelta(days=model.training.test_days - 1)
+    if labelled_until < enough:
+        return Retraining(False, f"drift since {drifting_since}; labels up to {enough} are needed, {labelled_until} is here")
+    if trained_as_of is not None:
+        again = max(trained_as_of + dt.timedelta(days=model.retrain_cooldown_days), enough)
+        if trained_as_of >= enough and labelled_until < again:
+            return Retraining(False, f"a candidate saw labels up to {trained_as_of}; the next may be trained on {again}")
+    return Retraining(
+        True,
+        f"drift since {drifting_since}, labels up to {labelled_until}",
+        f"{model.name}-retrain-{drifting_since}-{labelled_until}",
+    )
+
+
+def retraining_sensor(model: Model) -> dg.SensorDefinition:
+    """Trains when :func:`retraining_due` says so."""
+
+    @dg.sensor(
+        name=f"{model.name}_retraining",
+        job_name=job_name(model, TRAIN),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=600,
+        required_resource_keys={"alerts", "tables"},
+        description=f"Trains a challenger of {model.name} once confirmed drift has labels of its own.",
+    )
+    def retraining(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        tables = context.resources.tables
+        labelled = tables.days(model.key("labels"))
+        decision = retraining_due(
+            model,
+            drifting_since=drifting_since(context.resources.alerts, model),
+            labelled_until=dt.date.fromisoformat(labelled[-1]) if labelled else None,
+            trained_as_of=trained_as_of(tables, model),
+        )
+        if not decision.due:
+            return dg.SkipReason(decision.reason)
+        return dg.RunRequest(run_key=decision.run_key, tags={"assetline/why": decision.reason})
+
+    return retraining
