@@ -1,0 +1,316 @@
+"""The upstream of the fraud model: card payments, simulated by the published method.
+
+The method is that of Le Borgne, Siblini, Lebichot, Bontempi: "Reproducible Machine Learning for Credit Card Fraud
+Detection" (2022), implemented from its description. Three things are ours, and named: a day's dirt and late rows, as
+a real upstream has them; compromises without a beginning, so that any day of any year can be made alone; and a
+shift that may be injected from one day on.
+
+Belongs here: what happened (:meth:`PaymentSimulator.payments`) and what arrived of it (``land``, ``land_labels``).
+Does not belong here: cleaning and the contract (``tables.py``), what could be known of it (``ceiling.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import Field
+
+from assets.models.fraud.tables import MAX_AMOUNT, MAX_ENTITIES
+from resources.sources import SourceError, Stream
+
+LABEL_DELAY = dt.timedelta(days=7)
+ALWAYS_FRAUD_ABOVE = 220.0
+"""Scenario 1: a payment of more than this is a fraud."""
+TERMINAL_RATE, TERMINAL_DAYS = 2 / 10_000, 28
+"""Scenario 2: share of terminals compromised each day, and for how many days; all their payments are frauds."""
+CUSTOMER_RATE, CUSTOMER_DAYS = 3 / 5_000, 14
+"""Scenario 3: share of customers compromised each day, and for how many days."""
+THEFT_SHARE, THEFT_FACTOR = 1 / 3, 5.0
+"""Scenario 3: share of a compromised customer's payments that are thefts, and what multiplies their amount."""
+
+DIRT = {
+    "duplicate": 0.25,  # the same row twice, to the letter
+    "resent": 0.15,  # the same payment again, with a later arrival, the same day or the next
+    "separated": 0.15,  # "1,234.50", zero-padded below a thousand: "0,057.16"
+    "padded": 0.15,  # " 12.5 "
+    "garbled_time": 0.05,
+    "future_time": 0.05,
+    "negative": 0.05,
+    "absurd": 0.05,
+    "missing_id": 0.05,
+    "unknown_terminal": 0.05,
+}
+"""Kinds of dirt and their shares of the dirty rows. The first four lose nothing; the others spoil the only copy of
+the payment, so .3 % of the payments never become clean rows. Their labels land all the same."""
+
+_SECOND, _DAY = np.timedelta64(1, "s"), np.timedelta64(1, "D")
+_LATEST_ARRIVAL = 2  # days after the payment
+_IDS_A_DAY = 1_000_000
+_IDS = ("transaction_id", "customer_id", "terminal_id")
+
+
+class _Draw(enum.IntEnum):
+    """Independent random streams; each day of each has its own generator."""
+
+    WORLD = 0
+    PAYMENTS = 1
+    TERMINALS = 2
+    CUSTOMERS = 3
+    LANDING = 4
+
+
+@dataclass(frozen=True)
+class World:
+    """What stays the same every day. Arrays are indexed by customer id.
+
+    Attributes:
+        mean_amount: mean of the customer's amounts before any shift; their standard deviation is half of it.
+        daily: mean number of payments a day.
+        usable: terminal ids within reach of customer 0, then those of customer 1, ….
+        first: where each customer's terminals start in ``usable``; one longer than the customers.
+    """
+
+    mean_amount: np.ndarray
+    daily: np.ndarray
+    usable: np.ndarray
+    first: np.ndarray
+
+
+class PaymentSimulator(Stream):
+    """Card payments by the published method, at the published size by default; any day of any year, deterministic.
+
+    The same settings and day give the same bytes, whether the day is made alone or within a range. In the shifted
+    world amounts are larger and later in the day, so that more of them exceed scenario 1's unchanged limit, and
+    thieves behave differently; the days before it are the same as without.
+    """
+
+    seed: int = Field(default=0, ge=0, description="Everything random is drawn from it.")
+    customers: int = Field(default=5_000, ge=1, le=200_000, description="Number of customers (published: 5,000).")
+    terminals: int = Field(
+        default=10_000,
+        ge=1,
+        le=MAX_ENTITIES,
+        description="Number of terminals (published: 10,000); twice the customers keeps the published density.",
+    )
+    dirty_share: float = Field(default=0.01, ge=0, le=0.5, description="Share of payments that land with some dirt.")
+    late_share: float = Field(default=0.002, ge=0, le=0.5, description="Share of payments landing 1 or 2 days late.")
+    compromised_from: str = Field(
+        default="",
+        description="ISO day before which nothing is compromised. The published data begin with a clean slate on "
+        "2018-04-01; empty: compromises have always been there.",
+    )
+    shift_from: str = Field(
+        default="", description="Injected drift: ISO day from which payments are shifted for good; empty: never."
+    )
+    shift_amount: float = Field(default=1.3, gt=0, description="Shifted world: factor on every amount.")
+    shift_hours: float = Field(
+        default=1.5, ge=-6, le=6, description="Shifted world: hours by which payments are later."
+    )
+    shift_theft_factor: float = Field(
+        default=0.1,
+        gt=0,
+        description="Shifted world: factor on the amounts of scenario 3's thefts (published: 5). Below 1, thieves no "
+        "longer shop but test cards with small payments; a model of the old world cannot know that.",
+    )
+
+    @classmethod
+    def small(cls, **settings: object) -> PaymentSimulator:
+        """Preset for tests: 200 customers, 400 terminals, ~390 payments a day, rates (not counts) as published."""
+        return cls.model_validate({"customers": 200, "terminals": 400, **settings})
+
+    def payments(self, first: dt.date, last: dt.date) -> pd.DataFrame:
+        """What truly happened from ``first`` to ``last``, both included, ordered by time, then id.
+
+        Columns: transaction_id int64 (unique over all days), paid_at datetime64[us] (UTC, whole seconds), customer_id
+        and terminal_id int64 (from 0), amount float64 (two decimals), is_fraud int8, scenario int8 (0 none, 1..3).
+        """
+        days = range(first.toordinal(), last.toordinal() + 1)
+        if not days:
+            raise ValueError(f"the range of days is empty: {first} is after {last}")
+        return pd.concat([_payments(self, day) for day in days], ignore_index=True)
+
+    def land(self, day: dt.date) -> pd.DataFrame:
+        """Rows that arrived on ``day`` in the order of arrival, as text, dirty as :data:`DIRT` says."""
+        arrivals = [_sent(self, day.toordinal() - age) for age in range(_LATEST_ARRIVAL, -1, -1)]
+        today = [sent[sent["arrived_at"].str.startswith(day.isoformat())] for sent in arrivals]
+        return pd.concat(today).sort_values("arrived_at", kind="stable", ignore_index=True)
+
+    def land_labels(self, day: dt.date) -> pd.DataFrame:
+        """Labels of the payments made 7 days before ``day``: transaction_id int64, is_fraud int8, scenario int8."""
+        return _payments(self, (day - LABEL_DELAY).toordinal())[["transaction_id", "is_fraud", "scenario"]].copy()
+
+    def landed_until(self) -> dt.date:
+        """Yesterday, UTC."""
+        return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+    def world(self) -> World:
+        """Customers and terminals, the same for every day and for every setting but the seed and the sizes."""
+        return _world(self.seed, self.customers, self.terminals)
+
+    def shifted(self, days: int | np.ndarray) -> np.ndarray:
+        """Whether the shift holds, for proleptic ordinals (``date.toordinal``)."""
+        return np.asarray(days) >= _ordinal(self.shift_from, "shift_from", never=dt.date.max)
+
+    def theft_factor(self, shifted: bool | np.ndarray) -> np.ndarray:
+        """What multiplies the amount of a theft, in the published and in the shifted world."""
+        return np.where(shifted, self.shift_theft_factor, THEFT_FACTOR)
+
+    def compromising(self, days: int | np.ndarray) -> np.ndarray:
+        """Whether terminals and customers may become compromised, for proleptic ordinals."""
+        return np.asarray(days) >= _ordinal(self.compromised_from, "compromised_from", never=dt.date.min)
+
+
+def _ordinal(text: str, setting: str, never: dt.date) -> int:
+    try:
+        return (dt.date.fromisoformat(text) if text else never).toordinal()
+    except ValueError as error:
+        raise SourceError(f"PaymentSimulator.{setting}={text!r} is not a day; write it as 2026-05-31") from error
+
+
+def _generator(source: PaymentSimulator, draw: _Draw, day: int) -> np.random.Generator:
+    return np.random.default_rng([source.seed, draw, day])
+
+
+@lru_cache(maxsize=4)
+def _world(seed: int, customers: int, terminals: int) -> World:
+    from scipy.spatial import cKDTree
+
+    rng = np.random.default_rng([seed, _Draw.WORLD])
+    homes, places = rng.uniform(0, 100, (customers, 2)), rng.uniform(0, 100, (terminals, 2))
+    reach = 5 * math.sqrt(10_000 / terminals)  # as many terminals within reach as published, whatever the size
+    usable = cKDTree(places).query_ball_point(homes, reach, return_sorted=True)
+    return World(
+        mean_amount=rng.uniform(5, 100, customers),
+        daily=rng.uniform(0, 4, customers),
+        usable=np.concatenate([np.asarray(near, dtype=np.int64) for near in usable]),
+        first=np.concatenate([[0], np.cumsum([len(near) for near in usable])]),
+    )
+
+
+def _compromised(source: PaymentSimulator, day: int, draw: _Draw) -> np.ndarray:
+    """Boolean mask of the terminals or customers that are compromised on a day: the union of the days' draws.
+
+    A day draws exactly the published 2 terminals and 3 customers at the published size, and at any other size the
+    whole number above or below ``rate · size`` that keeps the rate.
+    """
+    size, rate, length = (
+        (source.terminals, TERMINAL_RATE, TERMINAL_DAYS)
+        if draw is _Draw.TERMINALS
+        else (source.customers, CUSTOMER_RATE, CUSTOMER_DAYS)
+    )
+    mask = np.zeros(size, dtype=bool)
+    for start in range(max(day - length + 1, 1), day + 1):
+        if source.compromising(start):
+            rng = _generator(source, draw, start)
+            # rounding: 10,000 · .0002 must be 2, not 1.9999…
+            mask[rng.choice(size, int(round(rate * size, 9) + rng.random()), replace=False)] = True
+    return mask
+
+
+@lru_cache(maxsize=16)  # the days that landing one day after another asks for again
+def _payments(source: PaymentSimulator, day: int) -> pd.DataFrame:
+    """Payments of one day (proleptic ordinal); see :meth:`PaymentSimulator.payments`. Callers must not change it."""
+    world, rng, shifted = source.world(), _generator(source, _Draw.PAYMENTS, day), bool(source.shifted(day))
+
+    reachable = np.diff(world.first)
+    customer = np.repeat(np.arange(source.customers), rng.poisson(world.daily) * (reachable > 0))
+    second = np.floor(rng.normal(43_200 + shifted * source.shift_hours * 3_600, 20_000, len(customer)))
+    mean = world.mean_amount[customer]
+    amount = rng.normal(mean, mean / 2)
+    redrawn = rng.uniform(0, 2 * mean)
+    amount = np.where(amount < 0, redrawn, amount) * (source.shift_amount if shifted else 1.0)
+    terminal = world.usable[world.first[customer] + (rng.random(len(customer)) * reachable[customer]).astype(np.int64)]
+    thief = rng.random(len(customer)) < THEFT_SHARE
+
+    within = np.flatnonzero((second >= 0) & (second < 86_400))  # as published: those outside the day are discarded
+    order = within[np.argsort(second[within], kind="stable")]
+    customer, terminal, amount, thief = customer[order], terminal[order], amount[order], thief[order]
+
+    scenario = np.zeros(len(order), dtype=np.int8)
+    scenario[amount > ALWAYS_FRAUD_ABOVE] = 1
+    scenario[_compromised(source, day, _Draw.TERMINALS)[terminal]] = 2
+    stolen = _compromised(source, day, _Draw.CUSTOMERS)[customer] & thief
+    scenario[stolen] = 3
+    amount = np.where(stolen, amount * source.theft_factor(shifted), amount)
+
+    return pd.DataFrame(
+        {
+            "transaction_id": day * _IDS_A_DAY + np.arange(len(order)),
+            "paid_at": (_midnight(day) + second[order].astype("timedelta64[s]")).astype("datetime64[us]"),
+            "customer_id": customer,
+            "terminal_id": terminal,
+            "amount": np.maximum(amount.round(2), 0.01),  # the published method yields a few payments of nothing
+            "is_fraud": (scenario > 0).astype(np.int8),
+            "scenario": scenario,
+        }
+    )
+
+
+def _midnight(day: int) -> np.datetime64:
+    return np.datetime64(dt.date.fromordinal(day), "s")
+
+
+@lru_cache(maxsize=_LATEST_ARRIVAL + 2)
+def _sent(source: PaymentSimulator, day: int) -> pd.DataFrame:
+    """Everything that is ever sent about the payments of one day, as text. Callers must not change it."""
+    truth, rng = _payments(source, day), _generator(source, _Draw.LANDING, day)
+    n = len(truth)
+    shares = [source.dirty_share * share for share in DIRT.values()]
+    kind = np.searchsorted(np.cumsum([*shares, source.late_share]), rng.random(n), side="right")
+    dirt = {name: np.flatnonzero(kind == i) for i, name in enumerate(DIRT)}
+    late = np.where(kind == len(DIRT), rng.integers(1, _LATEST_ARRIVAL + 1, n), 0)
+
+    paid_at = truth["paid_at"].to_numpy("datetime64[s]")
+    arrived_at = _within_day(paid_at + late * _DAY, rng.integers(1, 6, n))
+    sent = pd.DataFrame(
+        {
+            "transaction_id": _text(truth["transaction_id"].to_numpy()),
+            "paid_at": _text(paid_at),
+            "customer_id": _text(truth["customer_id"].to_numpy()),
+            "terminal_id": _text(truth["terminal_id"].to_numpy()),
+            "amount": _text(truth["amount"].to_numpy(), pa.decimal128(12, 2)),
+            "arrived_at": _text(arrived_at),
+        }
+    )
+
+    amount, terminal = truth["amount"].to_numpy(), truth["terminal_id"].to_numpy()
+
+    def spoil(name: str, column: str, text: Callable[[np.ndarray], Iterable[str]]) -> None:
+        rows = dirt[name]
+        sent.loc[sent.index[rows], column] = pd.array(list(text(rows)), dtype="string[pyarrow]")
+
+    spoil("separated", "amount", lambda rows: [f"{x:08,.2f}" for x in amount[rows]])
+    spoil("padded", "amount", lambda rows: [f" {x:.10g} " for x in amount[rows]])
+    spoil("garbled_time", "paid_at", lambda rows: [("n/a", "2018-02-31 25:61", "")[i % 3] for i in rows])
+    spoil("future_time", "paid_at", lambda rows: _text(paid_at[rows] + 400 * _DAY))
+    spoil("negative", "amount", lambda rows: [f"{-x:.2f}" for x in amount[rows]])
+    spoil("absurd", "amount", lambda rows: [f"{x + 100 * MAX_AMOUNT:.2f}" for x in amount[rows]])
+    spoil("unknown_terminal", "terminal_id", lambda rows: _text(terminal[rows] + MAX_ENTITIES))
+    for i, column in enumerate(_IDS):
+        sent.loc[sent.index[dirt["missing_id"][i::3]], column] = ""
+
+    resent = sent.loc[dirt["resent"]]
+    again = paid_at[dirt["resent"]] + rng.integers(0, 2, len(resent)) * _DAY  # the same day or the next
+    resent = resent.assign(arrived_at=_text(_within_day(again, rng.integers(60, 7_200, len(resent)))))
+    return pd.concat([sent, sent.loc[dirt["duplicate"]], resent], ignore_index=True)
+
+
+def _within_day(moment: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """``moment`` and some seconds, but never past the end of its day."""
+    end = moment.astype("datetime64[D]").astype("datetime64[s]") + _DAY - _SECOND
+    return np.minimum(moment + seconds * _SECOND, end)
+
+
+def _text(values: np.ndarray, by_way_of: pa.DataType | None = None) -> pd.api.extensions.ExtensionArray:
+    """Numbers or times as ``string[pyarrow]``; arrow writes them an order of magnitude faster than Python."""
+    column = pa.array(values)
+    column = column if by_way_of is None else column.cast(by_way_of)
+    return pd.array(column.cast(pa.string()), dtype="string[pyarrow]")
