@@ -4,8 +4,7 @@ Belongs here: the ledger (the truth about what was in production when), the alia
 targets. Does not belong here: whether a version may be promoted (``assets/lifecycle``), or the service (``serving/``).
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: Dagster reads ResourceDependency from the annotations themselves.
 import abc
 import contextlib
 import datetime as dt

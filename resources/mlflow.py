@@ -127,6 +127,7 @@ class MlflowTracking(dg.ConfigurableResource):
         run (a retried step goes on with it): give each model an ``experiment`` of its own.
         """
         client, experiment = self.client(), experiment or self.experiment
+        dagster_run = context.op_execution_context.run_id  # unlike context.run it is there when a test calls the asset
         with _global_state_restored() as mlflow:
             if (left := mlflow.active_run()) is not None:
                 raise TrackingError(
@@ -134,7 +135,7 @@ class MlflowTracking(dg.ConfigurableResource):
                 )
             self._create_experiment(client, experiment)
             keys = sorted(key.to_user_string() for key in context.selected_asset_keys)
-            links = [f"[run]({self.dagster_url}/runs/{context.run_id})"]
+            links = [f"[run]({self.dagster_url}/runs/{dagster_run})"]
             links += [f"[{key}]({self.dagster_url}/assets/{key})" for key in keys]
             extra_tags = {
                 "dagster_asset": ", ".join(keys),
@@ -339,7 +340,7 @@ def _open_run(
         tracked: Any = MlFlow(
             SimpleNamespace(
                 log=context.log,
-                run_id=context.run_id,
+                run_id=context.op_execution_context.run_id,
                 dagster_run=SimpleNamespace(job_name=name),  # it becomes the MLflow run's name
                 resource_config=config,
             )

@@ -201,7 +201,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
 
 
 def _did_you_mean(value: str, known: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(value, known, n=1, cutoff=0.8)
     return f"did you mean {close[0]}" if close else f"there are {', '.join(known)}"
 
 

@@ -209,7 +209,7 @@ def by_contract(table: Table) -> Callable[[pd.DataFrame], pd.DataFrame]:
             text = text.mask(text == "")
             kind = str(column.dtype)
             if kind.startswith("datetime"):
-                typed[name] = pd.to_datetime(text, errors="coerce", utc=True).dt.tz_localize(None)
+                typed[name] = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
             elif kind.startswith(("int", "float", "uint", "Int", "Float")):
                 typed[name] = pd.to_numeric(text, errors="coerce")
             elif kind.startswith("bool"):

@@ -82,6 +82,7 @@ def table_asset(
     automation: dg.AutomationCondition | None = None,
     resources: set[str] = frozenset(),  # type: ignore[assignment]
     deps: Sequence[dg.AssetKey | dg.AssetDep] = (),
+    config: type[dg.Config] | None = None,
     by_day: bool = True,
     freshness: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetsDefinition:
@@ -93,6 +94,7 @@ def table_asset(
     Args:
         stage: last part of the group's name, e.g. ``data`` in ``fraud/data``.
         code: objects whose modules are part of the code version, beside ``compute``'s own.
+        config: what a person may set in the launchpad; ``compute`` finds it in ``context.op_execution_context.op_config``.
         by_day: whether the table has the model's days at all (``trained_model`` has none).
     """
     key = model.key(name)
@@ -125,6 +127,7 @@ def table_asset(
         automation_condition=automation,
         required_resource_keys={"tables", *resources},
         metadata=metadata,
+        config_schema=config.to_config_schema() if config else None,
         freshness_policy=freshness,
         io_manager_key="tables",
     )

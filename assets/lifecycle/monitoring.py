@@ -1,0 +1,300 @@
+"""Last stage: what the champion said each day, how it did once the truth was known, and whether its world still holds.
+
+Belongs here: the assets ``predictions``, ``performance`` and ``drift``. Does not belong here: the rule of the drift
+check (``drift.py``), metrics (``metrics.py``), who is told (``sensors/alerts.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle import metrics
+from assets.lifecycle.champion import Champion, the_champion
+from assets.lifecycle.cleaning import event_day
+from assets.lifecycle.drift import DriftResult, compare, severity
+from assets.lifecycle.features import compute_features, events_of, features_of
+from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
+from resources.dagster_internals import Finding
+from resources.tables import WHOLE, days_of_window
+
+SCORED = Check(name="scored", description="Each row with features has one probability between 0 and 1.")
+FLOOR = Check(
+    name="floor", description="The gate's metric over the trailing week is above the gate's floor.", blocking=False
+)
+DRIFT = Check(
+    name="drift",
+    description="The day's features and scores are those of the champion's reference: a first window that is not warns, "
+    "the next in a row pages.",
+    blocking=False,
+)
+SCORE = "score"
+"""Column of the probability in the reference profile and in drift reports."""
+
+TRAILING_DAYS = 7
+
+
+def monitoring_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """``predictions`` and ``drift``; ``performance`` where there are days to come due."""
+    return [_predictions(model), _drift(model), *([_performance(model)] if model.is_stream else [])]
+
+
+# -- predictions -----------------------------------------------------------------------------------------------------
+
+
+def _predictions(model: Model) -> dg.AssetsDefinition:
+    table = model.table
+    carried = [c for c in (table.key, table.time) if c]
+
+    def predictions(context: dg.AssetExecutionContext, features: pd.DataFrame) -> Made:
+        champion = the_champion(context.resources, model)
+        days = days_in_run(context)
+        said = [
+            _said(context.resources.tables, model, day, rows, champion, carried)
+            for day, rows in _by_day(features, model, days).items()
+        ]
+        frame = pd.concat(said, ignore_index=True)
+        findings = [_scored(rows, None if day == WHOLE else day) for day, rows in _by_day(frame, model, days).items()]
+        metadata = {
+            "dagster/row_count": len(frame),
+            "version": champion.version,
+            "alerts": int(frame["alert"].sum()),
+            "mean_probability": float(frame["probability"].mean()) if len(frame) else 0.0,
+        }
+        return Made(frame, findings, metadata)
+
+    return table_asset(
+        model,
+        "predictions",
+        predictions,
+        description="What the champion said of each row, with the version that said it. A row that was scored keeps its "
+        "score when its day is made again; rows that came late are added.",
+        stage="monitoring",
+        kinds={"torch"},
+        reads={"features": Reads(model.key("features"))},
+        deps=[model.key("deployment")],
+        checks=[SCORED],
+        day_column=table.time,
+        automation=_unless_deployed(eager(table.late_days + 1 if model.is_stream else None), model),
+        resources={"mlflow", "ledger"},
+        freshness=daily_freshness(model),
+    )
+
+
+def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
+    """A promotion alone does not score the past again."""
+    return condition.ignore(dg.AssetSelection.assets(model.key("deployment")))
+
+
+def _said(
+    tables: Any, model: Model, day: str, rows: pd.DataFrame, champion: Champion, carried: list[str]
+) -> pd.DataFrame:
+    key = model.key("predictions")
+    before = tables.read(key, [day]) if model.is_stream and tables.stamp(key, day) else None
+    if before is not None:
+        before = before[before[model.table.key].isin(rows[model.table.key])]
+        rows = rows[~rows[model.table.key].isin(before[model.table.key])]
+    X = _features_as_trained(tables, model, day, rows, champion)
+    probability = champion.bundle.predict(X)
+    new = rows[carried].assign(
+        probability=probability,
+        alert=champion.bundle.alerts(probability, _amounts(tables, model, day, rows)),
+        version=pd.array([champion.version] * len(rows), dtype="string[pyarrow]"),
+    )
+    if before is None or before.empty:
+        return new
+    order = [c for c in (model.table.time, model.table.key) if c]
+    return pd.concat([before, new], ignore_index=True).sort_values(order, kind="stable") if len(new) else before
+
+
+def _amounts(tables: Any, model: Model, day: str, rows: pd.DataFrame) -> np.ndarray | None:
+    column = model.evaluation.amount
+    if column is None:
+        return None
+    cleaned = tables.read(model.key(model.table.name), [day], [model.table.key, column])
+    return rows[[model.table.key]].merge(cleaned, how="left", on=model.table.key)[column].to_numpy(dtype=float)
+
+
+def _features_as_trained(
+    tables: Any, model: Model, day: str, rows: pd.DataFrame, champion: Champion
+) -> np.ndarray:
+    """The features of ``rows`` by the code that the champion was trained with.
+
+    The ``features`` table is by today's code; where the champion carries other code, its own computes them again.
+    """
+    if not champion.bundle.code_difference():
+        return rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
+    own = champion.bundle.model
+    look = features_of(own).lookback_days
+    window = [d for d in days_of_window(day, (-look, 0)) if tables.stamp(model.key(model.table.name), d)]
+    cleaned = tables.read(model.key(model.table.name), window)
+    known = [d for d in window if tables.stamp(model.key("labels"), d)]
+    events = events_of(cleaned, tables.read(model.key("labels"), known) if known else None, own)
+    position = pd.Series(np.arange(len(cleaned)), index=cleaned[model.table.key].to_numpy())
+    return compute_features(features_of(own), events, position[rows[model.table.key].to_numpy()].to_numpy())
+
+
+def _scored(rows: pd.DataFrame, day: str | None) -> Finding:
+    p = rows["probability"]
+    wrong = int((~p.between(0, 1)).sum())
+    return Finding(
+        check=SCORED.name,
+        day=day,
+        passed=len(rows) > 0 and wrong == 0,
+        description=f"{len(rows):,} rows, mean probability {p.mean():.4f}"
+        if len(rows) and not wrong
+        else f"{wrong} of {len(rows)} rows have no probability between 0 and 1; the champion's export is damaged or its "
+        "features are: roll back to the version before",
+        metadata={"rows": len(rows), "mean": float(p.mean()) if len(rows) else 0.0},
+    )
+
+
+# -- performance -----------------------------------------------------------------------------------------------------
+
+
+def _performance(model: Model) -> dg.AssetsDefinition:
+    def performance(context: dg.AssetExecutionContext, predictions: pd.DataFrame, labels: pd.DataFrame) -> Made:
+        tables = context.resources.tables
+        scored = predictions.merge(labels[[model.table.key, model.target]], on=model.table.key)
+        rows, findings = [], []
+        for day, of_day in _by_day(scored, model, days_in_run(context)).items():
+            # The week before is read as it stands, not as an input: the first day has none, and is not held back.
+            week = [d for d in days_of_window(day, (1 - TRAILING_DAYS, -1)) if _both(tables, model, d)]
+            earlier = [_truth(tables, model, d) for d in week]
+            trailing = pd.concat([*earlier, of_day], ignore_index=True)
+            row, finding = _live(model, day, of_day, trailing)
+            rows.append(row)
+            findings.append(finding)
+        frame = pd.DataFrame(rows)
+        last = rows[-1]
+        return Made(frame, findings, {k: v for k, v in last.items() if isinstance(v, (int, float)) and v == v})
+
+    return table_asset(
+        model,
+        "performance",
+        performance,
+        description="How the predictions of each day did, once their labels were known; the floor is held over the "
+        f"trailing {TRAILING_DAYS} days.",
+        stage="monitoring",
+        kinds={"pandas"},
+        reads={"predictions": Reads(model.key("predictions")), "labels": Reads(model.key("labels"))},
+        checks=[FLOOR],
+        day_column="day",
+        automation=eager(model.label_delay_days + model.table.late_days + 1),
+    )
+
+
+def _both(tables: Any, model: Model, day: str) -> bool:
+    return bool(tables.stamp(model.key("predictions"), day) and tables.stamp(model.key("labels"), day))
+
+
+def _truth(tables: Any, model: Model, day: str) -> pd.DataFrame:
+    labels = tables.read(model.key("labels"), [day], [model.table.key, model.target])
+    return tables.read(model.key("predictions"), [day]).merge(labels, on=model.table.key)
+
+
+def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) -> tuple[dict[str, Any], Finding]:
+    figures = {
+        "roc_auc": metrics.roc_auc,
+        "average_precision": metrics.average_precision,
+        "brier": lambda y, p: float(np.mean((p - y) ** 2)),
+    }
+    y, p = trailing[model.target].to_numpy(), trailing["probability"].to_numpy()
+    both = 0 < y.sum() < len(y)
+    live = {f"trailing_{name}": float(figure(y, p)) if both else float("nan") for name, figure in figures.items()}
+    row = {
+        "day": pd.Timestamp(day),
+        "rows": len(of_day),
+        "positives": int(of_day[model.target].sum()),
+        "alerts": int(of_day["alert"].sum()),
+        "caught": int((of_day["alert"] & (of_day[model.target] == 1)).sum()),
+        "trailing_days": int(trailing[model.table.time].dt.floor("D").nunique()),
+        **live,
+    }
+    metric, floor = model.gate.metric, model.gate.floor
+    value = live.get(f"trailing_{metric}", float("nan"))
+    full = row["trailing_days"] >= TRAILING_DAYS
+    below = value > floor if metric == "brier" else value < floor
+    words = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
+    if not full:
+        words += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
+    return row, Finding(
+        check=FLOOR.name,
+        day=day,
+        passed=not (full and below),
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=words,
+        metadata={name: value for name, value in live.items() if value == value},
+    )
+
+
+# -- drift -----------------------------------------------------------------------------------------------------------
+
+
+def _drift(model: Model) -> dg.AssetsDefinition:
+    features = features_of(model)
+    columns = model.drift.columns or tuple(n for n in features.names if n not in features.calendar)
+
+    def drift(context: dg.AssetExecutionContext, features: pd.DataFrame, predictions: pd.DataFrame) -> Made:
+        champion = the_champion(context.resources, model)
+        reference = ReferenceProfile.load(champion.directory / "reference")
+        tables, days = context.resources.tables, days_in_run(context)
+        scores = predictions.set_index(model.table.key)["probability"]
+        scored = features.assign(**{SCORE: features[model.table.key].map(scores)})
+        rows: list[dict[str, Any]] = []
+        findings = []
+        for day, window in _by_day(scored, model, days).items():
+            history = _windows_before(tables, model, day, champion.version, rows)
+            result = compare(reference, window[[*columns, SCORE]], model.drift)
+            level = severity(history, result.drifted, model.drift.page_after)
+            report = _keep_report(tables.root, model, day, result, html=level != "ok")
+            rows.append(_row(day, champion.version, result, level))
+            findings.append(_drift_finding(None if day == WHOLE else day, champion, result, level, report))
+        frame = pd.DataFrame(rows)
+        return Made(frame, findings, {"version": champion.version, **_shown(rows[-1])})
+
+    return table_asset(
+        model,
+        "drift",
+        drift,
+        description="The day's features and scores against the champion's reference profile, by Evidently.",
+        stage="monitoring",
+        kinds={"evidently"},
+        reads={"features": Reads(model.key("features")), "predictions": Reads(model.key("predictions"))},
+        checks=[DRIFT],
+        day_column="day" if model.is_stream else None,
+        automation=eager(model.table.late_days + 1 if model.is_stream else None),
+        resources={"mlflow", "ledger"},
+    )
+
+
+def _windows_before(
+    tables: Any, model: Model, day: str, version: str, in_run: list[dict[str, Any]]
+) -> list[bool | None]:
+    """Verdicts of the windows before ``day`` against the same champion, oldest first; ``None``: not judged."""
+    if day == WHOLE:
+        return []
+    known = {str(row["day"].date()): row for row in in_run}
+    history: list[bool | None] = []
+    for earlier in days_of_window(day, (-model.drift.page_after, -1)):
+        row = known.get(earlier)
+        if row is None and tables.stamp(model.key("drift"), earlier):
+            row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
+        if row is not None and row["version"] == version:
+            history.append(bool(row["drifted"]) if row["judged"] else None)
+    return history
+
+
+def _by_day(frame: pd.DataFrame, model: Model, days: list[str]) -> dict[str, pd.DataFrame]:
+    """The rows of each day of the run, in its order."""
+    if not model.is_stream:
+        return {WHOLE: frame}
+    day = event_day(frame, model.table)
+    return {d: frame[(day == d).to_numpy()] for d in days}

@@ -1,0 +1,170 @@
+"""Fourth stage: a frozen training set, and a candidate fitted on it, as a version in MLflow.
+
+Belongs here: which rows are frozen, how a candidate is chosen, fitted, bundled and registered. Does not belong here:
+the network and the optimiser (``networks.py``, ``fitting.py``), any figure that reports on the candidate
+(``evaluation.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from assets.declaration import Model
+from assets.lifecycle.bundle import Bundle, code_hash
+from assets.lifecycle.features import features_of
+from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.stage import Check, Made, Reads, table_asset
+from assets.lifecycle.windows import Windows, history_days, holdout_rows, iso_days, rows_of, windows_of
+from resources.dagster_internals import Finding
+
+ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
+CONVERGED = Check(name="converged", description="The loss is finite, and out of fold the candidate beats the base rate.")
+
+MIN_OF_EACH_CLASS = 10
+
+
+class TrainingSetConfig(dg.Config):
+    """What a person may set before a training run."""
+
+    as_of: str = Field(default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest there is.")
+
+
+def training_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """``training_set`` and ``trained_model``."""
+    return [_training_set(model), _trained_model(model)]
+
+
+def windows_in(training_set: pd.DataFrame, model: Model) -> Windows:
+    """The split of a frozen training set of a table with a clock."""
+    assert model.table.time is not None
+    return windows_of(training_set[model.table.time].max().date(), model.training, model.label_delay_days)
+
+
+def test_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """Boolean per row of a frozen training set: whether it reports, and never selects."""
+    if model.table.time is None:
+        return holdout_rows(len(training_set), model.training)
+    return rows_of(training_set[model.table.time], windows_in(training_set, model).test)
+
+
+def fit_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """Boolean per row of a frozen training set: whether the final fit sees it."""
+    if model.table.time is None:
+        return ~holdout_rows(len(training_set), model.training)
+    return rows_of(training_set[model.table.time], windows_in(training_set, model).fit)
+
+
+def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of positions (fit, validate) on which epochs, calibration and threshold are chosen; no test row is in them."""
+    if model.table.time is not None:
+        times = training_set[model.table.time]
+        folds = windows_in(training_set, model).folds
+        return [(np.flatnonzero(rows_of(times, fit)), np.flatnonzero(rows_of(times, valid))) for fit, valid in folds]
+    from sklearn.model_selection import StratifiedKFold
+
+    positions = np.flatnonzero(fit_rows(training_set, model))
+    target = training_set[model.target].to_numpy()[positions]
+    splitter = StratifiedKFold(max(model.training.folds, 2), shuffle=True, random_state=model.training.seed)
+    return [(positions[fit], positions[valid]) for fit, valid in splitter.split(positions, target)]
+
+
+def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFrame:
+    """Features, labels and the table's columns of the days one training run needs, joined and in order.
+
+    Args:
+        tables: the :class:`~resources.tables.ParquetTables`.
+        model: whose rows.
+        as_of: latest labelled day to use; default: the latest there is.
+
+    Raises:
+        dagster.Failure: too few labelled days.
+    """
+    days = None
+    if model.is_stream:
+        labelled = tables.days(model.key("labels"))
+        needed = history_days(model)
+        if as_of is None and not labelled:
+            raise dg.Failure(description=f"{model.name}: no day is labelled yet; materialise labels first")
+        as_of = as_of or dt.date.fromisoformat(labelled[-1])
+        split = windows_of(as_of, model.training, model.label_delay_days)
+        days = iso_days((split.first, split.test[1]))
+        if missing := sorted(set(days) - set(labelled)):
+            raise dg.Failure(
+                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days, and {len(missing)} "
+                f"of them are missing, the first is {missing[0]}; materialise labels and features of those days",
+                allow_retries=False,
+            )
+    key = model.table.key
+    features = tables.read(model.key("features"), days)
+    labels = tables.read(model.key("labels"), days)
+    names = list(features_of(model).names)
+    cleaned = tables.read(model.key(model.table.name), days, [c for c in model.table.columns if c != model.target])
+    explained = [c for c in labels.columns if c not in cleaned.columns]
+    frozen = cleaned.merge(labels[[key, *explained]], on=key, validate="one_to_one")
+    # A feature may bear a column's name (an amount is a feature as it is): the feature's values are kept apart.
+    values = features[[key, *names]].rename(columns={name: feature_column(name) for name in names})
+    return frozen.merge(values, on=key, validate="one_to_one")
+
+
+def feature_column(name: str) -> str:
+    """Column of a feature in the training set."""
+    return f"x_{name}"
+
+
+def matrix(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """float32 ``[n, n_features]`` in the declared order."""
+    return training_set[[feature_column(n) for n in features_of(model).names]].to_numpy(dtype=np.float32)
+
+
+def _training_set(model: Model) -> dg.AssetsDefinition:
+    def training_set(context: dg.AssetExecutionContext) -> Made:
+        as_of = context.op_execution_context.op_config["as_of"]
+        frozen = freeze(context.resources.tables, model, dt.date.fromisoformat(as_of) if as_of else None)
+        target = frozen[model.target]
+        parts = {"fit": target[fit_rows(frozen, model)], "test": target[test_rows(frozen, model)]}
+        counts = {f"{part}_{what}": int(n) for part, y in parts.items() for what, n in
+                  {"rows": len(y), "positives": y.sum()}.items()}  # fmt: skip
+        short = [
+            f"{part}: {len(y)} rows, {int(y.sum())} positive"
+            for part, y in parts.items()
+            if len(y) < model.training.min_rows or min(y.sum(), len(y) - y.sum()) < MIN_OF_EACH_CLASS
+        ]
+        words = (
+            f"needs {model.training.min_rows} rows and {MIN_OF_EACH_CLASS} of each class in each part, found "
+            f"{'; '.join(short)}; land more labelled rows, or declare smaller windows"
+            if short
+            else f"{counts['fit_rows']:,} rows to fit on, {counts['test_rows']:,} to report on"
+        )
+        metadata: dict[str, Any] = {"dagster/row_count": len(frozen), **counts}
+        if model.is_stream:
+            split = windows_in(frozen, model)
+            metadata |= {"fit": _words(split.fit), "test": _words(split.test),
+                         "folds": [f"{_words(a)} → {_words(b)}" for a, b in split.folds]}  # fmt: skip
+        finding = Finding(check=ENOUGH.name, passed=not short, description=words, metadata=counts)
+        return Made(frozen, [finding], metadata)
+
+    return table_asset(
+        model,
+        "training_set",
+        training_set,
+        description="The frozen rows of one training run; its data version is the hash of these rows.",
+        stage="model",
+        kinds={"pandas"},
+        checks=[ENOUGH],
+        config=TrainingSetConfig,
+        deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
+        by_day=False,
+    )
+
+
+def _words(days: tuple[dt.date, dt.date]) -> str:
+    return f"{days[0]} … {days[1]}"

@@ -1,0 +1,364 @@
+"""Runs that always end, on a real SQLite store; the contract of the one API that is not public."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import mlflow as library
+import pytest
+
+from resources.mlflow import MlflowTracking, TrackingError, create_store, git_tags
+from resources.settings import Settings, project_root
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory) -> MlflowTracking:
+    folder = tmp_path_factory.mktemp("mlflow")
+    create_store(folder / "mlflow.db", folder / "artifacts")
+    return MlflowTracking(tracking_uri=f"sqlite:///{folder}/mlflow.db", ui_url="http://127.0.0.1:5055")
+
+
+@pytest.fixture
+def folder(tracking) -> Path:
+    return Path(tracking.tracking_uri.removeprefix("sqlite:///")).parent
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open():
+    yield
+    assert library.active_run() is None
+
+
+@dg.asset(key_prefix="toy")
+def fitted(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> dg.MaterializeResult:
+    with mlflow.run(context, experiment="toy", tags={"data_version": "d1"}) as run:
+        run.log_params({"epochs": 3})
+        run.log_metric("loss", 0.5, step=1)
+    return dg.MaterializeResult(metadata={"run_id": run.mlflow_run_id})
+
+
+@dg.asset(key_prefix="toy")
+def failing(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
+    with mlflow.run(context, experiment="toy"):
+        raise ValueError("the loss is not a number")
+
+
+def materialized(tracking, asset=fitted, **options) -> dg.ExecuteInProcessResult:
+    return dg.materialize([asset], resources={"mlflow": tracking}, **options)
+
+
+def run_of(tracking, result):
+    experiment = tracking.client().get_experiment_by_name("toy")
+    (run,) = tracking.client().search_runs([experiment.experiment_id], f"tags.dagster_run_id = '{result.run_id}'")
+    return run
+
+
+@pytest.fixture
+def trained(tracking) -> str:
+    """Id of a run that has ended."""
+    return run_of(tracking, materialized(tracking)).info.run_id
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_contract_of_dagster_mlflow(tracking):
+    """What ``_open_run`` relies on in ``dagster_mlflow.resources.MlFlow``, which may change without notice."""
+    from dagster_mlflow.resources import MlFlow
+
+    tracking.client().create_experiment("contract")
+    config = {"mlflow_tracking_uri": tracking.tracking_uri, "experiment_name": "contract", "extra_tags": {"a": "b"}}
+    said = []
+    context = SimpleNamespace(
+        log=SimpleNamespace(info=said.append),
+        run_id="dagster-run-1",
+        dagster_run=SimpleNamespace(job_name="toy/fitted"),
+        resource_config=config,
+    )
+    try:
+        opened = MlFlow(context)
+        active = library.active_run()
+        assert opened.active_run().info.run_id == active.info.run_id
+        tags = tracking.client().get_run(active.info.run_id).data.tags
+        assert (tags["dagster_run_id"], tags["a"], tags["mlflow.runName"]) == ("dagster-run-1", "b", "toy/fitted")
+        opened.log_params({str(n): n for n in range(150)})
+        library.end_run()
+        resumed = MlFlow(context)
+        assert resumed.mlflow_run_id == active.info.run_id
+    finally:
+        library.end_run()
+        library.set_tracking_uri(None)
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
+def test_a_run_ends_finished_and_is_linked_both_ways(tracking):
+    result = materialized(tracking)
+    run = run_of(tracking, result)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == run.data.tags["dagster_asset"] == "toy/fitted"
+    assert run.data.tags["data_version"] == "d1"
+    assert f"http://127.0.0.1:3000/runs/{result.run_id}" in run.data.tags["mlflow.note.content"]
+    assert "http://127.0.0.1:3000/assets/toy/fitted" in run.data.tags["mlflow.note.content"]
+    assert run.data.params == {"epochs": "3"}
+    assert run.data.metrics == {"loss": 0.5}
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["run_id"].value == run.info.run_id
+    url = tracking.run_url(run.info.run_id)
+    assert url == f"http://127.0.0.1:5055/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def test_a_run_that_raises_ends_failed(tracking):
+    result = materialized(tracking, failing, raise_on_error=False)
+    assert not result.success
+    assert run_of(tracking, result).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(("asset", "status"), [(fitted, "FINISHED"), (failing, "FAILED")])
+def test_it_ends_too_in_the_job_behind_the_materialize_button(tracking, asset, status):
+    definitions = dg.Definitions(assets=[fitted, failing], resources={"mlflow": tracking})
+    job = definitions.resolve_implicit_global_asset_job_def()
+    assert job.name == "__ASSET_JOB"
+    result = job.execute_in_process(asset_selection=[asset.key], raise_on_error=False)
+    assert run_of(tracking, result).info.status == status
+
+
+def test_a_run_that_cannot_be_set_up_ends_failed(tracking):
+    @dg.asset(key_prefix="toy")
+    def mistagged(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
+        with mlflow.run(context, experiment="toy", tags={"no!such?name": "x"}):
+            pytest.fail("it never opens")
+
+    with pytest.raises(Exception, match="Invalid value"):
+        materialized(tracking, mistagged)
+    toy = tracking.client().get_experiment_by_name("toy")
+    runs = tracking.client().search_runs([toy.experiment_id], "attributes.run_name = 'toy/mistagged'")
+    assert [run.info.status for run in runs] == ["FAILED"]
+
+
+def test_the_address_may_come_from_the_environment(tracking, monkeypatch):
+    monkeypatch.setenv("TEST_TRACKING_URI", tracking.tracking_uri)
+    result = materialized(MlflowTracking(tracking_uri=dg.EnvVar("TEST_TRACKING_URI")))
+    assert run_of(tracking, result).info.status == "FINISHED"
+
+
+def test_an_asset_called_directly_has_its_run_too(tracking):
+    result = fitted(dg.build_asset_context(resources={"mlflow": tracking}))
+    assert tracking.client().get_run(result.metadata["run_id"]).info.status == "FINISHED"
+
+
+def test_two_models_in_one_dagster_run_have_a_run_each(tracking):
+    def fit(name: str) -> dg.AssetsDefinition:
+        @dg.asset(key_prefix=name, name="fitted")
+        def asset(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
+            with mlflow.run(context, experiment=name) as run:
+                run.log_params({"model": name})
+
+        return asset
+
+    result = dg.materialize([fit("one"), fit("two")], resources={"mlflow": tracking})
+    for name in ("one", "two"):
+        experiment = tracking.client().get_experiment_by_name(name)
+        (run,) = tracking.client().search_runs([experiment.experiment_id])
+        assert run.data.params == {"model": name}
+        assert run.data.tags["dagster_run_id"] == result.run_id
+
+
+def test_a_run_inside_a_run_is_refused(tracking):
+    @dg.asset(key_prefix="toy")
+    def nested(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
+        with mlflow.run(context, experiment="toy"), mlflow.run(context, experiment="other"):
+            pytest.fail("it never opens")
+
+    with pytest.raises(TrackingError, match="still open in this process"):
+        materialized(tracking, nested)
+
+
+def test_the_process_is_as_before_and_no_file_lands_in_the_current_folder(tracking, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")}
+
+    @dg.asset(key_prefix="toy")
+    def drawing(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
+        with mlflow.run(context, experiment="drawings") as run:
+            run.log_text("x", "note.txt")
+
+    materialized(tracking, drawing)
+    assert {name: value for name, value in os.environ.items() if name.startswith("MLFLOW")} == before
+    assert not library.is_tracking_uri_set()
+    assert list(tmp_path.iterdir()) == []
+    assert len(list((folder / "artifacts" / "drawings").glob("*/artifacts/note.txt"))) == 1
+
+
+def test_an_ended_run_is_added_to_and_stays_as_it_ended(tracking, trained):
+    from matplotlib.figure import Figure
+
+    before = tracking.client().get_run(trained).info
+    with tracking.reopen(trained) as log:
+        log.log_metrics({"auc": 0.9})
+        log.log_params({"folds": 2})
+        log.set_tags({"gate": "passed"})
+        log.log_text("<html></html>", "evaluation/report.html")
+        log.log_dict({"a": 1}, "evaluation/report.json")
+        log.log_figure(Figure(), "evaluation/curve.png")
+    after = tracking.client().get_run(trained)
+    assert (after.info.status, after.info.end_time) == (before.status, before.end_time)
+    assert after.data.metrics["auc"] == 0.9
+    assert after.data.params["folds"] == "2"
+    assert after.data.tags["gate"] == "passed"
+    names = {file.path for file in tracking.client().list_artifacts(trained, "evaluation")}
+    assert names == {"evaluation/report.html", "evaluation/report.json", "evaluation/curve.png"}
+
+
+def test_a_run_that_does_not_exist_is_named(tracking):
+    with (
+        pytest.raises(TrackingError, match="has no run 0123456789abcdef; train again"),
+        tracking.reopen("0123456789abcdef"),
+    ):
+        pass
+
+
+# -- reaper ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_is_ended_as_failed(tracking, folder):
+    code = f"""
+import dagster as dg, os, signal
+from resources.mlflow import MlflowTracking
+@dg.asset
+def doomed(context, mlflow: MlflowTracking):
+    with mlflow.run(context, experiment="doomed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+dg.materialize([doomed], resources={{"mlflow": MlflowTracking(tracking_uri={tracking.tracking_uri!r})}})
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=project_root(), capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    experiment = tracking.client().get_experiment_by_name("doomed")
+    (run,) = tracking.client().search_runs([experiment.experiment_id])
+    assert run.info.status == "RUNNING"
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert tracking.reap(instance) == [run.info.run_id]
+        assert tracking.client().get_run(run.info.run_id).info.status == "FAILED"
+        assert tracking.reap(instance) == []
+
+
+def test_the_reaper_takes_what_its_dagster_run_left_and_nothing_that_may_live(tracking):
+    client = tracking.client()
+    experiment = client.create_experiment("reaped")
+    here, elsewhere = socket.gethostname(), "another-machine"
+    with dg.DagsterInstance.ephemeral() as instance:
+        finished = dg.materialize([dg.asset(lambda: None, name="done")], instance=instance).run_id
+
+        def left_open(host: str, dagster_run: str) -> str:
+            process = f"{host} {os.getpid()} {time.time():.0f}"
+            tags = {"dagster_run_id": dagster_run, "assetline.process": process}
+            return client.create_run(experiment, tags=tags).info.run_id
+
+        orphans = {left_open(here, finished), left_open(elsewhere, finished)}
+        living = {left_open(here, "not-known-here"), left_open(elsewhere, "not-known-here")}
+        foreign = client.create_run(experiment, tags={"dagster_run_id": finished}).info.run_id
+        assert set(tracking.reap(instance)) == orphans
+    for run_id in {*living, foreign}:
+        assert client.get_run(run_id).info.status == "RUNNING"
+        client.set_terminated(run_id)
+
+
+# -- registry --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    (tmp_path / "bundle" / "code").mkdir(parents=True)
+    (tmp_path / "bundle" / "bundle.json").write_text('{"name": "toy"}')
+    (tmp_path / "bundle" / "code" / "features.py").write_text("x = 1")
+    return tmp_path / "bundle"
+
+
+def test_a_version_carries_its_files_and_tags(tracking, folder, trained, bundle):
+    version = tracking.register("toy", trained, bundle, tags={"code_hash": "c1", "data_version": "d1"})
+    found = tracking.download("toy", version)
+    assert found.is_relative_to(folder / "artifacts")  # the store's own folder: nothing was copied
+    assert (found / "bundle.json").read_text() == '{"name": "toy"}'
+    assert (found / "code" / "features.py").exists()
+    tags = tracking.version_tags("toy", version)
+    assert (tags["code_hash"], tags["data_version"]) == ("c1", "d1")
+    assert tags["dagster_run_id"] == tracking.client().get_run(trained).data.tags["dagster_run_id"]
+    assert tracking.run_of_version("toy", version) == trained
+    tracking.set_version_tag("toy", version, "gate", "passed")
+    assert tracking.version_tags("toy", version)["gate"] == "passed"
+
+
+def test_a_run_gives_one_version(tracking, bundle):
+    first = run_of(tracking, materialized(tracking)).info.run_id
+    second = run_of(tracking, materialized(tracking)).info.run_id
+    version = tracking.register("single", first, bundle)
+    assert tracking.register("single", first, bundle) == version
+    assert tracking.register("single", second, bundle) == str(int(version) + 1)
+
+
+def test_an_alias_moves_and_is_none_before(tracking, trained, bundle):
+    assert tracking.version_of_alias("moving", "champion") is None  # no such model yet
+    version = tracking.register("moving", trained, bundle)
+    assert tracking.version_of_alias("moving", "champion") is None
+    tracking.set_alias("moving", "champion", version)
+    assert tracking.version_of_alias("moving", "champion") == version
+
+
+def test_what_does_not_exist_is_named_with_the_mend(tracking, trained, tmp_path):
+    with pytest.raises(TrackingError, match="save the bundle before registering toy"):
+        tracking.register("toy", trained, tmp_path / "nowhere")
+    with pytest.raises(TrackingError, match="no version 99 of the model nothing"):
+        tracking.download("nothing", "99")
+    with pytest.raises(TrackingError, match="no version 99 of the model nothing"):
+        tracking.set_alias("nothing", "champion", "99")
+
+
+def test_others_can_load_a_version_by_its_name(tracking, trained, bundle):
+    import mlflow.pyfunc
+
+    version = tracking.register("loadable", trained, bundle, loader_module="tests.resources.fake_bundle")
+    library.set_tracking_uri(tracking.tracking_uri)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/loadable/{version}")
+        assert loaded.predict([1, 2]) == ["toy", "toy"]
+    finally:
+        library.set_tracking_uri(None)
+
+
+# -- git -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_commit_is_recorded_and_whether_files_differ(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", *identity, "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    assert git_tags(tmp_path) == {"git_commit": commit, "git_dirty": "false", "mlflow.source.git.commit": commit}
+    (tmp_path / "a").write_text("2")
+    assert git_tags(tmp_path)["git_dirty"] == "true"
+
+
+def test_an_unknown_commit_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "unknown (fatal: not a git repository" in git_tags(tmp_path)["git_commit"]
+    monkeypatch.setenv("PATH", "")
+    assert git_tags(tmp_path) == {"git_commit": "unknown (git is not installed)"}
+
+
+def test_settings_give_the_addresses(tmp_path):
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_MLFLOW_PORT": "5001"})
+    tracking = MlflowTracking.from_settings(settings)
+    assert tracking.tracking_uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert tracking.artifact_location == f"{tmp_path}/mlflow/artifacts"
+    assert tracking.ui_url == "http://127.0.0.1:5001"

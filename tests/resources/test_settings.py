@@ -1,0 +1,126 @@
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from resources.settings import Settings, SettingsError, project_root, quiet_telemetry
+
+
+def test_project_root_is_the_folder_of_the_code_location():
+    assert (project_root() / "workspace.yaml").exists()
+
+
+def test_without_variables_all_state_is_in_var():
+    settings = Settings.from_env({"PATH": "/bin"})
+    assert settings.home == project_root() / "var"
+    assert settings.database_url == f"sqlite:///{project_root()}/var/assetline.db"
+    assert settings.tracking_uri == f"sqlite:///{project_root()}/var/mlflow/mlflow.db"
+    assert (settings.preset, settings.ui_port, settings.mlflow_port, settings.service_port) == (
+        "book",
+        3000,
+        5000,
+        8000,
+    )
+    assert settings.test_data is None
+
+
+def test_each_variable_is_read(tmp_path):
+    settings = Settings.from_env(
+        {
+            "ASSETLINE_HOME": str(tmp_path),
+            "ASSETLINE_PRESET": "small",
+            "ASSETLINE_UI_PORT": "3100",
+            "ASSETLINE_MLFLOW_PORT": " 5100 ",
+            "ASSETLINE_SERVICE_PORT": "8100",
+            "ASSETLINE_TEST_DATA": str(tmp_path),
+        }
+    )
+    assert settings == Settings(
+        home=tmp_path,
+        database_url=f"sqlite:///{tmp_path}/assetline.db",
+        preset="small",
+        ui_port=3100,
+        mlflow_port=5100,
+        service_port=8100,
+        test_data=tmp_path,
+    )
+    assert settings.ui_url == "http://127.0.0.1:3100"
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings.from_env({}).preset = "small"
+
+
+def test_relative_paths_start_at_the_project_root_whatever_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_env({"ASSETLINE_HOME": "elsewhere", "ASSETLINE_DATABASE_URL": "sqlite:///own.db"})
+    assert settings.home == project_root() / "elsewhere"
+    assert settings.database_url == f"sqlite:///{project_root()}/own.db"
+
+
+def test_home_of_the_user_is_expanded():
+    assert Settings.from_env({"ASSETLINE_HOME": "~/state"}).home == Path.home() / "state"
+
+
+FILE = str(Path(__file__).resolve())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mend"),
+    [
+        ("ASSETLINE_HOEM", "/tmp", "did you mean ASSETLINE_HOME"),
+        ("ASSETLINE_XYZ", "1", "there are ASSETLINE_HOME, "),
+        ("ASSETLINE_HOME", FILE, "give a folder"),
+        ("ASSETLINE_HOME", "s3://bucket/state", "need a folder on this machine"),
+        ("ASSETLINE_HOME", " ", "unset it"),
+        ("ASSETLINE_PRESET", "smal", "did you mean small"),
+        ("ASSETLINE_PRESET", "x", "there are book, small"),
+        ("ASSETLINE_UI_PORT", "three", "whole number from 1 to 65535"),
+        ("ASSETLINE_UI_PORT", "70000", "whole number from 1 to 65535"),
+        ("ASSETLINE_UI_PORT", "-1", "whole number from 1 to 65535"),
+        ("ASSETLINE_MLFLOW_PORT", "²", "whole number from 1 to 65535"),
+        ("ASSETLINE_MLFLOW_PORT", "8000", "its own port"),
+        ("ASSETLINE_TEST_DATA", "/no/such/folder", "does not exist"),
+        ("ASSETLINE_DATABASE_URL", "assetline.db", "write one like sqlite:///"),
+        ("ASSETLINE_DATABASE_URL", "nosql://host/name", "write one like sqlite:///"),
+        ("ASSETLINE_DATABASE_URL", "sqlite://", "keeps nothing"),
+        ("ASSETLINE_DATABASE_URL", "oracle+cx_oracle://host/name", "pip install cx_Oracle"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_variable_the_value_and_the_mend(name, value, mend):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({name: value})
+    message = str(refused.value)
+    assert name in message
+    assert value.strip() in message
+    assert mend in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "url", ["nosql://me:hush@host/name", "postgres//me:hush:@u@host", "oracle+cx_oracle://me:hush@h/n"]
+)
+def test_a_refusal_shows_no_password(url):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"ASSETLINE_DATABASE_URL": url})
+    assert "hush" not in str(refused.value)
+
+
+def test_settings_print_no_password():
+    settings = Settings(home=Path("/x"), database_url="postgresql://me:hush@host/name")
+    assert "hush" not in repr(settings)
+
+
+def test_quiet_telemetry_leaves_what_the_operator_set(monkeypatch):
+    for name in ("DAGSTER_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DO_NOT_TRACK", "yes")
+    quiet_telemetry()
+    try:
+        assert os.environ["DAGSTER_DISABLE_TELEMETRY"] == "1"
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        assert os.environ["DO_NOT_TRACK"] == "yes"
+    finally:
+        monkeypatch.undo()
