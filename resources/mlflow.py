@@ -121,32 +121,35 @@ class MlflowTracking(dg.ConfigurableResource):
     def run(
         self, context: dg.AssetExecutionContext, *, experiment: str | None = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[MlFlow]:
-        """The MLflow run of this Dagster run, open: all of ``mlflow``'s functions, and ``mlflow_run_id``.
+        """A new MLflow run, open: all of ``mlflow``'s functions, and ``mlflow_run_id``.
 
-        It ends with the block, FAILED when that raises. Within one Dagster run and experiment it is the same MLflow
-        run (a retried step goes on with it): give each model an ``experiment`` of its own.
+        It ends with the block, FAILED when that raises. Every block is a run of its own, a retried step's too.
         """
         client, experiment = self.client(), experiment or self.experiment
         dagster_run = context.op_execution_context.run_id  # unlike context.run it is there when a test calls the asset
+        keys = sorted(key.to_user_string() for key in context.selected_asset_keys)
+        links = [f"[run]({self.dagster_url}/runs/{dagster_run})"]
+        links += [f"[{key}]({self.dagster_url}/assets/{key})" for key in keys]
+        tags = {
+            "dagster_run_id": dagster_run,
+            "dagster_asset": ", ".join(keys),
+            "mlflow.note.content": f"Made by Dagster: {', '.join(links)}",
+            _PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {time.time():.0f}",
+            **git_tags(project_root()),
+            **(tags or {}),
+        }
         with _global_state_restored() as mlflow:
             if (left := mlflow.active_run()) is not None:
                 raise TrackingError(
                     f"MLflow run {left.info.run_id} is still open in this process; leave its block before the next run"
                 )
-            self._create_experiment(client, experiment)
-            keys = sorted(key.to_user_string() for key in context.selected_asset_keys)
-            links = [f"[run]({self.dagster_url}/runs/{dagster_run})"]
-            links += [f"[{key}]({self.dagster_url}/assets/{key})" for key in keys]
-            extra_tags = {
-                "dagster_asset": ", ".join(keys),
-                "mlflow.note.content": f"Made by Dagster: {', '.join(links)}",
-                _PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {time.time():.0f}",
-                **git_tags(project_root()),
-                **(tags or {}),
-            }
+            mlflow.set_tracking_uri(self.tracking_uri)
             status = "FAILED"
             try:
-                tracked = _open_run(context, ", ".join(keys), self.tracking_uri, experiment, extra_tags)
+                # The run is born with its tags: killed at any moment after, it is known to the reaper.
+                experiment_id = self._experiment_id(client, experiment)
+                run = mlflow.start_run(experiment_id=experiment_id, run_name=", ".join(keys), tags=tags)
+                tracked = _dagster_mlflow(context, self.tracking_uri, experiment, run.info.run_id)
                 context.log.info(f"MLflow run: {self.run_url(tracked.mlflow_run_id)}")
                 yield tracked
                 status = "FINISHED"
@@ -266,12 +269,15 @@ class MlflowTracking(dg.ConfigurableResource):
             return str(Path(self.tracking_uri.removeprefix(_SQLITE)).with_name("artifacts"))
         return self.artifact_location
 
-    def _create_experiment(self, client: MlflowClient, name: str) -> None:
-        # MLflow itself would put a SQLite store's files into ./mlruns of whatever folder the process runs in.
-        if client.get_experiment_by_name(name) is None:
+    def _experiment_id(self, client: MlflowClient, name: str) -> str:
+        found: Any = client.get_experiment_by_name(name)
+        if found is None:
+            # MLflow itself would put a SQLite store's files into ./mlruns of whatever folder the process runs in.
             root = self._artifacts()
             with _allowing("RESOURCE_ALREADY_EXISTS"):
-                client.create_experiment(name, artifact_location=root and f"{root}/{name}")
+                return str(client.create_experiment(name, artifact_location=root and f"{root}/{name}"))
+            found = client.get_experiment_by_name(name)  # another process was first
+        return str(found.experiment_id)
 
     def _get_run(self, run_id: str) -> Any:
         with _allowing("RESOURCE_DOES_NOT_EXIST"):
@@ -329,24 +335,21 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
 
 
-def _open_run(
-    context: dg.AssetExecutionContext, name: str, tracking_uri: str, experiment: str, tags: Mapping[str, str]
-) -> MlFlow:
+def _dagster_mlflow(context: dg.AssetExecutionContext, tracking_uri: str, experiment: str, run_id: str) -> MlFlow:
+    """The package's object on the run that is open in this process."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # known: that is why the contract is tested
+        warnings.simplefilter("ignore", dg.BetaWarning)  # known: that is why its contract is tested
         from dagster_mlflow.resources import MlFlow
 
-        config = {"mlflow_tracking_uri": tracking_uri, "experiment_name": experiment, "extra_tags": dict(tags)}
-        tracked: Any = MlFlow(
+        config = {"mlflow_tracking_uri": tracking_uri, "experiment_name": experiment, "mlflow_run_id": run_id}
+        return MlFlow(
             SimpleNamespace(
                 log=context.log,
                 run_id=context.op_execution_context.run_id,
-                dagster_run=SimpleNamespace(job_name=name),  # it becomes the MLflow run's name
+                dagster_run=SimpleNamespace(job_name=experiment),
                 resource_config=config,
             )
         )
-    tracked.mlflow_run_id = tracked.active_run().info.run_id
-    return tracked
 
 
 @contextlib.contextmanager

@@ -69,32 +69,35 @@ def trained(tracking) -> str:
 
 
 def test_the_contract_of_dagster_mlflow(tracking):
-    """What ``_open_run`` relies on in ``dagster_mlflow.resources.MlFlow``, which may change without notice."""
+    """Of ``dagster_mlflow.resources.MlFlow`` we need: it joins the run that is open, tags it, and opens none."""
     from dagster_mlflow.resources import MlFlow
 
-    tracking.client().create_experiment("contract")
-    config = {"mlflow_tracking_uri": tracking.tracking_uri, "experiment_name": "contract", "extra_tags": {"a": "b"}}
-    said = []
-    context = SimpleNamespace(
-        log=SimpleNamespace(info=said.append),
-        run_id="dagster-run-1",
-        dagster_run=SimpleNamespace(job_name="toy/fitted"),
-        resource_config=config,
-    )
+    experiment = tracking.client().create_experiment("contract")
+    library.set_tracking_uri(tracking.tracking_uri)
     try:
-        opened = MlFlow(context)
-        active = library.active_run()
-        assert opened.active_run().info.run_id == active.info.run_id
-        tags = tracking.client().get_run(active.info.run_id).data.tags
-        assert (tags["dagster_run_id"], tags["a"], tags["mlflow.runName"]) == ("dagster-run-1", "b", "toy/fitted")
+        run_id = library.start_run(experiment_id=experiment, run_name="toy/fitted").info.run_id
+        opened = MlFlow(
+            SimpleNamespace(
+                log=SimpleNamespace(info=lambda message: None),
+                run_id="dagster-run-1",
+                dagster_run=SimpleNamespace(job_name="ignored"),
+                resource_config={
+                    "mlflow_tracking_uri": tracking.tracking_uri,
+                    "experiment_name": "contract",
+                    "mlflow_run_id": run_id,
+                },
+            )
+        )
         opened.log_params({str(n): n for n in range(150)})
-        library.end_run()
-        resumed = MlFlow(context)
-        assert resumed.mlflow_run_id == active.info.run_id
+        opened.log_metric("loss", 0.5)
+        assert opened.mlflow_run_id == opened.active_run().info.run_id == run_id
     finally:
         library.end_run()
         library.set_tracking_uri(None)
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    (run,) = tracking.client().search_runs([experiment])
+    assert (run.data.tags["dagster_run_id"], run.info.run_name) == ("dagster-run-1", "toy/fitted")
+    assert len(run.data.params) == 150
 
 
 def test_a_run_ends_finished_and_is_linked_both_ways(tracking):
@@ -128,17 +131,31 @@ def test_it_ends_too_in_the_job_behind_the_materialize_button(tracking, asset, s
     assert run_of(tracking, result).info.status == status
 
 
-def test_a_run_that_cannot_be_set_up_ends_failed(tracking):
-    @dg.asset(key_prefix="toy")
-    def mistagged(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
-        with mlflow.run(context, experiment="toy", tags={"no!such?name": "x"}):
-            pytest.fail("it never opens")
+def test_a_run_that_cannot_be_set_up_ends_failed(tracking, monkeypatch):
+    import dagster_mlflow.resources
 
-    with pytest.raises(Exception, match="Invalid value"):
-        materialized(tracking, mistagged)
-    toy = tracking.client().get_experiment_by_name("toy")
-    runs = tracking.client().search_runs([toy.experiment_id], "attributes.run_name = 'toy/mistagged'")
-    assert [run.info.status for run in runs] == ["FAILED"]
+    def unable(self, context):
+        raise RuntimeError("the package has changed")
+
+    monkeypatch.setattr(dagster_mlflow.resources.MlFlow, "__init__", unable)
+    result = materialized(tracking, raise_on_error=False)
+    assert not result.success
+    assert run_of(tracking, result).info.status == "FAILED"
+
+
+def test_a_retried_step_has_a_run_for_each_try(tracking):
+    tries = []
+
+    @dg.asset(key_prefix="toy", retry_policy=dg.RetryPolicy(max_retries=1))
+    def flaky(context: dg.AssetExecutionContext, mlflow: MlflowTracking) -> None:
+        with mlflow.run(context, experiment="retried") as run:
+            run.log_params({"try": len(tries)})
+            tries.append(run.mlflow_run_id)
+            if len(tries) == 1:
+                raise RuntimeError("the network is down")
+
+    assert materialized(tracking, flaky).success
+    assert [tracking.client().get_run(run_id).info.status for run_id in tries] == ["FAILED", "FINISHED"]
 
 
 def test_the_address_may_come_from_the_environment(tracking, monkeypatch):
