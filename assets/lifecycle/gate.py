@@ -113,8 +113,5 @@ def _versus(
         return Reason(rule, gate.metric, None, margin, False, f"the {whose} has no usable {gate.metric}")
     gain = better * (mine - other)
     passed = gain >= margin - ROUNDING
-    words = (
-        f"{gate.metric} {mine:.4f} against the {rule}'s {other:.4f}: better by {gain:+.4f}, "
-        f"{'which is allowed' if passed else 'not allowed'} (at least {margin:+.4f})"
-    )
+    words = f"{gate.metric} {mine:.4f} against the {rule}'s {other:.4f}: gain {gain:+.4f}, at least {margin:+.4f} asked"
     return Reason(rule, gate.metric, gain, margin, passed, words)
