@@ -2,8 +2,8 @@
 
 Everything that depends on the order of the scores is read off one :class:`Curve`, which takes row weights. A bootstrap
 draw is then one gather and two cumulative sums, and a point and its interval come from the same lines of code.
-(scikit-learn sorts anew at every call: 200 draws of two metrics and five models on 70,000 rows cost it over a minute;
-the tests hold these figures against its own.)
+(scikit-learn sorts anew at every call: AUC and AP of 70,000 weighted rows cost it 22 ms, here .7 ms; the tests hold
+these figures against its own.)
 
 Belongs here: pure numpy on labels and probabilities, and :func:`evaluate`, which ties it together. Does not belong
 here: what fits a model (``fitting.py``, ``baselines.py``), what passes (``gate.py``), what is shown (``report.py``).
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from assets.declaration import Evaluation
 
@@ -26,6 +27,8 @@ ALERT_SHARES = {"0.5pct": 0.005, "1pct": 0.01}
 """Shares of the rows that are alerted, highest scores first, for precision and recall at a fixed effort."""
 MIN_FOR_INTERVAL = 10
 """Fewer rows than this of either class and an interval would be a pretence: the figure is given without one."""
+ROUNDING = 1e-9
+"""What a probability may lie outside 0…1 by: sums of products do, in the last digit."""
 UNBOUNDED = frozenset({"saved", "saved_share"})
 """Figures of money, which may be lost too; all others lie between 0 and 1."""
 
@@ -169,27 +172,27 @@ class Reviews:
 
 
 def known_positive(
-    entity: np.ndarray,
-    time: np.ndarray,
-    positive_entity: np.ndarray,
-    positive_time: np.ndarray,
+    entity: ArrayLike,
+    time: ArrayLike,
+    positive_entity: ArrayLike,
+    positive_time: ArrayLike,
     *,
     delay: dt.timedelta,
 ) -> np.ndarray:
     """Which rows belong to an entity already known as positive when the row happens, bool ``[n]``.
 
-    An event of ``positive_time`` s is known from s + ``delay`` on, and for good: pass only events recent enough to
-    still mean something. (The published split passes those of the 14 days before the test rows and of the test rows;
-    with half a year of them nearly every customer would be known.)
+    An event at second s is known from s + ``delay`` on, and for good: pass only events recent enough to still mean
+    something. The published split passes those from 14 days before the test rows on, which leaves out 14 % of the
+    simulated payments; from 60 days on it would be 47 %, and CP@100 half of what it was.
 
     Args:
         entity, time: of the rows, ``[n]``.
         positive_entity, positive_time: of the events labelled positive, ``[m]``, any order.
         delay: time until a label is known.
     """
-    events = pd.Series(pd.to_datetime(positive_time), index=np.asarray(positive_entity))
+    events = pd.Series(np.asarray(positive_time, "datetime64[us]"), index=np.asarray(positive_entity))
     known_from = events.groupby(level=0).min().reindex(np.asarray(entity)) + delay
-    return pd.Series(pd.to_datetime(time)).to_numpy() >= known_from.to_numpy()  # a comparison with NaT is False
+    return np.asarray(time, "datetime64[us]") >= known_from.to_numpy()  # a comparison with NaT is False
 
 
 # --- Calibration and money ---
@@ -619,7 +622,8 @@ class _Drawn:
     def _estimates(
         self, values: dict[str, float], draws: dict[str, np.ndarray], *, bounded: bool
     ) -> dict[str, Estimate]:
-        enough = min(self.positives, self.rows - self.positives) >= MIN_FOR_INTERVAL
+        # A class that is absent altogether leaves only figures defined that need the other one alone.
+        enough = all(not n or n >= MIN_FOR_INTERVAL for n in (self.positives, self.rows - self.positives))
         return {
             name: estimate(value, draws[name], bounded=bounded and name not in UNBOUNDED) if enough else Estimate(value)
             for name, value in values.items()
@@ -649,10 +653,10 @@ def _probabilities(name: str, p: np.ndarray, rows: int) -> np.ndarray:
     p = np.asarray(p, np.float64)
     if p.shape != (rows,):
         raise ValueError(f"score {name!r} has shape {p.shape}; it must give one probability for each of {rows} rows")
-    if not (np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()):
-        bad = p[~((p >= 0) & (p <= 1))]
+    bad = p[~((p >= -ROUNDING) & (p <= 1 + ROUNDING))]  # NaN among them
+    if len(bad):
         raise ValueError(f"score {name!r} has {len(bad)} values that are no probabilities, e.g. {bad[0]}")
-    return p
+    return np.clip(p, 0, 1)
 
 
 def _slices(evaluation: Evaluation, frame: pd.DataFrame) -> dict[str, np.ndarray]:

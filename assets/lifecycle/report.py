@@ -227,7 +227,6 @@ def _picture(
             spine.set_color(_GRID)
         one.xaxis.label.set(size=9, color=_INK)
         one.yaxis.label.set(size=9, color=_INK)
-        one.title.set(size=9, color=_INK)
     draw(axes)
     canvas.draw()
     buffer = io.BytesIO()
@@ -333,10 +332,11 @@ def _slices(axes: Sequence[Axes], report: Report) -> None:
             colour = _INK if y == place[0] else _COLOURS[0]
             if figure.low is not None and figure.high is not None:
                 one.plot([figure.low, figure.high], [y, y], color=colour, linewidth=1.6, alpha=0.6)
-            one.plot(figure.value, y, "o", color=colour, markersize=5)
+            one.plot(figure.value, y, "o", color=colour, markersize=5, clip_on=False, zorder=5)
         if metric in whole:
             one.axvline(whole[metric].value, color=_QUIET, linewidth=0.8, linestyle=":")
-        one.set(title=METRICS[metric], xlim=(0, 1), ylim=(-0.6, len(names) - 0.4), yticks=place)
+        one.set_title(METRICS[metric], fontsize=9)
+        one.set(xlim=(0, None), ylim=(-0.6, len(names) - 0.4), yticks=place)
     axes[0].set_yticklabels(names, color=_INK)
     axes[1].set_yticklabels([])
 

@@ -286,6 +286,7 @@ def test_slices_give_what_is_defined_there_and_say_how_much_it_rests_on():
     )
     assert (found["small"].rows, found["small"].positives) == (small.sum(), rows["is_fraud"][small].sum())
     assert set(found["frauds"].figures) == {"recall_at_1pct"}  # without negatives AP would be 1 whatever the scores
+    assert found["frauds"].figures["recall_at_1pct"].low is not None
     assert found["nobody"].figures == {}
     assert found["nobody"].rows == 0
 
@@ -332,6 +333,13 @@ def test_what_does_not_fit_is_refused_by_name(change, message):
     arguments = {"scores": scores, "evaluation": Evaluation(), "target": "is_fraud"} | change
     with pytest.raises(ValueError, match=message):
         evaluate(rows, **arguments)
+
+
+def test_a_probability_may_be_off_by_a_rounding_error():
+    rows, scores = stream(1000)
+    off = scores["torch"] + np.where(scores["torch"] > 0.5, 1 - scores["torch"] + 1e-15, 0)
+    assert off.max() > 1
+    assert evaluate(rows, {"torch": off}, Evaluation(), target="is_fraud", resamples=2).rows == 1000
 
 
 def test_one_class_is_refused_with_the_mend():
