@@ -16,11 +16,11 @@ from resources.settings import Settings, quiet_telemetry
 quiet_telemetry()
 
 from assets.declaration import Model  # noqa: E402 - telemetry is off before anything else is imported
-from assets.lifecycle import lifecycle_assets  # noqa: E402
+from assets.lifecycle.factory import lifecycle_assets  # noqa: E402
 from assets.lifecycle.jobs import model_jobs  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
-from sensors import default_schedules, default_sensors  # noqa: E402
+from sensors.defaults import default_schedules, default_sensors  # noqa: E402
 
 
 def build_defs(

@@ -204,8 +204,9 @@ class Model:
         network: builds the torch module; default: the tabular network of ``assets/lifecycle/networks.py``.
         training, evaluation, gate, drift: see there.
         retrain: cron of the declared retraining (UTC), or ``None``.
+        retrain_cooldown_days: labelled days between two trainings that drift asks for.
         review_cost: cost of looking at one alert, in the unit of ``evaluation.amount``.
-        gap: see :meth:`retrain_cooldown_days`.
+        assets: assets of its own; one with the key of a stage's asset takes that one's place.
     """
 
     name: str
@@ -223,6 +224,7 @@ class Model:
     retrain: str | None = None
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
+    assets: Sequence[dg.AssetsDefinition] = ()
 
     def __post_init__(self) -> None:
         refuse_wrong_declaration(self)

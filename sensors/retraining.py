@@ -80,3 +80,30 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
         return dg.RunRequest(run_key=decision.run_key, tags={"assetline/why": decision.reason})
 
     return retraining
+
+
+def drifting_since(alerts: Alerts, model: Model) -> dt.date | None:
+    """First day of the drift that an open page of this model is about."""
+    days = [alert.since_day for alert in alerts.store().open_alerts(model.name) if alert.cause == DRIFT_CAUSE]
+    return min((dt.date.fromisoformat(day) for day in days if day), default=None)
+
+
+def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:
+    """Last labelled day that the latest training set holds."""
+    key = model.key("training_set")
+    if model.table.time is None or tables.stamp(key) is None:
+        return None
+    return tables.read(key, columns=[model.table.time])[model.table.time].max().date()
+
+
+def retraining_schedule(model: Model) -> dg.ScheduleDefinition:
+    """The declared retraining."""
+    assert model.retrain is not None
+    return dg.ScheduleDefinition(
+        name=f"{model.name}_declared_retraining",
+        job_name=job_name(model, TRAIN),
+        cron_schedule=model.retrain,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Trains a challenger of {model.name}, as declared.",
+    )

@@ -9,32 +9,33 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from resources.tables import ParquetTables, TableError, inputs_of
+from resources.tables import ParquetTables, TableError, days_of_window, inputs_of
 
 
 def stale_days(asset: dg.AssetsDefinition, tables: ParquetTables, days: Iterable[str]) -> list[str]:
     """Those of ``days`` whose file is absent, damaged, by other code, or made from other rows than there are now."""
     spec = next(iter(asset.specs))
     windows = {name: (int(a), int(b)) for name, (a, b) in spec.metadata["reads"].items()}
-    versions = {name: _versions(tables, dg.AssetKey.from_user_string(name)) for name in windows}
+    days = list(days)
+    versions = {
+        name: _versions(tables, dg.AssetKey.from_user_string(name), {d for day in days for d in days_of_window(day, window)})
+        for name, window in windows.items()
+    }
     stale = []
     for day in days:
         try:
             stamp = tables.stamp(spec.key, day)
         except TableError:
             stamp = None
-        if (
-            stamp is None
-            or stamp.code_version != spec.code_version
-            or stamp.inputs != inputs_of(windows, versions, day)
-        ):
+        current = stamp is not None and stamp.code_version == spec.code_version
+        if not current or stamp.inputs != inputs_of(windows, versions, day):
             stale.append(day)
     return stale
 
 
-def _versions(tables: ParquetTables, key: dg.AssetKey) -> dict[str, str]:
+def _versions(tables: ParquetTables, key: dg.AssetKey, days: Iterable[str]) -> dict[str, str]:
     found = {}
-    for day in tables.days(key):
+    for day in days:
         try:
             found |= tables.versions(key, [day])
         except TableError:

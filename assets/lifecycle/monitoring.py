@@ -19,8 +19,9 @@ from assets.lifecycle import metrics
 from assets.lifecycle.champion import Champion, the_champion
 from assets.lifecycle.cleaning import event_day
 from assets.lifecycle.drift import DriftResult, compare, severity
-from assets.lifecycle.features import compute_features, events_of, features_of
+from assets.lifecycle.features import features_of
 from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.scoring import features_by
 from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import Finding
 from resources.tables import WHOLE, days_of_window
@@ -101,7 +102,8 @@ def _said(
     if before is not None:
         before = before[before[model.table.key].isin(rows[model.table.key])]
         rows = rows[~rows[model.table.key].isin(before[model.table.key])]
-    X = _features_as_trained(tables, model, day, rows, champion)
+    today = rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
+    X = features_by(champion.bundle, tables, model, rows, today)
     probability = champion.bundle.predict(X)
     new = rows[carried].assign(
         probability=probability,
@@ -120,25 +122,6 @@ def _amounts(tables: Any, model: Model, day: str, rows: pd.DataFrame) -> np.ndar
         return None
     cleaned = tables.read(model.key(model.table.name), [day], [model.table.key, column])
     return rows[[model.table.key]].merge(cleaned, how="left", on=model.table.key)[column].to_numpy(dtype=float)
-
-
-def _features_as_trained(
-    tables: Any, model: Model, day: str, rows: pd.DataFrame, champion: Champion
-) -> np.ndarray:
-    """The features of ``rows`` by the code that the champion was trained with.
-
-    The ``features`` table is by today's code; where the champion carries other code, its own computes them again.
-    """
-    if not champion.bundle.code_difference():
-        return rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
-    own = champion.bundle.model
-    look = features_of(own).lookback_days
-    window = [d for d in days_of_window(day, (-look, 0)) if tables.stamp(model.key(model.table.name), d)]
-    cleaned = tables.read(model.key(model.table.name), window)
-    known = [d for d in window if tables.stamp(model.key("labels"), d)]
-    events = events_of(cleaned, tables.read(model.key("labels"), known) if known else None, own)
-    position = pd.Series(np.arange(len(cleaned)), index=cleaned[model.table.key].to_numpy())
-    return compute_features(features_of(own), events, position[rows[model.table.key].to_numpy()].to_numpy())
 
 
 def _scored(rows: pd.DataFrame, day: str | None) -> Finding:

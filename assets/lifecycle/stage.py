@@ -84,6 +84,7 @@ def table_asset(
     deps: Sequence[dg.AssetKey | dg.AssetDep] = (),
     config: type[dg.Config] | None = None,
     by_day: bool = True,
+    write_refused: bool = False,
     freshness: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetsDefinition:
     """An asset that is a table: ``compute(context, **upstream frames) -> Made``.
@@ -95,6 +96,7 @@ def table_asset(
         stage: last part of the group's name, e.g. ``data`` in ``fraud/data``.
         code: objects whose modules are part of the code version, beside ``compute``'s own.
         config: what a person may set in the launchpad; ``compute`` finds it in ``context.op_execution_context.op_config``.
+        write_refused: a report on what was refused is written all the same; the check still stops what comes after.
         by_day: whether the table has the model's days at all (``trained_model`` has none).
     """
     key = model.key(name)
@@ -139,7 +141,7 @@ def table_asset(
             for finding in made.findings
             if not finding.passed and finding.check in blocking and finding.severity == dg.AssetCheckSeverity.ERROR
         ]
-        if refused:
+        if refused and not write_refused:
             yield from check_events(context, specs, made.findings)
             raise Refused(
                 description="\n".join(f"{key.to_user_string()}: {finding.description}" for finding in refused[:5]),

@@ -1,0 +1,188 @@
+"""Fifth stage: the report on the candidate, on rows that selected nothing, and the gate; and the backtest of the recipe.
+
+Belongs here: which scores meet on which rows, and where the report goes. Does not belong here: the figures
+(``metrics.py``), the rules (``gate.py``), the drawing (``report.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle import baselines, report
+from assets.lifecycle.bundle import Bundle
+from assets.lifecycle.champion import champion_of
+from assets.lifecycle.deployment import say_verdict
+from assets.lifecycle.gate import judge
+from assets.lifecycle.landing import source_resource_key
+from assets.lifecycle.metrics import Report, evaluate, known_positive
+from assets.lifecycle.scoring import features_by
+from assets.lifecycle.stage import Check, Made, Reads, table_asset
+from assets.lifecycle.training import fit_rows, matrix, test_rows
+from resources.dagster_internals import Finding
+from resources.tables import days_of_window
+
+GATE = Check(name="gate", description="Above the floor, and no worse than the simple baseline and the champion.")
+
+KNOWN_DAYS = 14
+"""Entities with a positive label from this many days before the test rows on count as known, once it is known."""
+CEILING_DAYS = 70
+"""Days before the test rows that the ceiling may look at."""
+
+
+def evaluation_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """The ``evaluation`` with its gate."""
+    return [_evaluation(model)]
+
+
+def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.ndarray | None:
+    """Boolean per test row: its entity was known as positive when it happened; ``None`` without entity or clock."""
+    entity, time = model.evaluation.entity, model.table.time
+    if entity is None or time is None:
+        return None
+    rows = frozen[test]
+    recent = frozen[time] >= rows[time].min().floor("D") - pd.Timedelta(days=KNOWN_DAYS)
+    positive = frozen[recent & (frozen[model.target] == 1)]
+    return known_positive(
+        rows[entity].to_numpy(),
+        rows[time].to_numpy(),
+        positive[entity].to_numpy(),
+        positive[time].to_numpy(),
+        delay=dt.timedelta(days=model.label_delay_days),
+    )
+
+
+def baseline_scores(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Probabilities of the baselines on the test rows, from the candidate's own rows, features and window."""
+    return {
+        "xgboost": baselines.xgboost(X, y, X_test, seed=seed),
+        "logistic_regression": baselines.logistic_regression(X, y, X_test),
+    }
+
+
+def ceiling_scores(tables: Any, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
+    """The declared best possible probabilities on ``rows``, from all events that could be known."""
+    assert model.evaluation.ceiling is not None
+    assert model.table.time is not None
+    first, last = rows[model.table.time].min(), rows[model.table.time].max()
+    wanted_days = days_of_window(str(first.date()), (-CEILING_DAYS, (last.floor("D") - first.floor("D")).days))
+    days = [d for d in wanted_days if tables.stamp(model.key("labels"), d)]
+    labels = tables.read(model.key("labels"), days).drop(columns=[model.table.time])
+    events = tables.read(model.key(model.table.name), days).merge(labels, on=model.table.key, how="left")
+    position = pd.Series(np.arange(len(events)), index=events[model.table.key].to_numpy())
+    return model.evaluation.ceiling(source, events, position[rows[model.table.key].to_numpy()].to_numpy())
+
+
+def _evaluation(model: Model) -> dg.AssetsDefinition:
+    with_ceiling = model.evaluation.ceiling is not None
+
+    def evaluation(context: dg.AssetExecutionContext, training_set: pd.DataFrame, trained_model: pd.DataFrame) -> Made:
+        mlflow, ledger, tables = context.resources.mlflow, context.resources.ledger, context.resources.tables
+        candidate = trained_model.iloc[0]
+        version, run_id = str(candidate["version"]), str(candidate["run_id"])
+        test, fit = test_rows(training_set, model), fit_rows(training_set, model)
+        rows = training_set[test].reset_index(drop=True)
+        X, X_test = matrix(training_set[fit], model), matrix(rows, model)
+        scores = {"torch": Bundle.load(mlflow.download(model.name, version)).predict(X_test)}
+        champion = champion_of(context.resources, model)
+        if champion is not None and champion.version != version:
+            scores["champion"] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
+        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(), X_test, model.training.seed)
+        if with_ceiling:
+            source = getattr(context.resources, source_resource_key(model))
+            scores["ceiling"] = ceiling_scores(tables, source, model, rows)
+        found = evaluate(
+            rows,
+            scores,
+            model.evaluation,
+            target=model.target,
+            time=model.table.time,
+            review_cost=model.review_cost,
+            known=known_entities(training_set, test, model),
+            seed=model.training.seed,
+        )
+        verdict = judge(
+            model.gate,
+            candidate=found.numbers("torch"),
+            baseline=found.numbers("logistic_regression"),
+            champion=found.numbers("champion") if "champion" in scores else None,
+        )
+        reasons = [reason.words for reason in verdict.reasons]
+        pictures = report.plots(found, learning=json.loads(candidate["curves"]))
+        page = report.html(
+            found,
+            verdict,
+            title=f"{model.name}, version {version}",
+            subtitle=model.description,
+            pictures=pictures,
+            published=model.evaluation.published,
+            provenance={
+                "Data version": str(candidate["data_version"]),
+                "Code version": str(candidate["code"]),
+                "Champion": champion.version if champion else "none yet",
+                "Dagster run": context.run_id,
+                "MLflow run": run_id,
+            },
+            made_at=dt.datetime.now(dt.UTC),
+        )
+        with mlflow.reopen(run_id) as log:
+            log.log_metrics({f"test.{name}": value for name, value in found.numbers("torch").items()})
+            log.log_text(page, "evaluation.html")
+            log.log_dict({"report": found.to_dict(), "verdict": verdict.to_dict()}, "evaluation.json")
+        say_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
+        if not verdict.passed:
+            ledger.refuse(
+                model.name, version, reason=verdict.words, verdicts=verdict.to_dict(), dagster_run=context.run_id,
+                who=context.run.tags.get("user", "dagster"),
+            )  # fmt: skip
+        finding = Finding(check=GATE.name, passed=verdict.passed, description=verdict.words, metadata=_figures(found))
+        frame = pd.DataFrame(
+            {
+                "version": [version],
+                "passed": [verdict.passed],
+                "report": [json.dumps(found.to_dict())],
+                "verdict": [json.dumps(verdict.to_dict())],
+            }
+        )
+        shown: dict[str, Any] = {name: report.inline(png) for name, png in pictures.items()}
+        shown |= {"version": version, "verdict": verdict.words, "figures": _table_of(found)}
+        shown["mlflow"] = dg.MetadataValue.url(mlflow.run_url(run_id))
+        return Made(frame, [finding], shown)
+
+    return table_asset(
+        model,
+        "evaluation",
+        evaluation,
+        description="The candidate on later rows beside the champion, the baselines and the ceiling; and the gate.",
+        stage="model",
+        kinds={"torch", "xgboost"},
+        reads={
+            "training_set": Reads(model.key("training_set")),
+            "trained_model": Reads(model.key("trained_model")),
+        },
+        checks=[GATE],
+        write_refused=True,
+        resources={"mlflow", "ledger", *([source_resource_key(model)] if with_ceiling else [])},
+        by_day=False,
+    )
+
+
+def _figures(found: Report) -> dict[str, float]:
+    return {name: float(value) for name, value in found.numbers("torch").items()}
+
+
+def _table_of(found: Report) -> dg.MarkdownMetadataValue:
+    """The main figures of all scores as a table that the UI shows."""
+    names = list(found.models["torch"])
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for score, figures in found.models.items():
+        cells = [f"{figures[name].value:.4f}" if name in figures else "" for name in names]
+        lines.append(f"| {report.SCORES.get(score, score)} | " + " | ".join(cells) + " |")
+    return dg.MetadataValue.md("\n".join(lines))

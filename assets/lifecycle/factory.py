@@ -1,0 +1,37 @@
+"""From a declaration to its assets, in the order in which data flows.
+
+Belongs here: the list of stages, and the place of an asset that a model folder defines itself. Does not belong here:
+any stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from assets.declaration import Model
+from assets.lifecycle.cleaning import cleaning_assets
+from assets.lifecycle.deployment import deployment_assets
+from assets.lifecycle.evaluation import evaluation_assets
+from assets.lifecycle.features import feature_assets
+from assets.lifecycle.landing import landing_assets
+from assets.lifecycle.monitoring import monitoring_assets
+from assets.lifecycle.training import training_assets
+
+STAGES = (
+    landing_assets,
+    cleaning_assets,
+    feature_assets,
+    training_assets,
+    evaluation_assets,
+    deployment_assets,
+    monitoring_assets,
+)
+
+
+def lifecycle_assets(model: Model) -> Sequence[dg.AssetsDefinition]:
+    """All assets of a model; one that the declaration brings itself takes the place of the stage's."""
+    own = {asset.key: asset for asset in model.assets}
+    made = [asset for stage in STAGES for asset in stage(model) if asset.key not in own]
+    return [*made, *own.values()]
