@@ -81,22 +81,28 @@ class Curve(NamedTuple):
 class Ranking:
     """Rows in falling order of score, sorted once; rows of one score are one step, so row order never matters."""
 
-    order: np.ndarray
+    weighed_by: np.ndarray
     ends: np.ndarray
     labels: np.ndarray
 
     @classmethod
-    def of(cls, y: np.ndarray, p: np.ndarray) -> Ranking:
-        """Rank labels ``y`` (0/1, ``[n]``) by scores ``p`` (``[n]``, finite)."""
+    def of(cls, y: np.ndarray, p: np.ndarray, cluster: np.ndarray | None = None) -> Ranking:
+        """Rank labels ``y`` (0/1, ``[n]``) by scores ``p`` (``[n]``, finite).
+
+        Args:
+            cluster: codes 0, 1, … of the rows that share a weight, ``[n]``; default: each row has its own.
+        """
         order = np.argsort(-np.asarray(p, np.float64), kind="stable")
         ranked = np.asarray(p)[order]
         ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1) if len(ranked) else order
-        return cls(order, ends, np.asarray(y, np.float64)[order])
+        return cls(order if cluster is None else cluster[order], ends, np.asarray(y, np.float64)[order])
 
     def curve(self, weight: np.ndarray | None = None) -> Curve:
-        """The curve with row weights ``weight`` (``[n]``, not negative; default: all 1)."""
-        ranked = np.ones(len(self.order)) if weight is None else weight[self.order]
-        alerts, hits = np.cumsum(ranked)[self.ends], np.cumsum(ranked * self.labels)[self.ends]
+        """The curve with weights ``weight`` of the clusters (not negative; default: all 1)."""
+        ranked = np.ones(len(self.labels)) if weight is None else weight[self.weighed_by]
+        alerts, hits = np.cumsum(ranked), np.cumsum(ranked * self.labels)
+        if len(self.ends) < len(ranked):
+            alerts, hits = alerts[self.ends], hits[self.ends]
         return Curve(np.concatenate(([0.0], alerts)), np.concatenate(([0.0], hits)))
 
 
@@ -302,14 +308,15 @@ def paired_difference(
         metric: e.g. ``lambda curve: curve.average_precision``.
         cluster: codes 0, 1, … of the rows that are drawn together, ``[n]``; default: each row by itself.
     """
-    codes = np.arange(len(y)) if cluster is None else cluster
-    rankings = [Ranking.of(y, p) for p in (first, second)]
+    rankings = [Ranking.of(y, p, cluster) for p in (first, second)]
 
     def difference(weight: np.ndarray) -> np.ndarray:
-        a, b = (metric(ranking.curve(weight[codes])) for ranking in rankings)
+        a, b = (metric(ranking.curve(weight)) for ranking in rankings)
         return np.array([a - b])
 
-    point, draws = bootstrap(difference, int(codes.max()) + 1, resamples=resamples, seed=seed)
+    point, draws = bootstrap(
+        difference, len(y) if cluster is None else int(cluster.max()) + 1, resamples=resamples, seed=seed
+    )
     return estimate(point[0], draws[:, 0], bounded=False)
 
 
@@ -402,7 +409,7 @@ def evaluate(
         review_cost: of one alert, in the unit of the amount.
         known: rows to leave out (:func:`known_positive`), bool ``[n]``; figures with them kept are added.
         resamples: bootstrap draws; of entities where one is declared, of rows otherwise. 70,000 rows and five scores
-            take 2–3 s with 200.
+            take 2 to 3 s with 200.
 
     Raises:
         ValueError: a column, score or slice that does not fit, or rows of one class only; it says which.
@@ -425,18 +432,17 @@ def evaluate(
     whole = {name: _whole(test, p) for name, p in tested.items()}
     parts = {name: _part(test, tested[candidate], mask[kept]) for name, mask in slices.items()}
     drawn = _draw(whole, test.clusters, resamples=resamples, seed=seed)
-    everything = {name: _whole(table, p) for name, p in scores.items()}
+    with_removed = {}
+    if not kept.all():
+        everything = {name: _whole(table, p) for name, p in scores.items()}
+        with_removed = _draw(everything, table.clusters, resamples=0, seed=seed)
 
     return Report(
         rows=len(test.y),
         positives=int(test.y.sum()),
         removed=int((~kept).sum()),
         models={name: drawn[name].estimates() for name in tested},
-        with_removed={
-            name: one.estimates() for name, one in _draw(everything, table.clusters, resamples=0, seed=seed).items()
-        }
-        if not kept.all()
-        else {},
+        with_removed={name: one.estimates() for name, one in with_removed.items()},
         differences={name: drawn[candidate].minus(drawn[name]) for name in others},
         slices={
             name: Slice(one.rows, one.positives, one.estimates())
@@ -547,7 +553,7 @@ class _Figures(NamedTuple):
 
 
 def _whole(table: _Table, p: np.ndarray) -> _Figures:
-    ranking, reviews = Ranking.of(table.y, p), table.reviews_of(p)
+    ranking, reviews = Ranking.of(table.y, p, table.cluster), table.reviews_of(p)
     rows, squared_error = table.by_cluster(np.ones(len(p))), table.by_cluster((p - table.y) ** 2)
     money = None
     if table.amount is not None:
@@ -556,7 +562,7 @@ def _whole(table: _Table, p: np.ndarray) -> _Figures:
         money = [table.by_cluster(value) for value in (gain, best, p * table.amount > cost)]
 
     def compute(weight: np.ndarray) -> dict[str, float]:
-        curve = ranking.curve(weight[table.cluster])
+        curve = ranking.curve(weight)
         figures = {
             "average_precision": curve.average_precision,
             "roc_auc": curve.roc_auc,
@@ -581,12 +587,12 @@ def _whole(table: _Table, p: np.ndarray) -> _Figures:
 
 def _part(table: _Table, p: np.ndarray, part: np.ndarray) -> _Figures:
     """A slice: order within it, and how much of it is found when the highest 1 % of *all* rows are alerted."""
-    ranking, cluster = Ranking.of(table.y[part], p[part]), table.cluster[part]
+    ranking = Ranking.of(table.y[part], p[part], table.cluster[part])
     alerted = p > np.quantile(p, 1 - ALERT_SHARES["1pct"])
     positives, hits = table.by_cluster(table.y * part), table.by_cluster(table.y * (part & alerted))
 
     def compute(weight: np.ndarray) -> dict[str, float]:
-        curve, positive = ranking.curve(weight[cluster]), float(weight @ positives)
+        curve, positive = ranking.curve(weight), float(weight @ positives)
         # Without negatives average precision is 1 whatever the scores: it says nothing, so it is not given.
         ordered = 0 < curve.hits[-1] < curve.alerts[-1]
         return {
