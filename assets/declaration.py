@@ -115,7 +115,7 @@ class Training:
     window_days: int = 28
     test_days: int = 7
     folds: int = 2
-    max_epochs: int = 6
+    max_epochs: int = 5
     batch_size: int = 512
     learning_rate: float = 3e-3
     weight_decay: float = 3e-3

@@ -55,7 +55,7 @@ def _staged(model: Model) -> dg.AssetsDefinition:
         rows = np.flatnonzero(test_rows(training_set, model))[:PARITY_ROWS]
         X = matrix(training_set.iloc[rows], model)
         offline = Bundle.load(directory).predict(X)
-        with context.resources.target.stage(directory) as url, httpx.Client(base_url=url, timeout=30) as service:
+        with context.resources.target.stage(directory) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as service:
             health = service.get("/health").json()
             answer = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
             answer.raise_for_status()
