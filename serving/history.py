@@ -1,0 +1,447 @@
+"""What happened lately to the entities that a payment names, so that its features can be computed at once.
+
+Belongs here: the cleaned table and labels of the lookback window as numpy columns with an index by entity, and the rows
+scored since, which an append-only log keeps across a kill. Does not belong here: features (the declaration's function
+computes them from the columns it is given), HTTP.
+
+What is in the tables counts as it is there. A scored row counts from the moment it is answered, until the table of its
+day has it, or can no longer get it: once rows of its day are too late to land (``late_days``), the table is the truth.
+A row counts once, however often it is sent: rows are known by their key.
+
+The log is ``<folder>/<event day>.jsonl``, one line a row: the typed columns, the probability, the version, when. A line
+is handed to the operating system before the answer goes out, so a killed process loses nothing it acknowledged; a
+machine that loses its power may lose the last seconds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Columns, Model
+from assets.lifecycle.features import events_of, features_of
+from resources.tables import ParquetTables
+
+_log = logging.getLogger(__name__)
+
+_LEAST_CAPACITY = 1024
+_OPEN_FILES = 4
+
+Signature = frozenset[tuple[Any, ...]]
+"""Names, sizes and times of the day files; another one means that there is something to load."""
+
+
+class TooOldError(Exception):
+    """A row whose past lies before what is kept in memory; the message says from which moment on rows can be scored."""
+
+
+class LogError(Exception):
+    """The log cannot be written; the message says why."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """The rows of the tables: columns in order of time, and for each entity column the positions by entity.
+
+    Attributes:
+        columns: the contract's columns without the target, plus ``label``; equally long.
+        keys: the keys, ascending.
+        by_key: the position of each of these.
+        order: by entity column, positions by (entity, time).
+        ranked: by entity column, the entity of each of these positions: ascending.
+        until: last day there is a table of; ``None`` without any.
+        complete_from: first moment whose whole lookback is here; ``None`` where nothing older was left out.
+        signature: of the files that were read.
+    """
+
+    columns: dict[str, np.ndarray]
+    keys: np.ndarray
+    by_key: np.ndarray
+    order: dict[str, np.ndarray]
+    ranked: dict[str, np.ndarray]
+    until: dt.date | None
+    complete_from: np.datetime64 | None
+    signature: Signature
+
+    def of(self, rows: Columns) -> list[np.ndarray]:
+        """Positions of the rows of each entity that ``rows`` name."""
+        positions = []
+        for entity, ranked in self.ranked.items():
+            values = np.unique(rows[entity])
+            first, end = np.searchsorted(ranked, values, "left"), np.searchsorted(ranked, values, "right")
+            positions += [self.order[entity][a:b] for a, b in zip(first, end, strict=True)]
+        return positions
+
+    def has(self, keys: np.ndarray) -> np.ndarray:
+        """Boolean per key: whether there is a row of it."""
+        return self._at(keys) >= 0
+
+    def labels(self, keys: np.ndarray) -> np.ndarray:
+        """Label per key; NaN where there is no such row, or no label of it."""
+        at = self._at(keys)
+        known = at >= 0
+        labels = np.full(len(keys), np.nan)
+        labels[known] = self.columns["label"][self.by_key[at[known]]]
+        return labels
+
+    def _at(self, keys: np.ndarray) -> np.ndarray:
+        """Index into ``keys``; -1 where there is no such row."""
+        if len(self.keys) == 0:
+            return np.full(len(keys), -1)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[at] == keys, at, -1)
+
+
+class History:
+    """The recent past of one model's table. Not for several threads, but for :meth:`load`, which touches nothing.
+
+    Args:
+        model: the declaration (of the version that is served); its entities, lookback and delays say what is kept.
+        dtypes: of the contract's columns without the target.
+        tables: where the day files are.
+        folder: of the log; ``None`` keeps no log, and what is scored does not count (a throw-away process).
+    """
+
+    def __init__(
+        self, model: Model, dtypes: Mapping[str, np.dtype[Any]], tables: ParquetTables, folder: Path | None
+    ) -> None:
+        features = features_of(model)
+        self._model, self._dtypes, self._tables, self._folder = model, dict(dtypes), tables, folder
+        self._key, self._time = model.table.key, model.table.time
+        self._entities = features.entities if model.is_stream else ()
+        self._lookback = np.timedelta64(features.lookback_days, "D")
+        # Test rows of a candidate are replayed through the service: they are the oldest that must be scorable.
+        reach = max(model.table.late_days, model.label_delay_days + model.training.test_days)
+        self._kept_days = features.lookback_days + reach + 1
+        self._files: dict[str, Any] = {}
+        self._recent = _Recent(self._dtypes, self._entities, self._key)
+        self._past = self._nothing()
+        if self._entities:
+            self.adopt(self.load())
+            self._replay()
+
+    @property
+    def rows(self) -> int:
+        """Rows in memory."""
+        return len(self._past.keys) + len(self._recent)
+
+    @property
+    def until(self) -> dt.date | None:
+        """Last day there is a table of."""
+        return self._past.until
+
+    def serves(self, model: Model, dtypes: Mapping[str, np.dtype[Any]]) -> bool:
+        """Whether what is kept here is what another declaration needs."""
+        return self._needs(model, dtypes) == self._needs(self._model, self._dtypes)
+
+    @staticmethod
+    def _needs(model: Model, dtypes: Mapping[str, np.dtype[Any]]) -> tuple[Any, ...]:
+        table, features = model.table, features_of(model)
+        days = (features.lookback_days, table.late_days, model.label_delay_days, model.training.test_days)
+        return dict(dtypes), (table.name, table.key, table.time, model.target), features.entities, days
+
+    def example(self) -> dict[str, np.ndarray] | None:
+        """The latest row of the tables, typed, as columns; ``None`` without any."""
+        if len(self._past.keys) == 0:
+            return None
+        return {name: self._past.columns[name][-1:] for name in self._dtypes}
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def events(self, rows: Columns) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Everything a features function may look at for ``rows``: their entities' past, then the rows themselves.
+
+        Args:
+            rows: typed columns of the contract without the target.
+
+        Returns:
+            ``(events, wanted)`` as a features function takes them; ``label`` is NaN where no label is known. A row that
+            is sent again takes the place of the one that is known: it does not see itself.
+
+        Raises:
+            TooOldError: a row's lookback reaches further back than what is kept.
+        """
+        n = len(rows[self._key])
+        label = self._past.labels(rows[self._key])
+        if not self._entities:
+            return {**rows, "label": label}, np.arange(n)
+        assert self._time is not None
+        times = rows[self._time]
+        earliest = times.min()
+        if self._past.complete_from is not None and earliest < self._past.complete_from:
+            raise TooOldError(
+                f"{self._time}={str(earliest)[:19]} is too long ago: the service keeps the past of rows from "
+                f"{str(self._past.complete_from)[:10]} on; older ones are scored in batch, by materialising that day"
+            )
+        since = earliest.astype("datetime64[D]") - self._lookback
+        past = self._seen(rows, since, self._past.columns, self._past.of(rows))
+        recent = self._seen(rows, since, self._recent.columns, self._recent.of(rows))
+        events = {
+            name: np.concatenate([self._past.columns[name][past], self._recent.columns[name][recent], rows[name]])
+            for name in rows
+        }
+        events["label"] = np.concatenate([self._past.columns["label"][past], np.full(len(recent), np.nan), label])
+        return events, np.arange(len(past) + len(recent), len(past) + len(recent) + n)
+
+    def _seen(self, rows: Columns, since: np.datetime64, columns: Columns, parts: list[np.ndarray]) -> np.ndarray:
+        """Positions, each once, of what lies within the window and is not one of the rows themselves."""
+        if not parts:
+            return np.empty(0, np.int64)
+        positions = np.unique(np.concatenate(parts))  # a row may be the past of a customer and of a terminal alike
+        times, keys = columns[str(self._time)][positions], columns[self._key][positions]
+        within = (times >= since) & (times < rows[str(self._time)].max())
+        return positions[within & ~np.isin(keys, rows[self._key])]
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def add(self, rows: Columns, probabilities: list[float], version: str) -> None:
+        """Logs scored rows and counts those that are new. When it returns, a kill of this process loses none of them.
+
+        Raises :class:`LogError` when it cannot be written; nothing counts then.
+        """
+        if self._folder is None or not self._entities:
+            return
+        new = self._new(rows)
+        days: dict[str, list[str]] = {}
+        at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        for i in np.flatnonzero(new).tolist():
+            row = {name: _to_json(values[i]) for name, values in rows.items()}
+            line = {"row": row, "probability": float(probabilities[i]), "version": version, "at": at}
+            days.setdefault(str(rows[str(self._time)][i])[:10], []).append(json.dumps(line) + "\n")
+        for day, lines in days.items():
+            self._write(day, "".join(lines).encode())
+        self._count({name: values[new] for name, values in rows.items()})
+
+    def take_over(self, other: History) -> None:
+        """Counts the rows that ``other`` (of the version served until now) has scored and this one has not."""
+        columns = other._recent.columns
+        if other is not self and self._entities and set(columns) >= set(self._dtypes):
+            rows = {name: columns[name].astype(dtype) for name, dtype in self._dtypes.items()}
+            new = self._new(rows)
+            self._count({name: values[new] for name, values in rows.items()})
+
+    def close(self) -> None:
+        """Closes the log."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _new(self, rows: Columns) -> np.ndarray:
+        """Boolean per row: whether it counts and was not known; of rows with one key, the first."""
+        keys = rows[self._key]
+        new = np.zeros(len(keys), dtype=bool)
+        new[np.unique(keys, return_index=True)[1]] = True
+        return new & ~(self._past.has(keys) | self._recent.has(keys)) & self._countable(rows)
+
+    def _countable(self, rows: Columns) -> np.ndarray:
+        """Boolean per row: whether the table of its day may still get it, and it is not older than the window."""
+        times = rows[str(self._time)]
+        newest = max([*times, *self._recent.columns[str(self._time)][-1:]], default=np.datetime64("NaT"))
+        oldest = newest - np.timedelta64(self._kept_days, "D")
+        return times >= (oldest if self._unsettled is None else max(oldest, np.datetime64(self._unsettled)))
+
+    @property
+    def _unsettled(self) -> dt.date | None:
+        """First day whose table may still get rows."""
+        return self._past.until and self._past.until - dt.timedelta(days=self._model.table.late_days - 1)
+
+    def _count(self, rows: Columns) -> None:
+        if self._recent.is_full(len(rows[self._key])):
+            kept = {name: np.concatenate([values, rows[name]]) for name, values in self._recent.columns.items()}
+            counts = self._countable(kept)
+            rows = {name: values[counts] for name, values in kept.items()}
+            self._recent = _Recent(self._dtypes, self._entities, self._key, 2 * len(rows[self._key]))
+        self._recent.add(rows)
+
+    def _write(self, day: str, lines: bytes) -> None:
+        try:
+            file = self._log_of(day)
+            if file.write(lines) != len(lines):
+                raise OSError(f"{file.name}: the disk took only a part of a line; make room")
+        except OSError as error:
+            if day in self._files:
+                self._files.pop(day).close()  # opened again, it will be looked at for a torn line
+            words = f"the log of scored rows cannot be written ({error}); nothing was counted, send the row again"
+            raise LogError(words) from error
+
+    def _log_of(self, day: str) -> Any:
+        if day not in self._files:
+            for old in sorted(self._files)[: 1 - _OPEN_FILES]:
+                self._files.pop(old).close()
+            assert self._folder is not None
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = self._files[day] = (self._folder / f"{day}.jsonl").open("ab+", buffering=0)
+            if end := file.seek(0, os.SEEK_END):
+                file.seek(end - 1)
+                if file.read(1) != b"\n":  # torn by a kill, before it was acknowledged
+                    file.write(b"\n")
+        return self._files[day]
+
+    def _replay(self) -> None:
+        if self._folder is None or not self._folder.exists():
+            return
+        since = str(self._unsettled or "")
+        paths = [path for path in sorted(self._folder.glob("*.jsonl")) if path.stem >= since]
+        if logged := [row for path in paths for row in _logged(path, self._dtypes)]:
+            rows = {name: _from_json([row[name] for row in logged], dtype) for name, dtype in self._dtypes.items()}
+            new = self._new(rows)
+            self._count({name: values[new] for name, values in rows.items()})
+
+    # -- the tables --------------------------------------------------------------------------------------------------
+
+    def is_stale(self) -> bool:
+        """Whether day files were written since the tables were read. Reads two folders' listings."""
+        return bool(self._entities) and self._signature() != self._past.signature
+
+    def load(self) -> Past:
+        """Reads the window of the tables. Changes nothing, so it may run in a thread; see :meth:`adopt`."""
+        model = self._model
+        table_key, labels_key = model.key(model.table.name), model.key("labels")
+        signature = self._signature()  # before the rows are read: what is written meanwhile is found stale next time
+        there = self._tables.days(table_key)
+        if not there:
+            return self._nothing()
+        last = dt.date.fromisoformat(there[-1])
+        oldest = last - dt.timedelta(days=self._kept_days)
+        days = [day for day in there if day >= oldest.isoformat()]
+        labelled = set(self._tables.days(labels_key)) if model.label_delay_days else set()
+        cleaned = self._tables.read(table_key, days, [*self._dtypes])
+        labels = None
+        if known := [day for day in days if day in labelled]:
+            labels = self._tables.read(labels_key, known, [model.table.key, model.target])
+        cleaned = cleaned.sort_values(str(self._time), kind="stable", ignore_index=True)
+        columns = {
+            name: values if name == "label" else values.astype(self._dtypes[name])
+            for name, values in events_of(cleaned, labels, model).items()
+        }
+        by_key = np.argsort(columns[self._key], kind="stable")
+        order = {entity: np.argsort(columns[entity], kind="stable") for entity in self._entities}
+        return Past(
+            columns=columns,
+            keys=columns[self._key][by_key],
+            by_key=by_key,
+            order=order,
+            ranked={entity: columns[entity][order[entity]] for entity in self._entities},
+            until=last,
+            complete_from=np.datetime64(oldest) + self._lookback if there[0] < oldest.isoformat() else None,
+            signature=signature,
+        )
+
+    def adopt(self, past: Past) -> None:
+        """Takes what :meth:`load` returned, and forgets scored rows that are in it or whose day is over."""
+        scored, self._past = self._recent.columns, past
+        self._recent = _Recent(self._dtypes, self._entities, self._key)
+        new = self._new(scored)
+        self._count({name: values[new] for name, values in scored.items()})
+
+    def _nothing(self) -> Past:
+        columns = {name: np.empty(0, dtype) for name, dtype in self._dtypes.items()} | {"label": np.empty(0)}
+        empty = {entity: np.empty(0, np.int64) for entity in self._entities}
+        ranked = {entity: columns[entity] for entity in self._entities}
+        signature = self._signature() if self._entities else frozenset()
+        return Past(columns, columns[self._key], np.empty(0, np.int64), empty, ranked, None, None, signature)
+
+    def _signature(self) -> Signature:
+        import fsspec
+
+        found: list[tuple[Any, ...]] = []
+        for name in (self._model.table.name, "labels"):
+            fs, path = fsspec.core.url_to_fs(self._tables.path(self._model.key(name)))
+            folder = os.path.dirname(path)
+            if fs.exists(folder):
+                stamps = ("size", "mtime", "LastModified", "ETag")
+                found += [
+                    (info["name"], *(str(info.get(s)) for s in stamps))
+                    for info in fs.ls(folder, detail=True, refresh=True)
+                    if info["name"].endswith(".parquet") and not os.path.basename(info["name"]).startswith(".")
+                ]
+        return frozenset(found)
+
+
+class _Recent:
+    """Scored rows in arrays with room for ``capacity``, and the positions of each entity."""
+
+    def __init__(
+        self, dtypes: Mapping[str, np.dtype[Any]], entities: Sequence[str], key: str, capacity: int = 0
+    ) -> None:
+        self._capacity = max(capacity, _LEAST_CAPACITY)
+        self._buffers = {name: np.empty(self._capacity, dtype) for name, dtype in dtypes.items()}
+        self._by: dict[str, dict[Any, list[int]]] = {entity: {} for entity in entities}
+        self._keys: set[Any] = set()
+        self._key = key
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The rows, in the order in which they came."""
+        return {name: buffer[: self._n] for name, buffer in self._buffers.items()}
+
+    def has(self, keys: np.ndarray) -> np.ndarray:
+        """Boolean per key: whether there is a row of it."""
+        return np.fromiter((key in self._keys for key in keys.tolist()), bool, len(keys))
+
+    def of(self, rows: Columns) -> list[np.ndarray]:
+        """Positions of the rows of each entity that ``rows`` name."""
+        return [
+            np.array(by[value])
+            for entity, by in self._by.items()
+            for value in set(rows[entity].tolist())
+            if value in by
+        ]  # fmt: skip
+
+    def is_full(self, more: int) -> bool:
+        """Whether there is no room for so many more rows."""
+        return self._n + more > self._capacity
+
+    def add(self, rows: Columns) -> None:
+        """Appends rows; there must be room."""
+        n = len(rows[self._key])
+        for name, buffer in self._buffers.items():
+            buffer[self._n : self._n + n] = rows[name]
+        for entity, positions in self._by.items():
+            for i, value in enumerate(rows[entity].tolist(), self._n):
+                positions.setdefault(value, []).append(i)
+        self._keys.update(rows[self._key].tolist())
+        self._n += n
+
+
+def _logged(path: Path, columns: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """The rows of a log file. A torn line (a kill before the answer) is no row; neither is one of an older contract."""
+    wanted = set(columns)
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)["row"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            _log.warning("%s:%d is not a whole line (a kill before its answer was sent); left out", path, number)
+            continue
+        if wanted <= set(row):
+            yield row
+        else:
+            _log.warning("%s:%d lacks %s (an older contract?); left out", path, number, ", ".join(wanted - set(row)))
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value)
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if pd.isna(value) else value
+
+
+def _from_json(values: list[Any], dtype: np.dtype[Any]) -> np.ndarray:
+    if dtype.kind == "M":
+        return np.array([np.datetime64("NaT") if v is None else np.datetime64(v) for v in values], dtype)
+    return np.array([np.nan if v is None and dtype.kind == "f" else v for v in values], dtype)

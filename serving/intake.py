@@ -1,0 +1,350 @@
+"""One raw payment (or whatever a row of the model's table is) in, a typed row out, or what is wrong with it.
+
+Belongs here: applying a declaration's ``clean`` and contract to rows that come one at a time. Does not belong here: the
+rules themselves (the model folder), history, features, scores.
+
+There are two ways to the same verdict. The slow one is the lifecycle's own (``type_and_refuse``: a DataFrame,
+``clean``, pandera). The fast one takes only *canonical* values, those with one reading by the contract's types, and
+holds the contract's checks against the bare value. It refuses nothing: whatever it does not take goes the slow way.
+That ``clean`` leaves canonical values as they are is probed when the model is loaded; a table of which that is not
+true, or whose contract holds a check that pandera does not bring along, always goes the slow way.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.cleaning import REASON, ContractError, by_contract, type_and_refuse
+from assets.lifecycle.landing import LANDING_DAY
+
+ARRIVED_AT = "arrived_at"
+"""Column of a stream that says when a row reached us; filled in where the caller leaves it out."""
+
+Raw = Mapping[str, Any]
+"""A row as JSON brought it: column → text, number, true, false or null."""
+
+_log = logging.getLogger(__name__)
+
+_INTEGER = re.compile(r"0|[1-9]\d{0,17}")
+_DECIMAL = re.compile(r"(?:0|[1-9]\d{0,8})(?:\.(\d{1,6}))?")
+_MOMENT = re.compile(r"(?:19[7-9]\d|20\d\d|21\d\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
+_PROBES: Mapping[str, Sequence[str]] = {
+    "integer": ["0", "7", "12", "305", "4096", "99999", "123456", "1000001", "98765432101"],
+    "decimal": [
+        *("0", "3", "12.5", "0.1", "7.25", "249.99", "8191.07", "99999.9", "0.125", "12.375"),
+        *("3.0001", "0.5555", "1.00007", "12.345678", "999999999.123456"),
+    ],
+    "moment": ["1999-12-31 23:59:59", "2024-02-29T00:00:00", "2026-07-01 12:30:45"],
+    "truth": ["true", "false"],
+}
+_PROBE_ROWS = 200
+_CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "greater_than": lambda v, s: v > s["min_value"],
+    "greater_than_or_equal_to": lambda v, s: v >= s["min_value"],
+    "less_than": lambda v, s: v < s["max_value"],
+    "less_than_or_equal_to": lambda v, s: v <= s["max_value"],
+    "in_range": lambda v, s: (
+        (v >= s["min_value"] if s["include_min"] else v > s["min_value"])
+        and (v <= s["max_value"] if s["include_max"] else v < s["max_value"])
+    ),
+    "equal_to": lambda v, s: v == s["value"],
+    "not_equal_to": lambda v, s: v != s["value"],
+    "isin": lambda v, s: v in s["allowed_values"],
+    "notin": lambda v, s: v not in s["forbidden_values"],
+}
+"""pandera's own checks on a single value, by name, with the statistics that the check carries."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one row: ``row`` is its position in the request, ``right`` what would be accepted."""
+
+    row: int
+    column: str
+    value: Any
+    problem: str
+    right: str
+
+
+class RefusedRows(Exception):
+    """Rows that cannot be scored, with the reasons."""
+
+    def __init__(self, problems: Sequence[Problem], *, of: int) -> None:
+        super().__init__("; ".join(f"row {p.row}: {p.problem}" if of > 1 else p.problem for p in problems))
+        self.problems = list(problems)
+
+
+class Intake:
+    """Types and refuses rows of one model's table, as its pipeline would on the day they arrive.
+
+    The target is not asked for. A row of any age is taken; one whose event day is in the future is not.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.columns = tuple(c for c in model.table.columns if c != model.target)
+        self.time = model.table.time
+        schema = model.table.contract.to_schema()
+        self._schema = schema.remove_columns([c for c in schema.columns if c not in self.columns])
+        self._clean = model.table.clean or by_contract(replace(model.table, contract=self._contract))
+        self._read_by_clean: list[str] = []
+        self.dtypes = {name: _numpy_dtype(self._schema.columns[name]) for name in self.columns}
+        # However late a row is, it gets an answer; the history decides whether it still counts.
+        self._table = replace(model.table, contract=self._contract, clean=self._tolerant_clean, late_days=_ANY_AGE_DAYS)
+        self._readers = self._probed_readers()
+
+    def describe(self) -> dict[str, str]:
+        """By column, what would be right."""
+        return {name: self._right(name) for name in self.columns}
+
+    def accept(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
+        """Typed columns of the contract without the target, one value a row, in the order given.
+
+        Args:
+            rows: raw rows.
+            now: UTC, naive.
+
+        Raises:
+            RefusedRows: the contract refuses at least one; every refused row is named.
+        """
+        if any(self.time is not None and ARRIVED_AT in self.columns and ARRIVED_AT not in row for row in rows):
+            rows = [{ARRIVED_AT: now.isoformat(sep=" ", timespec="seconds"), **row} for row in rows]
+        fast = [self._fast(row, now) for row in rows] if self._readers else [None]
+        if all(row is not None for row in fast):
+            return {c: np.array([row[c] for row in fast if row], self.dtypes[c]) for c in self.columns}
+        return self._slow(rows, now)
+
+    # -- the fast way ------------------------------------------------------------------------------------------------
+
+    def _fast(self, row: Raw, now: dt.datetime) -> dict[str, Any] | None:
+        if len(row) != len(self.columns):  # something is missing, or there is more that `clean` may look at
+            return None
+        typed = {}
+        for name, (read, checks) in self._readers.items():
+            if name not in row or (value := read(as_text(row[name]))) is None:
+                return None
+            for check, statistics in checks:
+                if not check(value, statistics):
+                    return None
+            typed[name] = value
+        if self.time is not None and typed[self.time].date() > now.date():
+            return None
+        return typed
+
+    def _probed_readers(self) -> dict[str, tuple[Callable[[str | None], Any], list[Any]]]:
+        """By column, how to read a canonical value and the checks on it; empty when only the slow way is sure."""
+        schema = self._schema
+        kinds: dict[str, str | None] = {}
+        if schema.checks:
+            return {}
+        probes = {}
+        for name, column in schema.columns.items():
+            allowed = next((c.statistics["allowed_values"] for c in column.checks if c.name == "isin"), None)
+            kinds[name] = kind = _kind(str(column.dtype), allowed)
+            if kind is None or any(check.name not in _CHECKS for check in column.checks):
+                return {}
+            probes[name] = itertools.cycle(_PROBES.get(kind) or sorted(allowed or ()))
+        frame = _text_frame([{name: next(values) for name, values in probes.items()} for _ in range(_PROBE_ROWS)])
+        try:
+            cleaned = self._tolerant_clean(frame)
+        except Exception:  # a `clean` may choke on made-up rows; the slow way is always right
+            _log.info("clean() does not take made-up rows; each row goes through it", exc_info=True)
+            return {}
+        readers = {}
+        for name, kind in kinds.items():
+            decimals = 6
+            read = _reader(str(kind), decimals)
+            while not (same := _kept(frame[name], cleaned[name], read)) and kind == "decimal" and decimals:
+                decimals -= 1
+                read = _reader("decimal", decimals)
+            if not same:
+                _log.info("clean() changes canonical values of %s; each row goes through it", name)
+                return {}
+            readers[name] = (read, [(_CHECKS[c.name], c.statistics) for c in schema.columns[name].checks])
+        return readers
+
+    # -- the slow way ------------------------------------------------------------------------------------------------
+
+    def _slow(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
+        nested = [(i, c, v) for i, row in enumerate(rows) for c, v in row.items() if isinstance(v, (list, dict))]
+        if nested:
+            words = "is neither text nor a number"
+            raise RefusedRows(
+                [Problem(i, c, v, f"{c}={v!r} {words}", self._right(c)) for i, c, v in nested], of=len(rows)
+            )
+        frame = _text_frame(rows)
+        if self.time is not None:
+            frame[LANDING_DAY] = pd.Timestamp(now.date())
+        try:
+            accepted, refused = type_and_refuse(frame, self._table)
+        except ContractError as error:
+            raise RefusedRows(
+                [Problem(0, "", None, str(error.description), "a row of the declared table")], of=1
+            ) from error
+        if len(refused):
+            at = [int(position) for position in refused.index]
+            raise RefusedRows(
+                [self._problem(i, rows[i], why) for i, why in zip(at, refused[REASON], strict=True)], of=len(rows)
+            )
+        return {c: _to_numpy(accepted[c], self.dtypes[c]) for c in self.columns}
+
+    def _problem(self, position: int, row: Raw, reason: str) -> Problem:
+        column, _, rule = reason.partition(": ")
+        value = row.get(column)
+        if column not in row:
+            words = f"{column} is missing"
+        elif rule == "missing or unreadable":
+            words = f"{column}={value!r} cannot be read"
+        elif column == self.time and rule.startswith("after the day"):
+            words = f"{column}={value!r} is in the future"
+        else:
+            words = f"{column}={value!r} breaks the rule {rule}"
+        return Problem(position, column, _printable(value), words, self._right(column))
+
+    def _tolerant_clean(self, raw: pd.DataFrame) -> pd.DataFrame:
+        """``clean``, with blanks for raw columns it reads that did not come: the contract then says what is missing."""
+        raw = raw.assign(**{c: pd.array([None] * len(raw), dtype=_TEXT) for c in self._read_by_clean if c not in raw})
+        while True:
+            try:
+                typed = self._clean(raw)
+                break
+            except KeyError as error:
+                name = str(error.args[0])
+                if name in raw:
+                    raise
+                self._read_by_clean.append(name)
+                raw[name] = pd.array([None] * len(raw), dtype=_TEXT)
+        return typed[[c for c in self.columns if c in typed]]
+
+    @property
+    def _contract(self) -> Any:
+        return SimpleNamespace(to_schema=lambda: self._schema)
+
+    def _right(self, name: str) -> str:
+        if name not in self._schema.columns:
+            return f"a row with {', '.join(self.columns)}"
+        column = self._schema.columns[name]
+        kind = _kind(str(column.dtype), None) or "text"
+        words = [_KIND_WORDS.get(kind, str(column.dtype)), *(_check_words(check) for check in column.checks)]
+        if name == self.time:
+            words.append("not in the future")
+        if column.nullable:
+            words.append("or null")
+        meaning = f" ({column.description.rstrip('.')})" if column.description else ""
+        return ", ".join(words) + meaning
+
+
+_TEXT = pd.StringDtype("pyarrow")
+_ANY_AGE_DAYS = 1_000_000
+_KIND_WORDS = {
+    "integer": "a whole number",
+    "decimal": "a number",
+    "moment": "a moment like 2026-10-03 14:05:09 (UTC)",
+    "truth": "true or false",
+    "text": "text",
+}
+_RULE_WORDS = {
+    "greater_than": "above {min_value}",
+    "greater_than_or_equal_to": "at least {min_value}",
+    "less_than": "below {max_value}",
+    "less_than_or_equal_to": "at most {max_value}",
+    "in_range": "from {min_value} to {max_value}",
+    "isin": "one of {allowed_values}",
+    "notin": "none of {forbidden_values}",
+}
+
+
+def as_text(value: Any) -> str | None:
+    """A JSON value as the text that would have landed; ``None`` for null."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+def _text_frame(rows: Sequence[Raw]) -> pd.DataFrame:
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return pd.DataFrame({c: pd.array([as_text(row.get(c)) for row in rows], dtype=_TEXT) for c in columns})
+
+
+def _kind(dtype: str, allowed: Any) -> str | None:
+    """Which canonical form a column has; ``None`` where there is none (free text)."""
+    lower = dtype.lower()
+    if lower.startswith(("int", "uint")):
+        return "integer"
+    if lower.startswith("float"):
+        return "decimal"
+    if lower.startswith("datetime"):
+        return "moment" if "," not in lower and "utc" not in lower else None
+    if lower.startswith("bool"):
+        return "truth"
+    return "member" if allowed is not None and all(isinstance(v, str) for v in allowed) else None
+
+
+def _numpy_dtype(column: Any) -> np.dtype[Any]:
+    """Of a contract's column as the batch stages have it, once read from Parquet."""
+    kind = _kind(str(column.dtype), None)
+    if kind in ("integer", "truth") and column.nullable:
+        return np.dtype("float64" if kind == "integer" else "object")
+    if kind in ("integer", "decimal"):
+        return np.dtype(str(column.dtype).lower())
+    return np.dtype({"moment": "datetime64[ns]", "truth": "bool"}.get(str(kind), "object"))
+
+
+def _to_numpy(values: pd.Series, dtype: np.dtype[Any]) -> np.ndarray:
+    return values.to_numpy(dtype=dtype, na_value=np.nan) if dtype.kind == "f" else values.to_numpy(dtype=dtype)
+
+
+def _reader(kind: str, decimals: int = 6) -> Callable[[str | None], Any]:
+    """``text -> value``, or ``None`` for text that is not canonical."""
+
+    def integer(text: str | None) -> int | None:
+        return int(text) if text is not None and _INTEGER.fullmatch(text) else None
+
+    def decimal(text: str | None) -> float | None:
+        found = _DECIMAL.fullmatch(text) if text is not None else None
+        return float(found[0]) if found and len(found[1] or "") <= decimals else None
+
+    def moment(text: str | None) -> dt.datetime | None:
+        try:
+            return dt.datetime.fromisoformat(text) if text is not None and _MOMENT.fullmatch(text) else None
+        except ValueError:  # the 31st of February
+            return None
+
+    def truth(text: str | None) -> bool | None:
+        return None if text is None else {"true": True, "false": False}.get(text)
+
+    def member(text: str | None) -> str | None:
+        return text  # the contract's isin says whether it is one
+
+    readers: dict[str, Callable[[str | None], Any]] = {
+        "integer": integer, "decimal": decimal, "moment": moment, "truth": truth, "member": member}  # fmt: skip
+    return readers[kind]
+
+
+def _kept(raw: pd.Series, cleaned: pd.Series, read: Callable[[str | None], Any]) -> bool:
+    """Whether ``clean`` gave each value that is canonical exactly as it reads."""
+    pairs = [(read(text), value) for text, value in zip(raw, cleaned, strict=True)]
+    canonical = [(mine, value) for mine, value in pairs if mine is not None]
+    return bool(canonical) and all(not pd.isna(value) and bool(mine == value) for mine, value in canonical)
+
+
+def _check_words(check: Any) -> str:
+    words = _RULE_WORDS.get(check.name)
+    return words.format(**check.statistics) if words else str(check.error or check.name)
+
+
+def _printable(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

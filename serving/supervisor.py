@@ -1,0 +1,289 @@
+"""`make dev`: Dagster's UI and daemon, MLflow's UI and the scoring service, started together and ended together.
+
+Belongs here: which processes there are, when they are ready, and that none outlives the others. Does not belong here:
+what they do; what keeps a service up in production (a container's restart policy, systemd).
+
+When one of them ends by itself the others are ended too, and the exit status says so: at a developer's terminal a
+process that is restarted for ever hides its first error under thousands of copies. honcho starts them, each in a
+session of its own, merges their output and passes on the end. One thing it does not see: a process that dies while
+children of its own live on (they hold its output open). So each session is ended with its leader.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from honcho.manager import Manager
+from honcho.printer import Message, Printer
+from honcho.process import Popen, Process
+
+from resources.home import end_dead_runs, prepare
+from resources.settings import PREFIX, Settings, project_root
+
+START_TIMEOUT_S = 120.0
+CHILDREN_GRACE_S = 1.0
+"""What a process's own children have to end after it."""
+LAST_LINES = 20
+_STARTED = re.compile(r"(?P<name>\S+) started \(pid=\d+\)")
+_STOPPED = re.compile(r"(?P<name>\S+) stopped \(rc=(?P<code>-?\d+)\)")
+
+
+class SupervisorError(Exception):
+    """Nothing was started; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process.
+
+    Attributes:
+        name: shown before its lines.
+        command: its argument vector.
+        port: TCP port of the loopback interface it listens on, if it does.
+        setting: name of the setting that moves the port.
+        shown: what the address is of, as a person is told; empty: not told.
+        ready: raises, or says ``False``, until it answers.
+    """
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], bool]
+    port: int | None = None
+    setting: str = ""
+    shown: str = ""
+
+
+def programs(settings: Settings) -> list[Program]:
+    """What `make dev` runs, all on the loopback interface."""
+    scripts = Path(sys.executable).parent
+    workspace = ["-w", str(project_root() / "workspace.yaml")]
+    ui, mlflow, service = (str(p) for p in (settings.ui_port, settings.mlflow_port, settings.service_port))
+    listen = ["--host", "127.0.0.1", "--port"]
+    began = time.time()
+    return [
+        Program(
+            "ui",
+            [str(scripts / "dagster-webserver"), *listen, ui, *workspace, "--code-server-log-level", "warning"],
+            lambda: bool(_get(f"{settings.ui_url}/server_info")),
+            settings.ui_port,
+            "ui_port",
+            "Dagster",
+        ),
+        Program(
+            "daemon",
+            [str(scripts / "dagster-daemon"), "run", *workspace, "--code-server-log-level", "warning"],
+            lambda: _daemons_beat(settings.ui_url, since=began),
+        ),
+        Program(
+            "mlflow",
+            [
+                *(sys.executable, "-m", "mlflow", "server", *listen, mlflow, "--workers", "1"),
+                *("--backend-store-uri", settings.tracking_uri),
+                *("--default-artifact-root", str(settings.artifacts), "--uvicorn-opts", "--log-level warning"),
+            ],
+            lambda: bool(_get(f"{settings.mlflow_url}/health")),
+            settings.mlflow_port,
+            "mlflow_port",
+            "MLflow",
+        ),
+        Program(
+            "service",
+            [sys.executable, "-m", "serving.service", *listen, service],
+            lambda: bool(_get(f"{settings.service_url}/health")),
+            settings.service_port,
+            "service_port",
+            "Scoring service",
+        ),
+    ]
+
+
+def supervise(settings: Settings, started: Sequence[Program] | None = None) -> int:
+    """Runs until a signal ends it (SIGINT, SIGTERM, SIGHUP: status 0) or a process ends by itself (status 1).
+
+    Args:
+        settings: where state lives and which ports are used.
+        started: default: :func:`programs`.
+
+    Raises:
+        SupervisorError: a port is taken.
+    """
+    started = programs(settings) if started is None else started
+    refuse_taken_ports(started)
+    prepare(settings)
+    with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
+    log = _Log(started)
+    manager = Manager(log)
+    manager._process_ctor = _Session
+    for program in started:
+        # `exec`: honcho starts a shell, and signals shall reach the program.
+        manager.add_process(
+            program.name, f"exec {shlex.join(program.command)}", env=environment(), cwd=str(project_root())
+        )
+    # A closed terminal is an end like any other.
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    manager.loop()
+    return log.verdict()
+
+
+def refuse_taken_ports(started: Sequence[Program]) -> None:
+    """Raises :class:`SupervisorError` for ports that something listens on, all of them in one message."""
+    taken = []
+    for program in started:
+        if program.port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", program.port))
+            except OSError as error:
+                words = f"port {program.port} of {program.shown or program.name} cannot be used ({error.strerror})"
+                taken.append(f"{words}; end what listens there, or set {PREFIX}{program.setting.upper()}")
+    if taken:
+        raise SupervisorError("\n".join([*taken, "nothing was started"]))
+
+
+def environment() -> dict[str, str]:
+    """The environment of the processes: this one's, on this project, with no proxy before our own machine."""
+    no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        # Its job queue is for evaluating language models: four more processes, which nothing here uses.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+class _Session(Process):
+    """A process whose children do not outlive it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._child_ctor = self._started
+
+    @staticmethod
+    def _started(*args: Any, **kwargs: Any) -> Popen:
+        leader = Popen(*args, **kwargs)
+
+        def end_with_leader() -> None:
+            os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie: the number is still its own
+            time.sleep(CHILDREN_GRACE_S)
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone
+                os.killpg(leader.pid, signal.SIGKILL)
+
+        threading.Thread(target=end_with_leader, daemon=True).start()
+        return leader
+
+
+class _Log(Printer):
+    """Prints what honcho merges, remembers each process's last lines, and tells the addresses once all answer."""
+
+    def __init__(self, started: Sequence[Program]) -> None:
+        super().__init__(sys.stdout)
+        self._programs = started
+        self._last = {program.name: collections.deque[str](maxlen=LAST_LINES) for program in started}
+        self._running: set[str] = set()
+        self._first: tuple[str, int] | None = None
+        self._asked_to_end = False
+        self._not_ready = ""
+
+    def write(self, message: Message) -> None:
+        """One line of a process, or of honcho itself: its words are how it tells of starts and ends."""
+        super().write(message)
+        if message.name in self._last:
+            text = message.data.decode(errors="replace") if isinstance(message.data, bytes) else message.data
+            self._last[message.name].extend(text.splitlines())
+        elif found := _STARTED.match(message.data):
+            self._running.add(found["name"])
+            if len(self._running) == len(self._programs):
+                # All are forked: from here on a thread does no harm.
+                threading.Thread(target=self._wait_until_ready, daemon=True).start()
+        elif found := _STOPPED.match(message.data):
+            self._first = self._first or (found["name"], int(found["code"]))
+        elif message.data.endswith("received\n"):
+            self._asked_to_end = self._first is None
+
+    def say(self, text: str) -> None:
+        """Prints lines of our own."""
+        print(text, file=self.output, flush=True)  # noqa: T201 - this is what a person sees
+
+    def verdict(self) -> int:
+        """The exit status, and, where a process ended by itself, which one and its last words."""
+        if self._not_ready:
+            self.say(f"\n{self._not_ready}; all processes were ended")
+            return 1
+        if self._asked_to_end or self._first is None:
+            return 0
+        name, code = self._first
+        how = signal.Signals(-code).name if code < 0 else f"status {code}"
+        last = "\n".join(f"  {line}" for line in self._last[name]) or "  (it wrote nothing)"
+        self.say(f"\n'{name}' ended by itself ({how}), so all were ended. Its last lines:\n{last}")
+        return 1
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        for program in self._programs:
+            said = "it does not answer"
+            while True:
+                try:
+                    if program.ready():
+                        break
+                except (OSError, ValueError) as error:
+                    said = str(error)
+                if time.monotonic() > deadline:
+                    self._not_ready = f"'{program.name}' was not ready after {START_TIMEOUT_S:g} s ({said})"
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                time.sleep(0.2)
+        shown = [program for program in self._programs if program.shown]
+        width = max((len(program.shown) for program in shown), default=0)
+        lines = [f"  {program.shown:{width}}  http://127.0.0.1:{program.port}" for program in shown]
+        self.say("\n".join(["", *lines, "", "Ctrl-C ends all of it.", ""]))
+
+
+def _daemons_beat(ui_url: str, since: float) -> bool:
+    """Whether each daemon that the instance needs has given a sign of life since then."""
+    query = "{instance{daemonHealth{allDaemonStatuses{required lastHeartbeatTime}}}}"
+    statuses = _get(f"{ui_url}/graphql", {"query": query})["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all((status["lastHeartbeatTime"] or 0) >= since for status in statuses if status["required"])
+
+
+def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    """The answer, parsed where it is JSON. Raises :class:`OSError` where there is none."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
+        text = answer.read()
+        return json.loads(text) if "json" in answer.headers.get("Content-Type", "") else text
+
+
+def main() -> None:
+    """`python -m serving.supervisor`."""
+    try:
+        sys.exit(supervise(Settings.from_env()))
+    except SupervisorError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
