@@ -13,7 +13,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ class Story:
         self.console = Console(highlight=False)
         self.began = time.monotonic()
         self.last_run_id = ""
-        self.warned: list[str] = []
+        self.windows: dict[str, str] = {}
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -173,6 +172,30 @@ class Story:
         with dg.build_sensor_context(instance=self.instance, resources=given) as context:
             return next(iter(_requests(retraining_sensor(self.model)(context))), None)
 
+    def live_through(self, day: str, shift: dt.date) -> list[dict[str, Any]]:
+        """One day of the live system: labels that came due, scores, the drift check, alerts, and what they ask for."""
+        due = str(dt.date.fromisoformat(day) - dt.timedelta(days=self.model.label_delay_days))
+        scored = self.tables.stamp(self.model.key("predictions"), due) is not None
+        made = self.make(MATURE if scored else LABEL, [due])
+        made += self.make(DAILY, [day])
+        self.check_alerts()
+        verdict = self.tables.read(self.model.key("drift"), [day]).iloc[0]
+        shifted = " [dim](payments are shifted: injected)[/dim]" if day >= str(shift) else ""
+        colour = {"ok": "green", "warn": "yellow", "page": "red"}[verdict["level"]]
+        what = f": {verdict['columns']}" if verdict["columns"] else ""
+        self.say(f"{day} {verdict['rows']:,} scored by version {verdict['version']}, drift "
+                 f"[{colour}]{verdict['level']}[/{colour}]{_clip(what)}{shifted}", fresh=not made)  # fmt: skip
+        self.windows[day] = str(verdict["level"])
+        known = self.journal.entries.get(f"train on {day}")
+        request = self.retraining_request() if known is None else None
+        if known is None and request is None:
+            return []
+        why = known["result"]["why"] if known else request.tags["assetline/why"]
+        result = self.train(due, why)
+        self.journal.once(f"train on {day}", "", lambda: {"why": why})
+        self.check_alerts()
+        return [result]
+
     # -- what it says ------------------------------------------------------------------------------------------------
 
     def say(self, words: str, *, fresh: bool = False) -> None:
@@ -194,6 +217,55 @@ class Story:
         stages = ("training_set", "trained_model", "evaluation", "staged", "deployment")
         code = {name: next(iter(self.assets[name].specs)).code_version for name in stages}
         return hashlib.blake2b(json.dumps([rows, code]).encode(), digest_size=8).hexdigest()
+
+
+def _days(first: dt.date, last: dt.date) -> list[str]:
+    return [(first + dt.timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+
+
+def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of consecutive days, each no longer than a run should be."""
+    chunk: list[str] = []
+    for day in days:
+        follows = chunk and dt.date.fromisoformat(chunk[-1]) + dt.timedelta(days=1) == dt.date.fromisoformat(day)
+        if chunk and (not follows or len(chunk) == CHUNK_DAYS):
+            yield chunk
+            chunk = []
+        chunk.append(day)
+    if chunk:
+        yield chunk
+
+
+def _requests(ticked: Any) -> list[dg.RunRequest]:
+    """The run requests of a sensor's tick, which may be one, several or none."""
+    found = ticked if isinstance(ticked, (list, tuple)) else [ticked] if ticked is not None else []
+    return [request for request in found if isinstance(request, dg.RunRequest)]
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    """The first error of a failed run, in its own words."""
+    for event in result.all_events:
+        if event.is_step_failure and (error := event.step_failure_data.error) is not None:
+            cause = error.cause or error
+            words = event.step_failure_data.user_failure_data
+            return (words.description if words and words.description else cause.message).strip()
+    return "no step says why"
+
+
+def _clip(words: str, width: int = 60) -> str:
+    return words if len(words) <= width else words[: width - 1] + "…"
+
+
+def _short(report: dict[str, Any]) -> dict[str, Any]:
+    """What the closing table needs of an evaluation."""
+    return {
+        "rows": report["rows"],
+        "positives": report["positives"],
+        "models": {
+            name: {metric: figure["value"] for metric, figure in figures.items()}
+            for name, figures in report["models"].items()
+        },
+    }
 
 
 def play(settings: Settings) -> None:
@@ -241,4 +313,100 @@ def _play(story: Story, first: dt.date, until: dt.date, shift: dt.date) -> None:
     trainings = [champion]
     for day in _days(learn_until + dt.timedelta(days=1), until):
         trainings += story.live_through(day, shift)
-    story.close(trainings, shift)
+    _close(story, trainings, first, until, shift)
+
+
+def _close(story: Story, trainings: list[dict[str, Any]], first: dt.date, until: dt.date, shift: dt.date) -> None:
+    """The tables at the end, and the check that every step of the story happened."""
+    story.console.print()
+    _rows_table(story, first, until)
+    _quality_table(story, trainings)
+    _alerts_table(story)
+    ledger = story.resources["ledger"].history(story.model.name)
+    promotions = [entry for entry in ledger if entry.action == "promote"]
+    champions = " → ".join(f"version {entry.version} ({entry.at:%H:%M:%S} UTC)" for entry in promotions)
+    story.console.print(f"Champions: {champions}")
+    _refuse_incomplete(story, trainings, shift)
+    story.console.print(
+        f"[bold]All of it happened[/bold], in {time.monotonic() - story.began:.0f} s. `make dev` shows it: the Dagster "
+        f"UI at {story.settings.ui_url}, MLflow at {story.settings.mlflow_url}, the scoring service at "
+        f"{story.settings.service_url}. Tables, runs and models are in {story.settings.home}."
+    )
+
+
+def _rows_table(story: Story, first: dt.date, until: dt.date) -> None:
+    counts: dict[str, int] = dict.fromkeys(("landed", "clean", "duplicate", "quarantined", "pending"), 0)
+    key = story.model.key("quarantine")
+    days = set(_days(first, until))
+    seen: set[str] = set()
+    found = story.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=100_000)
+    for record in found.records:  # newest first
+        day = record.partition_key
+        if day in days and day not in seen and record.asset_materialization is not None:
+            seen.add(day)
+            metadata = record.asset_materialization.metadata
+            counts = {name: n + int(metadata[name].value) for name, n in counts.items()}  # type: ignore[call-overload]
+    table = RichTable(title=f"Rows, {first} to {until}")
+    for name in counts:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{n:,}" for n in counts.values()))
+    story.console.print(table)
+
+
+def _quality_table(story: Story, trainings: list[dict[str, Any]]) -> None:
+    from assets.lifecycle.report import SCORES
+
+    for training in trainings:
+        report = training["report"]
+        verdict = "promoted" if training["promoted"] else "refused"
+        table = RichTable(
+            title=f"Version {training['version']}, labels to {training['as_of']}: {report['rows']:,} test rows, "
+            f"{report['positives']} frauds; {verdict}"
+        )
+        table.add_column("model")
+        for name in ("AUC", "AP", f"CP@{story.model.evaluation.top_k}"):
+            table.add_column(name, justify="right")
+        metrics = ("roc_auc", "average_precision", "cp_at_k")
+        for score, figures in report["models"].items():
+            table.add_row(SCORES.get(score, score), *(f"{figures[m]:.3f}" if m in figures else "" for m in metrics))
+        published = story.model.evaluation.published
+        cells = (f"{published[m]:.3f}" if m in published else "" for m in metrics)
+        table.add_row("best published, on the published rows", *cells, style="dim")
+        story.console.print(table)
+
+
+def _alerts_table(story: Story) -> None:
+    table = RichTable(title="Alerts")
+    for name in ("cause", "severity", "data since", "opened", "seen", "resolved", "because"):
+        table.add_column(name)
+    for alert in story.resources["alerts"].store.alerts(story.model.name):
+        resolved = f"{alert.resolved_at:%H:%M:%S} UTC, data of {alert.resolved_day}" if alert.resolved_at else "open"
+        opened = f"{alert.opened_at:%H:%M:%S} UTC"
+        table.add_row(alert.cause, alert.severity, alert.since_day, opened, str(alert.count), resolved,
+                      _clip(alert.resolution or "", 40))  # fmt: skip
+    story.console.print(table)
+
+
+def _refuse_incomplete(story: Story, trainings: list[dict[str, Any]], shift: dt.date) -> None:
+    """Raises :class:`StoryError` naming the first step that did not happen."""
+    from sensors.alerts import DRIFT_CAUSE
+
+    before = {day: level for day, level in story.windows.items() if day < str(shift)}
+    first, second = str(shift), str(shift + dt.timedelta(days=1))
+    drifts = [a for a in story.resources["alerts"].store.alerts(story.model.name) if a.cause == DRIFT_CAUSE]
+    champion = story.resources["ledger"].champion(story.model.name)
+    steps = {
+        f"no page before {first}": "page" not in before.values(),
+        f"the first shifted window, {first}, warns": story.windows.get(first) == "warn",
+        f"the second, {second}, pages": story.windows.get(second) == "page",
+        "an alert of the drift opened": bool(drifts),
+        "a challenger met the champion on later labelled rows": any(
+            "champion" in t["report"]["models"] for t in trainings[1:]
+        ),
+        "a version is in production": champion is not None,
+        "the alert was resolved": bool(drifts) and all(alert.resolved_at for alert in drifts),
+    }
+    if missing := [step for step, happened in steps.items() if not happened]:
+        raise StoryError(
+            f"this did not happen: {'; '.join(missing)}; see the alerts and the runs in the UI (`make dev`)"
+        )

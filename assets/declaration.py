@@ -257,12 +257,17 @@ def refuse_wrong_declaration(model: Model) -> None:
         refuse("target", model.target, f"name a column of the contract ({', '.join(columns)}), or declare how many "
                "days later labels land (label_delay_days)")  # fmt: skip
     if model.label_delay_days < 0 or (model.label_delay_days and table.time is None):
-        refuse("label_delay_days", model.label_delay_days, "labels can land later (0 or more) only in a table with `time`")
+        refuse(
+            "label_delay_days", model.label_delay_days, "labels can land later (0 or more) only in a table with `time`"
+        )
     if (table.time is None) != (table.start is None):
         refuse("table.start", table.start, "a table with `time` needs the day its rows start, and only that one does")
     if isinstance(table.source, Stream) != model.is_stream and isinstance(table.source, (Stream, Snapshot)):
         refuse("table.source", type(table.source).__name__, "a Stream goes with `time`, a Snapshot without")
-    for name, column in {"evaluation.entity": model.evaluation.entity, "evaluation.amount": model.evaluation.amount}.items():
+    for name, column in {
+        "evaluation.entity": model.evaluation.entity,
+        "evaluation.amount": model.evaluation.amount,
+    }.items():
         if column is not None and column not in columns:
             refuse(name, column, f"name a column of the contract: {', '.join(columns)}")
     if model.gate.metric not in GATE_METRICS:

@@ -66,9 +66,7 @@ def check_events(
         yield dg.Output(None, output_name=spec.get_python_identifier())
 
 
-def _latest_materializations(
-    instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str]
-) -> dict[str, Target]:
+def _latest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str]) -> dict[str, Target]:
     latest: dict[str, Target] = {}
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=list(days)), limit=10_000

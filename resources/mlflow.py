@@ -221,6 +221,19 @@ class MlflowTracking(dg.ConfigurableResource):
         given = {"dagster_run_id": run.data.tags.get("dagster_run_id", ""), **(tags or {})}
         return str(client.create_model_version(name, source, run_id, tags=given).version)
 
+    def version_of(self, name: str, tags: Mapping[str, str]) -> str | None:
+        """The latest version that carries all of ``tags`` and whose run finished; ``None`` where there is none.
+
+        Versions that carry them but were left by a killed run are removed: nobody was ever told of them.
+        """
+        client = self.client()
+        found = [v for v in client.search_model_versions(f"name = '{name}'") if tags.items() <= v.tags.items()]
+        for version in sorted(found, key=lambda v: int(v.version), reverse=True):
+            if self._get_run(version.run_id).info.status == "FINISHED":
+                return str(version.version)
+            client.delete_model_version(name, version.version)
+        return None
+
     def download(self, name: str, version: str) -> Path:
         """Folder with the files of a model version: the store's own, not to be written to, where that is local."""
         import mlflow.artifacts

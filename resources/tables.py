@@ -131,7 +131,13 @@ class ParquetTables(dg.ConfigurableIOManager):
         return _frame([self._load(key, day, columns) for day in wanted])
 
     def write(
-        self, key: dg.AssetKey, frame: pd.DataFrame, day: str = WHOLE, *, code_version: str = "", inputs: Inputs | None = None
+        self,
+        key: dg.AssetKey,
+        frame: pd.DataFrame,
+        day: str = WHOLE,
+        *,
+        code_version: str = "",
+        inputs: Inputs | None = None,
     ) -> Stamp:
         """Replaces the file of ``day`` with ``frame`` in one step and returns its stamp."""
         table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
@@ -200,7 +206,9 @@ class ParquetTables(dg.ConfigurableIOManager):
         """Writes the run's days, each into its own file."""
         key = context.asset_key
         if not isinstance(obj, pd.DataFrame):
-            raise TableError(f"{key.to_user_string()} returned {type(obj).__name__}; a table's asset returns a DataFrame")
+            raise TableError(
+                f"{key.to_user_string()} returned {type(obj).__name__}; a table's asset returns a DataFrame"
+            )
         read = self._read.pop(context.op_def.name, {})
         windows = {upstream: window for upstream, (window, _) in read.items()}
         versions = {upstream: found for upstream, (_, found) in read.items()}
@@ -229,7 +237,9 @@ class ParquetTables(dg.ConfigurableIOManager):
             )
         day = pd.to_datetime(frame[column]).dt.strftime("%Y-%m-%d")
         if stray := sorted(set(day.unique()) - set(keys)):
-            raise TableError(f"{context.asset_key.to_user_string()}: rows of {stray[:3]} in a run of {keys[0]}…{keys[-1]}")
+            raise TableError(
+                f"{context.asset_key.to_user_string()}: rows of {stray[:3]} in a run of {keys[0]}…{keys[-1]}"
+            )
         groups = dict(iter(frame.groupby(day, sort=False)))
         return [(key, groups.get(key, frame.iloc[:0])) for key in keys]
 

@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.declaration import Model
 from resources.sources import Stream
-from sensors.alerts import alerts_sensor, failed_runs_sensor
+from sensors.alerts import alerts_sensor, run_sensors
 from sensors.arrivals import arrivals_schedule, arrivals_sensor
 from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
@@ -17,7 +17,7 @@ from sensors.retraining import retraining_schedule, retraining_sensor
 
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     """One automation sensor, the alerts', and per stream: arrivals, missed drift checks, retraining."""
-    sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), failed_runs_sensor(models)]
+    sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
     for model in models:
         if isinstance(model.table.source, Stream):
             sensors.append(arrivals_sensor(model))

@@ -6,13 +6,15 @@ Belongs here: when to train. Does not belong here: what becomes of the candidate
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.jobs import TRAIN, job_name
+from resources.alerts import Alerts
+from resources.tables import ParquetTables
+from sensors.alerts import DRIFT_CAUSE
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ def retraining_due(
         return Retraining(False, "there are no labels yet")
     enough = drifting_since + dt.timedelta(days=model.training.test_days - 1)
     if labelled_until < enough:
-        return Retraining(False, f"drift since {drifting_since}; labels up to {enough} are needed, {labelled_until} is here")
+        return Retraining(
+            False, f"drift since {drifting_since}; labels up to {enough} are needed, {labelled_until} is here"
+        )
     if trained_as_of is not None:
         again = max(trained_as_of + dt.timedelta(days=model.retrain_cooldown_days), enough)
         if trained_as_of >= enough and labelled_until < again:
-            return Retraining(False, f"a candidate saw labels up to {trained_as_of}; the next may be trained on {again}")
+            return Retraining(
+                False, f"a candidate saw labels up to {trained_as_of}; the next may be trained on {again}"
+            )
     return Retraining(
         True,
         f"drift since {drifting_since}, labels up to {labelled_until}",
@@ -84,7 +90,7 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
 
 def drifting_since(alerts: Alerts, model: Model) -> dt.date | None:
     """First day of the drift that an open page of this model is about."""
-    days = [alert.since_day for alert in alerts.store().open_alerts(model.name) if alert.cause == DRIFT_CAUSE]
+    days = [alert.since_day for alert in alerts.store.open_alerts(model.name) if alert.cause == DRIFT_CAUSE]
     return min((dt.date.fromisoformat(day) for day in days if day), default=None)
 
 

@@ -225,7 +225,7 @@ class _Log(Printer):
 
     def say(self, text: str) -> None:
         """Prints lines of our own."""
-        print(text, file=self.output, flush=True)  # noqa: T201 - this is what a person sees
+        print(text, file=self.output, flush=True)
 
     def verdict(self) -> int:
         """The exit status, and, where a process ended by itself, which one and its last words."""

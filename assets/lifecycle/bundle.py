@@ -110,7 +110,7 @@ class Bundle:
             calibrator=asdict(calibrator),
             threshold=threshold,
             review_cost=model.review_cost if model.evaluation.amount else None,
-            code=code_hash(_folder(package)),
+            code=model_code(model),
             fitted=dict(fitted),
         )
         (directory / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
@@ -159,7 +159,11 @@ class Bundle:
     def model(self) -> Model:
         """The declaration whose features, contract and cleaning this version was trained with."""
         differing = self.code_difference()
-        package = _snapshot(self.directory / CODE, self.facts.package, self.facts.code) if differing else _today(self.facts.package)
+        package = (
+            _snapshot(self.directory / CODE, self.facts.package, self.facts.code)
+            if differing
+            else _today(self.facts.package)
+        )
         assert package is not None
         declared: Model = package.model
         return declared
@@ -176,6 +180,11 @@ def package_of(model: Model) -> str:
     """Name of the package that holds a declaration's code: that of its contract's module."""
     module = model.table.contract.__module__
     return module if hasattr(sys.modules[module], "__path__") else module.rpartition(".")[0]
+
+
+def model_code(model: Model) -> str:
+    """Hash of the modules of a declaration's folder as they are today."""
+    return code_hash(_folder(sys.modules[package_of(model)]))
 
 
 def code_hash(folder: Path) -> str:

@@ -104,7 +104,13 @@ def iso_day(times: pd.Series) -> pd.Series:
 
 
 def fates(
-    raw: pd.DataFrame, accepted: pd.DataFrame, table: Table, *, in_clean: set[str], in_quarantine: set[str], stale: Stale
+    raw: pd.DataFrame,
+    accepted: pd.DataFrame,
+    table: Table,
+    *,
+    in_clean: set[str],
+    in_quarantine: set[str],
+    stale: Stale,
 ) -> pd.DataFrame:
     """Which fates each landed row has met: exactly one each, or rows were lost or used twice.
 
@@ -180,14 +186,16 @@ def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> d
                 allow_retries=False,
             ) from error
         firsts = cases.drop_duplicates("index")
-        return {row.index_: f"{row.column}: {row.check}" for row in firsts.rename(columns={"index": "index_"}).itertuples()}
+        return {
+            row.index_: f"{row.column}: {row.check}" for row in firsts.rename(columns={"index": "index_"}).itertuples()
+        }
     return {}
 
 
 def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
-    return rows.astype({name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None})[
-        list(schema.columns)
-    ]
+    return rows.astype(
+        {name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None}
+    )[list(schema.columns)]
 
 
 def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series:
@@ -213,8 +221,11 @@ def by_contract(table: Table) -> Callable[[pd.DataFrame], pd.DataFrame]:
             elif kind.startswith(("int", "float", "uint", "Int", "Float")):
                 typed[name] = pd.to_numeric(text, errors="coerce")
             elif kind.startswith("bool"):
-                typed[name] = text.str.lower().map({"true": True, "yes": True, "1": True} | dict.fromkeys(
-                    ("false", "no", "0"), False)).astype("boolean")
+                typed[name] = (
+                    text.str.lower()
+                    .map({"true": True, "yes": True, "1": True} | dict.fromkeys(("false", "no", "0"), False))
+                    .astype("boolean")
+                )
             else:
                 typed[name] = text
         return pd.DataFrame(typed, index=raw.index)
@@ -412,9 +423,7 @@ def _account_findings(account: pd.DataFrame, refused: pd.DataFrame, table: Table
     return [one_fate, refused_share]
 
 
-def _contract_finding(
-    rows: pd.DataFrame, table: Table, day: str | None, landed: int, refused: pd.DataFrame
-) -> Finding:
+def _contract_finding(rows: pd.DataFrame, table: Table, day: str | None, landed: int, refused: pd.DataFrame) -> Finding:
     share = len(refused) / landed if landed else 1.0
     reasons = {str(k): int(v) for k, v in refused[REASON].value_counts().head(10).items()}
     passed = len(rows) > 0 and share <= table.max_refused

@@ -19,7 +19,9 @@ from assets.lifecycle.stage import Check, Made, Reads, table_asset
 from assets.lifecycle.training import matrix, test_rows
 from resources.dagster_internals import Finding
 
-SMOKE = Check(name="smoke", description="The service starts with the candidate, is healthy and answers for its version.")
+SMOKE = Check(
+    name="smoke", description="The service starts with the candidate, is healthy and answers for its version."
+)
 PARITY = Check(name="parity", description="Probabilities over HTTP equal the offline ones within 1e-5.")
 
 PARITY_ROWS = 500
@@ -55,7 +57,10 @@ def _staged(model: Model) -> dg.AssetsDefinition:
         rows = np.flatnonzero(test_rows(training_set, model))[:PARITY_ROWS]
         X = matrix(training_set.iloc[rows], model)
         offline = Bundle.load(directory).predict(X)
-        with context.resources.target.stage(directory) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as service:
+        with (
+            context.resources.target.stage(directory) as url,
+            httpx.Client(base_url=url, timeout=30, trust_env=False) as service,
+        ):
             health = service.get("/health").json()
             answer = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
             answer.raise_for_status()
@@ -69,7 +74,9 @@ def _staged(model: Model) -> dg.AssetsDefinition:
             Finding(
                 check=PARITY.name,
                 passed=equal,
-                description=reasons[0] if equal else f"{reasons[0]}, more than {PARITY_TOLERANCE}; the exported network "
+                description=reasons[0]
+                if equal
+                else f"{reasons[0]}, more than {PARITY_TOLERANCE}; the exported network "
                 "is not the trained one: do not promote it",
                 metadata={"largest_difference": apart, "rows": len(rows)},
             ),

@@ -6,9 +6,9 @@ here: any particular feature (the model folder), encodings of plain tables (``de
 
 from __future__ import annotations
 
+import dagster as dg
 import numpy as np
 import pandas as pd
-import dagster as dg
 
 from assets.declaration import Columns, Features, Model
 from assets.lifecycle.cleaning import event_day

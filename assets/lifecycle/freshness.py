@@ -18,7 +18,9 @@ def stale_days(asset: dg.AssetsDefinition, tables: ParquetTables, days: Iterable
     windows = {name: (int(a), int(b)) for name, (a, b) in spec.metadata["reads"].items()}
     days = list(days)
     versions = {
-        name: _versions(tables, dg.AssetKey.from_user_string(name), {d for day in days for d in days_of_window(day, window)})
+        name: _versions(
+            tables, dg.AssetKey.from_user_string(name), {d for day in days for d in days_of_window(day, window)}
+        )
         for name, window in windows.items()
     }
     stale = []

@@ -6,8 +6,6 @@ check (``drift.py``), metrics (``metrics.py``), who is told (``sensors/alerts.py
 
 from __future__ import annotations
 
-import datetime as dt
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,11 +14,12 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle import metrics
+from assets.lifecycle.bundle import REFERENCE
 from assets.lifecycle.champion import Champion, the_champion
 from assets.lifecycle.cleaning import event_day
-from assets.lifecycle.drift import DriftResult, compare, severity
+from assets.lifecycle.drift import DriftResult, Level, compare, severity
 from assets.lifecycle.features import features_of
-from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.reference import SCORE, ReferenceProfile
 from assets.lifecycle.scoring import features_by
 from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import Finding
@@ -36,10 +35,9 @@ DRIFT = Check(
     "the next in a row pages.",
     blocking=False,
 )
-SCORE = "score"
-"""Column of the probability in the reference profile and in drift reports."""
-
 TRAILING_DAYS = 7
+MOST_WINDOWS = 31
+"""How far back the first day of a drift is looked for."""
 
 
 def monitoring_assets(model: Model) -> list[dg.AssetsDefinition]:
@@ -226,22 +224,28 @@ def _drift(model: Model) -> dg.AssetsDefinition:
     columns = model.drift.columns or tuple(n for n in features.names if n not in features.calendar)
 
     def drift(context: dg.AssetExecutionContext, features: pd.DataFrame, predictions: pd.DataFrame) -> Made:
-        champion = the_champion(context.resources, model)
-        reference = ReferenceProfile.load(champion.directory / "reference")
-        tables, days = context.resources.tables, days_in_run(context)
+        mlflow, tables = context.resources.mlflow, context.resources.tables
         scores = predictions.set_index(model.table.key)["probability"]
         scored = features.assign(**{SCORE: features[model.table.key].map(scores)})
+        versions = {
+            day: rows["version"].mode() for day, rows in _by_day(predictions, model, days_in_run(context)).items()
+        }
         rows: list[dict[str, Any]] = []
         findings = []
-        for day, window in _by_day(scored, model, days).items():
-            history = _windows_before(tables, model, day, champion.version, rows)
+        for day, window in _by_day(scored, model, days_in_run(context)).items():
+            if versions[day].empty:
+                raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
+            # The reference is that of the version which scored the day: after a rollback, the right one again.
+            version = str(versions[day].iloc[0])
+            reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
             result = compare(reference, window[[*columns, SCORE]], model.drift)
-            level = severity(history, result.drifted, model.drift.page_after)
+            before = _windows_before(tables, model, day, version, rows)
+            level = severity([drifted for _, drifted in before], result.drifted, model.drift.page_after)
+            rows.append(_drift_row(day, version, result, level, before))
             report = _keep_report(tables.root, model, day, result, html=level != "ok")
-            rows.append(_row(day, champion.version, result, level))
-            findings.append(_drift_finding(None if day == WHOLE else day, champion, result, level, report))
-        frame = pd.DataFrame(rows)
-        return Made(frame, findings, {"version": champion.version, **_shown(rows[-1])})
+            findings.append(_drift_finding(None if day == WHOLE else day, rows[-1], result, report))
+        last = {"version": version, "level": level, "drifted": ", ".join(result.drifted_columns) or "nothing"}
+        return Made(pd.DataFrame(rows), findings, last)
 
     return table_asset(
         model,
@@ -254,25 +258,90 @@ def _drift(model: Model) -> dg.AssetsDefinition:
         checks=[DRIFT],
         day_column="day" if model.is_stream else None,
         automation=eager(model.table.late_days + 1 if model.is_stream else None),
-        resources={"mlflow", "ledger"},
+        resources={"mlflow"},
     )
 
 
 def _windows_before(
     tables: Any, model: Model, day: str, version: str, in_run: list[dict[str, Any]]
-) -> list[bool | None]:
-    """Verdicts of the windows before ``day`` against the same champion, oldest first; ``None``: not judged."""
+) -> list[tuple[str, bool | None]]:
+    """The windows before ``day`` scored by the same version, oldest first: day, and whether it drifted (``None``: not
+    judged). They are read as they stand, not as an input: the first day has none, and is not held back."""
     if day == WHOLE:
         return []
     known = {str(row["day"].date()): row for row in in_run}
-    history: list[bool | None] = []
-    for earlier in days_of_window(day, (-model.drift.page_after, -1)):
+    history: list[tuple[str, bool | None]] = []
+    for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
         row = known.get(earlier)
         if row is None and tables.stamp(model.key("drift"), earlier):
             row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
-        if row is not None and row["version"] == version:
-            history.append(bool(row["drifted"]) if row["judged"] else None)
+        if row is not None and str(row["version"]) == version:
+            history.append((earlier, bool(row["drifted"]) if row["judged"] else None))
     return history
+
+
+def _drift_row(
+    day: str, version: str, result: DriftResult, level: Level, before: list[tuple[str, bool | None]]
+) -> dict[str, Any]:
+    """One line of the ``drift`` table: the verdict on a window."""
+    since = day
+    for earlier, drifted in reversed([window for window in before if window[1] is not None]):
+        if not drifted:
+            break
+        since = earlier
+    return {
+        **({} if day == WHOLE else {"day": pd.Timestamp(day)}),
+        "version": version,
+        "rows": result.rows,
+        "judged": result.judged,
+        "drifted": result.drifted,
+        "level": level,
+        "since": since if result.drifted else "",
+        "columns": ", ".join(result.drifted_columns),
+        "verdicts": result.to_json(),
+    }
+
+
+def _keep_report(root: str, model: Model, day: str, result: DriftResult, *, html: bool) -> str | None:
+    """Writes Evidently's page of an alarm beside the tables; its path, or ``None`` where there was none to keep."""
+    import fsspec
+
+    if not html:
+        return None
+    path = f"{root}/{model.name}/drift/reports/{day}.html"
+    fs, where = fsspec.core.url_to_fs(path)
+    fs.makedirs(where.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(where, result.html().encode())
+    return path
+
+
+def _drift_finding(day: str | None, row: dict[str, Any], result: DriftResult, report: str | None) -> Finding:
+    level = row["level"]
+    if not result.judged:
+        words = f"{result.rows} rows are too few to judge"
+    elif level == "ok":
+        words = f"{result.rows:,} rows look like the reference of version {row['version']}"
+    else:
+        words = (
+            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
+            f"{row['version']}: {', '.join(result.drifted_columns[:5])}"
+            + (f"; since {row['since']}" if level == "page" else "; a first window, watch the next")
+        )
+    metadata: dict[str, Any] = {"level": level, "version": row["version"], "rows": result.rows}
+    if level != "ok":
+        metadata |= {
+            "since": row["since"],
+            "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
+            "report": dg.MetadataValue.path(report or ""),
+        }
+    return Finding(
+        check=DRIFT.name,
+        day=day,
+        passed=level == "ok",
+        severity=dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN,
+        description=words,
+        metadata=metadata,
+    )
 
 
 def _by_day(frame: pd.DataFrame, model: Model, days: list[str]) -> dict[str, pd.DataFrame]:

@@ -67,7 +67,9 @@ def bin_edges(values: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarr
     from sklearn.tree import DecisionTreeClassifier
 
     rows = np.random.default_rng(seed).permutation(len(values))[:100_000]
-    tree = DecisionTreeClassifier(max_leaf_nodes=TREE_BINS, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0)
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=TREE_BINS, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0
+    )
     tree.fit(values[rows, None], target[rows])
     cuts = tree.tree_.threshold[tree.tree_.feature >= 0]
     quantiles = np.quantile(values, np.linspace(0, 1, QUANTILE_BINS + 1))

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,13 @@ import pandas as pd
 from assets.declaration import Model
 from resources.dagster_internals import Finding, check_events
 from resources.tables import WHOLE, Window
+
+
+# Checks with days, single-run backfills and windows that reach past the ends are what this stands on, on purpose, and
+# the versions are pinned: one word of it here, not one for each asset at each load.
+for _category in (dg.PreviewWarning, dg.BetaWarning):
+    warnings.filterwarnings("ignore", category=_category, module=r"assets\.lifecycle\.stage|dagster\..*")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -75,7 +83,7 @@ def table_asset(
     description: str,
     stage: str,
     kinds: set[str],
-    reads: Mapping[str, Reads] = {},  # noqa: B006 - read only
+    reads: Mapping[str, Reads] = {},
     checks: Sequence[Check] = (),
     day_column: str | None = None,
     code: Sequence[Any] = (),

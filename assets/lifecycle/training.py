@@ -8,8 +8,10 @@ the network and the optimiser (``networks.py``, ``fitting.py``), any figure that
 from __future__ import annotations
 
 import datetime as dt
+import importlib.metadata
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,19 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
-from assets.lifecycle.bundle import Bundle, code_hash
+from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
 from assets.lifecycle.features import features_of
+from assets.lifecycle.fitting import Choice, choose, fit, predict_logits
+from assets.lifecycle.networks import tabular
 from assets.lifecycle.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
 from assets.lifecycle.windows import Windows, history_days, holdout_rows, iso_days, rows_of, windows_of
 from resources.dagster_internals import Finding
 
 ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
-CONVERGED = Check(name="converged", description="The loss is finite, and out of fold the candidate beats the base rate.")
+CONVERGED = Check(
+    name="converged", description="The loss is finite, and out of fold the candidate beats the base rate."
+)
 
 MIN_OF_EACH_CLASS = 10
 
@@ -35,7 +41,9 @@ MIN_OF_EACH_CLASS = 10
 class TrainingSetConfig(dg.Config):
     """What a person may set before a training run."""
 
-    as_of: str = Field(default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest there is.")
+    as_of: str = Field(
+        default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest there is."
+    )
 
 
 def training_assets(model: Model) -> list[dg.AssetsDefinition]:
@@ -164,6 +172,142 @@ def _training_set(model: Model) -> dg.AssetsDefinition:
         deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
         by_day=False,
     )
+
+
+# -- the candidate ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted network and what was chosen for it; probabilities are ``choice.calibrator(predict_logits(network, X))``."""
+
+    network: Any
+    choice: Choice
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """float64 ``[n]`` probabilities of raw features."""
+        return self.choice.calibrator(predict_logits(self.network, X))
+
+
+def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
+    """The declared recipe on a frozen training set: choose on the folds, then refit up to the label gap."""
+    X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
+    choice = choose(X, y, fold_rows(frozen, model), recipe=model.training, network=model.network, log=log)
+    log(f"chosen: {choice.epochs} epochs, average precision {choice.average_precision:.4f} on the folds")
+    rows = fit_rows(frozen, model)
+    network = fit(X[rows], y[rows], recipe=model.training, epochs=choice.epochs, network=model.network, log=log)
+    return Candidate(network, choice)
+
+
+def _trained_model(model: Model) -> dg.AssetsDefinition:
+    features = features_of(model)
+    compared = [n for n in features.names if n not in features.calendar]
+
+    def trained_model(context: dg.AssetExecutionContext, training_set: pd.DataFrame) -> Made:
+        mlflow, tables = context.resources.mlflow, context.resources.tables
+        data_version = tables.stamp(model.key("training_set")).data_version
+        of = {"data_version": data_version, "code": model_code(model), "recipe": recipe_version}
+        # The same rows, code and seed give the same weights: what is there already is not made again.
+        version = mlflow.version_of(model.name, of)
+        if version is None:
+            version = _train(context, training_set, model, of, compared)
+        else:
+            context.log.info(f"version {version} is this code on these rows already; nothing is trained again")
+        run_id = mlflow.run_of_version(model.name, version)
+        facts = Bundle.load(mlflow.download(model.name, version)).facts
+        fitted = facts.fitted
+        base_rate = float(training_set[model.target].mean())
+        better = fitted["folds_average_precision"] > base_rate
+        finding = Finding(
+            check=CONVERGED.name,
+            passed=better,
+            description=f"average precision {fitted['folds_average_precision']:.4f} on the folds, base rate {base_rate:.4f}"
+            + ("" if better else "; the candidate learnt nothing: look at the learning curves and the features"),
+        )
+        frame = pd.DataFrame(
+            {
+                "version": [version],
+                "run_id": [run_id],
+                "data_version": [data_version],
+                "code": [facts.code],
+                "curves": [json.dumps(fitted["curves"])],
+            }
+        )
+        shown = {
+            "version": version,
+            "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
+            "data_version": data_version,
+            "epochs": fitted["epochs"],
+            "threshold": facts.threshold,
+            "folds_average_precision": fitted["folds_average_precision"],
+        }
+        return Made(frame, [finding], shown)
+
+    asset = table_asset(
+        model,
+        "trained_model",
+        trained_model,
+        description="The candidate as a version in MLflow: weights, curves, git commit, data version, features code, "
+        "contract and reference profile.",
+        stage="model",
+        kinds={"torch", "mlflow"},
+        reads={"training_set": Reads(model.key("training_set"))},
+        checks=[CONVERGED],
+        code=[features.compute, model.network, fit, tabular],
+        resources={"mlflow"},
+        by_day=False,
+    )
+    recipe_version = f"{next(iter(asset.specs)).code_version} {model.training}"
+    return asset
+
+
+def _train(
+    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, of: dict[str, str], compared: list[str]
+) -> str:
+    """Fits the candidate within an MLflow run of its own, and registers it; returns the version."""
+    mlflow = context.resources.mlflow
+    names = features_of(model).names
+    with mlflow.run(context, experiment=model.name, tags=of) as run:
+        run.log_params({"features": len(names), "rows": len(frozen), **vars(model.training)})
+        candidate = fit_candidate(frozen, model, context.log.info)
+        choice = candidate.choice
+        for quantity, folds in choice.curves.items():
+            for fold, values in folds.items():
+                for epoch, value in enumerate(values, start=1):
+                    run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
+        run.log_metrics({"epochs": choice.epochs, "folds_average_precision": choice.average_precision})
+        # The reference is of rows the network was not fitted on, as many as there are of them.
+        unseen = frozen[test_rows(frozen, model)]
+        scores = candidate.predict(matrix(unseen, model))
+        columns = unseen[[feature_column(n) for n in compared]].set_axis(compared, axis=1)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "bundle"
+            Bundle.save(
+                folder,
+                module=candidate.network,
+                model=model,
+                feature_names=names,
+                calibrator=choice.calibrator,
+                threshold=choice.threshold,
+                fitted={
+                    "epochs": choice.epochs,
+                    "seed": model.training.seed,
+                    "folds_average_precision": choice.average_precision,
+                    "curves": choice.curves,
+                    "data_version": of["data_version"],
+                    "torch": importlib.metadata.version("torch"),
+                    **({k: _words(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
+                },
+            )
+            ReferenceProfile.build(columns, scores, seed=model.training.seed).save(folder / REFERENCE)
+            return mlflow.register(
+                model.name, run.mlflow_run_id, folder, tags=of, loader_module="assets.lifecycle.bundle"
+            )
+
+
+def _days_of(frozen: pd.DataFrame, model: Model) -> dict[str, tuple[dt.date, dt.date]]:
+    split = windows_in(frozen, model)
+    return {"fit": split.fit, "test": split.test}
 
 
 def _words(days: tuple[dt.date, dt.date]) -> str:

@@ -54,7 +54,9 @@ def test_a_damaged_file_is_named_with_its_mend(tables: ParquetTables) -> None:
     path = Path(tables.path(KEY, DAYS[0]))
     path.write_bytes(path.read_bytes()[:200])
     for look in (lambda: tables.read(KEY, [DAYS[0]]), lambda: tables.stamp(KEY, DAYS[0])):
-        with pytest.raises(TableError, match=r"2026-01-01.parquet is damaged .* materialise m/events of 2026-01-01 again"):
+        with pytest.raises(
+            TableError, match=r"2026-01-01.parquet is damaged .* materialise m/events of 2026-01-01 again"
+        ):
             look()
 
 
@@ -158,8 +160,6 @@ def test_a_row_of_another_day_is_refused_and_nothing_is_written(tables: ParquetT
     def stray():
         return frame(DAYS[1])
 
-    result = dg.materialize(
-        [stray], resources={"io_manager": tables}, partition_key=DAYS[0], raise_on_error=False
-    )
+    result = dg.materialize([stray], resources={"io_manager": tables}, partition_key=DAYS[0], raise_on_error=False)
     assert not result.success
     assert tables.days(dg.AssetKey("stray")) == []

@@ -24,7 +24,9 @@ def payments_upstream(settings: Settings) -> PaymentSimulator:
     """The simulated upstream in the size of ``ASSETLINE_PRESET``, shifted from the day that ``make run`` drew up."""
     world = settings.home / "upstream.json"
     shift = json.loads(world.read_text())["shift_from"] if world.exists() else ""
-    return PaymentSimulator.small(shift_from=shift) if settings.preset == "small" else PaymentSimulator(shift_from=shift)
+    return (
+        PaymentSimulator.small(shift_from=shift) if settings.preset == "small" else PaymentSimulator(shift_from=shift)
+    )
 
 
 def slices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
