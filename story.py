@@ -94,7 +94,7 @@ class Story:
         self.assets = {key.path[-1]: asset for asset in defs.assets or () for key in getattr(asset, "keys", ())
                        if key.path[0] == model.name}  # fmt: skip
         self.journal = Journal.open(settings.home / "story.json")
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, soft_wrap=True)
         self.began = time.monotonic()
         self.last_run_id = ""
         self.windows: dict[str, str] = {}
@@ -162,7 +162,7 @@ class Story:
         from sensors.alerts import alerts_sensor
 
         with dg.build_sensor_context(instance=self.instance, resources={"alerts": self.resources["alerts"]}) as context:
-            _requests(alerts_sensor([self.model])(context))
+            alerts_sensor([self.model]).evaluate_tick(context)
 
     def retraining_request(self) -> dg.RunRequest | None:
         """What the retraining sensor asks for, if anything."""
@@ -170,7 +170,7 @@ class Story:
 
         given = {name: self.resources[name] for name in ("alerts", "tables")}
         with dg.build_sensor_context(instance=self.instance, resources=given) as context:
-            return next(iter(_requests(retraining_sensor(self.model)(context))), None)
+            return next(iter(retraining_sensor(self.model).evaluate_tick(context).run_requests or ()), None)
 
     def live_through(self, day: str, shift: dt.date) -> list[dict[str, Any]]:
         """One day of the live system: labels that came due, scores, the drift check, alerts, and what they ask for."""
@@ -234,12 +234,6 @@ def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
         chunk.append(day)
     if chunk:
         yield chunk
-
-
-def _requests(ticked: Any) -> list[dg.RunRequest]:
-    """The run requests of a sensor's tick, which may be one, several or none."""
-    found = ticked if isinstance(ticked, (list, tuple)) else [ticked] if ticked is not None else []
-    return [request for request in found if isinstance(request, dg.RunRequest)]
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ FeatureFunction = Callable[[Columns, np.ndarray], dict[str, np.ndarray]]
 """``(events, wanted) -> features``: see :class:`Features`."""
 
 NetworkFactory = Callable[["torch.Tensor", "torch.Tensor"], "torch.nn.Module"]
-"""``(X, y) -> module`` mapping float32 ``[n, n_features]`` to logits ``[n]``; X, y are the rows it may shape itself on."""
+"""``(X, y) -> module`` from float32 ``[n, n_features]`` to logits ``[n]``; X, y are rows it may shape itself on."""
 
 
 class DeclarationError(dg.DagsterInvalidDefinitionError):
@@ -241,48 +241,71 @@ class Model:
 
 def refuse_wrong_declaration(model: Model) -> None:
     """Raises :class:`DeclarationError` for the first value that cannot work, with the mend."""
+    for part in (_wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_gate):
+        for field_name, value, mend in part(model):
+            raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
 
-    def refuse(field_name: str, value: object, mend: str) -> None:
-        raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
 
-    table, columns = model.table, model.table.columns
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", model.name):
-        refuse("name", model.name, "use lower-case letters, digits and _, beginning with a letter")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", table.name):
-        refuse("table.name", table.name, "use lower-case letters, digits and _, beginning with a letter")
-    for name, column in {"table.key": table.key, "table.time": table.time}.items():
-        if column is not None and column not in columns:
-            refuse(name, column, f"name a column of the contract: {', '.join(columns)}")
-    if model.label_delay_days == 0 and model.target not in columns:
-        refuse("target", model.target, f"name a column of the contract ({', '.join(columns)}), or declare how many "
-               "days later labels land (label_delay_days)")  # fmt: skip
-    if model.label_delay_days < 0 or (model.label_delay_days and table.time is None):
-        refuse(
-            "label_delay_days", model.label_delay_days, "labels can land later (0 or more) only in a table with `time`"
-        )
+Wrong = Iterator[tuple[str, object, str]]
+"""Field, value, and what would be right."""
+
+
+def _wrong_names(model: Model) -> Wrong:
+    for name, value in {"name": model.name, "table.name": model.table.name}.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
+            yield name, value, "use lower-case letters, digits and _, beginning with a letter"
+    if not (model.owner.startswith("team:") or "@" in model.owner):
+        yield "owner", model.owner, "use 'team:name' or an e-mail address"
+
+
+def _wrong_table(model: Model) -> Wrong:
+    table = model.table
     if (table.time is None) != (table.start is None):
-        refuse("table.start", table.start, "a table with `time` needs the day its rows start, and only that one does")
-    if isinstance(table.source, Stream) != model.is_stream and isinstance(table.source, (Stream, Snapshot)):
-        refuse("table.source", type(table.source).__name__, "a Stream goes with `time`, a Snapshot without")
-    for name, column in {
+        yield "table.start", table.start, "a table with `time` needs the day its rows start, and only that one does"
+    if isinstance(table.source, Stream) and not model.is_stream:
+        yield "table.source", type(table.source).__name__, "a Stream goes with `time`"
+    if isinstance(table.source, Snapshot) and model.is_stream:
+        yield "table.source", type(table.source).__name__, "a Snapshot goes without `time`"
+    if model.label_delay_days < 0 or (model.label_delay_days and not model.is_stream):
+        yield (
+            "label_delay_days",
+            model.label_delay_days,
+            "labels land later (0 or more) only where there is `time`",
+        )
+
+
+def _wrong_columns(model: Model) -> Wrong:
+    columns = model.table.columns
+    named = {
+        "table.key": model.table.key,
+        "table.time": model.table.time,
         "evaluation.entity": model.evaluation.entity,
         "evaluation.amount": model.evaluation.amount,
-    }.items():
+    }
+    for name, column in named.items():
         if column is not None and column not in columns:
-            refuse(name, column, f"name a column of the contract: {', '.join(columns)}")
+            yield name, column, f"name a column of the contract: {', '.join(columns)}"
+    if model.label_delay_days == 0 and model.target not in columns:
+        mend = f"name a column of the contract ({', '.join(columns)}), or declare label_delay_days if labels land later"
+        yield "target", model.target, mend
+
+
+def _wrong_features(model: Model) -> Wrong:
+    features = model.features
+    if features is None:
+        return
+    if len(inspect.signature(features.compute).parameters) != 2:
+        yield "features.compute", features.compute.__name__, "it takes (events, wanted): see Features"
+    if not features.names or len(set(features.names)) != len(features.names):
+        yield "features.names", features.names, "name each feature once, and at least one"
+    for unknown in (set(features.calendar) | set(model.drift.columns or ())) - set(features.names):
+        yield "features.calendar / drift.columns", unknown, f"name features: {', '.join(features.names)}"
+    for unknown in set(features.entities) - set(model.table.columns):
+        yield "features.entities", unknown, f"name columns of the contract: {', '.join(model.table.columns)}"
+
+
+def _wrong_gate(model: Model) -> Wrong:
     if model.gate.metric not in GATE_METRICS:
-        refuse("gate.metric", model.gate.metric, f"name one of {', '.join(GATE_METRICS)}")
+        yield "gate.metric", model.gate.metric, f"name one of {', '.join(GATE_METRICS)}"
     if model.gate.metric == "cp_at_k" and (model.evaluation.entity is None or not model.is_stream):
-        refuse("gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`")
-    if model.features is not None:
-        features = model.features
-        if len(inspect.signature(features.compute).parameters) != 2:
-            refuse("features.compute", features.compute.__name__, "it takes (events, wanted): see Features")
-        if not features.names or len(set(features.names)) != len(features.names):
-            refuse("features.names", features.names, "name each feature once, and at least one")
-        for unknown in (set(features.calendar) | set(model.drift.columns or ())) - set(features.names):
-            refuse("features.calendar / drift.columns", unknown, f"name features: {', '.join(features.names)}")
-        for unknown in set(features.entities) - set(columns):
-            refuse("features.entities", unknown, f"name columns of the contract: {', '.join(columns)}")
-    if not (model.owner.startswith("team:") or "@" in model.owner):
-        refuse("owner", model.owner, "use 'team:name' or an e-mail address")
+        yield "gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`"

@@ -125,9 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]:
         print(f"{name:28}{count:>9}{seconds:>9.2f}{seconds / rows * 1e6:>10.2f}")
     print(f"pandas / ours, published ones: {ratio:.0f} times the CPU (at least {FASTER})")
-    print(
-        f"one payment, with {len(one['label']) - 1} earlier ones of its customer and terminal: {one_s * 10:.2f} ms (CPU)"
-    )
+    print(f"one payment, with {len(one['label']) - 1} earlier ones of customer and terminal: {one_s * 10:.2f} ms (CPU)")
     print(f"largest difference outside ties: {difference:.1e} (at most {CLOSE:.0e}: float32)")
     print(f"peak memory: payments {before:.2f} GB, then ours {ours_gb:.2f} GB, then pandas {peak_gigabytes():.2f} GB")
     if ratio < FASTER or difference > CLOSE:

@@ -155,8 +155,8 @@ class AlertStore:
                             "links": dict(links or {}), "count": 1, "since_day": since_day or day, "last_day": day,
                             "opened_at": now, "updated_at": now,
                         }  # fmt: skip
-                        done = connection.execute(_ALERTS.insert().values(**new))
-                        return self._noted(connection, done.inserted_primary_key[0], "opened", summary, day, now)
+                        number = connection.execute(_ALERTS.insert().values(**new).returning(_ALERTS.c.id)).scalar_one()
+                        return self._noted(connection, number, "opened", summary, day, now)
                     escalates = severity == "page" and there.severity == "warn"
                     values: dict[str, Any] = {
                         "count": there.count + 1,

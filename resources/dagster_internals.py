@@ -1,4 +1,4 @@
-"""The only place that touches Dagster APIs which are not public; ``tests/resources/test_dagster_internals.py`` pins them.
+"""The only place that touches Dagster APIs that are not public; ``tests/resources/test_dagster_internals.py`` pins it.
 
 Two things Dagster 1.13 does not offer publicly: a check verdict for each day of a run over several days, and reading
 the check evaluations of all assets since a cursor. Does not belong here: anything that has a public way.

@@ -229,7 +229,7 @@ class MlflowTracking(dg.ConfigurableResource):
         client = self.client()
         found = [v for v in client.search_model_versions(f"name = '{name}'") if tags.items() <= v.tags.items()]
         for version in sorted(found, key=lambda v: int(v.version), reverse=True):
-            if self._get_run(version.run_id).info.status == "FINISHED":
+            if self._get_run(str(version.run_id)).info.status == "FINISHED":
                 return str(version.version)
             client.delete_model_version(name, version.version)
         return None

@@ -13,7 +13,7 @@ from resources.alerts import Alerts, Seen
 from resources.dagster_internals import Evaluation, check_evaluations
 
 EVALUATIONS = "check_evaluations"
-"""The stream of observations whose position the store keeps: a story and a daemon may take turns on one state folder."""
+"""The stream of observations whose position the store keeps: a story and a daemon may take turns."""
 
 
 def cause_of(asset: str, check: str) -> str:
@@ -96,8 +96,8 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     )
     def failed_runs(context: dg.RunFailureSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
         run = context.dagster_run
-        errors = [event.event_specific_data.error for event in context.get_step_failure_events()]  # type: ignore[union-attr]
-        names = {cause.cls_name for error in errors for cause in (error, error.cause) if cause is not None}
+        errors = [event.step_failure_data.error for event in context.get_step_failure_events()]
+        names = {cause.cls_name for error in errors if error for cause in (error, error.cause) if cause}
         if names & set(REFUSALS):
             return
         alerts.tell(

@@ -1,9 +1,9 @@
 """A model version as a folder: everything that scoring needs, and the code it was trained with.
 
     bundle.json      names, calibrator, threshold, how it was fitted
-    network.pt2      the exported network, preprocessing included: raw float32 [n, n_features], NaN allowed -> logits [n]
+    network.pt2      the exported network with its preprocessing: raw float32 [n, n_features], NaN allowed -> logits [n]
     contract.json    the table's contract, for whoever reads without our code
-    code/            the model folder's modules as they were; used when today's differ, so that a rollback is a rollback
+    code/            the model folder's modules as they were; used when today's differ: a rollback is a rollback
     reference/       the reference profile of the drift checks
 
 Belongs here: writing and reading that folder, and scoring. Does not belong here: where versions are kept

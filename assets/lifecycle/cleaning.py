@@ -255,7 +255,7 @@ def _cleaned(model: Model) -> dg.AssetsDefinition:
         days = days_in_run(context)
         day = event_day(accepted, table)
         rows = accepted[day.isin(days)].sort_values(order, kind="stable", ignore_index=True)
-        of_day = {d: part for d, part in rows.groupby(event_day(rows, table), sort=False)}
+        of_day = dict(iter(rows.groupby(event_day(rows, table), sort=False)))
         landed = iso_day(raw[LANDING_DAY]).value_counts()
         refused_day = iso_day(refused[LANDING_DAY])
         findings = [
@@ -308,9 +308,9 @@ def _quarantine(model: Model) -> dg.AssetsDefinition:
             by_day[day] = {
                 "dagster/partition_row_count": len(here),
                 "landed": len(account),
-                **{fate: int(n) for fate, n in account.sum().items()},
+                **_counts(account),
             }
-        totals = {"landed": len(met), **{fate: int(n) for fate, n in met.sum().items()}}
+        totals = {"landed": len(met), **_counts(met)}
         return Made(
             refused.reset_index(drop=True),
             findings,
@@ -400,7 +400,7 @@ def _stale(context: dg.AssetExecutionContext, model: Model, days: list[str], aro
 def _account_findings(account: pd.DataFrame, refused: pd.DataFrame, table: Table, day: str) -> list[Finding]:
     """The two verdicts on one landing: each row met one fate, and not too many were refused."""
     wrong = account.index[account.sum(axis=1) != 1]
-    counts = {fate: int(n) for fate, n in account.sum().items()}
+    counts = _counts(account)
     share = len(refused) / max(len(account), 1)
     one_fate = Finding(
         check=ONE_FATE.name,
@@ -421,6 +421,11 @@ def _account_findings(account: pd.DataFrame, refused: pd.DataFrame, table: Table
         metadata={"reasons": {str(reason): int(n) for reason, n in refused[REASON].value_counts().items()}},
     )
     return [one_fate, refused_share]
+
+
+def _counts(met: pd.DataFrame) -> dict[str, int]:
+    """Rows by fate."""
+    return {str(fate): int(met[fate].sum()) for fate in met}
 
 
 def _contract_finding(rows: pd.DataFrame, table: Table, day: str | None, landed: int, refused: pd.DataFrame) -> Finding:
@@ -451,7 +456,7 @@ def _coverage(missing: pd.Series, day: str | None) -> Finding:
         passed=not missing.any(),
         description=f"{len(missing):,} clean rows, all labelled"
         if not missing.any()
-        else f"{int(missing.sum())} of {len(missing):,} clean rows{f' of {day}' if day else ''} have no label; have the "
-        "upstream land them and materialise labels again",
+        else f"{int(missing.sum())} of {len(missing):,} clean rows{f' of {day}' if day else ''} have no label; have "
+        "the upstream land them and materialise labels again",
         metadata={"rows": len(missing), "unlabelled": int(missing.sum())},
     )

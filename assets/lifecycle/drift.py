@@ -99,7 +99,8 @@ def compare(reference: ReferenceProfile, current: pd.DataFrame, drift: Drift, *,
         )
     if len(current) < drift.min_rows:
         return DriftResult(len(current), judged=False)
-    before, now = (_sampled(side[columns], drift.max_rows, seed) for side in (reference.sample, current))
+    sampled = [_sampled(side[columns], drift.max_rows, seed) for side in (reference.sample, current)]
+    before, now = _missing_as_values(sampled[0], sampled[1])
     methods = {column: _method(before[column]) for column in columns}
     # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
     alive = [c for c in columns if not _same_constant(before[c], now[c])]
@@ -117,8 +118,8 @@ def severity(before: Sequence[bool | None], drifted: bool, page_after: int) -> L
     """What a window's verdict amounts to, given those of the windows before it.
 
     Args:
-        before: whether the windows before drifted, oldest first; ``None`` where one was not judged, which neither counts
-            nor breaks the row.
+        before: whether the windows before drifted, oldest first; ``None`` where one was not judged, which
+            neither counts nor breaks the row.
         drifted: whether this one did.
         page_after: drifted windows in a row, this one included, that page.
     """
@@ -141,23 +142,27 @@ def _method(column: pd.Series) -> str:
 
 
 def _same_constant(before: pd.Series, now: pd.Series) -> bool:
-    return pd.concat([before, now]).nunique(dropna=True) < 2 and before.isna().mean() == now.isna().mean()
+    return pd.concat([before, now]).nunique() < 2
 
 
 def _effect(before: pd.Series, now: pd.Series, method: str) -> float:
-    """Largest distance of the distribution functions, or total variation; missing values are a value of their own."""
-    filled_before, filled_now = (side.fillna(_MISSING).to_numpy(dtype=float) for side in (before, now))
-    values = np.unique(np.concatenate([filled_before, filled_now]))
+    """Largest distance of the distribution functions, or total variation."""
+    sides = before.to_numpy(dtype=float), now.to_numpy(dtype=float)
+    values = np.unique(np.concatenate(sides))
     if method == CHI_SQUARE:
-        shares = [np.bincount(np.searchsorted(values, side), minlength=len(values)) / len(side)
-                  for side in (filled_before, filled_now)]  # fmt: skip
+        shares = [np.bincount(np.searchsorted(values, side), minlength=len(values)) / len(side) for side in sides]
         return float(np.abs(shares[0] - shares[1]).sum() / 2)
-    below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in (filled_before, filled_now)]
+    below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in sides]
     return float(np.abs(below[0] - below[1]).max())
 
 
-_MISSING = -1e30
-"""Stands for a missing value where it has to be compared: below all real ones."""
+def _missing_as_values(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both sides with a value below all others where one is missing.
+
+    Evidently drops missing values, and a feature that stops arriving would look the same as ever.
+    """
+    lowest = pd.concat([before, now]).min().fillna(0.0) - 1
+    return before.fillna(lowest), now.fillna(lowest)
 
 
 def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], alpha: float) -> Any:
@@ -168,8 +173,7 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str],
     _register_chi_square()
     few = [column for column, method in methods.items() if method == CHI_SQUARE]
     definition = DataDefinition(numerical_columns=[c for c in methods if c not in few], categorical_columns=few)
-    # Missing values count: Evidently drops them, and a feature that stops arriving would look the same as ever.
-    sides = [side.fillna(_MISSING).astype(dict.fromkeys(few, str)) for side in (before, now)]
+    sides = [side.astype(dict.fromkeys(few, str)) for side in (before, now)]
     datasets = [Dataset.from_pandas(side, data_definition=definition) for side in sides]
     metrics = [ValueDrift(column=column, method=method, threshold=alpha) for column, method in methods.items()]
     return Report(metrics, include_tests=True).run(current_data=datasets[1], reference_data=datasets[0])

@@ -1,4 +1,4 @@
-"""Fifth stage: the report on the candidate, on rows that selected nothing, and the gate; and the backtest of the recipe.
+"""Fifth stage: the report on the candidate, on rows that selected nothing, and the gate.
 
 Belongs here: which scores meet on which rows, and where the report goes. Does not belong here: the figures
 (``metrics.py``), the rules (``gate.py``), the drawing (``report.py``).

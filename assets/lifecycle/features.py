@@ -55,7 +55,7 @@ def compute_features(features: Features, events: Columns, wanted: np.ndarray) ->
         missing, extra = set(features.names) - set(made), set(made) - set(features.names)
         raise dg.Failure(
             description="the features function returned other features than it declares: "
-            f"missing {sorted(missing) or 'none'}, undeclared {sorted(extra) or 'none'}; make `names` and the function agree"
+            f"missing {sorted(missing) or 'none'}, undeclared {sorted(extra) or 'none'}; make `names` and it agree"
         )
     for name, values in made.items():
         if len(values) != len(wanted):

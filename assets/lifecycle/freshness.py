@@ -29,14 +29,14 @@ def stale_days(asset: dg.AssetsDefinition, tables: ParquetTables, days: Iterable
             stamp = tables.stamp(spec.key, day)
         except TableError:
             stamp = None
-        current = stamp is not None and stamp.code_version == spec.code_version
-        if not current or stamp.inputs != inputs_of(windows, versions, day):
+        read_now = inputs_of(windows, versions, day)
+        if stamp is None or stamp.code_version != spec.code_version or stamp.inputs != read_now:
             stale.append(day)
     return stale
 
 
 def _versions(tables: ParquetTables, key: dg.AssetKey, days: Iterable[str]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for day in days:
         try:
             found |= tables.versions(key, [day])

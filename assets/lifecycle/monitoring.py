@@ -6,6 +6,7 @@ check (``drift.py``), metrics (``metrics.py``), who is told (``sensors/alerts.py
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import dagster as dg
@@ -31,8 +32,8 @@ FLOOR = Check(
 )
 DRIFT = Check(
     name="drift",
-    description="The day's features and scores are those of the champion's reference: a first window that is not warns, "
-    "the next in a row pages.",
+    description="The day's features and scores are those of the champion's reference: a first window that is not "
+    "warns, the next in a row pages.",
     blocking=False,
 )
 TRAILING_DAYS = 7
@@ -73,8 +74,8 @@ def _predictions(model: Model) -> dg.AssetsDefinition:
         model,
         "predictions",
         predictions,
-        description="What the champion said of each row, with the version that said it. A row that was scored keeps its "
-        "score when its day is made again; rows that came late are added.",
+        description="What the champion said of each row, with the version that said it. A row that was scored keeps "
+        "its score when its day is made again; rows that came late are added.",
         stage="monitoring",
         kinds={"torch"},
         reads={"features": Reads(model.key("features"))},
@@ -89,7 +90,7 @@ def _predictions(model: Model) -> dg.AssetsDefinition:
 
 def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
     """A promotion alone does not score the past again."""
-    return condition.ignore(dg.AssetSelection.assets(model.key("deployment")))
+    return condition.ignore(dg.AssetSelection.assets(model.key("deployment")))  # type: ignore[attr-defined]
 
 
 def _said(
@@ -131,8 +132,8 @@ def _scored(rows: pd.DataFrame, day: str | None) -> Finding:
         passed=len(rows) > 0 and wrong == 0,
         description=f"{len(rows):,} rows, mean probability {p.mean():.4f}"
         if len(rows) and not wrong
-        else f"{wrong} of {len(rows)} rows have no probability between 0 and 1; the champion's export is damaged or its "
-        "features are: roll back to the version before",
+        else f"{wrong} of {len(rows)} rows have no probability between 0 and 1; the champion's export is damaged or "
+        "its features are: roll back to the version before",
         metadata={"rows": len(rows), "mean": float(p.mean()) if len(rows) else 0.0},
     )
 
@@ -154,8 +155,8 @@ def _performance(model: Model) -> dg.AssetsDefinition:
             rows.append(row)
             findings.append(finding)
         frame = pd.DataFrame(rows)
-        last = rows[-1]
-        return Made(frame, findings, {k: v for k, v in last.items() if isinstance(v, (int, float)) and v == v})
+        numbers = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not math.isnan(v)}
+        return Made(frame, findings, numbers)
 
     return table_asset(
         model,
@@ -190,7 +191,7 @@ def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) 
     y, p = trailing[model.target].to_numpy(), trailing["probability"].to_numpy()
     both = 0 < y.sum() < len(y)
     live = {f"trailing_{name}": float(figure(y, p)) if both else float("nan") for name, figure in figures.items()}
-    row = {
+    row: dict[str, Any] = {
         "day": pd.Timestamp(day),
         "rows": len(of_day),
         "positives": int(of_day[model.target].sum()),
@@ -212,7 +213,7 @@ def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) 
         passed=not (full and below),
         severity=dg.AssetCheckSeverity.ERROR,
         description=words,
-        metadata={name: value for name, value in live.items() if value == value},
+        metadata={name: value for name, value in live.items() if not math.isnan(value)},
     )
 
 

@@ -20,6 +20,9 @@ MAX_ROWS = 20_000
 """Rows kept: enough for a K-S test on a day's rows to see a shift of .2 standard deviations, and below 3 MB."""
 
 
+QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
+
+
 class ProfileError(Exception):
     """A reference profile that cannot be read; the message names the file and the mend."""
 
@@ -71,7 +74,7 @@ def _summary(column: pd.Series) -> dict[str, Any]:
         known.quantile([0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1]) if len(known) else pd.Series(dtype=float)
     )
     return {
-        "quantiles": {f"{q:g}": float(value) for q, value in quantiles.items()},
+        "quantiles": {f"{q:g}": float(value) for q, value in quantiles},
         "mean": float(known.mean()) if len(known) else None,
         "std": float(known.std(ddof=0)) if len(known) else None,
         "missing": float(column.isna().mean()),

@@ -22,7 +22,6 @@ from assets.declaration import Model
 from resources.dagster_internals import Finding, check_events
 from resources.tables import WHOLE, Window
 
-
 # Checks with days, single-run backfills and windows that reach past the ends are what this stands on, on purpose, and
 # the versions are pinned: one word of it here, not one for each asset at each load.
 for _category in (dg.PreviewWarning, dg.BetaWarning):
@@ -103,7 +102,7 @@ def table_asset(
     Args:
         stage: last part of the group's name, e.g. ``data`` in ``fraud/data``.
         code: objects whose modules are part of the code version, beside ``compute``'s own.
-        config: what a person may set in the launchpad; ``compute`` finds it in ``context.op_execution_context.op_config``.
+        config: what a person may set in the launchpad; ``context.op_execution_context.op_config`` holds it.
         write_refused: a report on what was refused is written all the same; the check still stops what comes after.
         by_day: whether the table has the model's days at all (``trained_model`` has none).
     """
@@ -137,7 +136,7 @@ def table_asset(
         automation_condition=automation,
         required_resource_keys={"tables", *resources},
         metadata=metadata,
-        config_schema=config.to_config_schema() if config else None,
+        config_schema=config.to_config_schema().as_field() if config else None,
         freshness_policy=freshness,
         io_manager_key="tables",
     )

@@ -72,7 +72,7 @@ def fit_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
 
 
 def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of positions (fit, validate) on which epochs, calibration and threshold are chosen; no test row is in them."""
+    """Pairs of positions (fit, validate) on which epochs, calibration and threshold are chosen; none is a test row."""
     if model.table.time is not None:
         times = training_set[model.table.time]
         folds = windows_in(training_set, model).folds
@@ -107,7 +107,7 @@ def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFr
         days = iso_days((split.first, split.test[1]))
         if missing := sorted(set(days) - set(labelled)):
             raise dg.Failure(
-                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days, and {len(missing)} "
+                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days; {len(missing)} "
                 f"of them are missing, the first is {missing[0]}; materialise labels and features of those days",
                 allow_retries=False,
             )
@@ -179,7 +179,7 @@ def _training_set(model: Model) -> dg.AssetsDefinition:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted network and what was chosen for it; probabilities are ``choice.calibrator(predict_logits(network, X))``."""
+    """A fitted network and what was chosen for it."""
 
     network: Any
     choice: Choice
@@ -221,7 +221,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
         finding = Finding(
             check=CONVERGED.name,
             passed=better,
-            description=f"average precision {fitted['folds_average_precision']:.4f} on the folds, base rate {base_rate:.4f}"
+            description=f"average precision {fitted['folds_average_precision']:.4f} on the folds, base {base_rate:.4f}"
             + ("" if better else "; the candidate learnt nothing: look at the learning curves and the features"),
         )
         frame = pd.DataFrame(
