@@ -97,6 +97,7 @@ class Story:
         self.console = Console(highlight=False, soft_wrap=True)
         self.began = time.monotonic()
         self.last_run_id = ""
+        self.last_error = ""
         self.windows: dict[str, str] = {}
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -112,9 +113,10 @@ class Story:
             instance=self.instance, run_config={**quiet, **(config or {})}, tags=tags, raise_on_error=False
         )
         self.last_run_id = result.run_id
+        self.last_error = "" if result.success else _why(result)
         if not result.success and work not in (TRAIN, DEPLOY):
             raise StoryError(f"{job_name(self.model, work)} failed{f' on {days[0]}…{days[-1]}' if days else ''}: "
-                             f"{_why(result)}; see run {result.run_id} in the UI")  # fmt: skip
+                             f"{self.last_error}; see run {result.run_id} in the UI")  # fmt: skip
         return result.success
 
     def make(self, work: str, days: Sequence[str]) -> int:
@@ -131,14 +133,17 @@ class Story:
 
         def act() -> dict[str, Any]:
             config = {"ops": {f"{self.model.name}__training_set": {"config": {"as_of": as_of}}}}
-            self.run(TRAIN, config=config, why=why)
+            trained = self.run(TRAIN, config=config, why=why)
             training_run = self.last_run_id
-            version = self._row("trained_model")["version"]
-            judged = self._row("evaluation")
-            if judged["version"] != version:
-                raise StoryError(f"the candidate as of {as_of} was not evaluated; see run {training_run} in the UI")
+            judged = self._row("evaluation") if self.tables.stamp(self.model.key("evaluation")) else {}
+            version = judged.get("version")
+            # The gate fails the run on purpose; anything else that does is an error.
+            if not trained and (
+                version is None or version != self._row("trained_model")["version"] or judged["passed"]
+            ):
+                raise StoryError(f"training as of {as_of} failed: {self.last_error}; see run {training_run} in the UI")
             if judged["passed"] and not self.run(DEPLOY, why=why):
-                raise StoryError(f"version {version} passed the gate but was not deployed; see run {self.last_run_id}")
+                raise StoryError(f"version {version} passed the gate but was not deployed: {self.last_error}")
             return {
                 "as_of": as_of,
                 "why": why,

@@ -48,7 +48,7 @@ class ReferenceProfile:
         """The profile of ``features`` (the compared columns) with the ``scores`` ``[n]`` the version gave them."""
         frame = features.astype(np.float32).assign(**{SCORE: scores.astype(np.float32)})
         chosen = np.sort(np.random.default_rng(seed).permutation(len(frame))[:max_rows])
-        return cls(frame.iloc[chosen].reset_index(drop=True), {c: _summary(frame[c]) for c in frame}, len(frame))
+        return cls(frame.iloc[chosen].reset_index(drop=True), {str(c): _summary(frame[c]) for c in frame}, len(frame))
 
     def save(self, directory: Path) -> None:
         """Writes ``sample.parquet`` and ``summary.json``."""
@@ -69,13 +69,11 @@ class ReferenceProfile:
 
 
 def _summary(column: pd.Series) -> dict[str, Any]:
-    known = column.dropna().astype(float)
-    quantiles = (
-        known.quantile([0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1]) if len(known) else pd.Series(dtype=float)
-    )
+    known = column.dropna().to_numpy(dtype=float)
+    quantiles = zip(QUANTILES, np.quantile(known, QUANTILES), strict=True) if len(known) else ()
     return {
         "quantiles": {f"{q:g}": float(value) for q, value in quantiles},
         "mean": float(known.mean()) if len(known) else None,
-        "std": float(known.std(ddof=0)) if len(known) else None,
+        "std": float(known.std()) if len(known) else None,
         "missing": float(column.isna().mean()),
     }
