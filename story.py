@@ -338,7 +338,7 @@ def _rows_table(story: Story, first: dt.date, until: dt.date) -> None:
     key = story.model.key("quarantine")
     days = set(_days(first, until))
     seen: set[str] = set()
-    found = story.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=100_000)
+    found = story.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=10_000)
     for record in found.records:  # newest first
         day = record.partition_key
         if day in days and day not in seen and record.asset_materialization is not None:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.reference import SCORE, ReferenceProfile
 
 FEW_VALUES = 10
 """Columns with at most so many distinct values in the reference are compared as categories."""
@@ -84,23 +84,28 @@ def compare(reference: ReferenceProfile, current: pd.DataFrame, drift: Drift, *,
 
     Args:
         reference: of the version that scored the window.
-        current: the window: the reference's columns, missing values as NaN.
+        current: the window: the reference's columns, the calendar ones too, missing values as NaN.
         drift: the declared limits.
         seed: of the sample that is taken of a side with more than ``max_rows``.
 
     Raises:
         KeyError: a column of the reference is not in the window.
     """
-    columns = list(reference.sample.columns)
-    if missing := [column for column in columns if column not in current]:
+    columns = reference.columns
+    if missing := [str(column) for column in reference.sample if column not in current]:
         raise KeyError(
             f"the window lacks {', '.join(missing)}, which the reference profile has; materialise features and "
             "predictions of that day again, or train a model on the features there are"
         )
     if len(current) < drift.min_rows:
         return DriftResult(len(current), judged=False)
-    sampled = [_sampled(side[columns], drift.max_rows, seed) for side in (reference.sample, current)]
-    before, now = _missing_as_values(sampled[0], sampled[1])
+    calendar = list(reference.calendar)
+    sampled = [_sampled(side[[*columns, *calendar]], drift.max_rows, seed) for side in (reference.sample, current)]
+    like = _same_calendar(sampled[0][calendar], sampled[1][calendar])
+    before, now = _missing_as_values(sampled[0][columns], sampled[1][columns])
+    # A score may follow the calendar: a Saturday is compared with weekends, or every Saturday is an alarm. Evidently
+    # drops what is missing, so the other rows of the reference do not count.
+    before[SCORE] = before[SCORE].where(like) if like.sum() >= drift.min_rows else before[SCORE]
     methods = {column: _method(before[column]) for column in columns}
     # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
     alive = [c for c in columns if not _same_constant(before[c], now[c])]
@@ -147,13 +152,22 @@ def _same_constant(before: pd.Series, now: pd.Series) -> bool:
 
 def _effect(before: pd.Series, now: pd.Series, method: str) -> float:
     """Largest distance of the distribution functions, or total variation."""
-    sides = before.to_numpy(dtype=float), now.to_numpy(dtype=float)
+    sides = before.dropna().to_numpy(dtype=float), now.dropna().to_numpy(dtype=float)
     values = np.unique(np.concatenate(sides))
     if method == CHI_SQUARE:
         shares = [np.bincount(np.searchsorted(values, side), minlength=len(values)) / len(side) for side in sides]
         return float(np.abs(shares[0] - shares[1]).sum() / 2)
     below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in sides]
     return float(np.abs(below[0] - below[1]).max())
+
+
+def _same_calendar(before: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
+    """Rows of the reference that share the calendar values which are the same all through the window."""
+    fixed = {column: now[column].iloc[0] for column in now if now[column].nunique() == 1}
+    like = pd.Series(True, index=before.index)
+    for column, value in fixed.items():
+        like &= before[column] == value
+    return like
 
 
 def _missing_as_values(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -222,7 +222,7 @@ def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) 
 
 def _drift(model: Model) -> dg.AssetsDefinition:
     features = features_of(model)
-    columns = model.drift.columns or tuple(n for n in features.names if n not in features.calendar)
+    columns = features.names
 
     def drift(context: dg.AssetExecutionContext, features: pd.DataFrame, predictions: pd.DataFrame) -> Made:
         mlflow, tables = context.resources.mlflow, context.resources.tables

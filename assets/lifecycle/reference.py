@@ -7,6 +7,7 @@ here: comparing anything with it (``drift.py``). It holds features and scores on
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,36 +33,53 @@ class ReferenceProfile:
     """A bounded sample and its summary.
 
     Args:
-        sample: float32 columns: the compared features, and ``score``.
+        sample: float32 columns: the compared features, ``score``, and the calendar ones.
         summary: by column, quantiles, mean, standard deviation and share of missing values of *all* rows.
         rows: how many rows the summary is of.
+        calendar: columns that follow the calendar; they are not compared, the score is compared within them.
     """
 
     sample: pd.DataFrame
     summary: dict[str, dict[str, Any]]
     rows: int
+    calendar: tuple[str, ...] = ()
 
     @classmethod
     def build(
-        cls, features: pd.DataFrame, scores: np.ndarray, *, seed: int = 0, max_rows: int = MAX_ROWS
+        cls,
+        features: pd.DataFrame,
+        scores: np.ndarray,
+        *,
+        calendar: Sequence[str] = (),
+        seed: int = 0,
+        max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
-        """The profile of ``features`` (the compared columns) with the ``scores`` ``[n]`` the version gave them."""
+        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` ``[n]`` they were given."""
         frame = features.astype(np.float32).assign(**{SCORE: scores.astype(np.float32)})
         chosen = np.sort(np.random.default_rng(seed).permutation(len(frame))[:max_rows])
-        return cls(frame.iloc[chosen].reset_index(drop=True), {str(c): _summary(frame[c]) for c in frame}, len(frame))
+        summary = {str(column): _summary(frame[column]) for column in frame}
+        return cls(frame.iloc[chosen].reset_index(drop=True), summary, len(frame), tuple(calendar))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are compared."""
+        return [str(column) for column in self.sample if column not in self.calendar]
 
     def save(self, directory: Path) -> None:
         """Writes ``sample.parquet`` and ``summary.json``."""
         directory.mkdir(parents=True, exist_ok=True)
         self.sample.to_parquet(directory / "sample.parquet", compression="zstd", index=False)
-        (directory / "summary.json").write_text(json.dumps({"rows": self.rows, "columns": self.summary}, indent=1))
+        (directory / "summary.json").write_text(
+            json.dumps({"rows": self.rows, "calendar": self.calendar, "columns": self.summary}, indent=1)
+        )
 
     @classmethod
     def load(cls, directory: Path) -> ReferenceProfile:
         """Reads what :meth:`save` wrote. Raises :class:`ProfileError` naming what is absent or damaged."""
         try:
             said = json.loads((directory / "summary.json").read_text())
-            return cls(pd.read_parquet(directory / "sample.parquet"), said["columns"], said["rows"])
+            sample = pd.read_parquet(directory / "sample.parquet")
+            return cls(sample, said["columns"], said["rows"], tuple(said["calendar"]))
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(
                 f"{directory}: no reference profile can be read ({error}); train the model again to make one"

@@ -11,6 +11,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from assets.lifecycle.fitting import Choice, choose, fit, predict_logits
 from assets.lifecycle.networks import tabular
 from assets.lifecycle.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
-from assets.lifecycle.windows import Windows, history_days, holdout_rows, iso_days, rows_of, windows_of
+from assets.lifecycle.windows import Windows, days_ending, history_days, holdout_rows, iso_days, rows_of, windows_of
 from resources.dagster_internals import Finding
 
 ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
@@ -36,6 +37,8 @@ CONVERGED = Check(
 )
 
 MIN_OF_EACH_CLASS = 10
+REFERENCE_DAYS = 7
+"""Days of rows in the reference profile: whole weeks, so that each weekday has its share."""
 
 
 class TrainingSetConfig(dg.Config):
@@ -201,7 +204,7 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
 
 def _trained_model(model: Model) -> dg.AssetsDefinition:
     features = features_of(model)
-    compared = [n for n in features.names if n not in features.calendar]
+    compared = model.drift.columns or [n for n in features.names if n not in features.calendar]
 
     def trained_model(context: dg.AssetExecutionContext, training_set: pd.DataFrame) -> Made:
         mlflow, tables = context.resources.mlflow, context.resources.tables
@@ -262,7 +265,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
 
 
 def _train(
-    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, of: dict[str, str], compared: list[str]
+    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, of: dict[str, str], compared: Sequence[str]
 ) -> str:
     """Fits the candidate within an MLflow run of its own, and registers it; returns the version."""
     mlflow = context.resources.mlflow
@@ -276,10 +279,9 @@ def _train(
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
         run.log_metrics({"epochs": choice.epochs, "folds_average_precision": choice.average_precision})
-        # The reference is of rows the network was not fitted on, as many as there are of them.
-        unseen = frozen[test_rows(frozen, model)]
-        scores = candidate.predict(matrix(unseen, model))
-        columns = unseen[[feature_column(n) for n in compared]].set_axis(compared, axis=1)
+        recent = _recent(context.resources.tables, frozen, model)
+        scores = candidate.predict(recent[list(names)].to_numpy(dtype=np.float32))
+        columns = recent[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             Bundle.save(
@@ -299,10 +301,29 @@ def _train(
                     **({k: _words(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
                 },
             )
-            ReferenceProfile.build(columns, scores, seed=model.training.seed).save(folder / REFERENCE)
+            profile = ReferenceProfile.build(
+                columns, scores, calendar=features_of(model).calendar, seed=model.training.seed
+            )
+            profile.save(folder / REFERENCE)
             return mlflow.register(
                 model.name, run.mlflow_run_id, folder, tags=of, loader_module="assets.lifecycle.bundle"
             )
+
+
+def _recent(tables: Any, frozen: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Features of the latest rows, which the network was not fitted on: what the world is like as the version begins.
+
+    They need no labels: with a clock, the days since the latest labelled one, or the test rows where there are none.
+    """
+    names = list(features_of(model).names)
+    if model.table.time is not None:
+        now = windows_in(frozen, model).test[1] + dt.timedelta(days=model.label_delay_days)
+        wanted = iso_days(days_ending(now, REFERENCE_DAYS))
+        days = [day for day in wanted if tables.stamp(model.key("features"), day)]
+        if len(days) == REFERENCE_DAYS:
+            return tables.read(model.key("features"), days, names)
+    unseen = frozen[test_rows(frozen, model)]
+    return unseen[[feature_column(name) for name in names]].set_axis(names, axis=1)
 
 
 def _days_of(frozen: pd.DataFrame, model: Model) -> dict[str, tuple[dt.date, dt.date]]:
