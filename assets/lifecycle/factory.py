@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.declaration import Model
+from assets.lifecycle.backtest import backtest_assets
 from assets.lifecycle.cleaning import cleaning_assets
 from assets.lifecycle.deployment import deployment_assets
 from assets.lifecycle.evaluation import evaluation_assets
@@ -25,6 +26,7 @@ STAGES = (
     feature_assets,
     training_assets,
     evaluation_assets,
+    backtest_assets,
     deployment_assets,
     monitoring_assets,
 )
