@@ -1,0 +1,112 @@
+"""One row has one verdict, whichever way it goes."""
+
+import datetime as dt
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from assets.declaration import Model, Table
+from assets.models.fraud import model
+from resources.sources import CsvFile
+from serving.intake import Intake, RefusedRows
+
+NOW = dt.datetime(2026, 10, 3, 14, 5, 9)
+GOOD = {"transaction_id": 7, "paid_at": "2026-10-03 14:00:00", "customer_id": 5, "terminal_id": "77", "amount": 12.5,
+        "arrived_at": "2026-10-03T14:00:01"}  # fmt: skip
+INTAKE = Intake(model)
+
+value = st.one_of(
+    st.integers(-5, 2_000_000),
+    st.decimals(-3, 20_000, places=3).map(str),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from(["1,234.50", " 12.5 ", "", "12,50", "1e3", "0x1f", "٣", "-0", "007", "12.", ".5", None, True]),
+    st.datetimes(dt.datetime(2026, 10, 1), dt.datetime(2026, 10, 5)).map(lambda t: f"{t:%Y-%m-%d %H:%M:%S}"),
+    st.sampled_from(["2026-02-31 00:00:00", "1650-01-01 00:00:00", "9999-01-01 00:00:00", "2026-10-03 14:00"]),
+)
+
+
+def verdict(judge, row):
+    try:
+        return {name: values.tolist() for name, values in judge([row], NOW).items()}
+    except RefusedRows as refused:
+        return [(p.column, p.problem, p.right) for p in refused.problems]
+
+
+@given(column=st.sampled_from(sorted(GOOD)), value=value)
+@example(column="amount", value="12.345")
+@example(column="amount", value=10_000.01)
+@example(column="customer_id", value=1_000_000)
+def test_the_fast_way_and_the_pipelines_own_give_the_same_verdict(column, value):
+    row = {**GOOD, column: value}
+    assert verdict(INTAKE.accept, row) == verdict(INTAKE._slow, row)
+
+
+def test_a_good_row_goes_the_fast_way_and_is_typed():
+    assert INTAKE._fast(GOOD, NOW) is not None
+    typed = INTAKE.accept([GOOD], NOW)
+    assert {name: values.dtype for name, values in typed.items()} == INTAKE.dtypes
+    assert typed["terminal_id"].tolist() == [77]
+    assert typed["paid_at"].tolist() == np.array(["2026-10-03T14:00:00"], "datetime64[ns]").tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("amount", -3, "above 0, at most 10000"),
+        ("amount", "lots", "a number"),
+        ("customer_id", [1], "a whole number"),
+        ("paid_at", "2026-10-04 00:00:00", "not in the future"),
+        ("paid_at", "yesterday", "2026-10-03 14:05:09"),
+    ],
+)
+def test_a_refusal_names_the_column_the_value_and_what_would_be_right(column, value, said):
+    with pytest.raises(RefusedRows) as refused:
+        INTAKE.accept([GOOD, {**GOOD, column: value}], NOW)
+    (problem,) = refused.value.problems
+    assert (problem.row, problem.column, problem.value) == (1, column, value)
+    assert said in problem.right
+    assert column in str(refused.value)
+
+
+def test_a_column_that_did_not_come_is_named():
+    row = {name: value for name, value in GOOD.items() if name != "amount"}
+    with pytest.raises(RefusedRows, match="amount is missing"):
+        INTAKE.accept([row], NOW)
+
+
+def test_when_a_row_arrived_is_filled_in():
+    row = {name: value for name, value in GOOD.items() if name != "arrived_at"}
+    assert INTAKE.accept([row], NOW)["arrived_at"][0] == np.datetime64(NOW)
+
+
+def test_a_cleaning_that_changes_canonical_values_is_noticed_and_followed():
+    def in_cents(raw: pd.DataFrame) -> pd.DataFrame:
+        typed = model.table.clean(raw)
+        return typed.assign(amount=typed["amount"] / 100)
+
+    intake = Intake(replace(model, table=replace(model.table, clean=in_cents)))
+    assert not intake._readers
+    assert intake.accept([GOOD], NOW)["amount"].tolist() == [0.125]
+
+
+class Customers(pa.DataFrameModel):
+    id: int = pa.Field(ge=0)
+    plan: str = pa.Field(isin=["basic", "full"])
+    monthly: float = pa.Field(nullable=True)
+    left: int = pa.Field(isin=[0, 1])
+
+
+def test_a_plain_tables_target_is_not_asked_for():
+    table = Table(name="customers", source=CsvFile(path="none.csv"), key="id", contract=Customers)
+    intake = Intake(Model(name="churn", table=table, target="left"))
+    assert intake._fast({"id": 3, "plan": "full", "monthly": 20.5}, NOW) is not None
+    missing = intake.accept([{"id": 3, "plan": "full", "monthly": None}], NOW)
+    assert list(missing) == ["id", "plan", "monthly"]
+    assert np.isnan(missing["monthly"][0])
+    with pytest.raises(RefusedRows, match="plan='gold'"):
+        intake.accept([{"id": 3, "plan": "gold", "monthly": 1}], NOW)

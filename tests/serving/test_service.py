@@ -1,0 +1,149 @@
+"""The service as its clients meet it: a real process, a real registry, real tables."""
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from assets.lifecycle.bundle import Bundle
+from assets.models.fraud import model
+from resources.deployment import CHAMPION
+from resources.mlflow import MlflowTracking
+from resources.settings import Settings
+from tests.serving.conftest import as_raw, payment
+
+
+def registry(home) -> MlflowTracking:
+    return MlflowTracking.from_settings(Settings.from_env({"ASSETLINE_HOME": str(home)}))
+
+
+def register(mlflow: MlflowTracking, bundle) -> str:
+    client = mlflow.client()
+    found = client.get_experiment_by_name("toy")
+    where = f"{mlflow.artifact_location}/toy"
+    experiment = found.experiment_id if found else client.create_experiment("toy", artifact_location=where)
+    return mlflow.register(model.name, client.create_run(experiment).info.run_id, bundle)
+
+
+def test_before_any_model_it_says_what_to_do_and_then_follows_the_alias(home, bundles, batch, serve, tmp_path):
+    service = serve(home)
+    waiting = service.predict(payment(1))
+    assert waiting.status_code == 503
+    assert int(waiting.headers["Retry-After"]) > 0
+    assert waiting.json()["detail"] == "no version of 'fraud' is deployed yet: materialise fraud/deployment"
+    assert service.health()["status"] == "waiting"
+
+    mlflow = registry(home)
+    first, second = register(mlflow, bundles["1"]), register(mlflow, bundles["2"])
+    mlflow.set_alias("fraud", CHAMPION, first)
+    service.until(lambda: service.health()["version"] == first)
+
+    # Raw payments score as their rows of the batch do.
+    rows, X = batch
+    answers = service.predict(as_raw(rows)).json()
+    expected = Bundle.load(bundles["1"]).predict(X)
+    np.testing.assert_allclose([a["probability"] for a in answers], expected, rtol=0, atol=1e-12)
+    assert [a["transaction_id"] for a in answers] == rows["transaction_id"].tolist()
+    assert {a["version"] for a in answers} == {first}
+    worth_it = expected * rows["amount"].to_numpy() > model.review_cost
+    assert [a["decision"] for a in answers] == ["alert" if worth else "pass" for worth in worth_it]
+    assert 0 < worth_it.sum() < len(rows)
+
+    # A swap under load: no request fails, and both versions answered.
+    versions, failed, done = set(), [], threading.Event()
+
+    def load() -> None:
+        number = 0
+        while not done.is_set():
+            answer = service.predict(payment(number := number + 1))
+            (failed.append(answer.text) if answer.status_code != 200 else versions.add(answer.json()["version"]))
+
+    clients = threading.Thread(target=load)
+    clients.start()
+    try:
+        mlflow.set_alias("fraud", CHAMPION, second)
+        service.until(lambda: service.health()["version"] == second and second in versions)
+    finally:
+        done.set()
+        clients.join()
+    assert not failed
+    assert versions == {first, second}
+
+    # A version that cannot be loaded takes nothing over.
+    broken = tmp_path / "broken"
+    shutil.copytree(bundles["1"], broken)
+    (broken / "network.pt2").write_bytes(b"half of it")
+    third = register(mlflow, broken)
+    mlflow.set_alias("fraud", CHAMPION, third)
+    service.until(lambda: service.health()["status"] == "degraded")
+    assert f"version {third}" in service.health()["problem"]
+    assert "network.pt2: damaged" in service.health()["problem"]
+    assert service.predict(payment(10**6)).json()["version"] == second
+
+    # And back, while the scored rows stay: SIGKILL, and a new process has them all.
+    mlflow.set_alias("fraud", CHAMPION, first)
+    service.until(lambda: service.health()["version"] == first and service.health()["status"] == "ok")
+    acknowledged = service.health()["past"]["rows"]
+    service.kill()
+    again = serve(home)
+    assert again.health()["past"]["rows"] == acknowledged
+    assert again.health()["version"] == first
+    assert again.client.get("/models/fraud").json()["features"] == list(model.features.names)
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory, world, bundles):
+    from tests.serving.conftest import Service
+
+    home = tmp_path_factory.mktemp("staged")
+    shutil.copytree(world / "tables", home / "tables")
+    service = Service(home, "--bundle", str(bundles["2"]))
+    yield service
+    service.end()
+    assert sorted(path.name for path in home.iterdir() if path.suffix != ".log") == ["tables"], "it left something"
+
+
+def test_a_staged_bundle_answers_for_features_as_offline(staged, bundles, batch):
+    _, X = batch
+    X = X.copy()
+    X[0, 3] = np.nan
+    rows = [[None if np.isnan(v) else float(v) for v in row] for row in X]
+    answer = staged.client.post("/models/fraud/score", json={"features": rows}).json()
+    offline = Bundle.load(bundles["2"]).predict(X)
+    np.testing.assert_allclose(answer["probability"], offline, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "said"),
+    [
+        (payment(1, amount="lots"), "amount", "amount='lots' cannot be read"),
+        (payment(1, amount=-1), "amount", "amount=-1 breaks the rule"),
+        (payment(1, customer_id=None), "customer_id", "customer_id=None cannot be read"),
+        (payment(1, paid_at="2999-01-01 00:00:00"), "paid_at", "paid_at="),
+        ({"transaction_id": 1}, "paid_at", "paid_at is missing"),
+    ],
+)
+def test_an_invalid_payment_is_a_422_with_column_value_and_what_is_right(staged, row, column, said):
+    answer = staged.predict(row)
+    assert answer.status_code == 422
+    (problem,) = answer.json()["problems"]
+    assert problem["column"] == column
+    assert problem["value"] == row.get(column)
+    assert problem["right"]
+    assert said in answer.json()["detail"]
+
+
+def test_what_is_no_payment_at_all_is_refused_in_words(staged):
+    post = staged.client.post
+    as_json = {"Content-Type": "application/json"}
+    assert post("/models/fraud/predict", content=b"{", headers=as_json).status_code == 422
+    assert post("/models/fraud/predict", content=b'{"amount": NaN}', headers=as_json).status_code == 422
+    not_json = post("/models/fraud/predict", content=b'{"amount": 1}', headers={"Content-Type": "text/plain"})
+    assert (not_json.status_code, "application/json" in not_json.json()["detail"]) == (415, True)
+    assert "there are: fraud" in post("/models/fruad/predict", json={}).json()["detail"]
+    narrow = post("/models/fraud/score", json={"features": [[1.0]]})
+    assert (narrow.status_code, "row 0 has 1 features" in narrow.json()["detail"]) == (422, True)
+    assert staged.predict([payment(1)] * 2).status_code == 422
+    assert staged.predict([payment(n) for n in range(1001)]).status_code == 413
+    assert staged.predict([]).json() == []
