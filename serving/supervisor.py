@@ -186,7 +186,8 @@ class _Session(Process):
         leader = Popen(*args, **kwargs)
 
         def end_with_leader() -> None:
-            os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie: the number is still its own
+            with contextlib.suppress(ChildProcessError):  # honcho was quicker to take its exit status
+                os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie: the number is its own
             time.sleep(CHILDREN_GRACE_S)
             with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone
                 os.killpg(leader.pid, signal.SIGKILL)
