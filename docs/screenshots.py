@@ -26,7 +26,7 @@ def pages(settings: Settings) -> dict[str, str]:
     """Address of each picture, by its name."""
     ui = settings.ui_url
     return {
-        "lineage": f"{ui}/asset-groups",
+        "lineage": f"{ui}/assets/fraud/drift?view=lineage&lineageScope=upstream&lineageDepth=5",
         "evaluation": f"{ui}/assets/fraud/evaluation",
         "drift": f"{ui}/assets/fraud/drift?view=checks",
         "runs": f"{ui}/runs",

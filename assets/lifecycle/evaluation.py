@@ -150,9 +150,13 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
                 "verdict": [json.dumps(verdict.to_dict())],
             }
         )
-        shown: dict[str, Any] = {name: report.inline(png) for name, png in pictures.items()}
-        shown |= {"version": version, "verdict": verdict.words, "figures": _table_of(found)}
-        shown["mlflow"] = dg.MetadataValue.url(mlflow.run_url(run_id))
+        shown: dict[str, Any] = {
+            "version": version,
+            "verdict": verdict.words,
+            "figures": _table_of(found),
+            "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
+            **{name: report.inline(png) for name, png in pictures.items()},
+        }
         return Made(frame, [finding], shown)
 
     return table_asset(
