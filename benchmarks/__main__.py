@@ -1,7 +1,7 @@
 """`make bench`: every benchmark in turn; fails when a claim does not hold.
 
-    python -m benchmarks                  all of them
-    python -m benchmarks features         one of them
+python -m benchmarks                  all of them
+python -m benchmarks features         one of them
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 BENCHMARKS = {
     "features": "features: ours against pandas groupby-rolling, on the same rows",
-    "quality": "quality: the backtest on the published four weeks, against XGBoost, logistic regression and the ceiling",
+    "quality": "quality: the backtest on the published weeks, against XGBoost, logistic regression and the ceiling",
 }
 
 

@@ -245,7 +245,9 @@ class History:
     def _countable(self, rows: Columns) -> np.ndarray:
         """Boolean per row: whether the table of its day may still get it, and it is not older than the window."""
         times = rows[str(self._time)]
-        newest = max([*times, *self._recent.columns[str(self._time)][-1:]], default=np.datetime64("NaT"))
+        if len(times) == 0:
+            return np.zeros(0, dtype=bool)
+        newest = np.concatenate([times, self._recent.columns[str(self._time)][-1:]]).max()
         oldest = newest - np.timedelta64(self._kept_days, "D")
         return times >= (oldest if self._unsettled is None else max(oldest, np.datetime64(self._unsettled)))
 

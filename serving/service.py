@@ -18,10 +18,12 @@ import argparse
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,7 +78,7 @@ class Served:
     def prepare(
         cls, version: str, directory: Path, tables: ParquetTables, log_folder: Path | None, before: Served | None = None
     ) -> Served:
-        """Loads and warms a bundle; takes seconds, and touches nothing that serves.
+        """Loads and warms a bundle; takes seconds and touches nothing that serves, so that a thread may do it.
 
         The past that ``before`` keeps is shared where the new version needs the same of it.
         """
@@ -90,15 +92,23 @@ class Served:
         names = features_of(model).names
         if names != bundle.facts.feature_names:
             raise ValueError(f"its code makes {len(names)} features, its network takes {bundle.facts.feature_names}")
-        width = len(names)
-        rows = [np.full((1, width), np.nan, np.float32), np.zeros((2, width), np.float32)]
-        if (example := history.example()) is not None:
-            rows.append(served.features(example))
-        for X in rows:
-            probability = bundle.predict(X)
-            if not (np.isfinite(probability).all() and len(probability) == len(X)):
-                raise ValueError(f"it answers {probability} for {X.tolist()}; train it again")
+        for rows in (1, 2):
+            served._check(np.full((rows, len(names)), np.nan, np.float32))
         return served
+
+    def try_out(self) -> Served:
+        """Itself, once it has scored the latest row of the tables; milliseconds, on the thread of the requests.
+
+        Raises whatever its features code raises, and :class:`ValueError` for an answer that is no probability.
+        """
+        if (example := self.history.example()) is not None:
+            self._check(self.features(example))
+        return self
+
+    def _check(self, X: np.ndarray) -> None:
+        probability = self.bundle.predict(X)
+        if not (np.isfinite(probability).all() and len(probability) == len(X)):
+            raise ValueError(f"it answers {probability} for {X.tolist()}; train it again")
 
     def features(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """float32 ``[n, n_features]`` of typed rows, with their entities' past."""
@@ -183,6 +193,7 @@ class Endpoint:
         self._failed = (version, time.monotonic() + RETRY_S)
         directory = await asyncio.to_thread(self.registry.download, self.name, version)
         new = await asyncio.to_thread(Served.prepare, version, directory, self.tables, self.log_folder, self.served)
+        new.try_out()
         old, self.served, self.problem, self._failed = self.served, new, None, ("", 0.0)
         if old is not None and old.history is not new.history:
             new.history.take_over(old.history)
@@ -225,24 +236,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     """The application that serves ``endpoints``; it begins to follow their aliases when it starts."""
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
 
-    @contextlib.asynccontextmanager
-    async def following(_: FastAPI) -> AsyncIterator[None]:
-        async def follow() -> None:
-            while True:
-                await asyncio.sleep(POLL_S)
-                for endpoint in endpoints:
-                    await endpoint.follow()
-
-        for endpoint in endpoints:
-            await endpoint.follow()
-        task = asyncio.create_task(follow())
-        yield
-        task.cancel()
-        for endpoint in endpoints:
-            if endpoint.served:
-                endpoint.served.history.close()
-
-    app = FastAPI(title="Assetline scoring service", lifespan=following)
+    app = FastAPI(title="Assetline scoring service", lifespan=_following(endpoints))
 
     def ready(name: str) -> Served:
         if name not in by_name:
@@ -323,6 +317,32 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     return app
 
 
+def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What runs beside the application: looking at the aliases and the tables, first of all before it answers."""
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            for endpoint in endpoints:
+                await endpoint.follow()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for endpoint in endpoints:
+            await endpoint.follow()
+        # A million objects of libraries that stay: looking through them for garbage would stop everybody for .3 s.
+        gc.collect()
+        gc.freeze()
+        task = asyncio.create_task(follow())
+        yield
+        task.cancel()
+        for endpoint in endpoints:
+            if endpoint.served:
+                endpoint.served.history.close()
+
+    return lifespan
+
+
 def _few(rows: list[Any]) -> list[Any]:
     if len(rows) > MAX_ROWS:
         raise HTTPException(413, f"{len(rows)} rows in one request; send at most {MAX_ROWS}")
@@ -347,7 +367,7 @@ def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
         raise SystemExit(f"--bundle {directory}: no such folder; give the folder of a bundle")
     tables = ParquetTables(root=str(settings.tables))
     try:
-        served = Served.prepare(STAGED, directory, tables, None)
+        served = Served.prepare(STAGED, directory, tables, None).try_out()
     except Exception as error:
         _log.exception("loading %s", directory)
         raise SystemExit(f"--bundle {directory}: it cannot be served: {error}") from error

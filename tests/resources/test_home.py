@@ -81,7 +81,7 @@ def test_the_instance_runs_one_at_a_time_in_sqlite_below_home_and_calls_nobody(p
         assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 1
         assert not instance.telemetry_enabled
         assert instance.run_monitoring_enabled
-    assert (settings.dagster_home / "history" / "runs.db").exists()
+    assert (settings.dagster_home / "runs.db").exists()
 
 
 def test_preparing_again_is_cheap_and_imports_no_mlflow(prepared):
