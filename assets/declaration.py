@@ -10,7 +10,7 @@ import datetime as dt
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -103,8 +103,8 @@ class Training:
         window_days: days of labelled rows to fit on.
         test_days: latest labelled days, which report and never select.
         folds: earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
-        max_epochs: most passes over the rows that a fold may choose.
-        batch_size: rows per step.
+        max_epochs: most passes over the rows that a fold may choose; default: 5, or as many as 500 steps take.
+        batch_size: rows per step; default: 512, or 128 where there are fewer than 20,000 rows.
         learning_rate: AdamW's.
         weight_decay: AdamW's.
         seed: everything random is drawn from it.
@@ -115,13 +115,18 @@ class Training:
     window_days: int = 28
     test_days: int = 7
     folds: int = 2
-    max_epochs: int = 5
-    batch_size: int = 512
+    max_epochs: int | None = None
+    batch_size: int | None = None
     learning_rate: float = 3e-3
     weight_decay: float = 3e-3
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
+
+    def sized_for(self, rows: int) -> Training:
+        """The recipe with epochs and batch size settled for so many rows to fit on."""
+        batch_size = self.batch_size or (512 if rows >= 20_000 else 128)
+        return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or max(5, -(-500 * batch_size // rows)))
 
 
 @dataclass(frozen=True, kw_only=True)

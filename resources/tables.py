@@ -81,7 +81,7 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     An asset returns one DataFrame. With days, its rows are split by the column that the asset's definition metadata
     names as ``day_column``, one file for each day of the run. An input says with the metadata ``window`` which days of
-    it one output day reads. A write replaces a file in one step: a killed run leaves the old file or the new one.
+    it one output day reads, and with ``optional`` that there may be none. A write replaces a file in one step: a killed run leaves the old file or the new one.
     """
 
     root: str = Field(description="Folder or URL (any fsspec scheme) under which all tables lie.")
@@ -193,14 +193,15 @@ class ParquetTables(dg.ConfigurableIOManager):
         key = context.asset_key
         days = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
         present = [day for day in days if day == WHOLE or self.stamp(key, day)]
-        if not present:
-            raise TableError(f"{key.to_user_string()}: there is no file of {', '.join(days)}; materialise it first")
-        window = tuple((context.definition_metadata or {}).get("window", (0, 0)))
+        metadata = context.definition_metadata or {}
+        if not present and not metadata.get("optional"):
+            raise TableError(f"{key.to_user_string()}: there is no file of {_span(days)}; materialise it first")
+        window = tuple(metadata.get("window", (0, 0)))
         # Versions are noted before the rows are read: if another run replaces a file in between, this output counts
         # as stale and is made again, never the other way round.
         versions = self.versions(key, present)
         self._read.setdefault(context.op_def.name, {})[key.to_user_string()] = ((window[0], window[1]), versions)
-        return self.read(key, present)
+        return self.read(key, present) if present else pd.DataFrame()
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
         """Writes the run's days, each into its own file."""
@@ -244,7 +245,16 @@ class ParquetTables(dg.ConfigurableIOManager):
         return [(key, groups.get(key, frame.iloc[:0])) for key in keys]
 
 
+def _span(days: Sequence[str]) -> str:
+    return days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
+
+
 def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    """One DataFrame; text stays Arrow-backed, at a tenth of the memory of Python strings."""
+    """One DataFrame; text stays Arrow-backed, at a tenth of the memory of Python strings.
+
+    A column that a day lacks is missing on that day: whoever reads it knows what that means, and which day it is.
+    """
     text = pd.StringDtype("pyarrow")
-    return pa.concat_tables(tables).to_pandas(types_mapper={pa.string(): text, pa.large_string(): text}.get)
+    return pa.concat_tables(tables, promote_options="permissive").to_pandas(
+        types_mapper={pa.string(): text, pa.large_string(): text}.get
+    )

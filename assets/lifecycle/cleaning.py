@@ -63,8 +63,9 @@ def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.D
     schema = table.contract.to_schema()
     reasons = pd.Series(pd.NA, index=raw.index, dtype="string")
     for name, column in schema.columns.items():
-        if not column.nullable:
-            reasons = reasons.mask(reasons.isna() & typed[name].isna(), f"{name}: missing or unreadable")
+        if not column.nullable and (unread := typed[name].isna()).any():
+            reasons = reasons.mask(reasons.isna() & unread, f"{name}: missing or unreadable")
+            reasons = _say_absent(reasons, raw, name)
     candidates = typed[reasons.isna()]
     for index, reason in _contract_failures(candidates, schema, table).items():
         reasons[index] = reason
@@ -158,14 +159,29 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     return typed
 
 
-def _missing_column(name: str, columns: list[str], table: Table) -> ContractError:
+def _say_absent(reasons: pd.Series, raw: pd.DataFrame, name: str) -> pd.Series:
+    """The reasons, with a better one for rows of landings that lacked the column, which others read with them had."""
+    if name not in raw or LANDING_DAY not in raw:
+        return reasons
+    for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
+        landing = raw[raw[LANDING_DAY] == day].drop(columns=[ROW_ID, LANDING_DAY])
+        if landing[name].isna().all():
+            columns = [c for c in landing if landing[c].notna().any()]
+            reasons[landing.index] = f"{name}: the column did not land{_renamed(name, columns)}"
+    return reasons
+
+
+def _renamed(name: str, columns: list[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, columns, n=1)
-    hint = f" (renamed to '{close[0]}'?)" if close else ""
+    return f" (renamed to '{close[0]}'?)" if close else ""
+
+
+def _missing_column(name: str, columns: list[str], table: Table) -> ContractError:
     return ContractError(
-        description=f"{table.name}: the column '{name}' did not land{hint}; landed were {', '.join(columns)}. Have the "
-        "upstream send it again, or teach the model's clean() and contract the new name",
+        description=f"{table.name}: the column '{name}' did not land{_renamed(name, columns)}; landed were "
+        f"{', '.join(columns)}. Have the upstream send it again, or teach the model's clean() and contract the new name",
         allow_retries=False,
     )
 

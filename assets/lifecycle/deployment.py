@@ -109,7 +109,7 @@ def _deployment(model: Model) -> dg.AssetsDefinition:
         verdicts = verdicts_on(mlflow, model, version)
         against = [f"{name}: {'; '.join(v['reasons'])}" for name, v in verdicts.items() if not v["passed"]]
         who = context.run.tags.get("user", "dagster")
-        said = {"verdicts": verdicts, "dagster_run": context.run_id, "who": who}
+        said = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
         if against:
             ledger.refuse(model.name, version, reason=" | ".join(against), **said)
             raise dg.Failure(

@@ -126,7 +126,7 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
                 "Data version": str(candidate["data_version"]),
                 "Code version": str(candidate["code"]),
                 "Champion": champion.version if champion else "none yet",
-                "Dagster run": context.run_id,
+                "Dagster run": context.run.run_id,
                 "MLflow run": run_id,
             },
             made_at=dt.datetime.now(dt.UTC),
@@ -138,7 +138,7 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
         say_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
         if not verdict.passed:
             ledger.refuse(
-                model.name, version, reason=verdict.words, verdicts=verdict.to_dict(), dagster_run=context.run_id,
+                model.name, version, reason=verdict.words, verdicts=verdict.to_dict(), dagster_run=context.run.run_id,
                 who=context.run.tags.get("user", "dagster"),
             )  # fmt: skip
         finding = Finding(check=GATE.name, passed=verdict.passed, description=verdict.words, metadata=_figures(found))

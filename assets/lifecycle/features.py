@@ -36,12 +36,15 @@ def events_of(cleaned: pd.DataFrame, labels: pd.DataFrame | None, model: Model) 
 
     Args:
         cleaned: rows of the cleaned table.
-        labels: rows of ``labels`` (key and target), or ``None``.
+        labels: rows of ``labels`` (key and target); ``None`` or empty where none is known yet.
         model: whose table they are of.
     """
     events = {name: cleaned[name].to_numpy() for name in model.table.columns if name != model.target}
-    known = pd.Series(dtype="float64") if labels is None else labels.set_index(model.table.key)[model.target]
-    events["label"] = cleaned[model.table.key].map(known.astype("float64")).to_numpy(dtype="float64")
+    if labels is None or labels.empty:
+        events["label"] = np.full(len(cleaned), np.nan)
+    else:
+        known = labels.set_index(model.table.key)[model.target].astype("float64")
+        events["label"] = cleaned[model.table.key].map(known).to_numpy(dtype="float64")
     return events
 
 
@@ -130,7 +133,7 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
     if model.is_stream:
         checks.append(POINT_IN_TIME)
         if model.label_delay_days:
-            reads["labels"] = Reads(model.key("labels"), (-look, -model.label_delay_days))
+            reads["labels"] = Reads(model.key("labels"), (-look, -model.label_delay_days), optional=True)
     asset = table_asset(
         model,
         "features",

@@ -89,6 +89,8 @@ def fit(
     """
     import torch
 
+    batch_size = recipe.sized_for(len(X)).batch_size
+    assert batch_size is not None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -99,7 +101,7 @@ def fit(
         rows, target = rows.to(device), target.to(device)
         averaged = copy.deepcopy(module).eval()
         optimiser = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        steps_an_epoch = max(1, -(-len(rows) // recipe.batch_size))
+        steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         lose = torch.nn.BCEWithLogitsLoss()
         step = 0
@@ -107,8 +109,8 @@ def fit(
             module.train()
             order = torch.randperm(len(rows), generator=generator).to(device)
             total = torch.zeros((), device=device)
-            for start in range(0, len(rows), recipe.batch_size):
-                batch = order[start : start + recipe.batch_size]
+            for start in range(0, len(rows), batch_size):
+                batch = order[start : start + batch_size]
                 loss = lose(module(rows[batch]), target[batch])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -208,7 +210,9 @@ def choose(
             seen.append(predict_logits(module, X[valid]))
             losses.append(loss)
 
-        fit(X[fitted], y[fitted], recipe=recipe, epochs=recipe.max_epochs, network=network,
+        sized = recipe.sized_for(len(fitted))
+        assert sized.max_epochs is not None
+        fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network,
             log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=look)  # type: ignore[misc]  # fmt: skip
         logits.append(seen)
         curves["loss"][f"fold {number}"] = losses

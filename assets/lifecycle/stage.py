@@ -39,10 +39,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Reads:
-    """An upstream table and the days of it, relative to the output's day, that one output day reads."""
+    """An upstream table and the days of it, relative to the output's day, that one output day reads.
+
+    ``optional``: there may be none of these days yet; the stage then gets an empty frame.
+    """
 
     key: dg.AssetKey
     window: Window = (0, 0)
+    optional: bool = False
 
 
 @dataclass
@@ -174,7 +178,9 @@ def _asset_in(read: Reads, partitions: dg.PartitionsDefinition | None) -> dg.Ass
             # The first days look back before the start, and the last ones ahead of what has landed.
             allow_nonexistent_upstream_partitions=True,
         )
-    return dg.AssetIn(key=read.key, partition_mapping=mapping, metadata={"window": list(read.window)})
+    return dg.AssetIn(
+        key=read.key, partition_mapping=mapping, metadata={"window": list(read.window), "optional": read.optional}
+    )
 
 
 def eager(within_days: int | None) -> dg.AutomationCondition:

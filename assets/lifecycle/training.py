@@ -195,10 +195,11 @@ class Candidate:
 def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     """The declared recipe on a frozen training set: choose on the folds, then refit up to the label gap."""
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
-    choice = choose(X, y, fold_rows(frozen, model), recipe=model.training, network=model.network, log=log)
-    log(f"chosen: {choice.epochs} epochs, average precision {choice.average_precision:.4f} on the folds")
     rows = fit_rows(frozen, model)
-    network = fit(X[rows], y[rows], recipe=model.training, epochs=choice.epochs, network=model.network, log=log)
+    recipe = model.training.sized_for(int(rows.sum()))
+    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, log=log)
+    log(f"chosen: {choice.epochs} epochs, average precision {choice.average_precision:.4f} on the folds")
+    network = fit(X[rows], y[rows], recipe=recipe, epochs=choice.epochs, network=model.network, log=log)
     return Candidate(network, choice)
 
 
@@ -271,7 +272,8 @@ def _train(
     mlflow = context.resources.mlflow
     names = features_of(model).names
     with mlflow.run(context, experiment=model.name, tags=of) as run:
-        run.log_params({"features": len(names), "rows": len(frozen), **vars(model.training)})
+        recipe = model.training.sized_for(int(fit_rows(frozen, model).sum()))
+        run.log_params({"features": len(names), "rows": len(frozen), **vars(recipe)})
         candidate = fit_candidate(frozen, model, context.log.info)
         choice = candidate.choice
         for quantity, folds in choice.curves.items():

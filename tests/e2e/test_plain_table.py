@@ -1,0 +1,65 @@
+"""The whole lifecycle of a real table without a clock, from a declaration as a fork writes it."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.e2e.conftest import why
+from tests.models.telco import CSV, model
+from tests.serving.conftest import Service
+
+pytestmark = pytest.mark.skipif(
+    not CSV.exists(), reason="set ASSETLINE_TEST_DATA to the folder that holds telco_churn.csv"
+)
+
+
+@pytest.fixture(scope="module")
+def world(make_world, tmp_path_factory):
+    return make_world(model, tmp_path_factory.mktemp("telco"))
+
+
+@pytest.fixture(scope="module")
+def lived(world):
+    result = world.run("lifecycle")
+    assert result.success, why(result)
+    return world
+
+
+def test_the_whole_table_is_clean_and_blank_charges_are_missing(lived):
+    rows = lived.tables.read(model.key("customers"))
+    assert len(rows) == 7043
+    assert rows["TotalCharges"].isna().sum() == 11
+    assert rows["Churn"].sum() == 1869
+
+
+def test_a_held_out_fifth_is_told_apart(lived):
+    report = json.loads(lived.row("evaluation")["report"])
+    figures = {name: round(scores["roc_auc"]["value"], 4) for name, scores in report["models"].items()}
+    assert report["rows"] == round(7043 * 0.2)
+    assert set(figures) == {"torch", "xgboost", "logistic_regression"}
+    assert figures["torch"] >= 0.83, figures
+
+
+def test_it_is_deployed_scored_and_held_against_its_reference(lived):
+    assert lived.ledger.champion("churn").version == "1"
+    said = lived.tables.read(model.key("predictions"))
+    assert len(said) == 7043
+    truth = lived.tables.read(model.key("labels")).set_index("customerID")["Churn"]
+    leavers = said.set_index("customerID")["probability"].groupby(truth).mean()
+    assert leavers[1] > 2 * leavers[0]
+    assert lived.row("drift")["level"] == "ok"
+
+
+def test_the_service_answers_a_customer_as_it_landed(lived):
+    customer = pd.read_csv(CSV, dtype=str, keep_default_na=False).drop(columns="Churn").iloc[5].to_dict()
+    expected = lived.tables.read(model.key("predictions")).set_index("customerID")["probability"]
+    service = Service(lived.settings.home, "--bundle", str(lived.mlflow.download("churn", "1")))
+    try:
+        answer = service.client.post("/models/churn/predict", json=[customer]).json()[0]
+        wrong = service.client.post("/models/churn/predict", json=[customer | {"Contract": "Weekly"}])
+    finally:
+        service.end()
+    assert abs(answer["probability"] - expected[customer["customerID"]]) < 1e-5, answer
+    assert wrong.status_code == 422
+    assert "Contract" in wrong.text

@@ -1,0 +1,1 @@
+"""Models that only tests declare, in folders as a fork would write them."""
