@@ -81,7 +81,8 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     An asset returns one DataFrame. With days, its rows are split by the column that the asset's definition metadata
     names as ``day_column``, one file for each day of the run. An input says with the metadata ``window`` which days of
-    it one output day reads, and with ``optional`` that there may be none. A write replaces a file in one step: a killed run leaves the old file or the new one.
+    it one output day reads, and with ``optional`` that there may be none. A write replaces a file in one step: a killed
+    run leaves the old file or the new one.
     """
 
     root: str = Field(description="Folder or URL (any fsspec scheme) under which all tables lie.")

@@ -181,7 +181,8 @@ def _renamed(name: str, columns: list[str]) -> str:
 def _missing_column(name: str, columns: list[str], table: Table) -> ContractError:
     return ContractError(
         description=f"{table.name}: the column '{name}' did not land{_renamed(name, columns)}; landed were "
-        f"{', '.join(columns)}. Have the upstream send it again, or teach the model's clean() and contract the new name",
+        f"{', '.join(columns)}. Have the upstream send it again, or teach the model's clean() and contract the new "
+        "name",
         allow_retries=False,
     )
 
@@ -404,12 +405,15 @@ def _stale(context: dg.AssetExecutionContext, model: Model, days: list[str], aro
     """Pairs of event day and landing day such that the cleaned table does not yet hold that landing."""
     if days == [WHOLE]:
         return set()
-    tables, raw = context.resources.tables, model.key(f"raw_{model.table.name}").to_user_string()
-    read: dict[str, set[str]] = {}
+    tables, raw = context.resources.tables, model.key(f"raw_{model.table.name}")
     pairs = {(event, landing) for landing in days for event in days_of_window(landing, around)}
+    # A day that landed again, with other rows, has not been read yet either.
+    landed = tables.versions(raw, {landing for _, landing in pairs}).items()
+    read: dict[str, set[str]] = {}
     for event in {event for event, _ in pairs}:
         stamp = tables.stamp(model.key(model.table.name), event)
-        read[event] = set(stamp.inputs.get(raw, ())) if stamp else set()
+        versions = stamp.inputs.get(raw.to_user_string(), {}) if stamp else {}
+        read[event] = {landing for landing, _ in versions.items() & landed}
     return {(event, landing) for event, landing in pairs if landing not in read[event]}
 
 

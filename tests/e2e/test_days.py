@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -60,7 +61,7 @@ def ranged(make_world, tmp_path_factory):
 def fingerprints(world) -> dict[tuple[str, str], str]:
     key = world.model.key
     return {
-        (name, day): hashlib.sha256(open(world.tables.path(key(name), day), "rb").read()).hexdigest()
+        (name, day): hashlib.sha256(Path(world.tables.path(key(name), day)).read_bytes()).hexdigest()
         for name in TABLES
         for day in world.tables.days(key(name))
     }
@@ -163,9 +164,9 @@ def test_a_truncated_file_is_named_with_its_mend_and_the_mend_works(make_world, 
     world = make_world(payments_model(upstream()), tmp_path / "truncated")
     made(world, 0, 2)
     before = fingerprints(world)
-    path = world.tables.path(world.model.key("raw_payments"), days(1, 1)[0])
-    content = open(path, "rb").read()
-    open(path, "wb").write(content[: len(content) // 2])
+    path = Path(world.tables.path(world.model.key("raw_payments"), days(1, 1)[0]))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
     result = world.run("clean", days(1, 1))
     assert not result.success

@@ -1,0 +1,134 @@
+"""A declaration that cannot work is refused when it is made, with the field, the value and the mend."""
+
+import datetime as dt
+import importlib
+import sys
+from dataclasses import replace
+
+import pytest
+
+from assets import models as model_folders
+from assets.declaration import DeclarationError, Drift, Evaluation, Features, Gate, Training
+from assets.lifecycle.default_features import default_features
+from assets.models import declared_models
+from assets.models.fraud import model as fraud
+from resources.sources import CsvFile
+from tests.models.telco import model as telco
+
+
+def other_table(**replaced):
+    return replace(fraud.table, **replaced)
+
+
+def declared(**replaced):
+    return lambda: replace(fraud, **replaced)
+
+
+WRONG = {
+    "a name that is no key": (declared(name="Fraud Model"), ["name='Fraud Model'", "lower-case"]),
+    "an owner nobody can reach": (declared(owner="risk"), ["owner='risk'", "team:name"]),
+    "a key that is no column": (
+        lambda: replace(fraud, table=other_table(key="payment_id")),
+        ["model 'fraud'", "table.key='payment_id'", "transaction_id, paid_at"],
+    ),
+    "a clock that is no column": (lambda: replace(fraud, table=other_table(time="when")), ["table.time='when'"]),
+    "a clock without a first day": (lambda: replace(fraud, table=other_table(start=None)), ["table.start=None"]),
+    "a stream without a clock": (
+        lambda: replace(fraud, table=other_table(time=None, start=None)),
+        ["table.source='PaymentSimulator'", "a Stream goes with `time`"],
+    ),
+    "a file with a clock": (
+        lambda: replace(fraud, table=other_table(source=CsvFile(path="x.csv"))),
+        ["table.source='CsvFile'"],
+    ),
+    "an entity that is no column": (
+        declared(evaluation=Evaluation(entity="client")),
+        ["evaluation.entity='client'", "customer_id"],
+    ),
+    "a target that is in no table": (
+        lambda: replace(telco, target="Left"),
+        ["model 'churn'", "target='Left'", "label_delay_days"],
+    ),
+    "labels later than in a table without a clock": (
+        lambda: replace(telco, label_delay_days=7),
+        ["label_delay_days=7"],
+    ),
+    "a metric that is none": (declared(gate=Gate(metric="accuracy")), ["gate.metric='accuracy'", "roc_auc"]),  # type: ignore[arg-type]
+    "a metric that needs days": (
+        lambda: replace(telco, gate=Gate(metric="cp_at_k")),
+        ["gate.metric='cp_at_k'", "evaluation.entity"],
+    ),
+    "a drift column that is no feature": (declared(drift=Drift(columns=("amont",))), ["'amont'", "name features"]),
+    "a features function of one argument": (
+        lambda: replace(fraud, features=Features(compute=lambda events: {}, lookback_days=1, names=("a",))),  # type: ignore[arg-type, misc]
+        ["features.compute", "(events, wanted)"],
+    ),
+    "no feature": (
+        lambda: replace(fraud, features=Features(compute=lambda e, w: {}, lookback_days=1, names=())),
+        ["features.names=()"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_work_is_refused_with_its_mend(case):
+    make, words = WRONG[case]
+    with pytest.raises(DeclarationError) as refused:
+        make()
+    assert all(word in str(refused.value) for word in words), str(refused.value)
+
+
+def test_both_models_are_sound():
+    assert fraud.is_stream
+    assert not telco.is_stream
+    assert [model.name for model in declared_models()] == ["fraud"]
+
+
+def test_a_folder_without_a_declaration_is_named(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "__init__.py").write_text("")
+    monkeypatch.setattr(model_folders, "__path__", [*model_folders.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    with pytest.raises(DeclarationError, match=r"assets/models/empty offers no declaration: assign `model = Model"):
+        declared_models()
+    sys.modules.pop("assets.models.empty", None)
+
+
+def test_two_folders_of_one_name_are_named(tmp_path, monkeypatch):
+    (tmp_path / "fraud_two").mkdir()
+    (tmp_path / "fraud_two" / "__init__.py").write_text("from assets.models.fraud import model as model\n")
+    monkeypatch.setattr(model_folders, "__path__", [*model_folders.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    with pytest.raises(
+        DeclarationError, match=r"two folders .* named 'fraud'; rename the one in fraud_two"
+    ):
+        declared_models()
+    sys.modules.pop("assets.models.fraud_two", None)
+
+
+def test_a_column_without_an_encoding_is_named():
+    import pandera.pandas as pa
+    from pandera.typing.pandas import Series
+
+    class WithWords(telco.table.contract):
+        remarks: Series[str] = pa.Field(nullable=True)
+
+    with pytest.raises(DeclarationError, match=r"model 'churn': the contract's column 'remarks' .* has no default"):
+        default_features(replace(telco, table=replace(telco.table, contract=WithWords)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "max_epochs"), [(274_000, 512, 5), (20_000, 512, 13), (5_634, 128, 12), (500, 128, 128)]
+)
+def test_the_recipe_fits_the_size_of_the_table(rows, batch_size, max_epochs):
+    recipe = Training().sized_for(rows)
+    assert (recipe.batch_size, recipe.max_epochs) == (batch_size, max_epochs)
+    assert recipe.sized_for(10) == recipe, "once settled it stays"
+
+
+def test_what_is_declared_is_kept():
+    assert Training(batch_size=64, max_epochs=3).sized_for(100_000) == Training(batch_size=64, max_epochs=3)
+
+
+def test_the_window_of_the_table_starts_with_it():
+    assert fraud.table.start == dt.date(2025, 6, 1)

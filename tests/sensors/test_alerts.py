@@ -1,0 +1,140 @@
+"""What Dagster saw becomes alerts: checks that fail and pass, runs that fail and succeed."""
+
+import dagster as dg
+import pytest
+
+from assets.lifecycle.stage import Refused
+from assets.models.fraud import model as fraud
+from resources.alerts import Alerts
+from resources.dagster_internals import Evaluation
+from sensors.alerts import alerts_sensor, handle, run_sensors
+
+
+@pytest.fixture
+def alerts(tmp_path) -> Alerts:
+    return Alerts(database_url=f"sqlite:///{tmp_path / 'alerts.db'}")
+
+
+def evaluation(number: int, passed: bool, *, severity=dg.AssetCheckSeverity.ERROR, day="2026-03-02", **metadata):
+    return Evaluation(
+        storage_id=number, run_id="r1", timestamp=0.0, asset_key=fraud.key("drift"), check="drift", passed=passed,
+        severity=severity, day=day, description="as it is", metadata=metadata,
+    )  # fmt: skip
+
+
+def test_a_page_opens_with_its_day_its_beginning_and_its_links(alerts):
+    handle(alerts, evaluation(1, False, since="2026-03-01"))
+    [alert] = alerts.store.open_alerts("fraud")
+    assert (alert.cause, alert.severity, alert.since_day, alert.last_day) == (
+        "drift/drift", "page", "2026-03-01", "2026-03-02",
+    )  # fmt: skip
+    assert alert.links == {"run": "/runs/r1", "asset": "/assets/fraud/drift"}
+    assert alert.summary == "2026-03-02: as it is"
+
+
+def test_a_warning_opens_nothing_and_is_not_read_again(alerts):
+    handle(alerts, evaluation(5, False, severity=dg.AssetCheckSeverity.WARN))
+    assert alerts.store.open_alerts() == []
+    assert alerts.store.position("check_evaluations") == 5
+
+
+def test_passing_resolves(alerts):
+    handle(alerts, evaluation(1, False))
+    handle(alerts, evaluation(2, True, day="2026-03-03"))
+    [alert] = alerts.store.alerts()
+    assert alert.resolution == "the check passed on 2026-03-03: as it is"
+
+
+def test_a_check_that_is_of_no_day_warns(alerts):
+    handle(alerts, evaluation(1, False, day=None))
+    assert alerts.store.open_alerts()[0].severity == "warn"
+
+
+@dg.asset(key=fraud.key("toy"), check_specs=[dg.AssetCheckSpec("sound", asset=fraud.key("toy"))])
+def toy(context: dg.AssetExecutionContext):
+    yield dg.MaterializeResult()
+    yield dg.AssetCheckResult(check_name="sound", passed="fine" in context.run.tags)
+
+
+@dg.op
+def fails():
+    raise ValueError("out of cheese")
+
+
+@dg.asset(key=fraud.key("gated"), check_specs=[dg.AssetCheckSpec("gate", asset=fraud.key("gated"), blocking=True)])
+def gated():
+    yield dg.MaterializeResult()
+    yield dg.AssetCheckResult(check_name="gate", passed=False)
+
+
+@dg.asset(key=fraud.key("refusing"))
+def refusing():
+    raise Refused(description="nothing was written")
+
+
+@dg.op
+def works():
+    pass
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def test_the_sensor_reads_each_evaluation_once(alerts, instance):
+    sensor = alerts_sensor([fraud])
+
+    def tick():
+        with dg.build_sensor_context(instance=instance, resources={"alerts": alerts}) as context:
+            return sensor.evaluate_tick(context).skip_message
+
+    dg.materialize([toy], instance=instance)
+    assert tick() == "1 check evaluations read"
+    assert tick() == "0 check evaluations read"
+    [alert] = alerts.store.open_alerts("fraud")
+    assert (alert.cause, alert.count) == ("toy/sound", 1)
+    dg.materialize([toy], instance=instance, tags={"fine": ""})
+    tick()
+    assert alerts.store.open_alerts() == []
+
+
+def run_of(op, instance, name: str):
+    @dg.job(name=name)
+    def job():
+        op()
+
+    return job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def failed_runs(result, instance, alerts) -> None:
+    failure, _ = run_sensors([fraud])
+    event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_FAILURE)
+    context = dg.build_run_status_sensor_context("failed_runs", event, instance, result.dagster_run)
+    failure(context.for_run_failure(), alerts=alerts)
+
+
+def recovered_runs(result, instance, alerts) -> None:
+    _, recovery = run_sensors([fraud])
+    event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_SUCCESS)
+    context = dg.build_run_status_sensor_context("recovered_runs", event, instance, result.dagster_run)
+    recovery(context, alerts=alerts)
+
+
+def test_a_failed_run_pages_and_the_jobs_next_success_resolves(alerts, instance):
+    failed_runs(run_of(fails, instance, "fraud_daily"), instance, alerts)
+    [alert] = alerts.store.open_alerts("fraud")
+    assert (alert.cause, alert.severity) == ("run/fraud_daily", "page")
+    recovered_runs(run_of(works, instance, "fraud_land"), instance, alerts)
+    assert len(alerts.store.open_alerts()) == 1, "another job's success says nothing"
+    recovered_runs(run_of(works, instance, "fraud_daily"), instance, alerts)
+    assert alerts.store.open_alerts() == []
+
+
+@pytest.mark.parametrize("asset", [gated, refusing], ids=["gated", "refusing"])
+def test_a_run_that_a_check_failed_has_the_checks_alert_alone(alerts, instance, asset):
+    result = dg.materialize([asset], instance=instance, raise_on_error=False)
+    assert not result.success
+    failed_runs(result, instance, alerts)
+    assert alerts.store.open_alerts() == []

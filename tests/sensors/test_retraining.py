@@ -1,0 +1,77 @@
+"""When drift calls for training: on labels of the new world, once, and again only after the cool-down."""
+
+import datetime as dt
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from assets.models.fraud import model as fraud
+from resources.alerts import Alerts
+from resources.tables import ParquetTables
+from sensors.alerts import DRIFT_CAUSE
+from sensors.retraining import retraining_due, retraining_schedule, retraining_sensor
+
+SINCE = dt.date(2026, 3, 1)  # test_days = 7: labels of March 7 fill the test window; cool-down: 14 days
+
+
+def due(labelled: int | None, trained: dt.date | None, since: dt.date | None = SINCE):
+    until = None if labelled is None else dt.date(2026, 3, labelled)
+    return retraining_due(fraud, drifting_since=since, labelled_until=until, trained_as_of=trained)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "trained", "expected", "words"),
+    [
+        (6, dt.date(2026, 2, 1), False, "labels up to 2026-03-07 are needed, 2026-03-06 is here"),
+        (7, dt.date(2026, 2, 1), True, "drift since 2026-03-01, labels up to 2026-03-07"),
+        (7, None, True, "drift since"),
+        (8, dt.date(2026, 3, 7), False, "the next may be trained on 2026-03-21"),
+        (20, dt.date(2026, 3, 7), False, "the next may be trained on 2026-03-21"),
+        (21, dt.date(2026, 3, 7), True, "drift since"),
+        # A training on the declared schedule saw only part of the new world: the drift's own is still due.
+        (7, dt.date(2026, 3, 4), True, "drift since"),
+        (None, None, False, "no labels"),
+    ],
+)
+def test_when_training_is_due(labelled, trained, expected, words):
+    decision = due(labelled, trained)
+    assert decision.due is expected, decision
+    assert words in decision.reason
+
+
+def test_without_a_page_nothing_is_due():
+    assert not due(30, None, since=None).due
+
+
+def test_the_same_state_asks_for_the_same_run():
+    assert due(7, None).run_key == due(7, dt.date(2026, 2, 1)).run_key == "fraud-retrain-2026-03-01-2026-03-07"
+
+
+def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
+    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
+    tables = ParquetTables(root=str(tmp_path / "tables"))
+    day = pd.DataFrame({"transaction_id": [1], "paid_at": pd.to_datetime(["2026-03-07"]), "is_fraud": [0]})
+    tables.write(fraud.key("labels"), day, "2026-03-07")
+    sensor = retraining_sensor(fraud)
+
+    def tick():
+        given = {"alerts": alerts, "tables": tables}
+        with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
+            return sensor.evaluate_tick(context)
+
+    assert tick().skip_message == "no drift is paged"
+    alerts.store.report("fraud", "run/fraud_train", severity="page", summary="another cause", day="2026-03-01")
+    assert not tick().run_requests
+    alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", day="2026-03-02", since_day="2026-03-01")
+    [request] = tick().run_requests
+    assert request.run_key == "fraud-retrain-2026-03-01-2026-03-07"
+    assert request.tags["assetline/why"] == "drift since 2026-03-01, labels up to 2026-03-07"
+    tables.write(fraud.key("training_set"), day)
+    assert "the next may be trained on 2026-03-21" in tick().skip_message
+
+
+def test_the_declared_retraining_runs_the_train_job_on_its_cron():
+    schedule = retraining_schedule(fraud)
+    assert (schedule.cron_schedule, schedule.job_name) == ("0 6 * * MON", "fraud_train")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
