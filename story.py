@@ -7,6 +7,7 @@ code version and data version is not done again.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -74,6 +75,7 @@ def upstream_world(home: Path, until: dt.date) -> dict[str, str]:
     """
     path = home / "upstream.json"
     if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
         first = until - dt.timedelta(days=STORY_DAYS - 1)
         world = {"first_day": first.isoformat(), "shift_from": str(first + dt.timedelta(days=SHIFT_AFTER_DAYS))}
         scratch = path.with_suffix(f".{os.getpid()}")
@@ -272,23 +274,36 @@ def play(settings: Settings) -> None:
 
     Raises :class:`StoryError` when a step did not happen. Two at once take turns: the second finds all done.
     """
+    until = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    world = upstream_world(settings.home, until)
+
+    def declared() -> Model:
+        # Only now: the declaration reads the upstream's world when it is imported.
+        from assets.models.fraud import model
+
+        return model
+
+    with opened(settings, declared) as story:
+        _play(story, dt.date.fromisoformat(world["first_day"]), until, dt.date.fromisoformat(world["shift_from"]))
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, declared: Callable[[], Model]) -> Iterator[Story]:
+    """The story of a model on the state folder of ``settings``, once what an earlier one left behind is cleared up."""
     from filelock import FileLock
 
     from resources.home import end_dead_runs, prepare
 
     prepare(settings)
     with FileLock(settings.home / ".story.lock"), dg.DagsterInstance.get() as instance:
-        until = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
-        world = upstream_world(settings.home, until)
-        # Only now: the declaration reads the upstream's world when it is imported.
-        from assets.models.fraud import model
+        model = declared()
         from definitions import build_defs
 
         story = Story(build_defs(models=[model], settings=settings), model, settings, instance)
         end_dead_runs(instance)
         story.resources["mlflow"].reap(instance)
         story.resources["ledger"].reconcile(story.resources["mlflow"])
-        _play(story, dt.date.fromisoformat(world["first_day"]), until, dt.date.fromisoformat(world["shift_from"]))
+        yield story
 
 
 def _play(story: Story, first: dt.date, until: dt.date, shift: dt.date) -> None:

@@ -93,12 +93,15 @@ class Bundle:
 
         directory.mkdir(parents=True, exist_ok=True)
         example = torch.zeros(2, len(feature_names))
-        # Dim.DYNAMIC: a named Dim is silently fixed by some layers.
-        program = torch.export.export(module.eval(), (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-        shape = next(node for node in program.graph.nodes if node.op == "placeholder" and node.meta["val"].dim() == 2
-                     and node.name == program.graph_signature.user_inputs[0]).meta["val"].shape  # fmt: skip
-        if isinstance(shape[0], int):
-            raise BundleError(f"the exported network takes {shape[0]} rows only; its forward() fixes the batch size")
+        try:
+            # Dim.DYNAMIC: with a named Dim some layers silently fix the number of rows.
+            dynamic = ({0: torch.export.Dim.DYNAMIC},)
+            program = torch.export.export(module.eval(), (example,), dynamic_shapes=dynamic)
+        except torch._dynamo.exc.UserError as error:
+            raise BundleError(
+                f"the network of {model.name} cannot be exported for any number of rows; its forward() must not depend "
+                f"on how many it gets: {str(error).splitlines()[0]}"
+            ) from error
         torch.export.save(program, directory / NETWORK)
         package = sys.modules[package_of(model)]
         shutil.copytree(_folder(package), directory / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))

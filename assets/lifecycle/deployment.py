@@ -15,7 +15,7 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.bundle import Bundle
-from assets.lifecycle.stage import Check, Made, Reads, table_asset
+from assets.lifecycle.stage import Check, Made, Reads, eager, table_asset
 from assets.lifecycle.training import matrix, test_rows
 from resources.dagster_internals import Finding
 
@@ -96,7 +96,7 @@ def _staged(model: Model) -> dg.AssetsDefinition:
         },
         deps=[model.key("evaluation")],
         checks=[SMOKE, PARITY],
-        automation=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        automation=eager(None),
         resources={"mlflow", "target"},
         by_day=False,
     )
@@ -134,7 +134,7 @@ def _deployment(model: Model) -> dg.AssetsDefinition:
         kinds={"mlflow"},
         reads={"trained_model": Reads(model.key("trained_model"))},
         deps=[model.key("staged"), model.key("evaluation")],
-        automation=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+        automation=eager(None),
         resources={"mlflow", "ledger", "target"},
         by_day=False,
     )

@@ -146,7 +146,10 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
         checks=checks,
         day_column=table.time,
         code=[features.compute],
-        automation=eager(look + table.late_days + 1 if model.is_stream else None),
+        automation=eager(
+            look + table.late_days + 1 if model.is_stream else None,
+            may_lack=model.key("labels") if "labels" in reads else None,
+        ),
         freshness=daily_freshness(model),
     )
     return [asset]

@@ -89,8 +89,10 @@ def _predictions(model: Model) -> dg.AssetsDefinition:
 
 
 def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
-    """A promotion alone does not score the past again."""
-    return condition.ignore(dg.AssetSelection.assets(model.key("deployment")))  # type: ignore[attr-defined]
+    """A promotion alone does not score the past again; and before the first one there is nobody to score."""
+    deployment = dg.AssetSelection.assets(model.key("deployment"))
+    missing: Any = dg.AutomationCondition.any_deps_missing()
+    return condition.ignore(deployment) & ~missing.allow(deployment)  # type: ignore[attr-defined]
 
 
 def _said(

@@ -183,16 +183,29 @@ def _asset_in(read: Reads, partitions: dg.PartitionsDefinition | None) -> dg.Ass
     )
 
 
-def eager(within_days: int | None) -> dg.AutomationCondition:
+def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg.AutomationCondition:
     """Eager on the last ``within_days`` days, held back by any upstream day whose blocking check failed.
 
-    Plain ``eager()`` looks at the latest day only, so a late row would never reach its own day. ``None``: no days.
+    Plain ``eager()`` looks at the latest day only, so a late row would never reach its own day.
+
+    Args:
+        within_days: ``None``: no days.
+        may_lack: an upstream table of which there need be no day at all (the first week has no labels); Dagster's
+            condition holds a day back that has none.
     """
     condition: dg.AutomationCondition = dg.AutomationCondition.eager()
     if within_days is not None:
         window = dg.AutomationCondition.in_latest_time_window(dt.timedelta(days=within_days))
         condition = condition.replace("in_latest_time_window", window)
-    return condition & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    passed: Any = dg.AutomationCondition.all_deps_blocking_checks_passed()
+    if may_lack is None:
+        return condition & passed
+    lacking = dg.AssetSelection.assets(may_lack)
+    sound = dg.AutomationCondition.check_passed() | dg.AutomationCondition.will_be_requested()
+    unsound = dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.any_checks_match(~sound, blocking_only=True)
+    ).allow(lacking)
+    return condition & passed.ignore(lacking) & ~unsound
 
 
 def daily_freshness(model: Model) -> dg.FreshnessPolicy | None:

@@ -99,9 +99,7 @@ def test_two_folders_of_one_name_are_named(tmp_path, monkeypatch):
     (tmp_path / "fraud_two" / "__init__.py").write_text("from assets.models.fraud import model as model\n")
     monkeypatch.setattr(model_folders, "__path__", [*model_folders.__path__, str(tmp_path)])
     importlib.invalidate_caches()
-    with pytest.raises(
-        DeclarationError, match=r"two folders .* named 'fraud'; rename the one in fraud_two"
-    ):
+    with pytest.raises(DeclarationError, match=r"two folders .* named 'fraud'; rename the one in fraud_two"):
         declared_models()
     sys.modules.pop("assets.models.fraud_two", None)
 

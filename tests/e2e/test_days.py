@@ -15,7 +15,7 @@ from assets.lifecycle.freshness import stale_days
 from assets.lifecycle.landing import LANDING_DAY
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
-from tests.e2e.conftest import FIRST, days, payments_model, why
+from tests.worlds import FIRST, days, payments_model, why
 
 TABLES = ("raw_payments", "raw_labels", "payments", "quarantine", "labels", "features")
 

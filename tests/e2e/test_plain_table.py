@@ -5,9 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from tests.e2e.conftest import why
 from tests.models.telco import CSV, model
 from tests.serving.conftest import Service
+from tests.worlds import why
 
 pytestmark = pytest.mark.skipif(
     not CSV.exists(), reason="set ASSETLINE_TEST_DATA to the folder that holds telco_churn.csv"

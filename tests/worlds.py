@@ -1,21 +1,18 @@
 """A state folder of its own for each world, as `make run` prepares one, and runs of jobs on it in this process."""
 
 import datetime as dt
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 
 from assets.declaration import Gate, Model, Training
 from assets.lifecycle.jobs import job_name
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from definitions import build_defs
-from resources import home
 from resources.defaults import default_resources
 from resources.settings import Settings
 from story import RANGE_END, RANGE_START
@@ -46,12 +43,12 @@ class World:
             instance=self.instance, run_config={**QUIET, "ops": ops}, tags=tags, raise_on_error=False
         )
 
-    def materialize(self, asset: str, day: str | None = None) -> dg.ExecuteInProcessResult:
-        """One asset alone, as the UI's Materialize button does."""
+    def materialize(self, *assets: str, day: str | None = None) -> dg.ExecuteInProcessResult:
+        """Some assets alone, as the UI's Materialize button does."""
         job = self.defs.resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
-            instance=self.instance, run_config=QUIET, asset_selection=[self.model.key(asset)], partition_key=day,
-            raise_on_error=False,
+            instance=self.instance, run_config=QUIET, partition_key=day, raise_on_error=False,
+            asset_selection=[self.model.key(asset) for asset in assets],
         )  # fmt: skip
 
     def row(self, asset: str, day: str | None = None) -> dict[str, Any]:
@@ -71,24 +68,6 @@ def why(result: dg.ExecuteInProcessResult) -> str:
             data = event.step_failure_data
             said.append(str(data.user_failure_data.description if data.user_failure_data else data.error))
     return "\n".join(said)
-
-
-@pytest.fixture(scope="session")
-def make_world() -> Iterator[Any]:
-    """Makes worlds, and puts the environment back."""
-    before = {name: os.environ.get(name) for name in ("ASSETLINE_HOME", "DAGSTER_HOME")}
-
-    def make(model: Model, folder: Path, **overrides: Any) -> World:
-        os.environ["ASSETLINE_HOME"] = str(folder)
-        settings = Settings.from_env()
-        home.prepare(settings)
-        return World(model, settings, dg.DagsterInstance.get(), overrides)
-
-    yield make
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
 
 
 FIRST = dt.date(2026, 3, 2)

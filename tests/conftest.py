@@ -1,0 +1,32 @@
+"""Fixtures of all tests."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.declaration import Model
+from resources import home
+from resources.settings import Settings
+from tests.worlds import World
+
+
+@pytest.fixture(scope="session")
+def make_world() -> Iterator[Any]:
+    """Makes worlds, and puts the environment back."""
+    before = {name: os.environ.get(name) for name in ("ASSETLINE_HOME", "DAGSTER_HOME")}
+
+    def make(model: Model, folder: Path, **overrides: Any) -> World:
+        os.environ["ASSETLINE_HOME"] = str(folder)
+        settings = Settings.from_env()
+        home.prepare(settings)
+        return World(model, settings, dg.DagsterInstance.get(), overrides)
+
+    yield make
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

@@ -1,0 +1,91 @@
+"""The code location: it loads fast, everything in it says what it is, and a fork can replace any part."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+
+from assets.lifecycle.jobs import assets_of_jobs
+from assets.models.fraud import model as fraud
+from definitions import build_defs, defs
+from resources.settings import project_root
+from tests.models.telco import model as telco
+
+HEAVY = ("torch", "mlflow", "evidently", "dagster_mlflow", "xgboost", "sklearn", "matplotlib", "scipy")
+
+
+def test_it_can_be_loaded():
+    dg.Definitions.validate_loadable(defs)
+    dg.Definitions.validate_loadable(build_defs(models=[fraud, telco]))
+
+
+def test_it_imports_nothing_heavy():
+    """What it costs is measured by `make bench`."""
+    code = f"import sys, definitions; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project_root(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("spec", defs.resolve_all_asset_specs(), ids=lambda spec: spec.key.path[-1])
+def test_every_asset_says_what_it_is(spec):
+    assert spec.description
+    assert spec.owners == ["team:risk"]
+    assert spec.kinds
+    assert spec.group_name.startswith("fraud/")
+    assert spec.code_version
+
+
+def test_every_job_sensor_and_schedule_says_what_it_does():
+    for job in fraud_jobs():
+        assert job.description
+    for sensor in defs.sensors:
+        assert sensor.description
+    for schedule in defs.schedules:
+        assert schedule.description
+
+
+def fraud_jobs():
+    return [defs.resolve_job_def(f"fraud_{work}") for work in assets_of_jobs(fraud)]
+
+
+def test_the_jobs_cover_the_lifecycle():
+    in_jobs = {key.path[-1] for job in fraud_jobs() for key in job.asset_layer.executable_asset_keys}
+    assert in_jobs == {spec.key.path[-1] for spec in defs.resolve_all_asset_specs()}
+
+
+def test_a_declaration_brings_an_asset_of_its_own_in_place_of_a_stages():
+    @dg.asset(key=fraud.key("payments"), partitions_def=dg.DailyPartitionsDefinition("2025-06-01"),
+              description="Ours.", io_manager_key="tables")  # fmt: skip
+    def ours():
+        raise NotImplementedError
+
+    @dg.asset(key=fraud.key("chargebacks"), description="Beside the others.", io_manager_key="tables")
+    def beside():
+        raise NotImplementedError
+
+    made = build_defs(models=[replace(fraud, assets=[ours, beside])])
+    specs = {spec.key: spec for spec in made.resolve_all_asset_specs()}
+    assert specs[fraud.key("payments")].description == "Ours."
+    assert fraud.key("chargebacks") in specs
+    assert len(specs) == len(defs.resolve_all_asset_specs()) + 1
+
+
+def test_two_models_stand_side_by_side():
+    both = build_defs(models=[fraud, telco])
+    groups = {spec.group_name for spec in both.resolve_all_asset_specs()}
+    assert {"fraud/data", "churn/data", "fraud/model", "churn/model"} <= groups
+    assert {"fraud_source", "churn_source"} <= set(both.resources)
+
+
+def test_a_table_may_stand_on_any_asset_of_the_graph():
+    @dg.asset(key=["warehouse", "customers"], io_manager_key="tables")
+    def customers():
+        raise NotImplementedError
+
+    table = replace(telco.table, source=dg.AssetKey(["warehouse", "customers"]))
+    made = build_defs(models=[replace(telco, table=table, assets=[customers])])
+    raw = made.get_assets_def(telco.key("raw_customers"))
+    assert dg.AssetKey(["warehouse", "customers"]) in raw.dependency_keys
+    assert "churn_source" not in made.resources

@@ -1,0 +1,90 @@
+"""What we use of Dagster that is not public, pinned: a verdict for each day of one run, and reading them in order."""
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from resources.dagster_internals import Finding, check_evaluations, check_events
+
+DAYS = dg.DailyPartitionsDefinition("2026-03-01", end_date="2026-03-10")
+KEY = dg.AssetKey(["m", "rows"])
+SPEC = dg.AssetCheckSpec("sound", asset=KEY, blocking=True, partitions_def=DAYS)
+
+
+def rows_asset(bad: set[str]) -> dg.AssetsDefinition:
+    @dg.asset(key=KEY, partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), check_specs=[SPEC])
+    def rows(context: dg.AssetExecutionContext):
+        yield dg.MaterializeResult()
+        findings = [Finding(check="sound", day=day, passed=day not in bad, description=f"of {day}",
+                            metadata={"n": 1}) for day in context.partition_keys]  # fmt: skip
+        yield from check_events(context, [SPEC], findings)
+
+    return rows
+
+
+WINDOW = dg.AutomationCondition.in_latest_time_window(dt.timedelta(days=30))
+
+
+@dg.asset(
+    key=["m", "after"],
+    deps=[KEY],
+    partitions_def=DAYS,
+    automation_condition=dg.AutomationCondition.eager().replace("in_latest_time_window", WINDOW)
+    & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+)
+def after():
+    """Follows."""
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def make(instance, first: str, last: str, bad: set[str] = frozenset()):  # type: ignore[assignment]
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    job = dg.Definitions(assets=[rows_asset(bad)]).resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+
+
+def test_each_day_of_a_run_has_its_own_verdict(instance):
+    make(instance, "2026-03-01", "2026-03-03", bad={"2026-03-02"})
+    found = check_evaluations(instance)
+    assert {e.day: e.passed for e in found} == {"2026-03-01": True, "2026-03-02": False, "2026-03-03": True}
+    assert {(e.asset_key, e.check, e.description, e.metadata["n"]) for e in found if e.day == "2026-03-02"} == {
+        (KEY, "sound", "of 2026-03-02", 1)
+    }
+
+
+def test_they_are_read_on_from_a_position(instance):
+    make(instance, "2026-03-01", "2026-03-02")
+    first = check_evaluations(instance, limit=1)
+    assert len(first) == 1
+    rest = check_evaluations(instance, after=first[0].storage_id)
+    assert [e.day for e in (*first, *rest)] == ["2026-03-01", "2026-03-02"]
+    assert check_evaluations(instance, after=rest[-1].storage_id) == []
+
+
+def test_automation_goes_on_with_the_days_that_passed_and_holds_back_the_others(instance):
+    defs = dg.Definitions(assets=[rows_asset(set()), after])
+    first = dg.evaluate_automation_conditions(defs, instance)
+    assert first.total_requested == 0
+    make(instance, "2026-03-08", "2026-03-09", bad={"2026-03-08"})
+    second = dg.evaluate_automation_conditions(defs, instance, cursor=first.cursor)
+    assert second.get_requested_partitions(after.key) == {"2026-03-09"}
+
+
+def test_a_table_without_days_has_one_verdict(instance):
+    spec = dg.AssetCheckSpec("sound", asset=["m", "whole"])
+
+    @dg.asset(key=spec.asset_key, check_specs=[spec])
+    def whole(context: dg.AssetExecutionContext):
+        yield dg.MaterializeResult()
+        finding = Finding(check="sound", passed=False, severity=dg.AssetCheckSeverity.WARN)
+        yield from check_events(context, [spec], [finding])
+
+    dg.materialize([whole], instance=instance)
+    [found] = check_evaluations(instance)
+    assert (found.day, found.passed, found.severity) == (None, False, dg.AssetCheckSeverity.WARN)
