@@ -161,10 +161,10 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
 
 def _say_absent(reasons: pd.Series, raw: pd.DataFrame, name: str) -> pd.Series:
     """The reasons, with a better one for rows of landings that lacked the column, which others read with them had."""
-    if name not in raw or LANDING_DAY not in raw:
+    if name not in raw or LANDING_DAY not in raw or raw[name].isna().all():
         return reasons
     for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
-        landing = raw[raw[LANDING_DAY] == day].drop(columns=[ROW_ID, LANDING_DAY])
+        landing = raw[raw[LANDING_DAY] == day].drop(columns=[ROW_ID, LANDING_DAY], errors="ignore")
         if landing[name].isna().all():
             columns = [c for c in landing if landing[c].notna().any()]
             reasons[landing.index] = f"{name}: the column did not land{_renamed(name, columns)}"
