@@ -97,6 +97,8 @@ class Story:
                        if key.path[0] == model.name}  # fmt: skip
         self.journal = Journal.open(settings.home / "story.json")
         self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = 120  # a file has no width, and the tables want one
         self.began = time.monotonic()
         self.last_run_id = ""
         self.last_error = ""
@@ -394,9 +396,11 @@ def _alerts_table(story: Story) -> None:
     for name in ("cause", "severity", "data since", "opened", "seen", "resolved", "because"):
         table.add_column(name)
     for alert in story.resources["alerts"].store.alerts(story.model.name):
-        resolved = f"{alert.resolved_at:%H:%M:%S} UTC, data of {alert.resolved_day}" if alert.resolved_at else "open"
+        resolved = f"{alert.resolved_at:%H:%M:%S} UTC" if alert.resolved_at else "open"
+        if alert.resolved_day:
+            resolved += f", data of {alert.resolved_day}"
         opened = f"{alert.opened_at:%H:%M:%S} UTC"
-        table.add_row(alert.cause, alert.severity, alert.since_day, opened, str(alert.count), resolved,
+        table.add_row(alert.cause, alert.severity, alert.since_day or "", opened, str(alert.count), resolved,
                       _clip(alert.resolution or "", 40))  # fmt: skip
     story.console.print(table)
 

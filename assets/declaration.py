@@ -103,7 +103,7 @@ class Training:
         window_days: days of labelled rows to fit on.
         test_days: latest labelled days, which report and never select.
         folds: earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
-        max_epochs: most passes over the rows that a fold may choose; default: 5, or as many as 500 steps take.
+        max_epochs: most passes over the rows that a fold may choose; default: 4, or as many as 500 steps take.
         batch_size: rows per step; default: 512, or 128 where there are fewer than 20,000 rows.
         learning_rate: AdamW's.
         weight_decay: AdamW's.
@@ -126,7 +126,7 @@ class Training:
     def sized_for(self, rows: int) -> Training:
         """The recipe with epochs and batch size settled for so many rows to fit on."""
         batch_size = self.batch_size or (512 if rows >= 20_000 else 128)
-        return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or max(5, -(-500 * batch_size // rows)))
+        return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or max(4, -(-500 * batch_size // rows)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 BENCHMARKS = {
+    "load": "load: the code location, against `import dagster` alone",
     "features": "features: ours against pandas groupby-rolling, on the same rows",
     "quality": "quality: the backtest on the published weeks, against XGBoost, logistic regression and the ceiling",
 }

@@ -49,7 +49,7 @@ def logistic_regression(X_train: np.ndarray, y_train: np.ndarray, X_test: np.nda
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         StandardScaler(),
         FunctionTransformer(np.clip, kw_args={"a_min": -MAX_DEVIATIONS, "a_max": MAX_DEVIATIONS}),
-        LogisticRegression(max_iter=300),
+        LogisticRegression(solver="newton-cholesky", max_iter=300),  # many rows, few columns
     )
     model.fit(np.asarray(X_train, np.float64), y_train)
     return model.predict_proba(np.asarray(X_test, np.float64))[:, 1]

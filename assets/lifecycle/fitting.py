@@ -100,7 +100,9 @@ def fit(
         module = torch.nn.Sequential(before, (network or tabular)(before(rows), target)).to(device)
         rows, target = rows.to(device), target.to(device)
         averaged = copy.deepcopy(module).eval()
-        optimiser = torch.optim.AdamW(module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimiser = torch.optim.AdamW(
+            module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         lose = torch.nn.BCEWithLogitsLoss()

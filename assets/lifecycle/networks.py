@@ -66,7 +66,7 @@ def bin_edges(values: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarr
     """
     from sklearn.tree import DecisionTreeClassifier
 
-    rows = np.random.default_rng(seed).permutation(len(values))[:100_000]
+    rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
     tree = DecisionTreeClassifier(
         max_leaf_nodes=TREE_BINS, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0
     )

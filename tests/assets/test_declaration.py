@@ -116,7 +116,7 @@ def test_a_column_without_an_encoding_is_named():
 
 
 @pytest.mark.parametrize(
-    ("rows", "batch_size", "max_epochs"), [(274_000, 512, 5), (20_000, 512, 13), (5_634, 128, 12), (500, 128, 128)]
+    ("rows", "batch_size", "max_epochs"), [(274_000, 512, 4), (20_000, 512, 13), (5_634, 128, 12), (500, 128, 128)]
 )
 def test_the_recipe_fits_the_size_of_the_table(rows, batch_size, max_epochs):
     recipe = Training().sized_for(rows)
