@@ -141,7 +141,8 @@ class Evaluation:
         slices: ``(rows) -> {slice name: boolean array}``; rows carry the table, the labels and the features.
         ceiling: ``(source, events, wanted) -> probabilities`` of the best possible model, where one can be
             computed (a simulator's true posterior).
-        published: figures from the literature to show beside ours, labelled as published.
+        published: figures from the literature by metric (``average_precision``, ``roc_auc``, ``cp_at_k``), shown
+            beside ours and labelled as published.
     """
 
     entity: str | None = None

@@ -101,7 +101,8 @@ def ceiling(source: Source, events: pd.DataFrame, wanted: np.ndarray) -> np.ndar
 
     own, theft, stolen_or_own = (np.exp(x[wanted] - stolen_or_own[wanted]) for x in (own, theft, stolen_or_own))
     p_theft = p_customer * THEFT_SHARE * theft / (p_customer * stolen_or_own + (1 - p_customer) * own)
-    return np.where(certain[wanted], 1.0, 1 - (1 - p_terminal) * (1 - p_theft))
+    either = 1 - (1 - p_terminal) * (1 - p_theft)
+    return np.where(certain[wanted], 1.0, np.clip(either, 0, 1))  # sums of exponentials end a hair above one
 
 
 def _amount_log_densities(
