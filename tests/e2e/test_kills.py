@@ -1,4 +1,4 @@
-"""Killed in the middle of any asset, the same command goes on to the same end; two commands at once both end well."""
+"""Killed in the middle of any asset, the same command ends the same; two at once both end well; nobody is called."""
 
 import hashlib
 import json
@@ -24,8 +24,8 @@ ASSETS = (
 """In the order in which the command makes them; ``fit`` is the middle of ``trained_model``."""
 
 
-def start(home: Path, kill: str = "") -> subprocess.Popen:
-    environment = {**os.environ, "ASSETLINE_HOME": str(home), "KILL": kill, "OMP_NUM_THREADS": "1"}
+def start(home: Path, kill: str = "", **more: str) -> subprocess.Popen:
+    environment = {**os.environ, "ASSETLINE_HOME": str(home), "KILL": kill, "OMP_NUM_THREADS": "1", **more}
     environment.pop("DAGSTER_HOME", None)
     return subprocess.Popen([sys.executable, "-m", "tests.e2e.small_story"], cwd=project_root(), env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
@@ -68,10 +68,26 @@ def unfinished_dagster_runs(home: Path) -> int:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
+    """Played to its end, without a network: see ``no_network/sitecustomize.py``."""
     home = tmp_path_factory.mktemp("undisturbed")
-    code, said = finish(start(home))
+    blocked = str(Path(__file__).parent / "no_network")
+    code, said = finish(start(home, PYTHONPATH=blocked, ATTEMPTS=str(home / "attempts")))
     assert code == 0, said
     return home
+
+
+def test_it_needs_no_network_and_tells_nobody(undisturbed):
+    attempts = undisturbed / "attempts"
+    assert not attempts.exists(), attempts.read_text()
+
+
+def test_the_blocked_network_is_blocked(tmp_path):
+    blocked = str(Path(__file__).parent / "no_network")
+    environment = {**os.environ, "PYTHONPATH": blocked, "ATTEMPTS": str(tmp_path / "a")}
+    code = "import urllib.request; urllib.request.urlopen('http://telemetry.example/', timeout=5)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "no network: telemetry.example" in done.stderr
+    assert "telemetry.example" in (tmp_path / "a").read_text()
 
 
 def test_killed_in_every_asset_the_end_is_the_same_but_for_one_failed_mlflow_run(undisturbed, tmp_path):

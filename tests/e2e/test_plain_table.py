@@ -41,6 +41,16 @@ def test_a_held_out_fifth_is_told_apart(lived):
     assert figures["torch"] >= 0.83, figures
 
 
+def test_the_recipe_holds_on_other_fifths(lived):
+    result = lived.run("backtest", backtest={"weeks": 3})
+    assert result.success, why(result)
+    rounds = lived.tables.read(model.key("backtest"))
+    mean = rounds.groupby("score")["roc_auc"].mean()
+    assert rounds["round"].nunique() == 3
+    assert mean["torch"] >= 0.83, mean
+    assert mean["torch"] >= mean[["xgboost", "logistic_regression"]].max() - 0.01, mean
+
+
 def test_it_is_deployed_scored_and_held_against_its_reference(lived):
     assert lived.ledger.champion("churn").version == "1"
     said = lived.tables.read(model.key("predictions"))

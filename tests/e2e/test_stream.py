@@ -193,6 +193,18 @@ def test_the_same_seed_gives_the_same_weights(world):
     assert all((one[name] == two[name]).all() for name in one)
 
 
+def test_a_backtest_refits_the_recipe_on_rolling_weeks(world):
+    result = world.run("backtest", backtest={"weeks": 1, "as_of": days(SEEN, SEEN)[0]})
+    assert result.success, why(result)
+    rounds = world.tables.read(fraud.key("backtest")).set_index("score")
+    assert set(rounds.index) == {"torch", "xgboost", "logistic_regression", "ceiling"}
+    from mlflow import MlflowClient
+
+    run = MlflowClient(world.settings.tracking_uri).get_run(world.mlflow.run_of_version("fraud", "1"))
+    # The same rows, recipe and seed as the champion's training: the same figure.
+    assert rounds.loc["torch", "average_precision"] == pytest.approx(run.data.metrics["test.average_precision"])
+
+
 def test_a_shift_warns_then_pages_and_its_end_resolves(world):
     shifted = World(payments_model(upstream(shift_from=days(50, 50)[0], shift_amount=1.6)), world.settings,
                     world.instance)  # fmt: skip
