@@ -29,11 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> int:
-    from story import StoryError, play
+    from runner import RunError
+    from story import play
 
     try:
         play(settings)
-    except StoryError as error:
+    except RunError as error:
         print(f"assetline run: {error}", file=sys.stderr)
         return 1
     return 0

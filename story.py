@@ -7,13 +7,12 @@ code version and data version is not done again.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,17 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from assets.declaration import Model
-from assets.lifecycle.freshness import stale_days
-from assets.lifecycle.jobs import CLEAN, DAILY, DEPLOY, FEATURES, LABEL, LAND, MATURE, TRAIN, assets_of_jobs, job_name
+from assets.lifecycle.jobs import CLEAN, DAILY, DEPLOY, FEATURES, LABEL, LAND, MATURE, TRAIN
+from assets.lifecycle.windows import iso_days, windows_of
 from resources.settings import Settings
+from runner import RunError, Runner, alone
 
 STORY_DAYS = 183
 LEARNING_DAYS = 150
 SHIFT_AFTER_DAYS = 153
-CHUNK_DAYS = 62
-"""Days in one run: bounds the memory of a run over months."""
-
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-class StoryError(Exception):
+class StoryError(RunError):
     """A step of the story that did not happen; the message says which, and where to look."""
 
 
@@ -87,67 +83,32 @@ def upstream_world(home: Path, until: dt.date) -> dict[str, str]:
 class Story:
     """Plays the life of one model of a stream on a state folder."""
 
-    def __init__(self, defs: dg.Definitions, model: Model, settings: Settings, instance: dg.DagsterInstance) -> None:
-        from resources.defaults import default_resources
-
-        self.defs, self.model, self.settings, self.instance = defs, model, settings, instance
-        self.resources = default_resources([model], settings)
-        self.tables = self.resources["tables"]
-        self.assets = {key.path[-1]: asset for asset in defs.assets or () for key in getattr(asset, "keys", ())
-                       if key.path[0] == model.name}  # fmt: skip
-        self.journal = Journal.open(settings.home / "story.json")
+    def __init__(self, runner: Runner) -> None:
+        self.runner, self.model, self.settings, self.tables = runner, runner.model, runner.settings, runner.tables
+        self.journal = Journal.open(self.settings.home / "story.json")
         self.console = Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = 120  # a file has no width, and the tables want one
         self.began = time.monotonic()
-        self.last_run_id = ""
-        self.last_error = ""
         self.windows: dict[str, str] = {}
 
     # -- steps -------------------------------------------------------------------------------------------------------
-
-    def run(self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None, why: str = "") -> bool:
-        """One run of one of the model's jobs, in this process; whether it succeeded."""
-        tags = {"assetline/story": why} if why else {}
-        if days:
-            tags |= {RANGE_START: days[0], RANGE_END: days[-1]}
-        job = self.defs.resolve_job_def(job_name(self.model, work))
-        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        result = job.execute_in_process(
-            instance=self.instance, run_config={**quiet, **(config or {})}, tags=tags, raise_on_error=False
-        )
-        self.last_run_id = result.run_id
-        self.last_error = "" if result.success else _why(result)
-        if not result.success and work not in (TRAIN, DEPLOY):
-            raise StoryError(f"{job_name(self.model, work)} failed{f' on {days[0]}…{days[-1]}' if days else ''}: "
-                             f"{self.last_error}; see run {result.run_id} in the UI")  # fmt: skip
-        return result.success
-
-    def make(self, work: str, days: Sequence[str]) -> int:
-        """Makes those of ``days`` that are stale, a chunk of consecutive days in a run; how many were."""
-        stale: set[str] = set()
-        for name in assets_of_jobs(self.model)[work]:
-            stale |= set(stale_days(self.assets[name], self.tables, days))
-        for chunk in _chunks([day for day in days if day in stale]):
-            self.run(work, chunk)
-        return len(stale)
 
     def train(self, as_of: str, why: str) -> dict[str, Any]:
         """A candidate as of the latest labelled day, and its promotion if the gate lets it pass."""
 
         def act() -> dict[str, Any]:
             config = {"ops": {f"{self.model.name}__training_set": {"config": {"as_of": as_of}}}}
-            trained = self.run(TRAIN, config=config, why=why)
-            training_run = self.last_run_id
-            judged = self._row("evaluation") if self.tables.stamp(self.model.key("evaluation")) else {}
+            runner = self.runner
+            error = runner.attempt(TRAIN, config=config, why=why)
+            training_run = runner.last_run_id
+            judged = runner.row("evaluation") if self.tables.stamp(self.model.key("evaluation")) else {}
             version = judged.get("version")
             # The gate fails the run on purpose; anything else that does is an error.
-            if not trained and (
-                version is None or version != self._row("trained_model")["version"] or judged["passed"]
-            ):
-                raise StoryError(f"training as of {as_of} failed: {self.last_error}; see run {training_run} in the UI")
-            if judged["passed"] and not self.run(DEPLOY, why=why):
-                raise StoryError(f"version {version} passed the gate but was not deployed: {self.last_error}")
+            if error and (version is None or version != runner.row("trained_model")["version"] or judged["passed"]):
+                raise RunError(f"training as of {as_of} failed: {error}; see run {training_run} in the UI")
+            if judged["passed"] and (error := runner.attempt(DEPLOY, why=why)) is not None:
+                raise RunError(f"version {version} passed the gate but was not deployed: {error}")
             return {
                 "as_of": as_of,
                 "why": why,
@@ -170,23 +131,24 @@ class Story:
         """One tick of the sensor that opens and resolves alerts, as the daemon ticks it."""
         from sensors.alerts import alerts_sensor
 
-        with dg.build_sensor_context(instance=self.instance, resources={"alerts": self.resources["alerts"]}) as context:
+        given = {"alerts": self.runner.resources["alerts"]}
+        with dg.build_sensor_context(instance=self.runner.instance, resources=given) as context:
             alerts_sensor([self.model]).evaluate_tick(context)
 
     def retraining_request(self) -> dg.RunRequest | None:
         """What the retraining sensor asks for, if anything."""
         from sensors.retraining import retraining_sensor
 
-        given = {name: self.resources[name] for name in ("alerts", "tables")}
-        with dg.build_sensor_context(instance=self.instance, resources=given) as context:
+        given = {name: self.runner.resources[name] for name in ("alerts", "tables")}
+        with dg.build_sensor_context(instance=self.runner.instance, resources=given) as context:
             return next(iter(retraining_sensor(self.model).evaluate_tick(context).run_requests or ()), None)
 
     def live_through(self, day: str, shift: dt.date) -> list[dict[str, Any]]:
         """One day of the live system: labels that came due, scores, the drift check, alerts, and what they ask for."""
         due = str(dt.date.fromisoformat(day) - dt.timedelta(days=self.model.label_delay_days))
         scored = self.tables.stamp(self.model.key("predictions"), due) is not None
-        made = self.make(MATURE if scored else LABEL, [due])
-        made += self.make(DAILY, [day])
+        made = self.runner.make(MATURE if scored else LABEL, [due])
+        made += self.runner.make(DAILY, [day])
         self.check_alerts()
         verdict = self.tables.read(self.model.key("drift"), [day]).iloc[0]
         shifted = " [dim](payments are shifted: injected)[/dim]" if day >= str(shift) else ""
@@ -196,10 +158,12 @@ class Story:
                  f"[{colour}]{verdict['level']}[/{colour}]{_clip(what)}{shifted}", fresh=not made)  # fmt: skip
         self.windows[day] = str(verdict["level"])
         known = self.journal.entries.get(f"train on {day}")
-        request = self.retraining_request() if known is None else None
-        if known is None and request is None:
+        if known is not None:
+            why = known["result"]["why"]
+        elif (request := self.retraining_request()) is not None:
+            why = request.tags["assetline/why"]
+        else:
             return []
-        why = known["result"]["why"] if known else request.tags["assetline/why"]
         result = self.train(due, why)
         self.journal.once(f"train on {day}", "", lambda: {"why": why})
         self.check_alerts()
@@ -213,46 +177,14 @@ class Story:
         mark = "[dim]fresh[/dim]" if fresh else "[green] done[/green]"
         self.console.print(f"[dim]{seconds:6.1f} s[/dim] {mark}  {words}")
 
-    def _row(self, asset: str) -> dict[str, Any]:
-        return self.tables.read(self.model.key(asset)).iloc[0].to_dict()
-
     def _training_inputs(self, as_of: str) -> str:
         """What a training run as of a day rests on: rows by data version, stages by code version."""
-        from assets.lifecycle.windows import iso_days, windows_of
-
         split = windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
         days = iso_days((split.first, split.test[1]))
         rows = {name: self.tables.versions(self.model.key(name), days) for name in ("features", "labels")}
         stages = ("training_set", "trained_model", "evaluation", "staged", "deployment")
-        code = {name: next(iter(self.assets[name].specs)).code_version for name in stages}
+        code = {name: next(iter(self.runner.assets[name].specs)).code_version for name in stages}
         return hashlib.blake2b(json.dumps([rows, code]).encode(), digest_size=8).hexdigest()
-
-
-def _days(first: dt.date, last: dt.date) -> list[str]:
-    return [(first + dt.timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-
-
-def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of consecutive days, each no longer than a run should be."""
-    chunk: list[str] = []
-    for day in days:
-        follows = chunk and dt.date.fromisoformat(chunk[-1]) + dt.timedelta(days=1) == dt.date.fromisoformat(day)
-        if chunk and (not follows or len(chunk) == CHUNK_DAYS):
-            yield chunk
-            chunk = []
-        chunk.append(day)
-    if chunk:
-        yield chunk
-
-
-def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The first error of a failed run, in its own words."""
-    for event in result.all_events:
-        if event.is_step_failure and (error := event.step_failure_data.error) is not None:
-            cause = error.cause or error
-            words = event.step_failure_data.user_failure_data
-            return (words.description if words and words.description else cause.message).strip()
-    return "no step says why"
 
 
 def _clip(words: str, width: int = 60) -> str:
@@ -285,49 +217,31 @@ def play(settings: Settings) -> None:
 
         return model
 
-    with opened(settings, declared) as story:
-        _play(story, dt.date.fromisoformat(world["first_day"]), until, dt.date.fromisoformat(world["shift_from"]))
-
-
-@contextlib.contextmanager
-def opened(settings: Settings, declared: Callable[[], Model]) -> Iterator[Story]:
-    """The story of a model on the state folder of ``settings``, once what an earlier one left behind is cleared up."""
-    from filelock import FileLock
-
-    from resources.home import end_dead_runs, prepare
-
-    prepare(settings)
-    with FileLock(settings.home / ".story.lock"), dg.DagsterInstance.get() as instance:
-        model = declared()
-        from definitions import build_defs
-
-        story = Story(build_defs(models=[model], settings=settings), model, settings, instance)
-        end_dead_runs(instance)
-        story.resources["mlflow"].reap(instance)
-        story.resources["ledger"].reconcile(story.resources["mlflow"])
-        yield story
+    with alone(settings, declared) as runner:
+        first, shift = (dt.date.fromisoformat(world[day]) for day in ("first_day", "shift_from"))
+        _play(Story(runner), first, until, shift)
 
 
 def _play(story: Story, first: dt.date, until: dt.date, shift: dt.date) -> None:
     model = story.model
     delay = dt.timedelta(days=model.label_delay_days)
-    everything = _days(first, until)
+    everything = iso_days((first, until))
     learn_until = first + dt.timedelta(days=LEARNING_DAYS - 1)
-    learning = _days(first, learn_until)
+    learning = iso_days((first, learn_until))
 
-    made = story.make(LAND, everything)
+    made = story.runner.make(LAND, everything)
     story.say(f"{len(everything)} days of payments landed, {first} to {until}", fresh=not made)
-    made = story.make(CLEAN, learning)
+    made = story.runner.make(CLEAN, learning)
     story.say(f"cleaned to {learn_until}; refused rows are in quarantine", fresh=not made)
-    made = story.make(LABEL, _days(first, learn_until - delay))
-    made += story.make(FEATURES, learning)
+    made = story.runner.make(LABEL, iso_days((first, learn_until - delay)))
+    made += story.runner.make(FEATURES, learning)
     story.say(f"labels to {learn_until - delay}, features to {learn_until}", fresh=not made)
     champion = story.train(str(learn_until - delay), "the first model")
     if not champion["promoted"]:
         raise StoryError(f"the first model was refused: {'; '.join(champion['reasons'])}; see its evaluation in the UI")
 
     trainings = [champion]
-    for day in _days(learn_until + dt.timedelta(days=1), until):
+    for day in iso_days((learn_until + dt.timedelta(days=1), until)):
         trainings += story.live_through(day, shift)
     _close(story, trainings, first, until, shift)
 
@@ -338,7 +252,7 @@ def _close(story: Story, trainings: list[dict[str, Any]], first: dt.date, until:
     _rows_table(story, first, until)
     _quality_table(story, trainings)
     _alerts_table(story)
-    ledger = story.resources["ledger"].history(story.model.name)
+    ledger = story.runner.resources["ledger"].history(story.model.name)
     promotions = [entry for entry in ledger if entry.action == "promote"]
     champions = " → ".join(f"version {entry.version} ({entry.at:%H:%M:%S} UTC)" for entry in promotions)
     story.console.print(f"Champions: {champions}")
@@ -353,15 +267,15 @@ def _close(story: Story, trainings: list[dict[str, Any]], first: dt.date, until:
 def _rows_table(story: Story, first: dt.date, until: dt.date) -> None:
     counts: dict[str, int] = dict.fromkeys(("landed", "clean", "duplicate", "quarantined", "pending"), 0)
     key = story.model.key("quarantine")
-    days = set(_days(first, until))
+    days = set(iso_days((first, until)))
     seen: set[str] = set()
-    found = story.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=10_000)
+    found = story.runner.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=10_000)
     for record in found.records:  # newest first
         day = record.partition_key
         if day in days and day not in seen and record.asset_materialization is not None:
             seen.add(day)
             metadata = record.asset_materialization.metadata
-            counts = {name: n + int(metadata[name].value) for name, n in counts.items()}  # type: ignore[call-overload]
+            counts = {name: n + int(metadata[name].value) for name, n in counts.items()}  # type: ignore[arg-type]
     table = RichTable(title=f"Rows, {first} to {until}")
     for name in counts:
         table.add_column(name, justify="right")
@@ -395,7 +309,7 @@ def _alerts_table(story: Story) -> None:
     table = RichTable(title="Alerts")
     for name in ("cause", "severity", "data since", "opened", "seen", "resolved", "because"):
         table.add_column(name)
-    for alert in story.resources["alerts"].store.alerts(story.model.name):
+    for alert in story.runner.resources["alerts"].store.alerts(story.model.name):
         resolved = f"{alert.resolved_at:%H:%M:%S} UTC" if alert.resolved_at else "open"
         if alert.resolved_day:
             resolved += f", data of {alert.resolved_day}"
@@ -411,8 +325,8 @@ def _refuse_incomplete(story: Story, trainings: list[dict[str, Any]], shift: dt.
 
     before = {day: level for day, level in story.windows.items() if day < str(shift)}
     first, second = str(shift), str(shift + dt.timedelta(days=1))
-    drifts = [a for a in story.resources["alerts"].store.alerts(story.model.name) if a.cause == DRIFT_CAUSE]
-    champion = story.resources["ledger"].champion(story.model.name)
+    drifts = [a for a in story.runner.resources["alerts"].store.alerts(story.model.name) if a.cause == DRIFT_CAUSE]
+    champion = story.runner.resources["ledger"].champion(story.model.name)
     steps = {
         f"no page before {first}": "page" not in before.values(),
         f"the first shifted window, {first}, warns": story.windows.get(first) == "warn",

@@ -31,19 +31,18 @@ def main(_: Sequence[str] = ()) -> bool:
         prepare(settings)
         from assets.models.fraud import model as declared
         from assets.models.fraud.simulator import PaymentSimulator
-        from definitions import build_defs
-        from story import Story
+        from runner import Runner
 
         source = PaymentSimulator(compromised_from=FIRST.isoformat())
         model = replace(declared, table=replace(declared.table, start=FIRST, source=source))
         with dg.DagsterInstance.get() as instance:
-            story = Story(build_defs(models=[model], settings=settings), model, settings, instance)
+            runner = Runner(model, settings, instance)
             days = [str(FIRST + dt.timedelta(days=n)) for n in range((AS_OF - FIRST).days + 8)]
             for work, until in (("land", 8), ("clean", 8), ("label", 1), ("features", 1)):
-                story.make(work, days[: (AS_OF - FIRST).days + until])
+                runner.make(work, days[: (AS_OF - FIRST).days + until])
             config = {"ops": {"fraud__backtest": {"config": {"as_of": AS_OF.isoformat()}}}}
-            story.run("backtest", config=config)
-            weeks = story.tables.read(model.key("backtest"))
+            runner.run("backtest", config=config)
+            weeks = runner.tables.read(model.key("backtest"))
     mean = weeks.groupby("score", sort=False)[["roc_auc", "average_precision", "cp_at_k", "brier"]].mean()
     print(f"mean of the {weeks['round'].nunique()} published test weeks, {int(weeks['rows'].sum() / len(mean)):,} rows")
     print(mean.round(4).to_string())

@@ -15,7 +15,7 @@ from assets.models.fraud.simulator import PaymentSimulator
 from definitions import build_defs
 from resources.defaults import default_resources
 from resources.settings import Settings
-from story import RANGE_END, RANGE_START
+from runner import RANGE_END, RANGE_START
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

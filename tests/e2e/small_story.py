@@ -14,7 +14,8 @@ from assets.lifecycle.jobs import CLEAN, FEATURES, LABEL, LAND
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.settings import Settings
 from resources.tables import ParquetTables
-from story import opened
+from runner import alone
+from story import Story
 from tests.worlds import FIRST, days, payments_model
 
 LAST, SEEN = 50, 42
@@ -48,11 +49,12 @@ def arm(asset: str) -> None:
 
 def main() -> None:
     model = payments_model(PaymentSimulator(customers=600, terminals=1_200, seed=2))
-    with opened(Settings.from_env(), lambda: model) as story:
-        story.make(LAND, days(0, LAST))
-        story.make(CLEAN, days(0, LAST - 1))
-        story.make(LABEL, days(0, SEEN))
-        story.make(FEATURES, days(0, LAST - 1))
+    with alone(Settings.from_env(), lambda: model) as runner:
+        story = Story(runner)
+        runner.make(LAND, days(0, LAST))
+        runner.make(CLEAN, days(0, LAST - 1))
+        runner.make(LABEL, days(0, SEEN))
+        runner.make(FEATURES, days(0, LAST - 1))
         result = story.train(days(SEEN, SEEN)[0], "the first model")
         assert result["promoted"], result
         story.live_through(days(LAST, LAST)[0], FIRST)

@@ -1,0 +1,132 @@
+"""Runs of a model's jobs in this process: what is stale, and only that.
+
+Belongs here: running a job on days and saying why it failed. Does not belong here: in which order the work is done
+(``story.py``, ``cli.py``), or when (``sensors/``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.declaration import Model
+from assets.lifecycle.freshness import stale_days
+from assets.lifecycle.jobs import assets_of_jobs, job_name
+from resources.settings import Settings
+
+CHUNK_DAYS = 62
+"""Days in one run: bounds the memory of a run over months."""
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class RunError(Exception):
+    """A run that failed; the message says which, why, and where to look."""
+
+
+class Runner:
+    """Runs the jobs of one model on a state folder, as the daemon would."""
+
+    def __init__(self, model: Model, settings: Settings, instance: dg.DagsterInstance) -> None:
+        from definitions import build_defs
+        from resources.defaults import default_resources
+
+        self.model, self.settings, self.instance = model, settings, instance
+        self.defs = build_defs(models=[model], settings=settings)
+        self.resources = default_resources([model], settings)
+        self.tables = self.resources["tables"]
+        self.assets = {
+            key.path[-1]: asset
+            for asset in self.defs.assets or ()
+            if isinstance(asset, dg.AssetsDefinition)
+            for key in asset.keys
+        }
+        self.last: dg.ExecuteInProcessResult | None = None
+
+    def attempt(
+        self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None, why: str = ""
+    ) -> str | None:
+        """One run of one of the model's jobs; ``None`` when it succeeded, else the first error in its own words."""
+        tags = {"assetline/why": why} if why else {}
+        if days:
+            tags |= {RANGE_START: days[0], RANGE_END: days[-1]}
+        job = self.defs.resolve_job_def(job_name(self.model, work))
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        self.last = job.execute_in_process(
+            instance=self.instance, run_config={**quiet, **(config or {})}, tags=tags, raise_on_error=False
+        )
+        return None if self.last.success else _why(self.last)
+
+    def run(self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None) -> None:
+        """One run of one of the model's jobs. Raises :class:`RunError` when it fails."""
+        if (error := self.attempt(work, days, config)) is not None:
+            on = f" on {days[0]}…{days[-1]}" if days else ""
+            raise RunError(f"{job_name(self.model, work)} failed{on}: {error}; see run {self.last_run_id} in the UI")
+
+    @property
+    def last_run_id(self) -> str:
+        """Of the latest run."""
+        return self.last.run_id if self.last else ""
+
+    def make(self, work: str, days: Sequence[str]) -> int:
+        """Makes those of ``days`` that are stale, a chunk of consecutive days in a run; how many were."""
+        stale: set[str] = set()
+        for name in assets_of_jobs(self.model)[work]:
+            stale |= set(stale_days(self.assets[name], self.tables, days))
+        for chunk in _chunks([day for day in days if day in stale]):
+            self.run(work, chunk)
+        return len(stale)
+
+    def row(self, asset: str) -> dict[str, Any]:
+        """The first row of one of the model's tables without days."""
+        return self.tables.read(self.model.key(asset)).iloc[0].to_dict()
+
+
+@contextlib.contextmanager
+def alone(settings: Settings, declared: Callable[[], Model]) -> Iterator[Runner]:
+    """A runner on the state folder of ``settings``, once what an earlier one left behind is cleared up.
+
+    Two at once take turns.
+
+    Args:
+        settings: of the state folder.
+        declared: gives the declaration, which may read the state folder when it is imported.
+    """
+    from filelock import FileLock
+
+    from resources.home import end_dead_runs, prepare
+
+    prepare(settings)
+    with FileLock(settings.home / ".runner.lock"), dg.DagsterInstance.get() as instance:
+        runner = Runner(declared(), settings, instance)
+        end_dead_runs(instance)
+        runner.resources["mlflow"].reap(instance)
+        runner.resources["ledger"].reconcile(runner.resources["mlflow"])
+        yield runner
+
+
+def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of consecutive days, each no longer than a run should be."""
+    chunk: list[str] = []
+    for day in days:
+        follows = chunk and dt.date.fromisoformat(chunk[-1]) + dt.timedelta(days=1) == dt.date.fromisoformat(day)
+        if chunk and (not follows or len(chunk) == CHUNK_DAYS):
+            yield chunk
+            chunk = []
+        chunk.append(day)
+    if chunk:
+        yield chunk
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    """The first error of a failed run, in its own words."""
+    for event in result.all_events:
+        if event.is_step_failure and (error := event.step_failure_data.error) is not None:
+            cause = error.cause or error
+            words = event.step_failure_data.user_failure_data
+            return (words.description if words and words.description else cause.message).strip()
+    return "no step says why"
