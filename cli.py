@@ -19,31 +19,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="play the whole life of the fraud model, from raw payments to a resolved alert")
     commands.add_parser("dev", help="Dagster UI, MLflow UI and scoring service under one supervisor")
-    command = parser.parse_args(arguments).command
+    materialize = commands.add_parser("materialize", help="bring one model up to date: to a champion and its scores")
+    materialize.add_argument("--model", required=True, help="name of a declared model")
+    given = parser.parse_args(arguments)
     try:
         settings = Settings.from_env()
     except SettingsError as error:
         print(f"assetline: {error}", file=sys.stderr)
         return 2
-    return {"run": _run, "dev": _dev}[command](settings)
+    if given.command == "dev":
+        from serving.supervisor import supervise
 
-
-def _run(settings: Settings) -> int:
+        return supervise(settings)
     from runner import RunError
-    from story import play
 
     try:
-        play(settings)
+        if given.command == "run":
+            from story import play
+
+            play(settings)
+        else:
+            _materialize(settings, given.model)
     except RunError as error:
-        print(f"assetline run: {error}", file=sys.stderr)
+        print(f"assetline {given.command}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _dev(settings: Settings) -> int:
-    from serving.supervisor import supervise
+def _materialize(settings: Settings, name: str) -> None:
+    from assets.models import declared_models
+    from runner import RunError, alone
 
-    return supervise(settings)
+    models = {model.name: model for model in declared_models()}
+    if name not in models:
+        raise RunError(f"no model '{name}' is declared; there are: {', '.join(models) or 'none'}")
+    with alone(settings, lambda: models[name]) as runner:
+        runner.live(print)
 
 
 if __name__ == "__main__":

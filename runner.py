@@ -1,7 +1,7 @@
 """Runs of a model's jobs in this process: what is stale, and only that.
 
-Belongs here: running a job on days and saying why it failed. Does not belong here: in which order the work is done
-(``story.py``, ``cli.py``), or when (``sensors/``).
+Belongs here: running a job on days, all jobs in the order of the lifecycle, and saying why one failed. Does not belong
+here: the story of the example (``story.py``), when things are run (``sensors/``).
 """
 
 from __future__ import annotations
@@ -15,8 +15,21 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.freshness import stale_days
-from assets.lifecycle.jobs import assets_of_jobs, job_name
+from assets.lifecycle.jobs import (
+    CLEAN,
+    DAILY,
+    DEPLOY,
+    FEATURES,
+    LABEL,
+    LAND,
+    LIFECYCLE,
+    TRAIN,
+    assets_of_jobs,
+    job_name,
+)
+from assets.lifecycle.windows import iso_days
 from resources.settings import Settings
+from resources.sources import Stream
 
 CHUNK_DAYS = 62
 """Days in one run: bounds the memory of a run over months."""
@@ -81,6 +94,41 @@ class Runner:
             self.run(work, chunk)
         return len(stale)
 
+    def live(self, say: Callable[[str], None]) -> None:
+        """Everything that a person would materialise, in the order of the lifecycle: to a champion and its scores.
+
+        A plain table is one run. Of a stream, the days up to the latest complete one are landed, cleaned and given
+        features where that is stale; a model is trained and deployed where there is none yet; the latest day is scored.
+
+        Args:
+            say: gets a line per kind of work.
+
+        Raises:
+            RunError: a run failed or was refused; the message has the reason.
+        """
+        source = self.model.table.source
+        if not self.model.is_stream:
+            self.run(LIFECYCLE)
+        elif isinstance(source, Stream):
+            assert self.model.table.start is not None
+            until = source.landed_until()
+            days = iso_days((self.model.table.start, until))
+            labelled = iso_days((self.model.table.start, until - dt.timedelta(days=self.model.label_delay_days)))
+            for work, of in {LAND: days, CLEAN: days, LABEL: labelled, FEATURES: days}.items():
+                say(f"{work}: {self.make(work, of)} of {len(of)} days were stale")
+            if self.resources["ledger"].champion(self.model.name) is None:
+                for work in (TRAIN, DEPLOY):
+                    self.run(work)
+                    say(f"{work}: done")
+            self.make(DAILY, days[-1:])
+        else:
+            raise RunError(
+                f"{self.model.name}: its rows come from {source}, which lands by itself; materialise it in the UI"
+            )
+        champion = self.resources["ledger"].champion(self.model.name)
+        assert champion is not None
+        say(f"version {champion.version} of {self.model.name} is in production: {champion.reason}")
+
     def row(self, asset: str) -> dict[str, Any]:
         """The first row of one of the model's tables without days."""
         return self.tables.read(self.model.key(asset)).iloc[0].to_dict()
@@ -123,7 +171,19 @@ def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The first error of a failed run, in its own words."""
+    """The first error of a failed run: the words of the checks that refused it, or the exception's own."""
+    refusals = [
+        event.asset_check_evaluation_data
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    said = [
+        f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description}"
+        for check in refusals
+        if check.blocking and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+    ]
+    if said:
+        return "; ".join(said[:3])
     for event in result.all_events:
         if event.is_step_failure and (error := event.step_failure_data.error) is not None:
             cause = error.cause or error

@@ -1,10 +1,13 @@
 """The whole lifecycle of a real table without a clock, from a declaration as a fork writes it."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from assets.declaration import Gate
+from runner import RunError, Runner
 from tests.models.telco import CSV, model
 from tests.serving.conftest import Service
 from tests.worlds import why
@@ -21,8 +24,9 @@ def world(make_world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lived(world):
-    result = world.run("lifecycle")
-    assert result.success, why(result)
+    lines = []
+    Runner(model, world.settings, world.instance).live(lines.append)
+    assert lines[-1].startswith("version 1 of churn is in production: roc_auc 0.8")
     return world
 
 
@@ -59,6 +63,13 @@ def test_it_is_deployed_scored_and_held_against_its_reference(lived):
     leavers = said.set_index("customerID")["probability"].groupby(truth).mean()
     assert leavers[1] > 2 * leavers[0]
     assert lived.row("drift")["level"] == "ok"
+
+
+def test_a_refusal_says_why_in_its_last_words(lived):
+    strict = replace(model, gate=Gate(metric="roc_auc", floor=0.99))
+    with pytest.raises(RunError, match=r"churn_lifecycle failed: churn/evaluation: gate: roc_auc .* misses the floor"):
+        Runner(strict, lived.settings, lived.instance).live(print)
+    assert lived.mlflow.version_of_alias("churn", "champion") == "1"
 
 
 def test_the_service_answers_a_customer_as_it_landed(lived):
