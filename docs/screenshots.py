@@ -29,8 +29,6 @@ def pages(settings: Settings) -> dict[str, str]:
         "lineage": f"{ui}/assets/fraud/drift?view=lineage&lineageScope=upstream&lineageDepth=5",
         "evaluation": f"{ui}/assets/fraud/evaluation",
         "drift": f"{ui}/assets/fraud/drift?view=checks",
-        "runs": f"{ui}/runs",
-        "automation": f"{ui}/automation",
         "mlflow": f"{settings.mlflow_url}/#/models/fraud",
     }
 
