@@ -27,7 +27,7 @@ def features_by(bundle: Bundle, tables: Any, model: Model, rows: pd.DataFrame, t
         rows: with the table's key (and time).
         today: their features by today's code, used as they are when that is the bundle's too.
     """
-    if not bundle.code_difference():
+    if rows.empty or not bundle.code_difference():
         return today
     own, key, time = bundle.model, model.table.key, model.table.time
     if time is None:
