@@ -79,7 +79,16 @@ def sees_the_future(
     probed = before[np.argsort(times[before], kind="stable")[-PROBED_ROWS:]]
     if len(probed) == 0:
         return []
-    later = np.flatnonzero(times >= cut)
+    is_later = times >= cut
+    if features.entities:
+        # The past of others is not looked at; all that comes later is: whoever peeks, peeks there.
+        near = is_later.copy()
+        for entity in features.entities:
+            near |= np.isin(events[entity], events[entity][probed])
+        probed = np.searchsorted(np.flatnonzero(near), probed)
+        events = {name: values[near] for name, values in events.items()}
+        times, is_later = times[near], is_later[near]
+    later = np.flatnonzero(is_later)
     rng = np.random.default_rng(seed)
     other = {name: values.copy() for name, values in events.items()}
     for name, values in other.items():

@@ -98,7 +98,8 @@ def fit(
         rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(np.asarray(y, np.float32))
         before = preprocessing(rows)
         module = torch.nn.Sequential(before, (network or tabular)(before(rows), target)).to(device)
-        rows, target = rows.to(device), target.to(device)
+        with torch.no_grad():
+            ready, target = module[0](rows.to(device)), target.to(device)  # it learns nothing: once is enough
         averaged = copy.deepcopy(module).eval()
         optimiser = torch.optim.AdamW(
             module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -113,7 +114,7 @@ def fit(
             total = torch.zeros((), device=device)
             for start in range(0, len(rows), batch_size):
                 batch = order[start : start + batch_size]
-                loss = lose(module(rows[batch]), target[batch])
+                loss = lose(module[1](ready[batch]), target[batch])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
