@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets.declaration import Model
-from assets.lifecycle.fitting import Calibrator
+from assets.lifecycle.fitting import PREDICT_ROWS, Calibrator
 
 if TYPE_CHECKING:
     import torch
@@ -148,8 +148,9 @@ class Bundle:
             )
         if len(X) == 0:
             return np.empty(0)
+        rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
         with torch.inference_mode():
-            logits = self.network(torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32)))
+            logits = torch.cat([self.network(part) for part in rows.split(PREDICT_ROWS)])
         return Calibrator(**self.facts.calibrator)(logits.numpy())
 
     def alerts(self, probability: np.ndarray, amount: np.ndarray | None) -> np.ndarray:

@@ -26,7 +26,8 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 SMOOTHING_STEPS = 500
 """Weights are averaged over about so many last steps: any epoch's average is a model that could be kept."""
-_PREDICT_ROWS = 65_536
+PREDICT_ROWS = 8_192
+"""Rows scored at once: a row of 38 features is 900 numbers inside the default network."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,8 @@ def predict_logits(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
     device = next(module.parameters()).device
     with torch.inference_mode():
         parts = [
-            module(torch.from_numpy(np.ascontiguousarray(X[i : i + _PREDICT_ROWS], dtype=np.float32)).to(device)).cpu()
-            for i in range(0, len(X), _PREDICT_ROWS)
+            module(torch.from_numpy(np.ascontiguousarray(X[i : i + PREDICT_ROWS], dtype=np.float32)).to(device)).cpu()
+            for i in range(0, len(X), PREDICT_ROWS)
         ]
     return torch.cat(parts).double().numpy() if parts else np.empty(0)
 
