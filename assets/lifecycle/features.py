@@ -71,8 +71,8 @@ def sees_the_future(
 ) -> list[str]:
     """Names of features of the rows just before ``cut`` that change when what comes later is replaced.
 
-    Later rows are shuffled among themselves, column by column, and labels of rows younger than the delay are flipped
-    or made up. What a feature may look at stays as it is.
+    Of the later rows half are gone and the others hold values of any rows, column by column; labels of rows younger
+    than the delay are flipped or made up. What a feature may look at stays as it is.
     """
     times = events[time]
     before = np.flatnonzero(times < cut)
@@ -88,15 +88,17 @@ def sees_the_future(
         probed = np.searchsorted(np.flatnonzero(near), probed)
         events = {name: values[near] for name, values in events.items()}
         times, is_later = times[near], is_later[near]
-    later = np.flatnonzero(is_later)
     rng = np.random.default_rng(seed)
-    other = {name: values.copy() for name, values in events.items()}
-    for name, values in other.items():
+    kept = np.flatnonzero(~is_later | (rng.random(len(times)) < 0.5))
+    other = {name: values[kept] for name, values in events.items()}
+    later = np.flatnonzero(is_later[kept])
+    for name, values in events.items():
         if name not in (time, "label"):
-            values[later] = rng.permutation(values[later])
-    unknown = times > cut - np.timedelta64(label_delay_days, "D")
-    other["label"][unknown] = np.where(events["label"][unknown] == 1, 0.0, 1.0)
-    was, now = compute_features(features, events, probed), compute_features(features, other, probed)
+            other[name][later] = rng.choice(values, len(later))
+    unknown = other[time] > cut - np.timedelta64(label_delay_days, "D")
+    other["label"][unknown] = np.where(other["label"][unknown] == 1, 0.0, 1.0)
+    was = compute_features(features, events, probed)
+    now = compute_features(features, other, np.searchsorted(kept, probed))
     changed = ~np.isclose(was, now, rtol=0, atol=0, equal_nan=True).all(axis=0)
     return [name for name, different in zip(features.names, changed, strict=True) if different]
 
