@@ -206,7 +206,8 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
 def play(settings: Settings) -> None:
     """Plays the story on the state folder of ``settings``.
 
-    Raises :class:`StoryError` when a step did not happen. Two at once take turns: the second finds all done.
+    Two at once take turns: the second finds all done. Raises :class:`~runner.RunError` when a run failed and
+    :class:`StoryError` when a step did not happen.
     """
     until = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     world = upstream_world(settings.home, until)

@@ -1,6 +1,5 @@
 """A declaration that cannot work is refused when it is made, with the field, the value and the mend."""
 
-import datetime as dt
 import importlib
 import sys
 from dataclasses import replace
@@ -126,7 +125,3 @@ def test_the_recipe_fits_the_size_of_the_table(rows, batch_size, max_epochs):
 
 def test_what_is_declared_is_kept():
     assert Training(batch_size=64, max_epochs=3).sized_for(100_000) == Training(batch_size=64, max_epochs=3)
-
-
-def test_the_window_of_the_table_starts_with_it():
-    assert fraud.table.start == dt.date(2025, 6, 1)

@@ -1,0 +1,41 @@
+"""A model brought up to date in one call: a stream here, a plain table in ``e2e/test_plain_table.py``."""
+
+import datetime as dt
+from dataclasses import replace
+
+import pytest
+
+from assets.declaration import Gate
+from assets.models.fraud.simulator import PaymentSimulator
+from runner import RunError, Runner
+from tests.worlds import payments_model
+
+UNTIL = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+DAYS = 52
+
+
+@pytest.fixture(scope="module")
+def world(make_world, tmp_path_factory):
+    """A stream of which nothing has landed yet; the labels of its last week are not due."""
+    model = payments_model(PaymentSimulator(customers=600, terminals=1_200, seed=2))
+    model = replace(model, table=replace(model.table, start=UNTIL - dt.timedelta(days=DAYS - 1)))
+    return make_world(model, tmp_path_factory.mktemp("runner"))
+
+
+def test_a_stream_is_landed_trained_deployed_and_scored_and_then_nothing_is_stale(world):
+    strict = replace(world.model, gate=Gate(metric="average_precision", floor=0.99))
+    refused: list[str] = []
+    with pytest.raises(RunError, match=r"fraud_train failed: fraud/evaluation: gate: .* misses the floor 0.9900"):
+        Runner(strict, world.settings, world.instance).live(refused.append)
+    assert refused == ["land: 52 of 52 days were stale", "clean: 52 of 52 days were stale",
+                       "label: 45 of 45 days were stale", "features: 52 of 52 days were stale"]  # fmt: skip
+    assert world.ledger.champion("fraud") is None
+
+    lines: list[str] = []
+    Runner(world.model, world.settings, world.instance).live(lines.append)
+    assert [line for line in lines if "were stale" in line] == [
+        "land: 0 of 52 days were stale", "clean: 0 of 52 days were stale",
+        "label: 0 of 45 days were stale", "features: 0 of 52 days were stale",
+    ]  # fmt: skip
+    assert lines[-1].startswith("version 1 of fraud is in production: average_precision ")
+    assert world.tables.days(world.model.key("predictions")) == [str(UNTIL)]
