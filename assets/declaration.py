@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
 
+from assets.task import BINARY, DEFAULT_FLOOR, DEFAULT_METRIC, METRICS, Task, TaskError
 from resources.sources import Snapshot, Source, Stream
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ FeatureFunction = Callable[[Columns, np.ndarray], dict[str, np.ndarray]]
 """``(events, wanted) -> features``: see :class:`Features`."""
 
 NetworkFactory = Callable[["torch.Tensor", "torch.Tensor"], "torch.nn.Module"]
-"""``(X, y) -> module`` from float32 ``[n, n_features]`` to logits ``[n]``; X, y are rows it may shape itself on."""
+"""``(X, y) -> module`` from float32 ``[n, n_features]`` to outputs of the shape of ``y``; X, y are rows it may shape
+itself on. ``y`` is float32: ``[n]`` of 0 and 1, ``[n]`` standardised values, or one-hot ``[n, classes]``. The outputs
+are logits, standardised values, or logits of the classes. While it is in training mode, the module may return
+``[n, k]`` (or ``[n, k, classes]``) of k members, which are all fitted to the same target."""
 
 
 class DeclarationError(dg.DagsterInvalidDefinitionError):
@@ -86,6 +92,8 @@ class Features:
         names: the features, in the order in which the network gets them.
         entities: columns whose past rows are enough to compute a row's features (the endpoint keeps these).
         calendar: features that follow the calendar; drift checks leave them out.
+        words: features that hold word numbers (``assets/lifecycle/text.py``), for each text its block of them; they
+            are read by the network's text encoder and compared with nothing.
     """
 
     compute: FeatureFunction
@@ -93,6 +101,18 @@ class Features:
     names: tuple[str, ...]
     entities: tuple[str, ...] = ()
     calendar: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    @property
+    def compared(self) -> list[str]:
+        """Features that a drift check can compare."""
+        return [name for name in self.names if name not in {*self.calendar, *self.words}]
+
+    @property
+    def word_positions(self) -> list[int]:
+        """Where the word numbers are among the features."""
+        words = set(self.words)
+        return [i for i, name in enumerate(self.names) if name in words]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +123,23 @@ class Training:
         window_days: days of labelled rows to fit on.
         test_days: latest labelled days, which report and never select.
         folds: earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
-        max_epochs: most passes over the rows that a fold may choose; default: 4, or as many as 500 steps take.
-        batch_size: rows per step; default: 512, or 128 where there are fewer than 20,000 rows.
+        max_epochs: most passes over the rows that a fold may choose; default: what 800,000 rows are, 8 to 100.
+        patience: passes without a better figure after which a fold ends.
+        batch_size: rows per step; default: 64, 256 or 512 with the number of rows.
         learning_rate: AdamW's.
         weight_decay: AdamW's.
         seed: everything random is drawn from it.
         holdout: share of a plain table that is the test rows.
-        min_rows: fewer labelled rows than this (or fewer than 10 of either class) and training refuses.
+        min_rows: fewer labelled rows than this (or fewer than 10 of a class) and training refuses.
     """
 
     window_days: int = 28
     test_days: int = 7
     folds: int = 2
     max_epochs: int | None = None
+    patience: int = 10
     batch_size: int | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     weight_decay: float = 3e-3
     seed: int = 0
     holdout: float = 0.2
@@ -125,8 +147,8 @@ class Training:
 
     def sized_for(self, rows: int) -> Training:
         """The recipe with epochs and batch size settled for so many rows to fit on."""
-        batch_size = self.batch_size or (512 if rows >= 20_000 else 128)
-        return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or max(4, -(-500 * batch_size // rows)))
+        batch_size = self.batch_size or (512 if rows >= 20_000 else 256 if rows >= 2_000 else 64)
+        return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or min(100, max(8, 800_000 // rows)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,23 +175,21 @@ class Evaluation:
     published: Mapping[str, float] = field(default_factory=dict)
 
 
-GateMetric = Literal["average_precision", "roc_auc", "cp_at_k", "brier"]
-GATE_METRICS: tuple[str, ...] = ("average_precision", "roc_auc", "cp_at_k", "brier")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """What a candidate must pass before it may be staged.
 
     Args:
-        metric: the metric compared, on the candidate's test rows.
-        floor: worst value that may go live (a highest value for ``brier``).
+        metric: the metric compared, on the candidate's test rows: one of :data:`~assets.task.METRICS` of the target's
+            kind; default: ``roc_auc`` for classes, ``r2`` for measured values.
+        floor: worst value that may go live (a highest value where lower is better); default: .6 and .1 for these.
         margin: candidate minus champion on the same rows must be at least this.
-        baseline_margin: candidate minus the simple baseline (logistic regression) must be at least this.
+        baseline_margin: candidate minus the simple baseline (a regularised linear model) must be at least this; a loss
+            whose 95 % interval holds zero is chance, and passes.
     """
 
-    metric: GateMetric = "roc_auc"
-    floor: float = 0.6
+    metric: str = ""
+    floor: float = math.nan
     margin: float = -0.005
     baseline_margin: float = -0.005
 
@@ -202,12 +222,16 @@ class Model:
     Args:
         name: key prefix of its assets and name of its registered model; ``[a-z][a-z0-9_]*``.
         table: the table it stands on.
-        target: column holding the truth, 0 or 1.
+        target: column holding the truth. Its kind is read off the contract: a boolean or two ``isin`` values (the
+            second is what the probability is of), more ``isin`` values (classes), or a number. Labels that land later
+            are 0 or 1.
         owner: ``team:…`` or an e-mail address.
         description: one sentence for the UI.
         label_delay_days: days after a row's event until its label lands; 0 means the label is in the table.
         features: point-in-time features; default: the contract's columns, encoded.
         network: builds the torch module; default: the tabular network of ``assets/lifecycle/networks.py``.
+        accepted_leaks: ``{column: reason}`` of columns (or features) that the leakage check would refuse, and why they
+            are known when a row is scored.
         training, evaluation, gate, drift: see there.
         retrain: cron of the declared retraining (UTC), or ``None``.
         retrain_cooldown_days: labelled days between two trainings that drift asks for.
@@ -223,6 +247,7 @@ class Model:
     label_delay_days: int = 0
     features: Features | None = None
     network: NetworkFactory | None = None
+    accepted_leaks: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
     gate: Gate = field(default_factory=Gate)
@@ -234,6 +259,15 @@ class Model:
 
     def __post_init__(self) -> None:
         refuse_wrong_declaration(self)
+        metric = self.gate.metric or DEFAULT_METRIC[self.task.kind]
+        floor = DEFAULT_FLOOR[metric] if math.isnan(self.gate.floor) else self.gate.floor
+        object.__setattr__(self, "gate", replace(self.gate, metric=metric, floor=floor))
+
+    @cached_property
+    def task(self) -> Task:
+        """The kind of its target."""
+        columns = self.table.contract.to_schema().columns
+        return Task.of(columns[self.target]) if self.target in columns else BINARY
 
     @property
     def is_stream(self) -> bool:
@@ -294,6 +328,15 @@ def _wrong_columns(model: Model) -> Wrong:
     if model.label_delay_days == 0 and model.target not in columns:
         mend = f"name a column of the contract ({', '.join(columns)}), or declare label_delay_days if labels land later"
         yield "target", model.target, mend
+    try:
+        _ = model.task
+    except TaskError as error:
+        yield "target", model.target, str(error)
+    for name, reason in model.accepted_leaks.items():
+        if name not in columns and name not in (model.features.names if model.features else ()):
+            yield "accepted_leaks", name, f"name a column of the contract or a feature: {', '.join(columns)}"
+        if not reason.strip():
+            yield "accepted_leaks", {name: reason}, "say why the column is known when a row is scored"
 
 
 def _wrong_features(model: Model) -> Wrong:
@@ -311,7 +354,10 @@ def _wrong_features(model: Model) -> Wrong:
 
 
 def _wrong_gate(model: Model) -> Wrong:
-    if model.gate.metric not in GATE_METRICS:
-        yield "gate.metric", model.gate.metric, f"name one of {', '.join(GATE_METRICS)}"
+    kind, metric = model.task.kind, model.gate.metric or DEFAULT_METRIC[model.task.kind]
+    if metric not in METRICS[kind]:
+        yield "gate.metric", metric, f"a {kind} target is held to one of {', '.join(METRICS[kind])}"
     if model.gate.metric == "cp_at_k" and (model.evaluation.entity is None or not model.is_stream):
         yield "gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`"
+    if math.isnan(model.gate.floor) and metric not in DEFAULT_FLOOR:
+        yield "gate.floor", None, f"declare the worst {metric} that may go live"

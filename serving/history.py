@@ -8,7 +8,7 @@ What is in the tables counts as it is there. A scored row counts from the moment
 day has it, or can no longer get it: once rows of its day are too late to land (``late_days``), the table is the truth.
 A row counts once, however often it is sent: rows are known by their key.
 
-The log is ``<folder>/<event day>.jsonl``, one line a row: the typed columns, the probability, the version, when. A line
+The log is ``<folder>/<event day>.jsonl``, one line a row: the typed columns, the score, the version, when. A line
 is handed to the operating system before the answer goes out, so a killed process loses nothing it acknowledged; a
 machine that loses its power may lose the last seconds.
 """
@@ -203,7 +203,7 @@ class History:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def add(self, rows: Columns, probabilities: list[float], version: str) -> None:
+    def add(self, rows: Columns, scores: list[Any], version: str) -> None:
         """Logs scored rows and counts those that are new. When it returns, a kill of this process loses none of them.
 
         Raises :class:`LogError` when it cannot be written; nothing counts then.
@@ -215,7 +215,7 @@ class History:
         at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
         for i in np.flatnonzero(new).tolist():
             row = {name: _to_json(values[i]) for name, values in rows.items()}
-            line = {"row": row, "probability": float(probabilities[i]), "version": version, "at": at}
+            line = {"row": row, "score": scores[i], "version": version, "at": at}
             days.setdefault(str(rows[str(self._time)][i])[:10], []).append(json.dumps(line) + "\n")
         for day, lines in days.items():
             self._write(day, "".join(lines).encode())

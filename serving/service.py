@@ -40,6 +40,7 @@ from fastapi.responses import JSONResponse  # noqa: E402
 from pydantic import BaseModel, Field  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
+from assets.lifecycle.answers import in_words  # noqa: E402
 from assets.lifecycle.bundle import Bundle  # noqa: E402
 from assets.lifecycle.features import compute_features, features_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
@@ -106,9 +107,9 @@ class Served:
         return self
 
     def _check(self, X: np.ndarray) -> None:
-        probability = self.bundle.predict(X)
-        if not (np.isfinite(probability).all() and len(probability) == len(X)):
-            raise ValueError(f"it answers {probability} for {X.tolist()}; train it again")
+        scores = self.bundle.predict(X)
+        if not (np.isfinite(scores).all() and len(scores) == len(X)):
+            raise ValueError(f"it answers {scores} for {X.tolist()}; train it again")
 
     def features(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """float32 ``[n, n_features]`` of typed rows, with their entities' past."""
@@ -128,20 +129,14 @@ class Served:
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
             words = f"{self.model.table.key}={keys[i]!r} is in the request twice"
             raise RefusedRows([Problem(i, self.model.table.key, keys[i], words, "each row once")], of=len(raw))
-        probability = self.bundle.predict(self.features(rows))
-        amount = self.model.evaluation.amount
-        alerts = self.bundle.alerts(probability, None if amount is None else rows[amount].astype(np.float64))
-        self.history.add(rows, probability.tolist(), self.version)
-        return [
-            {
-                self.model.table.key: key,
-                "probability": float(p),
-                "decision": "alert" if alert else "pass",
-                "model": self.model.name,
-                "version": self.version,
-            }
-            for key, p, alert in zip(keys, probability, alerts, strict=True)
-        ]
+        scores = self.bundle.predict(self.features(rows))
+        amount, alerts = self.model.evaluation.amount, None
+        if self.model.task.kind == "binary":
+            alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
+        self.history.add(rows, scores.tolist(), self.version)
+        said = in_words(self.model.task, scores, alerts)
+        of = {"model": self.model.name, "version": self.version}
+        return [{self.model.table.key: key, **answer, **of} for key, answer in zip(keys, said, strict=True)]
 
 
 @dataclass
@@ -303,7 +298,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
 
     @app.post("/models/{name}/score")
     async def score(name: str, rows: FeatureRows) -> JSONResponse:
-        """Probabilities of rows of features; nothing is counted."""
+        """Scores of rows of features; nothing is counted."""
         served = ready(name)
         names = features_of(served.model).names
         wrong = next((i for i, values in enumerate(rows.features) if len(values) != len(names)), None)
@@ -312,7 +307,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
             words = f"row {wrong} has {found} features, the model takes {len(names)}: see /models/{name}"
             raise HTTPException(422, words)
         X = np.array(_few(rows.features), np.float32).reshape(-1, len(names))
-        return JSONResponse({"probability": served.bundle.predict(X).tolist(), "version": served.version})
+        return JSONResponse({"scores": served.bundle.predict(X).tolist(), "version": served.version})
 
     return app
 

@@ -41,7 +41,7 @@ def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
             for declared, as_of, name in _rounds(tables, model, int(config["weeks"]), config["as_of"])
         ]
         frame = pd.concat(rounds, ignore_index=True)
-        mean = frame.drop(columns=["round", "rows", "positives"]).groupby("score", sort=False).mean()
+        mean = frame.drop(columns=["round", "rows"]).groupby("score", sort=False).mean()
         text = mean.round(4).reset_index().astype(str)
         lines = ["| " + " | ".join(row) + " |" for row in [list(text.columns), ["---"] * len(text.columns)]]
         lines += ["| " + " | ".join(row) + " |" for row in text.to_numpy()]
@@ -83,7 +83,7 @@ def _round(tables: Any, source: Any, model: Model, as_of: dt.date | None, name: 
     X_test = matrix(rows, model)
     y = frozen.loc[fit, model.target].to_numpy()
     scores = {"torch": candidate.predict(X_test)}
-    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model.training.seed)
+    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model)
     if source is not None:
         scores["ceiling"] = ceiling_scores(tables, source, model, rows)
     found = evaluate(
@@ -91,16 +91,15 @@ def _round(tables: Any, source: Any, model: Model, as_of: dt.date | None, name: 
         scores,
         replace(model.evaluation, slices=None),
         target=model.target,
+        task=model.task,
         time=model.table.time,
         review_cost=model.review_cost,
         known=known_entities(frozen, test, model),
         resamples=20,
         seed=model.training.seed,
     )
-    log(f"{name}: " + ", ".join(f"{score} {found.numbers(score)['average_precision']:.4f}" for score in scores))
+    metric = model.gate.metric
+    log(f"{name}: {metric} " + ", ".join(f"{score} {found.numbers(score)[metric]:.4f}" for score in scores))
     return pd.DataFrame(
-        [
-            {"round": name, "score": score, "rows": found.rows, "positives": found.positives, **found.numbers(score)}
-            for score in scores
-        ]
+        [{"round": name, "score": score, "rows": found.rows, **found.numbers(score)} for score in scores]
     )

@@ -1,7 +1,7 @@
 """A model version as a folder: everything that scoring needs, and the code it was trained with.
 
-    bundle.json      names, calibrator, threshold, how it was fitted
-    network.pt2      the exported network with its preprocessing: raw float32 [n, n_features], NaN allowed -> logits [n]
+    bundle.json      names, classes, head, threshold, how it was fitted
+    network.pt2      the exported network with its preprocessing: raw float32 [n, n_features], NaN allowed -> outputs
     contract.json    the table's contract, for whoever reads without our code
     code/            the model folder's modules as they were; used when today's differ: a rollback is a rollback
     reference/       the reference profile of the drift checks
@@ -29,12 +29,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets.declaration import Model
-from assets.lifecycle.fitting import PREDICT_ROWS, Calibrator
+from assets.lifecycle.fitting import PREDICT_ROWS, Head
 
 if TYPE_CHECKING:
     import torch
 
 NETWORK, FACTS, CODE, CONTRACT, REFERENCE = "network.pt2", "bundle.json", "code", "contract.json", "reference"
+
+
+TESTS = "test_*.py"
+"""A model folder may hold its tests; what they say does not change what the model does."""
 
 
 class BundleError(Exception):
@@ -49,7 +53,8 @@ class Facts:
         name: of the model.
         package: of the model's code, e.g. ``assets.models.fraud``.
         feature_names: in the order in which the network gets them.
-        calibrator: slope and offset from logits to probabilities.
+        head: from outputs to scores: the kind of target, slope and offset (:class:`~assets.lifecycle.fitting.Head`).
+        classes: names of the classes, in the order of their codes; empty for measured values.
         threshold: alert at or above it, where rows have no amount.
         review_cost: alert where probability · amount is above it, where they have; ``None``: they have none.
         code: hash of the model folder's modules.
@@ -59,7 +64,8 @@ class Facts:
     name: str
     package: str
     feature_names: tuple[str, ...]
-    calibrator: dict[str, float]
+    head: dict[str, Any]
+    classes: tuple[str, ...]
     threshold: float
     review_cost: float | None
     code: str
@@ -81,7 +87,7 @@ class Bundle:
         module: torch.nn.Module,
         model: Model,
         feature_names: tuple[str, ...],
-        calibrator: Calibrator,
+        head: Head,
         threshold: float,
         fitted: Mapping[str, Any],
     ) -> None:
@@ -104,13 +110,16 @@ class Bundle:
             ) from error
         torch.export.save(program, directory / NETWORK)
         package = sys.modules[package_of(model)]
-        shutil.copytree(_folder(package), directory / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copytree(
+            _folder(package), directory / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", TESTS)
+        )
         (directory / CONTRACT).write_text(model.table.contract.to_schema().to_json(), encoding="utf-8")
         facts = Facts(
             name=model.name,
             package=package.__name__,
             feature_names=feature_names,
-            calibrator=asdict(calibrator),
+            head=asdict(head),
+            classes=model.task.names,
             threshold=threshold,
             review_cost=model.review_cost if model.evaluation.amount else None,
             code=model_code(model),
@@ -125,7 +134,7 @@ class Bundle:
 
         try:
             said = json.loads((directory / FACTS).read_text(encoding="utf-8"))
-            facts = Facts(**{**said, "feature_names": tuple(said["feature_names"])})
+            facts = Facts(**{**said, **{name: tuple(said[name]) for name in ("feature_names", "classes")}})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(directory / FACTS, error) from error
         try:
@@ -135,7 +144,8 @@ class Bundle:
         return cls(directory, facts, network)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """float64 ``[n]`` probabilities of raw features float32 ``[n, n_features]`` (NaN: missing).
+        """float64 scores of raw features float32 ``[n, n_features]`` (NaN: missing): probabilities ``[n]`` or
+        ``[n, classes]``, or predicted values ``[n]``.
 
         Raises :class:`BundleError` for another number of features.
         """
@@ -147,11 +157,11 @@ class Bundle:
                 f"({', '.join(self.facts.feature_names[:4])}, …), got an array of shape {X.shape}"
             )
         if len(X) == 0:
-            return np.empty(0)
+            return np.empty((0, len(self.facts.classes)) if self.facts.head["kind"] == "multiclass" else 0)
         rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
         with torch.inference_mode():
-            logits = torch.cat([self.network(part) for part in rows.split(PREDICT_ROWS)])
-        return Calibrator(**self.facts.calibrator)(logits.numpy())
+            outputs = torch.cat([self.network(part) for part in rows.split(PREDICT_ROWS)])
+        return Head(**self.facts.head)(outputs.numpy())
 
     def alerts(self, probability: np.ndarray, amount: np.ndarray | None) -> np.ndarray:
         """Boolean ``[n]``: whether looking at the row is worth it (``amount`` known) or it is above the threshold."""
@@ -200,6 +210,7 @@ def _files(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         for path in sorted(folder.rglob("*.py"))
+        if not path.match(TESTS)
     }
 
 
@@ -269,5 +280,5 @@ class _Pyfunc:
 
 
 def _load_pyfunc(path: str) -> _Pyfunc:
-    """What ``mlflow.pyfunc.load_model`` calls: an object that predicts probabilities from a table of features."""
+    """What ``mlflow.pyfunc.load_model`` calls: an object that predicts scores from a table of features."""
     return _Pyfunc(Bundle.load(Path(path)))

@@ -364,19 +364,15 @@ def _labels(model: Model) -> dg.AssetsDefinition:
             truth = known.apply(pd.to_numeric, errors="coerce").drop_duplicates(table.key)
             rows = cleaned[carried].merge(truth, on=table.key, how="left")
         else:
-            rows = cleaned[[*carried, model.target]].copy()
+            rows = cleaned[carried].assign(**{model.target: model.task.codes(cleaned[model.target])})
         missing = rows[model.target].isna()
         if table.time is None:
             findings = [_coverage(missing, None)]
         else:
             day = event_day(rows, table)
             findings = [_coverage(missing[day == d], d) for d in days_in_run(context)]
-        rows = rows[~missing].astype({model.target: "int8"}).reset_index(drop=True)
-        return Made(
-            rows,
-            findings,
-            {"dagster/row_count": len(rows), "positive_share": float(rows[model.target].mean() if len(rows) else 0)},
-        )
+        rows = rows[~missing].astype({model.target: model.task.dtype}).reset_index(drop=True)
+        return Made(rows, findings, {"dagster/row_count": len(rows), **_truth_in_short(model, rows[model.target])})
 
     reads = {"cleaned": Reads(model.key(table.name))}
     if late:
@@ -394,6 +390,17 @@ def _labels(model: Model) -> dg.AssetsDefinition:
         day_column=table.time,
         automation=eager(model.label_delay_days + table.late_days + 1 if model.is_stream else None),
     )
+
+
+def _truth_in_short(model: Model, truth: pd.Series) -> dict[str, Any]:
+    """What a person wants to see of labels at a glance."""
+    if truth.empty:
+        return {}
+    if model.task.kind == "regression":
+        return {"mean": float(truth.mean()), "lowest": float(truth.min()), "highest": float(truth.max())}
+    if model.task.kind == "binary":
+        return {"positive_share": float(truth.mean())}
+    return {"classes": {f"{code}: {name}": int((truth == code).sum()) for code, name in enumerate(model.task.names)}}
 
 
 def _around(model: Model, ahead: bool) -> tuple[int, int]:

@@ -11,34 +11,55 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assets.declaration import Columns, DeclarationError, Features
+from assets.lifecycle.text import WORDS, word_numbers
+from assets.task import NUMBERS
 
 if TYPE_CHECKING:
     from assets.declaration import Model
 
+MOST_CATEGORIES = 100
+"""More categories than this make a column of free text: each value is then a word or two that may recur."""
+EPOCH = np.datetime64("2000-01-01", "s")
+PARTS = ("month", "weekday", "hour")
+"""What of a moment may come round again."""
+
 
 def default_features(model: Model) -> Features:
-    """Numbers and booleans as they are, and one feature for each category of a column with ``isin``.
+    """One feature for a number, a boolean and each category of a column with ``isin``; several for moments and text.
 
-    Raises :class:`~assets.declaration.DeclarationError` for a column of another kind.
+    Of a moment these are its days since 2000 and what comes round of it, of free text the word numbers.
+
+    The key, the target and ``evaluation.entity`` are no features; of the event time, only what comes round is.
+
+    Raises :class:`~assets.declaration.DeclarationError` where that leaves nothing.
     """
     table = model.table
     numbers: list[str] = []
+    moments: list[str] = []
+    texts: list[str] = []
     categories: dict[str, tuple[str, ...]] = {}
     for name, column in table.contract.to_schema().columns.items():
-        if name in (table.key, table.time, model.target):
+        if name in (table.key, table.time, model.target, model.evaluation.entity):
             continue
         allowed = next((check.statistics["allowed_values"] for check in column.checks if check.name == "isin"), None)
         kind = str(column.dtype)
-        if kind.startswith(("int", "uint", "float", "Int", "UInt", "Float", "bool")):
+        if kind.startswith((*NUMBERS, "bool")):
             numbers.append(name)
-        elif allowed is not None:
+        elif kind.startswith("datetime"):
+            moments.append(name)
+        elif allowed is not None and len(allowed) <= MOST_CATEGORIES:
             categories[name] = tuple(map(str, allowed))
         else:
-            raise DeclarationError(
-                f"model '{model.name}': the contract's column '{name}' ({kind}) has no default encoding: give it "
-                "`isin=[...]` with its categories, drop it from the contract, or declare features"
-            )
-    names = (*numbers, *(f"{column}={value}" for column, values in categories.items() for value in values))
+            texts.append(name)
+    recurring = tuple(f"{table.time}.{part}" for part in PARTS) if table.time else ()
+    words = tuple(f"{name}#{place}" for name in texts for place in range(WORDS))
+    names = (
+        *numbers,
+        *(f"{column}={value}" for column, values in categories.items() for value in values),
+        *(f"{name}.{part}" for name in moments for part in ("days", *PARTS)),
+        *recurring,
+        *words,
+    )
     if not names:
         raise DeclarationError(f"model '{model.name}': the contract has no column to make a feature of")
 
@@ -47,9 +68,17 @@ def default_features(model: Model) -> Features:
         for column, values in categories.items():
             text = events[column][wanted].astype(str)
             made |= {f"{column}={value}": (text == value).astype(np.float32) for value in values}
+        for name in moments:
+            made |= {f"{name}.{part}": values for part, values in _moment(events[name][wanted]).items()}
+        if table.time:
+            of_event = _moment(events[table.time][wanted])
+            made |= {f"{table.time}.{part}": of_event[part] for part in PARTS}
+        for name in texts:
+            numbered = word_numbers(events[name][wanted])
+            made |= {f"{name}#{place}": numbered[:, place] for place in range(WORDS)}
         return made
 
-    return Features(compute=compute, lookback_days=0, names=names)
+    return Features(compute=compute, lookback_days=0, names=names, calendar=recurring, words=words)
 
 
 def _number(values: np.ndarray) -> np.ndarray:
@@ -59,3 +88,17 @@ def _number(values: np.ndarray) -> np.ndarray:
 
         return pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
     return values.astype(np.float32)
+
+
+def _moment(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Days since 2000, month (1 to 12), weekday (Monday is 0) and hour of moments; NaN where missing."""
+    moments = values.astype("datetime64[s]")
+    known = ~np.isnat(moments)
+    days = (moments - EPOCH) / np.timedelta64(86_400, "s")
+    parts = {
+        "days": days,
+        "month": moments.astype("datetime64[M]").astype(np.int64) % 12 + 1,
+        "weekday": (np.floor(days) + 5) % 7,  # the first of January 2000 was a Saturday
+        "hour": np.floor(days % 1 * 24 + 1e-6),
+    }
+    return {name: np.where(known, part, np.nan).astype(np.float32) for name, part in parts.items()}

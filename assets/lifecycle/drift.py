@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.reference import SCORE, ReferenceProfile
+from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 
 FEW_VALUES = 10
 """Columns with at most so many distinct values in the reference are compared as categories."""
@@ -105,7 +105,9 @@ def compare(reference: ReferenceProfile, current: pd.DataFrame, drift: Drift, *,
     before, now = _missing_as_values(sampled[0][columns], sampled[1][columns])
     # A score may follow the calendar: a Saturday is compared with weekends, or every Saturday is an alarm. Evidently
     # drops what is missing, so the other rows of the reference do not count.
-    before[SCORE] = before[SCORE].where(like) if like.sum() >= drift.min_rows else before[SCORE]
+    if like.sum() >= drift.min_rows:
+        for column in {SCORE, PREDICTED} & set(columns):
+            before[column] = before[column].where(like)
     methods = {column: _method(before[column]) for column in columns}
     # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
     alive = [c for c in columns if not _same_constant(before[c], now[c])]

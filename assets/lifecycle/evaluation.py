@@ -1,7 +1,7 @@
 """Fifth stage: the report on the candidate, on rows that selected nothing, and the gate.
 
 Belongs here: which scores meet on which rows, and where the report goes. Does not belong here: the figures
-(``metrics.py``), the rules (``gate.py``), the drawing (``report.py``).
+(``metrics``), the rules (``gate.py``), the drawing (``report.py``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from assets.lifecycle import baselines, report
 from assets.lifecycle.bundle import Bundle
 from assets.lifecycle.champion import champion_of
 from assets.lifecycle.deployment import say_verdict
+from assets.lifecycle.features import features_of
 from assets.lifecycle.gate import judge
 from assets.lifecycle.landing import source_resource_key
 from assets.lifecycle.metrics import Report, evaluate, known_positive
@@ -44,7 +45,7 @@ def evaluation_assets(model: Model) -> list[dg.AssetsDefinition]:
 def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.ndarray | None:
     """Boolean per test row: its entity was known as positive when it happened; ``None`` without entity or clock."""
     entity, time = model.evaluation.entity, model.table.time
-    if entity is None or time is None:
+    if entity is None or time is None or model.task.kind != "binary":
         return None
     rows = frozen[test]
     recent = frozen[time] >= rows[time].min().floor("D") - pd.Timedelta(days=KNOWN_DAYS)
@@ -58,11 +59,12 @@ def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.n
     )
 
 
-def baseline_scores(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Probabilities of the baselines on the test rows, from the candidate's own rows, features and window."""
+def baseline_scores(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model) -> dict[str, np.ndarray]:
+    """Scores of the baselines on the test rows, from the candidate's own rows, features and window."""
+    tokens = features_of(model).word_positions
     return {
-        "xgboost": baselines.xgboost(X, y, X_test, seed=seed),
-        "logistic_regression": baselines.logistic_regression(X, y, X_test),
+        "xgboost": baselines.xgboost(X, y, X_test, task=model.task, tokens=tokens, seed=model.training.seed),
+        "linear": baselines.linear(X, y, X_test, task=model.task, tokens=tokens),
     }
 
 
@@ -93,7 +95,7 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
         champion = champion_of(context.resources, model)
         if champion is not None and champion.version != version:
             scores["champion"] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
-        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(), X_test, model.training.seed)
+        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(), X_test, model)
         if with_ceiling:
             source = getattr(context.resources, source_resource_key(model))
             scores["ceiling"] = ceiling_scores(tables, source, model, rows)
@@ -102,6 +104,7 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
             scores,
             model.evaluation,
             target=model.target,
+            task=model.task,
             time=model.table.time,
             review_cost=model.review_cost,
             known=known_entities(training_set, test, model),
@@ -110,8 +113,9 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
         verdict = judge(
             model.gate,
             candidate=found.numbers("torch"),
-            baseline=found.numbers("logistic_regression"),
+            baseline=found.numbers("linear"),
             champion=found.numbers("champion") if "champion" in scores else None,
+            against_baseline=found.differences["linear"],
         )
         reasons = [reason.words for reason in verdict.reasons]
         pictures = report.plots(found, learning=json.loads(candidate["curves"]))

@@ -7,6 +7,7 @@ Does not belong here: which rows are which (``windows.py``, ``training.py``), th
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assets.declaration import NetworkFactory, Training
-from assets.lifecycle.metrics import average_precision
+from assets.lifecycle.metrics.ranking import average_precision
 from assets.lifecycle.networks import tabular
+from assets.lifecycle.text import WORDS
+from assets.task import BINARY, Kind, Task
 
 if TYPE_CHECKING:
     import torch
@@ -27,19 +30,33 @@ Fold = tuple[np.ndarray, np.ndarray]
 SMOOTHING_STEPS = 500
 """Weights are averaged over about so many last steps: any epoch's average is a model that could be kept."""
 PREDICT_ROWS = 8_192
-"""Rows scored at once: a row of 38 features is 900 numbers inside the default network."""
+"""Rows scored at once: a row of 38 features is a thousand numbers inside a network."""
 
 
 @dataclass(frozen=True)
-class Calibrator:
-    """From logits to probabilities: ``sigmoid(slope · logit + offset)`` (Platt, 1999)."""
+class Head:
+    """From a network's outputs to scores: what is settled on the folds, or by the target's scale.
 
+    *binary*: probabilities ``sigmoid(slope · output + offset)`` (Platt, 1999). *multiclass*: ``softmax(slope ·
+    outputs)`` (temperature scaling: Guo et al., 2017). *regression*: ``slope · output + offset``, within the values
+    that were there to learn from.
+    """
+
+    kind: Kind = "binary"
     slope: float = 1.0
     offset: float = 0.0
+    low: float | None = None
+    high: float | None = None
 
-    def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """float64 ``[n]`` probabilities of logits ``[n]``."""
-        return 1 / (1 + np.exp(-np.clip(self.slope * logits.astype(np.float64) + self.offset, -60, 60)))
+    def __call__(self, outputs: np.ndarray) -> np.ndarray:
+        """float64 scores ``[n]``, or ``[n, classes]``, of the outputs of that shape."""
+        scaled = self.slope * outputs.astype(np.float64) + self.offset
+        if self.kind == "regression":
+            return np.clip(scaled, self.low, self.high)
+        if self.kind == "binary":
+            return 1 / (1 + np.exp(-np.clip(scaled, -60, 60)))
+        raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return raised / raised.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -48,17 +65,34 @@ class Choice:
 
     Args:
         epochs: passes over the rows for the final fit.
-        calibrator: fitted on the folds' validation logits at that epoch.
-        threshold: probability above which a row is alerted when it has no amount: best F1 on the same logits.
-        average_precision: of the pooled validation rows at that epoch.
-        curves: by quantity (``loss``, ``average_precision``) and fold, the value after each epoch.
+        head: fitted on the folds' validation outputs at that epoch.
+        threshold: binary: probability above which a row is alerted when it has no amount (best F1 on the same rows).
+        score: mean over the folds of :data:`FOLD_METRIC` at that epoch; higher is better.
+        chance: what that metric is for whoever knows nothing but the base rate.
+        curves: by quantity (``loss`` and the metric) and fold, the value after each epoch.
     """
 
     epochs: int
-    calibrator: Calibrator
-    threshold: float
-    average_precision: float
+    head: Head
+    score: float
+    chance: float
+    threshold: float = 0.5
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+
+FOLD_METRIC: dict[Kind, str] = {"binary": "average_precision", "multiclass": "log_likelihood", "regression": "r2"}
+"""What the folds choose by."""
+
+
+def as_target(y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
+    """What a network is fitted to (float32 ``[n]``, one-hot ``[n, classes]`` for classes), and its head."""
+    if task.kind == "binary":
+        return y.astype(np.float32), Head()
+    if task.kind == "multiclass":
+        return np.eye(len(task.classes), dtype=np.float32)[y.astype(int)], Head("multiclass")
+    mean, spread = float(y.mean()), float(y.std()) or 1.0
+    head = Head("regression", slope=spread, offset=mean, low=float(y.min()), high=float(y.max()))
+    return ((y - mean) / spread).astype(np.float32), head
 
 
 def fit(
@@ -67,23 +101,28 @@ def fit(
     *,
     recipe: Training,
     epochs: int,
+    task: Task = BINARY,
+    tokens: Sequence[int] = (),
     network: NetworkFactory | None = None,
     log: Log = lambda _: None,
-    after_epoch: Callable[[int, torch.nn.Module, float], None] | None = None,
+    after_epoch: Callable[[int, torch.nn.Module, float], bool | None] | None = None,
 ) -> torch.nn.Module:
     """A network fitted on ``X``, on the GPU when there is one; the same seed gives the same weights on a CPU.
 
     Args:
         X: float32 ``[n, n_features]``; missing values are NaN.
-        y: ``[n]``, 0 or 1.
+        y: ``[n]``, class codes or measured values.
         recipe: batch size, learning rate, weight decay, seed.
         epochs: passes over the rows.
+        task: the kind of target.
+        tokens: positions of the columns of word numbers; the network gets them last, as they are.
         network: builds the layers; default: :func:`~assets.lifecycle.networks.tabular`.
         log: gets a line per epoch.
-        after_epoch: gets the epoch (from 1), the averaged network and the epoch's mean loss.
+        after_epoch: gets the epoch (from 1), the averaged network and the epoch's mean loss; true ends the fit.
 
     Returns:
-        On the CPU, in evaluation mode, from raw float32 ``[n, n_features]`` (NaN allowed) to logits ``[n]``.
+        On the CPU, in evaluation mode, from raw float32 ``[n, n_features]`` (NaN allowed) to outputs ``[n]`` or
+        ``[n, classes]``, which :func:`as_target`'s head turns into scores.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -96,9 +135,10 @@ def fit(
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(np.asarray(y, np.float32))
-        before = preprocessing(rows)
-        module = torch.nn.Sequential(before, (network or tabular)(before(rows), target)).to(device)
+        rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(as_target(y, task)[0])
+        before = preprocessing(rows, tokens)
+        build = network or functools.partial(tabular, texts=len(tokens) // WORDS)
+        module = torch.nn.Sequential(before, build(before(rows), target)).to(device)
         with torch.no_grad():
             ready, target = module[0](rows.to(device)), target.to(device)  # it learns nothing: once is enough
         averaged = copy.deepcopy(module).eval()
@@ -107,7 +147,7 @@ def fit(
         )
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
-        lose = torch.nn.BCEWithLogitsLoss()
+        lose = _loss(task)
         step = 0
         for epoch in range(1, epochs + 1):
             module.train()
@@ -129,9 +169,28 @@ def fit(
                     f"the loss is {mean} in epoch {epoch}: lower the learning rate, or look for absurd feature values"
                 )
             log(f"epoch {epoch}/{epochs}: loss {mean:.5f} on {len(rows):,} rows ({device.type})")
-            if after_epoch is not None:
-                after_epoch(epoch, averaged, mean)
+            if after_epoch is not None and after_epoch(epoch, averaged, mean):
+                break
     return averaged.cpu().eval()
+
+
+def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Mean loss of outputs, of one network or of members side by side, against the target."""
+    import torch
+    from torch.nn import functional
+
+    per_class = 1 if task.kind == "multiclass" else 0
+
+    def lose(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if outputs.ndim > 1 + per_class:
+            target = target.unsqueeze(1).expand_as(outputs)
+        if task.kind == "binary":
+            return functional.binary_cross_entropy_with_logits(outputs, target)
+        if task.kind == "regression":
+            return functional.mse_loss(outputs, target)
+        return -(torch.log_softmax(outputs, dim=-1) * target).sum(-1).mean()
+
+    return lose
 
 
 def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> None:
@@ -143,18 +202,25 @@ def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> N
         torch._foreach_lerp_(list(averaged.parameters()), list(module.parameters()), weight)
 
 
-def preprocessing(rows: torch.Tensor) -> torch.nn.Module:
+def preprocessing(rows: torch.Tensor, tokens: Sequence[int] = ()) -> torch.nn.Module:
     """Fills missing values with the median, standardises, and adds an indicator per feature that was ever missing.
 
-    A part of the network, so that what is exported takes raw features.
+    Word numbers (``tokens``: their positions) come last, untouched. A part of the network, so that what is exported
+    takes raw features.
     """
     import torch
+
+    is_token = torch.zeros(rows.shape[1], dtype=torch.bool)
+    is_token[list(tokens)] = True
+    rows = rows[:, ~is_token]
 
     class Preprocessing(torch.nn.Module):
         medians: torch.Tensor
         means: torch.Tensor
         scales: torch.Tensor
         missing: torch.Tensor
+        numbers: torch.Tensor
+        words: torch.Tensor
 
         def __init__(self) -> None:
             super().__init__()
@@ -165,17 +231,23 @@ def preprocessing(rows: torch.Tensor) -> torch.nn.Module:
             self.register_buffer("means", filled.mean(dim=0))
             self.register_buffer("scales", torch.where(scales > 0, scales, torch.ones_like(scales)))
             self.register_buffer("missing", rows.isnan().any(dim=0).nonzero().flatten())
+            self.register_buffer("numbers", (~is_token).nonzero().flatten())
+            self.register_buffer("words", is_token.nonzero().flatten())
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, everything: torch.Tensor) -> torch.Tensor:
+            x = everything.index_select(1, self.numbers) if len(self.words) else everything
             unknown = x.isnan()
             standard = (torch.where(unknown, self.medians, x) - self.means) / self.scales
-            return torch.cat([standard, unknown.index_select(1, self.missing).to(x.dtype)], dim=1)
+            parts = [standard, unknown.index_select(1, self.missing).to(x.dtype)]
+            if len(self.words):
+                parts.append(everything.index_select(1, self.words))
+            return torch.cat(parts, dim=1)
 
     return Preprocessing()
 
 
-def predict_logits(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
-    """float64 ``[n]`` logits of raw features ``[n, n_features]``, on the module's device."""
+def outputs_of(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
+    """float64 outputs ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``, on the module's device."""
     import torch
 
     device = next(module.parameters()).device
@@ -193,55 +265,105 @@ def choose(
     folds: Sequence[Fold],
     *,
     recipe: Training,
+    task: Task = BINARY,
+    tokens: Sequence[int] = (),
     network: NetworkFactory | None = None,
     log: Log = lambda _: None,
 ) -> Choice:
-    """Epochs, calibrator and threshold from validation rows that come after what each fold was fitted on.
+    """Epochs, head and threshold from validation rows that nothing was fitted on.
 
-    The epoch with the best mean average precision over the folds is taken; calibrator and threshold are fitted on the
-    folds' pooled validation logits of that epoch.
+    The epoch with the best mean :data:`FOLD_METRIC` over the folds is taken; head and threshold are settled on the
+    folds' pooled validation outputs of that epoch. A fold ends early once it has not got better for long.
     """
-    logits: list[list[np.ndarray]] = []
-    curves: dict[str, dict[str, list[float]]] = {"loss": {}, "average_precision": {}}
+    metric = FOLD_METRIC[task.kind]
+    seen: list[list[np.ndarray]] = []
+    curves: dict[str, dict[str, list[float]]] = {"loss": {}, metric: {}}
     for number, (fitted, valid) in enumerate(folds, start=1):
-        seen: list[np.ndarray] = []
-        losses: list[float] = []
-
-        def look(
-            _: int, module: torch.nn.Module, loss: float, valid: np.ndarray = valid, seen: list[np.ndarray] = seen,
-            losses: list[float] = losses,
-        ) -> None:  # fmt: skip
-            seen.append(predict_logits(module, X[valid]))
-            losses.append(loss)
-
+        looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
         sized = recipe.sized_for(len(fitted))
         assert sized.max_epochs is not None
-        fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network,
-            log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=look)  # type: ignore[misc]  # fmt: skip
-        logits.append(seen)
-        curves["loss"][f"fold {number}"] = losses
-        curves["average_precision"][f"fold {number}"] = [average_precision(y[valid], p) for p in seen]
-    mean = np.mean(list(curves["average_precision"].values()), axis=0)
+        fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, task=task, tokens=tokens, network=network,
+            log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=looked)  # type: ignore[misc]  # fmt: skip
+        seen.append(looked.scores if task.kind == "regression" else looked.outputs)
+        curves["loss"][f"fold {number}"] = looked.losses
+        curves[metric][f"fold {number}"] = looked.metric
+    # A fold that ended early stands where it ended: later epochs would have been no better.
+    longest = max(map(len, seen))
+    mean = np.mean([np.pad(m, (0, longest - len(m)), mode="edge") for m in curves[metric].values()], axis=0)
     epochs = int(mean.argmax()) + 1
-    pooled = np.concatenate([seen[epochs - 1] for seen in logits])
+    pooled = np.concatenate([outputs[min(epochs, len(outputs)) - 1] for outputs in seen])
     truth = np.concatenate([y[valid] for _, valid in folds])
-    calibrator = calibrate(pooled, truth)
-    return Choice(
-        epochs=epochs,
-        calibrator=calibrator,
-        threshold=best_threshold(calibrator(pooled), truth),
-        average_precision=float(mean[epochs - 1]),
-        curves=curves,
-    )
+    head, threshold = Head(task.kind), 0.5
+    if task.kind == "binary":
+        head = calibrate(pooled, truth)
+        threshold = best_threshold(head(pooled), truth)
+    elif task.kind == "multiclass":
+        head = temperature(pooled, truth)
+    chance = _figure_by_chance(truth, task)
+    return Choice(epochs, head, float(mean[epochs - 1]), chance, threshold, curves)
 
 
-def calibrate(logits: np.ndarray, y: np.ndarray) -> Calibrator:
-    """The calibrator that makes ``y`` likeliest; never one that turns the order around."""
+@dataclass
+class _Look:
+    """What a fold's validation rows say after each epoch; true when it is time to end."""
+
+    X: np.ndarray
+    y: np.ndarray
+    task: Task
+    head: Head
+    patience: int
+    outputs: list[np.ndarray] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+
+    def __call__(self, _: int, module: torch.nn.Module, loss: float) -> bool:
+        outputs = outputs_of(module, self.X)
+        scores = self.head(outputs)
+        self.outputs.append(outputs)
+        self.scores.append(scores)
+        self.losses.append(loss)
+        self.metric.append(_figure(self.y, scores, self.task))
+        return len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
+
+
+def _figure(y: np.ndarray, scores: np.ndarray, task: Task) -> float:
+    """The :data:`FOLD_METRIC` of scores."""
+    if task.kind == "binary":
+        return average_precision(y, scores)
+    if task.kind == "regression":
+        return 1 - float(np.square(scores - y).sum() / max(np.square(y - y.mean()).sum(), np.finfo(float).tiny))
+    return float(np.log(np.clip(scores[np.arange(len(y)), y.astype(int)], 1e-15, 1)).mean())
+
+
+def _figure_by_chance(y: np.ndarray, task: Task) -> float:
+    if task.kind == "binary":
+        return float(y.mean())
+    if task.kind == "regression":
+        return 0.0
+    shares = np.bincount(y.astype(int)) / len(y)
+    return float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
+
+
+def calibrate(logits: np.ndarray, y: np.ndarray) -> Head:
+    """The binary head that makes ``y`` likeliest; never one that turns the order around."""
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=1e4).fit(np.clip(logits, -30, 30)[:, None], y)
     slope = float(fitted.coef_[0, 0])
-    return Calibrator(slope, float(fitted.intercept_[0])) if slope > 0 else Calibrator()
+    return Head("binary", slope, float(fitted.intercept_[0])) if slope > 0 else Head()
+
+
+def temperature(logits: np.ndarray, y: np.ndarray) -> Head:
+    """The multiclass head that makes ``y`` likeliest."""
+    from scipy.optimize import minimize_scalar
+
+    def surprise(log_slope: float) -> float:
+        p = Head("multiclass", float(np.exp(log_slope)))(logits)
+        return -float(np.log(np.clip(p[np.arange(len(y)), y.astype(int)], 1e-15, 1)).mean())
+
+    found = minimize_scalar(surprise, bounds=(-3, 3), method="bounded")
+    return Head("multiclass", float(np.exp(found.x)))
 
 
 def best_threshold(probability: np.ndarray, y: np.ndarray) -> float:

@@ -6,13 +6,16 @@ Belongs here: the judgement on numbers, and its reasons. Does not belong here: h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from assets.declaration import Gate
+from assets.lifecycle.metrics.evaluate import BOUNDS
+from assets.lifecycle.metrics.intervals import Estimate
+from assets.task import LOWER_IS_BETTER
 
-LOWER_IS_BETTER = frozenset({"brier"})
 ROUNDING = 1e-9
 """A difference this small is no difference: .745 − .75 is a hair below −.005 in floating point."""
 
@@ -68,21 +71,33 @@ def judge(
     candidate: Mapping[str, float],
     baseline: Mapping[str, float],
     champion: Mapping[str, float] | None,
+    against_baseline: Mapping[str, Estimate] | None = None,
 ) -> Verdict:
     """Hold the candidate against the floor, the simple baseline and the champion, all on the same rows.
 
-    A figure that is missing, NaN or outside 0…1 closes the gate: nothing unknown passes.
+    A figure that is missing, no number or outside its metric's bounds closes the gate: nothing unknown passes. A loss
+    against the simple baseline that may be chance does not: on a hundred rows a linear model wins by a hair half of the
+    time.
 
     Args:
         gate: metric and limits.
         candidate, baseline: figures by metric (``Report.numbers``).
         champion: the champion's figures; ``None`` only if there is no champion yet.
+        against_baseline: candidate minus baseline with intervals (``Report.differences``).
     """
     better = -1 if gate.metric in LOWER_IS_BETTER else 1
     mine = _figure(candidate, gate.metric)
     reasons = [
         _floor(gate, mine, better),
-        _versus("baseline", gate, mine, baseline, margin=gate.baseline_margin, better=better),
+        _versus(
+            "baseline",
+            gate,
+            mine,
+            baseline,
+            margin=gate.baseline_margin,
+            better=better,
+            paired=(against_baseline or {}).get(gate.metric),
+        ),
     ]
     if champion is not None:
         reasons.append(_versus("champion", gate, mine, champion, margin=gate.margin, better=better))
@@ -90,9 +105,10 @@ def judge(
 
 
 def _figure(figures: Mapping[str, float], metric: str) -> float | None:
-    """The figure if it is a number between 0 and 1, which every gate metric is."""
+    """The figure if it is a number that the metric can have."""
     value = figures.get(metric)
-    return float(value) if value is not None and 0 <= value <= 1 else None  # NaN fails the comparison
+    low, high = BOUNDS.get(metric, (0.0, 1.0))
+    return float(value) if value is not None and low <= value <= high and math.isfinite(value) else None
 
 
 def _floor(gate: Gate, mine: float | None, better: int) -> Reason:
@@ -105,7 +121,14 @@ def _floor(gate: Gate, mine: float | None, better: int) -> Reason:
 
 
 def _versus(
-    rule: Rule, gate: Gate, mine: float | None, figures: Mapping[str, float], *, margin: float, better: int
+    rule: Rule,
+    gate: Gate,
+    mine: float | None,
+    figures: Mapping[str, float],
+    *,
+    margin: float,
+    better: int,
+    paired: Estimate | None = None,
 ) -> Reason:
     other = _figure(figures, gate.metric)
     if mine is None or other is None:
@@ -114,4 +137,7 @@ def _versus(
     gain = better * (mine - other)
     passed = gain >= margin - ROUNDING
     words = f"{gate.metric} {mine:.4f} against the {rule}'s {other:.4f}: gain {gain:+.4f}, at least {margin:+.4f} asked"
+    if not passed and paired is not None and paired.low is not None and paired.high is not None:
+        passed = paired.low <= 0 <= paired.high
+        words += f", 95 % interval {paired.low:+.4f} to {paired.high:+.4f}" + (" holds zero" if passed else "")
     return Reason(rule, gate.metric, gain, margin, passed, words)

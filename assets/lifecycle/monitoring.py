@@ -1,7 +1,7 @@
 """Last stage: what the champion said each day, how it did once the truth was known, and whether its world still holds.
 
 Belongs here: the assets ``predictions``, ``performance`` and ``drift``. Does not belong here: the rule of the drift
-check (``drift.py``), metrics (``metrics.py``), who is told (``sensors/alerts.py``).
+check (``drift.py``), metrics (``metrics``), who is told (``sensors/alerts.py``).
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle import metrics
+from assets.lifecycle.answers import answer_columns, compared_scores, scores_in
 from assets.lifecycle.bundle import REFERENCE
 from assets.lifecycle.champion import Champion, the_champion
 from assets.lifecycle.cleaning import event_day
 from assets.lifecycle.drift import DriftResult, Level, compare, severity
 from assets.lifecycle.features import features_of
-from assets.lifecycle.reference import SCORE, ReferenceProfile
+from assets.lifecycle.metrics import headline
+from assets.lifecycle.reference import ReferenceProfile
 from assets.lifecycle.scoring import features_by
 from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
+from assets.task import LOWER_IS_BETTER
 from resources.dagster_internals import Finding
 from resources.tables import WHOLE, days_of_window
 
-SCORED = Check(name="scored", description="Each row with features has one probability between 0 and 1.")
+SCORED = Check(name="scored", description="Each row with features has one score of the kind that the target asks for.")
 FLOOR = Check(
     name="floor", description="The gate's metric over the trailing week is above the gate's floor.", blocking=False
 )
@@ -61,12 +63,13 @@ def _predictions(model: Model) -> dg.AssetsDefinition:
             for day, rows in _by_day(features, model, days).items()
         ]
         frame = pd.concat(said, ignore_index=True)
-        findings = [_scored(rows, None if day == WHOLE else day) for day, rows in _by_day(frame, model, days).items()]
+        findings = [
+            _scored(model, rows, None if day == WHOLE else day) for day, rows in _by_day(frame, model, days).items()
+        ]
         metadata = {
             "dagster/row_count": len(frame),
             "version": champion.version,
-            "alerts": int(frame["alert"].sum()),
-            "mean_probability": float(frame["probability"].mean()) if len(frame) else 0.0,
+            **_said_in_short(model, frame),
         }
         return Made(frame, findings, metadata)
 
@@ -105,10 +108,10 @@ def _said(
         rows = rows[~rows[model.table.key].isin(before[model.table.key])]
     today = rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
     X = features_by(champion.bundle, tables, model, rows, today)
-    probability = champion.bundle.predict(X)
+    scores = champion.bundle.predict(X)
+    alerts = champion.bundle.alerts(scores, _amounts(tables, model, day, rows)) if model.task.kind == "binary" else None
     new = rows[carried].assign(
-        probability=probability,
-        alert=champion.bundle.alerts(probability, _amounts(tables, model, day, rows)),
+        **answer_columns(model.task, scores, alerts),
         version=pd.array([champion.version] * len(rows), dtype="string[pyarrow]"),
     )
     if before is None or before.empty:
@@ -125,18 +128,34 @@ def _amounts(tables: Any, model: Model, day: str, rows: pd.DataFrame) -> np.ndar
     return rows[[model.table.key]].merge(cleaned, how="left", on=model.table.key)[column].to_numpy(dtype=float)
 
 
-def _scored(rows: pd.DataFrame, day: str | None) -> Finding:
-    p = rows["probability"]
-    wrong = int((~p.between(0, 1)).sum())
+def _said_in_short(model: Model, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a person wants to see of predictions at a glance."""
+    if rows.empty:
+        return {}
+    if model.task.kind == "binary":
+        return {"alerts": int(rows["alert"].sum()), "mean_probability": float(rows["probability"].mean())}
+    if model.task.kind == "regression":
+        return {"mean_prediction": float(rows["prediction"].mean())}
+    return {"predicted": {str(name): int(n) for name, n in rows["prediction"].value_counts().items()}}
+
+
+def _scored(model: Model, rows: pd.DataFrame, day: str | None) -> Finding:
+    scores = scores_in(model.task, rows)
+    sound = np.isfinite(scores)
+    if model.task.kind != "regression":
+        sound &= (scores >= 0) & (scores <= 1)
+    wrong = int((~sound.reshape(len(rows), -1).all(axis=1)).sum()) if len(rows) else 0
+    what = "finite prediction" if model.task.kind == "regression" else "probability between 0 and 1"
+    shown = {"rows": len(rows), **_said_in_short(model, rows)}
     return Finding(
         check=SCORED.name,
         day=day,
         passed=len(rows) > 0 and wrong == 0,
-        description=f"{len(rows):,} rows, mean probability {p.mean():.4f}"
+        description=f"{len(rows):,} rows, each with a {what}"
         if len(rows) and not wrong
-        else f"{wrong} of {len(rows)} rows have no probability between 0 and 1; the champion's export is damaged or "
-        "its features are: roll back to the version before",
-        metadata={"rows": len(rows), "mean": float(p.mean()) if len(rows) else 0.0},
+        else f"{wrong} of {len(rows)} rows have no {what}; the champion's export is damaged or its features are: "
+        "roll back to the version before",
+        metadata=shown,
     )
 
 
@@ -184,28 +203,29 @@ def _truth(tables: Any, model: Model, day: str) -> pd.DataFrame:
     return tables.read(model.key("predictions"), [day]).merge(labels, on=model.table.key)
 
 
+def _counted(model: Model, of_day: pd.DataFrame) -> dict[str, int]:
+    """Of a binary target: how many positives there were, how many alerts, and how many positives were alerted."""
+    if model.task.kind != "binary":
+        return {}
+    positive = of_day[model.target] == 1
+    caught = int((of_day["alert"] & positive).sum())
+    return {"positives": int(positive.sum()), "alerts": int(of_day["alert"].sum()), "caught": caught}
+
+
 def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) -> tuple[dict[str, Any], Finding]:
-    figures = {
-        "roc_auc": metrics.roc_auc,
-        "average_precision": metrics.average_precision,
-        "brier": lambda y, p: float(np.mean((p - y) ** 2)),
-    }
-    y, p = trailing[model.target].to_numpy(), trailing["probability"].to_numpy()
-    both = 0 < y.sum() < len(y)
-    live = {f"trailing_{name}": float(figure(y, p)) if both else float("nan") for name, figure in figures.items()}
+    figures = headline(model.task, trailing[model.target].to_numpy(dtype=float), scores_in(model.task, trailing))
+    live = {f"trailing_{name}": value for name, value in figures.items()}
     row: dict[str, Any] = {
         "day": pd.Timestamp(day),
         "rows": len(of_day),
-        "positives": int(of_day[model.target].sum()),
-        "alerts": int(of_day["alert"].sum()),
-        "caught": int((of_day["alert"] & (of_day[model.target] == 1)).sum()),
+        **_counted(model, of_day),
         "trailing_days": int(trailing[model.table.time].dt.floor("D").nunique()),
         **live,
     }
     metric, floor = model.gate.metric, model.gate.floor
     value = live.get(f"trailing_{metric}", float("nan"))
     full = row["trailing_days"] >= TRAILING_DAYS
-    below = value > floor if metric == "brier" else value < floor
+    below = value > floor if metric in LOWER_IS_BETTER else value < floor
     words = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
     if not full:
         words += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
@@ -224,12 +244,13 @@ def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) 
 
 def _drift(model: Model) -> dg.AssetsDefinition:
     features = features_of(model)
-    columns = features.names
+    columns = [name for name in features.names if name not in features.words]
 
     def drift(context: dg.AssetExecutionContext, features: pd.DataFrame, predictions: pd.DataFrame) -> Made:
         mlflow, tables = context.resources.mlflow, context.resources.tables
-        scores = predictions.set_index(model.table.key)["probability"]
-        scored = features.assign(**{SCORE: features[model.table.key].map(scores)})
+        said = pd.DataFrame(compared_scores(model.task, scores_in(model.task, predictions)))
+        said.index = pd.Index(predictions[model.table.key])
+        scored = features.join(said, on=model.table.key)
         versions = {
             day: rows["version"].mode() for day, rows in _by_day(predictions, model, days_in_run(context)).items()
         }
@@ -241,7 +262,7 @@ def _drift(model: Model) -> dg.AssetsDefinition:
             # The reference is that of the version which scored the day: after a rollback, the right one again.
             version = str(versions[day].iloc[0])
             reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
-            result = compare(reference, window[[*columns, SCORE]], model.drift)
+            result = compare(reference, window[[*columns, *said]], model.drift)
             before = _windows_before(tables, model, day, version, rows)
             level = severity([drifted for _, drifted in before], result.drifted, model.drift.page_after)
             rows.append(_drift_row(day, version, result, level, before))

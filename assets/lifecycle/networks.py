@@ -1,7 +1,7 @@
 """Networks: the strong default for plain features, which a declaration may replace by its own.
 
 Belongs here: modules and how they shape themselves on training rows. Does not belong here: how they are fitted
-(``fitting.py``).
+(``fitting.py``), how text becomes a vector (``text.py``).
 """
 
 from __future__ import annotations
@@ -14,65 +14,101 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-TREE_BINS, QUANTILE_BINS = 12, 12
-EMBEDDING, WIDTH, DROPOUT = 4, 96, 0.2
+MEMBERS = 8
+"""Small networks side by side, fitted to the same target; their mean is what counts."""
+TREE_BINS, QUANTILE_BINS = 64, 64
+EMBEDDING, WIDTH, DROPOUT = 16, 128, 0.1
+ROWS_A_BIN = 40
+"""Fewer rows than this to a piece of an embedding, and it learns noise."""
 
 
-def tabular(X: torch.Tensor, y: torch.Tensor) -> torch.nn.Module:
-    """Piecewise-linear embeddings of each feature, beside its clipped value, into two layers.
+def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Module:
+    """Piecewise-linear embeddings of each feature, beside its clipped value, into an ensemble of small networks.
 
-    The edges of the pieces are quantiles merged with the thresholds of a small tree per feature: quantiles alone miss a
-    sharp cut in a feature's tail (an amount above which every payment is fraud). Embeddings: Gorishniy et al. (2022),
-    "On Embeddings for Numerical Features in Tabular Deep Learning", by the authors' package.
+    The edges of the pieces are quantiles merged with the thresholds of a tree per feature: quantiles alone miss a sharp
+    cut in a feature's tail. Features of two values have nothing to embed. Embeddings: Gorishniy et al. (2022), "On
+    Embeddings for Numerical Features in Tabular Deep Learning"; members trained side by side: Gorishniy et al. (2025),
+    "TabM"; both by the authors' packages. What was tried is in ``docs/default-network.md``.
 
     Args:
-        X: float32 ``[n, n_features]`` without missing values, standardised: what the module will get.
-        y: float32 ``[n]``, 0 or 1.
+        X: float32 ``[n, n_features]`` without missing values, standardised: what the module will get. Columns of word
+            numbers come last.
+        y: float32 as :data:`~assets.declaration.NetworkFactory` says.
+        texts: how many text columns there are, of :data:`~assets.lifecycle.text.WORDS` word numbers each.
 
     Returns:
-        A module from ``[n, n_features]`` to logits ``[n]``.
+        A module from ``[n, n_features]`` to outputs of the shape of ``y``; in training mode with one for each member.
     """
     import torch
     from rtdl_num_embeddings import PiecewiseLinearEmbeddings
+    from tabm import EnsembleView, LinearEnsemble, MLPBackboneEnsemble
     from torch import nn
 
+    from assets.lifecycle.text import WIDTH as TEXT_WIDTH
+    from assets.lifecycle.text import WORDS, text_encoder
+
+    outputs = y.shape[1] if y.ndim == 2 else 1
+    numbers = X.shape[1] - texts * WORDS
+    target = (y.argmax(dim=1) if y.ndim == 2 else y).cpu().numpy()
+    measured = y.ndim == 1 and not np.isin(target, (0, 1)).all()
+    edges = [bin_edges(column, target, measured=measured) for column in X[:, :numbers].cpu().numpy().T]
+    many = [i for i, cuts in enumerate(edges) if len(cuts) > 2]
+    few = [i for i, cuts in enumerate(edges) if len(cuts) == 2]
+
     class Tabular(nn.Module):
-        def __init__(self, edges: list[torch.Tensor]) -> None:
+        many: torch.Tensor
+        few: torch.Tensor
+
+        def __init__(self) -> None:
             super().__init__()
-            self.embedding = PiecewiseLinearEmbeddings(edges, EMBEDDING, activation=False, version="A")
-            self.layers = nn.Sequential(
-                nn.Linear(len(edges) * (EMBEDDING + 1), WIDTH), nn.ReLU(), nn.Dropout(DROPOUT),
-                nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(DROPOUT),
-                nn.Linear(WIDTH, 1),
-            )  # fmt: skip
+            self.register_buffer("many", torch.tensor(many, dtype=torch.long))
+            self.register_buffer("few", torch.tensor(few, dtype=torch.long))
+            pieces = [torch.from_numpy(edges[i]) for i in many]
+            self.embedding = (
+                PiecewiseLinearEmbeddings(pieces, EMBEDDING, activation=False, version="B") if many else None
+            )
+            self.texts = nn.ModuleList(text_encoder() for _ in range(texts))
+            width = len(many) * (EMBEDDING + 1) + len(few) + texts * TEXT_WIDTH
+            self.members = nn.Sequential(
+                EnsembleView(k=MEMBERS),
+                MLPBackboneEnsemble(d_in=width, n_blocks=2, d_block=WIDTH, dropout=DROPOUT, k=MEMBERS),
+                LinearEnsemble(WIDTH, outputs, k=MEMBERS),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            pieces = self.embedding(x).flatten(1)
-            return self.layers(torch.cat([pieces, x.clamp(-3, 3)], dim=1)).squeeze(-1)
+            clipped = x[:, :numbers].clamp(-3, 3)
+            parts = [clipped.index_select(1, self.few)]
+            if self.embedding is not None:
+                parts += [self.embedding(x.index_select(1, self.many)).flatten(1), clipped.index_select(1, self.many)]
+            words = x[:, numbers:].split(WORDS, dim=1) if texts else ()
+            parts += [encode(numbers_) for encode, numbers_ in zip(self.texts, words, strict=True)]
+            said = self.members(torch.cat(parts, dim=1))
+            said = said.squeeze(-1) if y.ndim == 1 else said
+            return said if self.training else said.mean(dim=1)
 
-    edges = [torch.from_numpy(bin_edges(column, y.cpu().numpy())) for column in X.cpu().numpy().T]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a feature of two values has one piece, as it should
-        return Tabular(edges)
+        warnings.simplefilter("ignore")  # a feature of few values has few pieces, as it should
+        return Tabular()
 
 
-def bin_edges(values: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarray:
+def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False, seed: int = 0) -> np.ndarray:
     """Ascending float32 edges of one feature's pieces, at least two.
 
     Args:
         values: ``[n]`` without missing values.
-        target: ``[n]``, 0 or 1.
+        target: ``[n]``, class codes or, where ``measured``, values.
+        measured: whether the target is a quantity.
         seed: of the sample the tree is grown on; edges need no more rows than that.
     """
-    from sklearn.tree import DecisionTreeClassifier
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
-    tree = DecisionTreeClassifier(
-        max_leaf_nodes=TREE_BINS, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0
-    )
+    bins = max(2, min(TREE_BINS, len(rows) // ROWS_A_BIN))
+    kind = DecisionTreeRegressor if measured else DecisionTreeClassifier
+    tree = kind(max_leaf_nodes=bins, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0)
     tree.fit(values[rows, None], target[rows])
     cuts = tree.tree_.threshold[tree.tree_.feature >= 0]
-    quantiles = np.quantile(values, np.linspace(0, 1, QUANTILE_BINS + 1))
+    quantiles = np.quantile(values, np.linspace(0, 1, min(QUANTILE_BINS, bins) + 1))
     edges = np.unique(np.concatenate([cuts, quantiles]).astype(np.float32))
     # Edges closer than this give a piece whose slope drowns all others.
     edges = edges[np.concatenate([[True], np.diff(edges) > 1e-4])]

@@ -7,7 +7,7 @@ here: comparing anything with it (``drift.py``). It holds features and scores on
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SCORE = "score"
-"""Column of the probability."""
+SCORE, PREDICTED = "score", "predicted"
+"""Columns of the score (of classes: of the one predicted) and of the predicted class's code."""
 MAX_ROWS = 20_000
 """Rows kept: enough for a K-S test on a day's rows to see a shift of .2 standard deviations, and below 3 MB."""
 
@@ -33,7 +33,7 @@ class ReferenceProfile:
     """A bounded sample and its summary.
 
     Args:
-        sample: float32 columns: the compared features, ``score``, and the calendar ones.
+        sample: float32 columns: the compared features, the scores, and the calendar ones.
         summary: by column, quantiles, mean, standard deviation and share of missing values of *all* rows.
         rows: how many rows the summary is of.
         calendar: columns that follow the calendar; they are not compared, the score is compared within them.
@@ -48,14 +48,14 @@ class ReferenceProfile:
     def build(
         cls,
         features: pd.DataFrame,
-        scores: np.ndarray,
+        scores: Mapping[str, np.ndarray],
         *,
         calendar: Sequence[str] = (),
         seed: int = 0,
         max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
-        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` ``[n]`` they were given."""
-        frame = features.astype(np.float32).assign(**{SCORE: scores.astype(np.float32)})
+        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``."""
+        frame = features.astype(np.float32).assign(**scores)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(frame))[:max_rows])
         summary = {str(column): _summary(frame[column]) for column in frame}
         return cls(frame.iloc[chosen].reset_index(drop=True), summary, len(frame), tuple(calendar))

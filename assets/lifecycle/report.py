@@ -1,6 +1,6 @@
 """How an evaluation is shown: pictures for the UI, and one self-contained HTML page for whoever was not there.
 
-Belongs here: drawing and wording of what ``metrics.py`` and ``gate.py`` found; the page's layout is ``report.html``
+Belongs here: drawing and wording of what ``metrics`` and ``gate.py`` found; the page's layout is ``report.html``
 beside this file. Does not belong here: any figure that is not in the :class:`~assets.lifecycle.metrics.Report`.
 """
 
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from assets.lifecycle.gate import LOWER_IS_BETTER, Verdict
+from assets.lifecycle.gate import Verdict
 from assets.lifecycle.metrics import Estimate, Report
+from assets.task import LOWER_IS_BETTER
+from assets.task import METRICS as GATE_METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +29,7 @@ SCORES = {
     "torch": "torch (candidate)",
     "champion": "Champion",
     "xgboost": "XGBoost",
-    "logistic_regression": "Logistic regression",
+    "linear": "Linear",
     "ceiling": "Ceiling (best possible)",
 }
 """What the page calls a score; another one is called by its own name."""
@@ -43,6 +45,12 @@ METRICS = {
     "saved": "Saved",
     "saved_share": "Saved, share of oracle",
     "alert_rate": "Alerted share",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "log_loss": "Log loss",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
 }
 """What the page calls a figure, in the order of its tables."""
 PICTURES = {
@@ -50,6 +58,9 @@ PICTURES = {
     "roc": "ROC curve",
     "reliability": "Reliability",
     "scores": "Scores of the candidate",
+    "confusion": "What was said of each class",
+    "fit": "Predicted and true",
+    "error": "Error by prediction",
     "reviews": "Daily review list",
     "slices": "Slices",
     "learning": "Learning curves",
@@ -69,12 +80,9 @@ def plots(report: Report, *, learning: Mapping[str, Mapping[str, Sequence[float]
         learning: ``{quantity: {curve: value after each epoch}}``, one panel per quantity, e.g.
             ``{"loss": {"fold 1": [...], "fold 2": [...]}}``.
     """
-    drawn: dict[str, bytes] = {
-        "precision_recall": _picture(lambda axes: _precision_recall(axes[0], report)),
-        "roc": _picture(lambda axes: _roc(axes[0], report)),
-        "reliability": _picture(lambda axes: _reliability(axes[0], report)),
-        "scores": _picture(lambda axes: _scores(axes[0], report)),
-    }
+    drawn: dict[str, bytes] = {}
+    for name, draw in _OF_KIND[report.kind].items():
+        drawn[name] = _picture(lambda axes, draw=draw: draw(axes[0], report))  # type: ignore[misc]
     if report.reviews:
         drawn["reviews"] = _picture(lambda axes: _reviews(axes[0], report), width=10.0, height=3.0)
     if report.slices:
@@ -135,7 +143,7 @@ def html(
         published={name: value for name, value in published.items() if name in METRICS},
         published_elsewhere={name: value for name, value in published.items() if name not in METRICS},
         provenance=provenance or {},
-        order=[name for name in names if name in ("average_precision", "roc_auc", "cp_at_k", "brier")],
+        order=[name for name in GATE_METRICS[report.kind] if name in names],  # type: ignore[index]
         effort=[name for name in names if "_at_" in name and name != "cp_at_k"],
         slice_metrics=[name for name in METRICS if any(name in part.figures for part in report.slices.values())],
         best={name: _best(report, name) for name in names},
@@ -143,7 +151,7 @@ def html(
         metric_name=lambda name: _metric_name(name, report),
         number=_number,
         interval=_interval,
-        signed=lambda name, value: _minus(f"{value:+.5f}" if name == "brier" else f"{value:+.4f}"),
+        signed=_signed,
         clear=_is_clear,
         better=lambda name, figure: (figure.value > 0) != (name in LOWER_IS_BETTER),
         money=lambda value: _number("saved", value),
@@ -167,9 +175,17 @@ def _number(name: str, value: float) -> str:
         return _minus(f"{value:,.0f}")
     if name == "brier":
         return f"{value:.5f}"
+    if name in ("rmse", "mae"):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if name in ("saved_share", "alert_rate") or name.endswith("pct"):
         return _minus(f"{value * 100:.1f} %")
     return f"{value:.3f}"
+
+
+def _signed(name: str, value: float) -> str:
+    if name in ("rmse", "mae"):
+        return _minus(f"{value:+,.4g}" if abs(value) < 1000 else f"{value:+,.0f}")
+    return _minus(f"{value:+.5f}" if name == "brier" else f"{value:+.4f}")
 
 
 def _minus(text: str) -> str:
@@ -255,7 +271,7 @@ def _legend(axes: Axes, **where: Any) -> None:
 def _precision_recall(axes: Axes, report: Report) -> None:
     for name, curve in report.curves.items():
         axes.step(curve["recall"], curve["precision"], where="post", **_style(report, name))
-    axes.axhline(report.positives / report.rows, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.axhline((report.positives or 0) / report.rows, color=_QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     _legend(axes)
 
@@ -309,6 +325,42 @@ def _scores(axes: Axes, report: Report) -> None:
     _legend(axes)
 
 
+def _confusion(axes: Axes, report: Report) -> None:
+    assert report.confusion is not None
+    names = report.confusion["classes"]
+    cells = np.array(report.confusion["rows"], dtype=float)
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.grid(False)
+    if len(names) <= 12:
+        for (i, j), share in np.ndenumerate(shares):
+            axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color="w" if share > 0.5 else _INK)
+        axes.set_xticks(range(len(names)), [str(name)[:14] for name in names], rotation=30, ha="right")
+        axes.set_yticks(range(len(names)), [str(name)[:14] for name in names])
+    axes.set(xlabel="said", ylabel="true")
+
+
+def _fit(axes: Axes, report: Report) -> None:
+    assert report.fit is not None
+    truth, predicted = np.array(report.fit["truth"]), np.array(report.fit["predicted"])
+    ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+    axes.plot(ends, ends, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.plot(predicted, truth, "o", markersize=2.5, color=_COLOURS[0], alpha=0.5, markeredgewidth=0)
+    axes.set(xlabel="predicted", ylabel="true")
+
+
+def _error(axes: Axes, report: Report) -> None:
+    assert report.fit is not None
+    middle, low, median, high = (
+        np.array(report.fit[name]) for name in ("middle", "error_low", "error_median", "error_high")
+    )
+    axes.axhline(0, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.fill_between(middle, low, high, color=_COLOURS[0], alpha=0.2, linewidth=0, label="5 % to 95 %")
+    axes.plot(middle, median, color=_COLOURS[0], label="median")
+    axes.set(xlabel="predicted", ylabel="predicted minus true")
+    _legend(axes)
+
+
 def _reviews(axes: Axes, report: Report) -> None:
     assert report.reviews is not None
     days = np.array(report.reviews["days"], "datetime64[D]")
@@ -324,7 +376,7 @@ def _slices(axes: Sequence[Axes], report: Report) -> None:
     names = ["all rows", *report.slices]
     place = np.arange(len(names))[::-1]
     whole = report.models[report.candidate]
-    for one, metric in zip(axes, ("average_precision", "recall_at_1pct"), strict=True):
+    for one, metric in zip(axes, _OF_SLICES[report.kind], strict=True):
         figures = [whole.get(metric), *(part.figures.get(metric) for part in report.slices.values())]
         for y, figure in zip(place, figures, strict=True):
             if figure is None:
@@ -336,7 +388,9 @@ def _slices(axes: Sequence[Axes], report: Report) -> None:
         if metric in whole:
             one.axvline(whole[metric].value, color=_QUIET, linewidth=0.8, linestyle=":")
         one.set_title(METRICS[metric], fontsize=9)
-        one.set(xlim=(0, None), ylim=(-0.6, len(names) - 0.4), yticks=place)
+        if metric != "r2":
+            one.set(xlim=(0, None))
+        one.set(ylim=(-0.6, len(names) - 0.4), yticks=place)
     axes[0].set_yticklabels(names, color=_INK)
     axes[1].set_yticklabels([])
 
@@ -352,3 +406,15 @@ def _learning(axes: Sequence[Axes], learning: Mapping[str, Mapping[str, Sequence
         one.set(xlabel="epoch", ylabel=quantity)
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(one)
+
+
+_OF_KIND: dict[str, dict[str, Callable[[Axes, Report], None]]] = {
+    "binary": {"precision_recall": _precision_recall, "roc": _roc, "reliability": _reliability, "scores": _scores},
+    "multiclass": {"confusion": _confusion},
+    "regression": {"fit": _fit, "error": _error},
+}
+_OF_SLICES = {
+    "binary": ("average_precision", "recall_at_1pct"),
+    "multiclass": ("accuracy", "log_loss"),
+    "regression": ("r2", "mae"),
+}

@@ -22,9 +22,11 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
+from assets.lifecycle.answers import compared_scores
 from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
 from assets.lifecycle.features import features_of
-from assets.lifecycle.fitting import Choice, choose, fit, predict_logits
+from assets.lifecycle.fitting import FOLD_METRIC, Choice, Head, as_target, choose, fit, outputs_of
+from assets.lifecycle.leakage import LEAK_MEND, leaks
 from assets.lifecycle.networks import tabular
 from assets.lifecycle.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
@@ -34,6 +36,11 @@ from resources.dagster_internals import Finding
 ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
 CONVERGED = Check(
     name="converged", description="The loss is finite, and out of fold the candidate beats the base rate."
+)
+
+LEAKAGE = Check(
+    name="leakage",
+    description="No column gives the target away, none is younger than its row, no row is on both sides of the split.",
 )
 
 MIN_OF_EACH_CLASS = 10
@@ -63,15 +70,21 @@ def windows_in(training_set: pd.DataFrame, model: Model) -> Windows:
 def test_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
     """Boolean per row of a frozen training set: whether it reports, and never selects."""
     if model.table.time is None:
-        return holdout_rows(len(training_set), model.training)
+        return _held_out(training_set, model)
     return rows_of(training_set[model.table.time], windows_in(training_set, model).test)
 
 
 def fit_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
     """Boolean per row of a frozen training set: whether the final fit sees it."""
     if model.table.time is None:
-        return ~holdout_rows(len(training_set), model.training)
+        return ~_held_out(training_set, model)
     return rows_of(training_set[model.table.time], windows_in(training_set, model).fit)
+
+
+def _held_out(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """The test rows of a plain table; all rows of an entity are on the same side."""
+    entity = model.evaluation.entity
+    return holdout_rows(len(training_set), model.training, training_set[entity].to_numpy() if entity else None)
 
 
 def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -80,12 +93,16 @@ def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray
         times = training_set[model.table.time]
         folds = windows_in(training_set, model).folds
         return [(np.flatnonzero(rows_of(times, fit)), np.flatnonzero(rows_of(times, valid))) for fit, valid in folds]
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
     positions = np.flatnonzero(fit_rows(training_set, model))
     target = training_set[model.target].to_numpy()[positions]
-    splitter = StratifiedKFold(max(model.training.folds, 2), shuffle=True, random_state=model.training.seed)
-    return [(positions[fit], positions[valid]) for fit, valid in splitter.split(positions, target)]
+    entity = model.evaluation.entity
+    parts = max(model.training.folds, 2)
+    groups = training_set[entity].to_numpy()[positions] if entity else None
+    kind = GroupKFold if entity else KFold if model.task.kind == "regression" else StratifiedKFold
+    splitter = kind(parts, shuffle=True, random_state=model.training.seed)
+    return [(positions[fit], positions[valid]) for fit, valid in splitter.split(positions, target, groups)]
 
 
 def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFrame:
@@ -142,16 +159,12 @@ def _training_set(model: Model) -> dg.AssetsDefinition:
         frozen = freeze(context.resources.tables, model, dt.date.fromisoformat(as_of) if as_of else None)
         target = frozen[model.target]
         parts = {"fit": target[fit_rows(frozen, model)], "test": target[test_rows(frozen, model)]}
-        counts = {f"{part}_{what}": int(n) for part, y in parts.items() for what, n in
-                  {"rows": len(y), "positives": y.sum()}.items()}  # fmt: skip
-        short = [
-            f"{part}: {len(y)} rows, {int(y.sum())} positive"
-            for part, y in parts.items()
-            if len(y) < model.training.min_rows or min(y.sum(), len(y) - y.sum()) < MIN_OF_EACH_CLASS
-        ]
+        counts = {f"{part}_rows": len(y) for part, y in parts.items()}
+        if model.task.kind == "binary":
+            counts |= {f"{part}_positives": int(y.sum()) for part, y in parts.items()}
+        short = [said for part, y in parts.items() if (said := _too_few(part, y, model))]
         words = (
-            f"needs {model.training.min_rows} rows and {MIN_OF_EACH_CLASS} of each class in each part, found "
-            f"{'; '.join(short)}; land more labelled rows, or declare smaller windows"
+            f"{'; '.join(short)}; land more labelled rows, or declare smaller windows (Training.min_rows)"
             if short
             else f"{counts['fit_rows']:,} rows to fit on, {counts['test_rows']:,} to report on"
         )
@@ -160,8 +173,10 @@ def _training_set(model: Model) -> dg.AssetsDefinition:
             split = windows_in(frozen, model)
             metadata |= {"fit": _words(split.fit), "test": _words(split.test),
                          "folds": [f"{_words(a)} → {_words(b)}" for a, b in split.folds]}  # fmt: skip
-        finding = Finding(check=ENOUGH.name, passed=not short, description=words, metadata=counts)
-        return Made(frozen, [finding], metadata)
+        findings = [Finding(check=ENOUGH.name, passed=not short, description=words, metadata=counts)]
+        if not short:
+            findings.append(_leakage(frozen, model))
+        return Made(frozen, findings, metadata)
 
     return table_asset(
         model,
@@ -170,10 +185,40 @@ def _training_set(model: Model) -> dg.AssetsDefinition:
         description="The frozen rows of one training run; its data version is the hash of these rows.",
         stage="model",
         kinds={"pandas"},
-        checks=[ENOUGH],
+        checks=[ENOUGH, LEAKAGE],
         config=TrainingSetConfig,
         deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
         by_day=False,
+    )
+
+
+def _too_few(part: str, y: pd.Series, model: Model) -> str:
+    """What there is too little of to fit on (``part`` is ``fit``) or to report on, in words; empty when enough."""
+    least = min(model.training.min_rows, 50) if part == "test" else model.training.min_rows
+    if len(y) < least:
+        return f"{part}: needs {least} rows, found {len(y)}"
+    if model.task.kind == "regression":
+        return f"{part}: all values of {model.target} are the same" if y.nunique() < 2 else ""
+    of_each = y.value_counts().reindex(range(len(model.task.classes)), fill_value=0)
+    least = MIN_OF_EACH_CLASS if model.task.kind == "binary" or part == "fit" else 1
+    rare = [f"{name} {n}" for name, n in zip(model.task.names, of_each, strict=True) if n < least]
+    return f"{part}: needs {least} rows of each class, of {model.target} found {', '.join(rare)}" if rare else ""
+
+
+def _leakage(frozen: pd.DataFrame, model: Model) -> Finding:
+    found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
+    refused = [leak for leak in found if not set(leak.columns) & set(model.accepted_leaks)]
+    accepted = {c: model.accepted_leaks[c] for leak in found for c in leak.columns if c in model.accepted_leaks}
+    words = "no column gives the target away, no row is on both sides of the split"
+    if refused:
+        words = "; ".join(leak.words for leak in refused) + LEAK_MEND
+    elif accepted:
+        words = "accepted: " + "; ".join(f"{column} ({reason})" for column, reason in accepted.items())
+    return Finding(
+        check=LEAKAGE.name,
+        passed=not refused,
+        description=words,
+        metadata={"found": [leak.words for leak in found], "accepted": accepted},
     )
 
 
@@ -186,10 +231,11 @@ class Candidate:
 
     network: Any
     choice: Choice
+    head: Head
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """float64 ``[n]`` probabilities of raw features."""
-        return self.choice.calibrator(predict_logits(self.network, X))
+        """float64 scores of raw features, ``[n]`` or ``[n, classes]``."""
+        return self.head(outputs_of(self.network, X))
 
 
 def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
@@ -197,15 +243,18 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
-    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, log=log)
-    log(f"chosen: {choice.epochs} epochs, average precision {choice.average_precision:.4f} on the folds")
-    network = fit(X[rows], y[rows], recipe=recipe, epochs=choice.epochs, network=model.network, log=log)
-    return Candidate(network, choice)
+    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions, "network": model.network}
+    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, log=log, **how)
+    log(f"chosen: {choice.epochs} epochs, {FOLD_METRIC[model.task.kind]} {choice.score:.4f} on the folds")
+    network = fit(X[rows], y[rows], recipe=recipe, epochs=choice.epochs, log=log, **how)
+    # What the folds settled stands, but a measured target's scale is that of the rows of the final fit.
+    head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else choice.head
+    return Candidate(network, choice, head)
 
 
 def _trained_model(model: Model) -> dg.AssetsDefinition:
     features = features_of(model)
-    compared = model.drift.columns or [n for n in features.names if n not in features.calendar]
+    compared = model.drift.columns or features.compared
 
     def trained_model(context: dg.AssetExecutionContext, training_set: pd.DataFrame) -> Made:
         mlflow, tables = context.resources.mlflow, context.resources.tables
@@ -220,12 +269,12 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
         run_id = mlflow.run_of_version(model.name, version)
         facts = Bundle.load(mlflow.download(model.name, version)).facts
         fitted = facts.fitted
-        base_rate = float(training_set[model.target].mean())
-        better = fitted["folds_average_precision"] > base_rate
+        score, chance, metric = fitted["folds_score"], fitted["chance"], FOLD_METRIC[model.task.kind]
+        better = score > chance
         finding = Finding(
             check=CONVERGED.name,
             passed=better,
-            description=f"average precision {fitted['folds_average_precision']:.4f} on the folds, base {base_rate:.4f}"
+            description=f"{metric} {score:.4f} on the folds, by chance {chance:.4f}"
             + ("" if better else "; the candidate learnt nothing: look at the learning curves and the features"),
         )
         frame = pd.DataFrame(
@@ -243,7 +292,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
             "data_version": data_version,
             "epochs": fitted["epochs"],
             "threshold": facts.threshold,
-            "folds_average_precision": fitted["folds_average_precision"],
+            f"folds_{metric}": score,
         }
         return Made(frame, [finding], shown)
 
@@ -280,7 +329,7 @@ def _train(
             for fold, values in folds.items():
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
-        run.log_metrics({"epochs": choice.epochs, "folds_average_precision": choice.average_precision})
+        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score})
         recent = _recent(context.resources.tables, frozen, model)
         scores = candidate.predict(recent[list(names)].to_numpy(dtype=np.float32))
         columns = recent[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
@@ -291,12 +340,13 @@ def _train(
                 module=candidate.network,
                 model=model,
                 feature_names=names,
-                calibrator=choice.calibrator,
+                head=candidate.head,
                 threshold=choice.threshold,
                 fitted={
                     "epochs": choice.epochs,
                     "seed": model.training.seed,
-                    "folds_average_precision": choice.average_precision,
+                    "folds_score": choice.score,
+                    "chance": choice.chance,
                     "curves": choice.curves,
                     "data_version": of["data_version"],
                     "torch": importlib.metadata.version("torch"),
@@ -304,7 +354,10 @@ def _train(
                 },
             )
             profile = ReferenceProfile.build(
-                columns, scores, calendar=features_of(model).calendar, seed=model.training.seed
+                columns,
+                compared_scores(model.task, scores),
+                calendar=features_of(model).calendar,
+                seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)
             return mlflow.register(

@@ -18,8 +18,6 @@ import pandas as pd
 
 from assets.declaration import Model, Training
 
-FOLD_DAYS = 7
-
 Days = tuple[dt.date, dt.date]
 """First and last day, both included."""
 
@@ -50,7 +48,7 @@ def windows_of(as_of: dt.date, recipe: Training, label_delay_days: int) -> Windo
     fit = _fit_before(test[0], recipe, label_delay_days)
     folds = []
     for n in range(recipe.folds):
-        valid = days_ending(fit[1] - dt.timedelta(days=n * FOLD_DAYS), FOLD_DAYS)
+        valid = days_ending(fit[1] - dt.timedelta(days=n * recipe.test_days), recipe.test_days)
         folds.append((_fit_before(valid[0], recipe, label_delay_days), valid))
     return Windows(fit, test, tuple(folds))
 
@@ -71,8 +69,14 @@ def rows_of(times: pd.Series, days: Days) -> np.ndarray:
     return np.asarray(after & (times < pd.Timestamp(days[1]) + pd.Timedelta(days=1)))
 
 
-def holdout_rows(n: int, recipe: Training) -> np.ndarray:
-    """Boolean per row: whether it is a test row of a plain table, by the recipe's seed."""
+def holdout_rows(n: int, recipe: Training, entity: np.ndarray | None = None) -> np.ndarray:
+    """Boolean per row: whether it is a test row of a plain table, by the recipe's seed.
+
+    With ``entity`` (``[n]``) whole entities are drawn: their rows are not independent.
+    """
+    if entity is not None:
+        codes, entities = pd.factorize(entity, sort=True)
+        return holdout_rows(len(entities), recipe)[codes]
     test = np.zeros(n, dtype=bool)
     test[np.random.default_rng(recipe.seed).permutation(n)[: round(n * recipe.holdout)]] = True
     return test

@@ -8,7 +8,6 @@ import pytest
 
 from assets import models as model_folders
 from assets.declaration import DeclarationError, Drift, Evaluation, Features, Gate, Training
-from assets.lifecycle.default_features import default_features
 from assets.models import declared_models
 from assets.models.fraud import model as fraud
 from resources.sources import CsvFile
@@ -103,19 +102,8 @@ def test_two_folders_of_one_name_are_named(tmp_path, monkeypatch):
     sys.modules.pop("assets.models.fraud_two", None)
 
 
-def test_a_column_without_an_encoding_is_named():
-    import pandera.pandas as pa
-    from pandera.typing.pandas import Series
-
-    class WithWords(telco.table.contract):
-        remarks: Series[str] = pa.Field(nullable=True)
-
-    with pytest.raises(DeclarationError, match=r"model 'churn': the contract's column 'remarks' .* has no default"):
-        default_features(replace(telco, table=replace(telco.table, contract=WithWords)))
-
-
 @pytest.mark.parametrize(
-    ("rows", "batch_size", "max_epochs"), [(274_000, 512, 4), (20_000, 512, 13), (5_634, 128, 12), (500, 128, 128)]
+    ("rows", "batch_size", "max_epochs"), [(274_000, 512, 8), (20_000, 512, 40), (5_634, 256, 100), (500, 64, 100)]
 )
 def test_the_recipe_fits_the_size_of_the_table(rows, batch_size, max_epochs):
     recipe = Training().sized_for(rows)

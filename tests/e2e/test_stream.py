@@ -87,7 +87,7 @@ def test_the_version_carries_its_code_its_contract_and_its_reference(world):
 
 def test_the_report_has_all_that_a_stream_can_show(world):
     report = json.loads(world.row("evaluation")["report"])
-    assert {"torch", "xgboost", "logistic_regression", "ceiling"} <= set(report["models"])
+    assert {"torch", "xgboost", "linear", "ceiling"} <= set(report["models"])
     assert {"average_precision", "roc_auc", "cp_at_k", "brier"} <= set(report["models"]["torch"])
     assert "scenario 2, terminals" in json.dumps(report)
 
@@ -197,7 +197,7 @@ def test_a_backtest_refits_the_recipe_on_rolling_weeks(world):
     result = world.run("backtest", backtest={"weeks": 1, "as_of": days(SEEN, SEEN)[0]})
     assert result.success, why(result)
     rounds = world.tables.read(fraud.key("backtest")).set_index("score")
-    assert set(rounds.index) == {"torch", "xgboost", "logistic_regression", "ceiling"}
+    assert set(rounds.index) == {"torch", "xgboost", "linear", "ceiling"}
     from mlflow import MlflowClient
 
     run = MlflowClient(world.settings.tracking_uri).get_run(world.mlflow.run_of_version("fraud", "1"))

@@ -20,7 +20,7 @@ import torch
 from assets.lifecycle.bundle import Bundle
 from assets.lifecycle.cleaning import event_day, first_landed, type_and_refuse
 from assets.lifecycle.features import compute_features, events_of
-from assets.lifecycle.fitting import Calibrator
+from assets.lifecycle.fitting import Head
 from assets.lifecycle.landing import number_rows
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator
@@ -91,7 +91,7 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
     names = model.features.names
     for seed in (1, 2):
         Bundle.save(folder / str(seed), module=Toy(seed, len(names)), model=model, feature_names=names,
-                    calibrator=Calibrator(offset=-3.0 * seed), threshold=0.5, fitted={})  # fmt: skip
+                    head=Head(offset=-3.0 * seed), threshold=0.5, fitted={})  # fmt: skip
     return {seed: folder / seed for seed in ("1", "2")}
 
 

@@ -111,7 +111,7 @@ def test_a_staged_bundle_answers_for_features_as_offline(staged, bundles, batch)
     rows = [[None if np.isnan(v) else float(v) for v in row] for row in X]
     answer = staged.client.post("/models/fraud/score", json={"features": rows}).json()
     offline = Bundle.load(bundles["2"]).predict(X)
-    np.testing.assert_allclose(answer["probability"], offline, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(answer["scores"], offline, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Card payments: which of them are fraud? The example; a fork reads it, copies what it needs, and may delete it.
 
-Belongs here: the declaration. The table is in ``tables.py``, the features in ``features.py``, the simulated upstream in
-``simulator.py``, the best that any model could do in ``ceiling.py``.
+Belongs here: the declaration. The table is in ``tables.py``, the features in ``features.py``, the network in
+``network.py``, the simulated upstream in ``simulator.py``, the best that any model could do in ``ceiling.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 from assets.declaration import Drift, Evaluation, Gate, Model, Table, Training
 from assets.models.fraud.ceiling import ceiling
 from assets.models.fraud.features import features
+from assets.models.fraud.network import network
 from assets.models.fraud.simulator import PaymentSimulator
 from assets.models.fraud.tables import Payments, clean
 from resources.settings import Settings
@@ -77,7 +78,9 @@ model = Model(
     target="is_fraud",
     label_delay_days=7,
     features=features,
-    training=Training(),
+    network=network,
+    # Four passes are enough on a month of payments; with more rows than steps need, bigger ones are faster.
+    training=Training(max_epochs=4, batch_size=512, learning_rate=3e-3),
     evaluation=Evaluation(
         entity="customer_id",
         top_k=100,

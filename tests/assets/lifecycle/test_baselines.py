@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from assets.lifecycle.baselines import logistic_regression, xgboost
+from assets.lifecycle.baselines import linear, xgboost
 
 
 def rows(n, seed):
@@ -19,7 +19,7 @@ def rows(n, seed):
     return X, y
 
 
-@pytest.mark.parametrize("baseline", [logistic_regression, xgboost])
+@pytest.mark.parametrize("baseline", [linear, xgboost])
 def test_it_ranks_rows_it_has_not_seen_blanks_and_constants_or_not(baseline):
     X, y = rows(8000, 0)
     X_test, y_test = rows(4000, 1)
@@ -32,7 +32,7 @@ def test_it_ranks_rows_it_has_not_seen_blanks_and_constants_or_not(baseline):
     assert np.array_equal(p, baseline(X, y, X_test))
 
 
-@pytest.mark.parametrize("baseline", [logistic_regression, xgboost])
+@pytest.mark.parametrize("baseline", [linear, xgboost])
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_is_refused_with_the_mend(baseline, label):
     with pytest.raises(ValueError, match=r"both classes, 0 and 1.*longer training window"):
@@ -42,14 +42,14 @@ def test_one_class_is_refused_with_the_mend(baseline, label):
 def test_one_absurd_value_does_not_tilt_the_linear_model():
     X, y = rows(4000, 0)
     X_test, _ = rows(50, 1)
-    plain = logistic_regression(X, y, X_test)
+    plain = linear(X, y, X_test)
     X_test[0, 0] = 1e30
-    absurd = logistic_regression(X, y, X_test)
+    absurd = linear(X, y, X_test)
     assert np.array_equal(plain[1:], absurd[1:])
     assert 0 < absurd[0] <= 1
     spoilt = X.copy()
     spoilt[0, 1] = 1e3
-    assert np.abs(logistic_regression(spoilt, y, X_test)[1:] - plain[1:]).max() < 0.2
+    assert np.abs(linear(spoilt, y, X_test)[1:] - plain[1:]).max() < 0.2
 
 
 def test_xgboost_is_not_crippled_by_its_defaults():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from assets.lifecycle.bundle import Bundle, BundleError, model_code, package_of
-from assets.lifecycle.fitting import Calibrator, fit, predict_logits
+from assets.lifecycle.fitting import Head, fit, outputs_of
 from assets.models.fraud import model as fraud
 from resources.settings import project_root
 
@@ -33,7 +33,7 @@ def network(X) -> torch.nn.Module:
 
 
 def save(folder: Path, network: torch.nn.Module, **replaced) -> Path:
-    given = {"module": network, "model": fraud, "feature_names": NAMES, "calibrator": Calibrator(2.0, -1.0),
+    given = {"module": network, "model": fraud, "feature_names": NAMES, "head": Head("binary", 2.0, -1.0),
              "threshold": 0.25, "fitted": {"epochs": 1}}  # fmt: skip
     Bundle.save(folder, **{**given, **replaced})
     return folder
@@ -46,7 +46,7 @@ def folder(network, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 400])
 def test_what_comes_back_scores_as_the_trained_one(folder, network, X, rows):
-    expected = Calibrator(2.0, -1.0)(predict_logits(network, X[:rows])) if rows else np.empty(0)
+    expected = Head("binary", 2.0, -1.0)(outputs_of(network, X[:rows])) if rows else np.empty(0)
     assert Bundle.load(folder).predict(X[:rows]) == pytest.approx(expected, abs=1e-6)
 
 

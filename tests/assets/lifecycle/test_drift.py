@@ -8,7 +8,7 @@ import pytest
 
 from assets.declaration import Drift
 from assets.lifecycle.drift import CHI_SQUARE, KS, compare, severity, two_sample_chi_square
-from assets.lifecycle.reference import ProfileError, ReferenceProfile
+from assets.lifecycle.reference import SCORE, ProfileError, ReferenceProfile
 
 RULE = Drift()
 
@@ -32,7 +32,7 @@ def score(frame: pd.DataFrame) -> np.ndarray:
 @pytest.fixture(scope="module")
 def reference() -> ReferenceProfile:
     frame = world(20_000, seed=0)
-    return ReferenceProfile.build(frame, score(frame), calendar=("is_weekend",))
+    return ReferenceProfile.build(frame, {SCORE: score(frame)}, calendar=("is_weekend",))
 
 
 def window(n: int, seed: int, **changed) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def test_two_samples_of_one_distribution_alarm_as_often_as_they_should():
 
 def test_the_profile_is_bounded_small_and_comes_back(tmp_path, reference):
     frame = world(60_000, seed=1)
-    profile = ReferenceProfile.build(frame, score(frame), calendar=("is_weekend",))
+    profile = ReferenceProfile.build(frame, {SCORE: score(frame)}, calendar=("is_weekend",))
     profile.save(tmp_path / "reference")
     back = ReferenceProfile.load(tmp_path / "reference")
     pd.testing.assert_frame_equal(back.sample, profile.sample)

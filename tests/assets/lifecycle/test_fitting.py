@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from assets.declaration import Training
-from assets.lifecycle.fitting import Calibrator, best_threshold, calibrate, choose, fit, predict_logits, preprocessing
+from assets.lifecycle.fitting import Head, best_threshold, calibrate, choose, fit, outputs_of, preprocessing
 from assets.lifecycle.metrics import roc_auc
 from assets.lifecycle.networks import bin_edges
 
@@ -26,7 +26,7 @@ def test_it_finds_the_step_and_the_slope():
     X_new, y_new = make(seed=1)
     network = fit(X, y, recipe=RECIPE, epochs=6)
     best = 3 * (X_new[:, 0] > 1) + X_new[:, 1]
-    assert roc_auc(y_new, predict_logits(network, X_new)) > roc_auc(y_new, best) - 0.02
+    assert roc_auc(y_new, outputs_of(network, X_new)) > roc_auc(y_new, best) - 0.02
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
@@ -71,7 +71,7 @@ def test_what_is_missing_is_filled_with_the_median_and_marked():
 def test_a_constant_or_empty_feature_harms_nothing():
     X, y = make(500)
     X = np.column_stack([X, np.ones(500), np.full(500, np.nan)]).astype(np.float32)
-    assert np.isfinite(predict_logits(fit(X, y, recipe=RECIPE, epochs=1), X)).all()
+    assert np.isfinite(outputs_of(fit(X, y, recipe=RECIPE, epochs=1), X)).all()
 
 
 def test_edges_are_in_order_apart_and_where_the_target_changes():
@@ -90,7 +90,7 @@ def test_the_calibrator_makes_frequencies_and_keeps_the_order():
     found = calibrate(truth * 3 + 4, y)  # logits that are far too sure
     assert abs(found(truth * 3 + 4).mean() - y.mean()) < 0.002
     assert abs(found.slope - 1 / 3) < 0.02
-    assert calibrate(-truth, y) == Calibrator(), "never one that turns the order around"
+    assert calibrate(-truth, y) == Head(), "never one that turns the order around"
 
 
 def test_the_threshold_gives_the_best_f1():
@@ -114,7 +114,7 @@ def test_the_choice_is_made_on_the_folds_and_kept_with_its_curves():
     assert all(len(curve) == 4 for curve in curves.values())
     mean = np.mean(list(curves.values()), axis=0)
     assert choice.epochs == int(mean.argmax()) + 1
-    assert choice.average_precision == pytest.approx(mean.max())
+    assert choice.score == pytest.approx(mean.max())
     assert 0 < choice.threshold < 1
 
 

@@ -35,7 +35,7 @@ def stream(n=4000):
     )
     noisy = {
         name: np.clip(p * rng.lognormal(0, spread, n), 0, 1)
-        for name, spread in {"torch": 0.2, "xgboost": 0.3, "logistic_regression": 1.5, "champion": 0.4}.items()
+        for name, spread in {"torch": 0.2, "xgboost": 0.3, "linear": 1.5, "champion": 0.4}.items()
     }
     declared = Evaluation(
         entity="card",
@@ -54,7 +54,7 @@ def plain():
     rng = np.random.default_rng(0)
     p = rng.beta(1, 3, 600)
     rows = pd.DataFrame({"Churn": (rng.random(600) < p).astype(int)})
-    return evaluate(rows, {"torch": p, "logistic_regression": p**2}, Evaluation(), target="Churn", resamples=20)
+    return evaluate(rows, {"torch": p, "linear": p**2}, Evaluation(), target="Churn", resamples=20)
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def page(kind, *, gate=None, **more):
     verdict = judge(
         gate or Gate(metric="roc_auc", floor=0.5, baseline_margin=-0.1),
         candidate=found.numbers("torch"),
-        baseline=found.numbers("logistic_regression"),
+        baseline=found.numbers("linear"),
         champion=None,
     )
     pictures = reports.plots(found, learning=LEARNING)
@@ -141,7 +141,7 @@ def test_the_page_of_a_stream_says_all_that_was_found():
         "the week of 1 June",
         "Gate passed",
         f"{ap.value:.3f} {ap.low:.3f} to {ap.high:.3f}",
-        *("torch (candidate)", "XGBoost", "Logistic regression", "Ceiling (best possible)", "Champion"),
+        *("torch (candidate)", "XGBoost", "Linear", "Ceiling (best possible)", "Champion"),
         "Published (literature, other rows) 0.694",
         "Also published: AP of another split 0.71",
         "CP@20",
@@ -182,7 +182,7 @@ def test_a_closed_gate_is_on_the_page_with_its_reason():
 
 def test_a_better_brier_is_shown_as_better():
     found = report_of("stream")
-    assert found.differences["logistic_regression"]["brier"].high < 0
-    row = re.search(r"Against.*?<th>Logistic regression</th>(.*?)</tr>", page("stream"), re.DOTALL)[1]
+    assert found.differences["linear"]["brier"].high < 0
+    row = re.search(r"Against.*?<th>Linear</th>(.*?)</tr>", page("stream"), re.DOTALL)[1]
     brier = row.split("<td>")[-1]
     assert re.search(r'class="good">−', brier)

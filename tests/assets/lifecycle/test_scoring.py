@@ -12,7 +12,7 @@ import torch
 from assets.lifecycle.bundle import Bundle
 from assets.lifecycle.cleaning import event_day
 from assets.lifecycle.features import compute_features, events_of
-from assets.lifecycle.fitting import Calibrator
+from assets.lifecycle.fitting import Head
 from assets.lifecycle.scoring import features_by
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
@@ -56,7 +56,7 @@ def today(tables, rows) -> np.ndarray:
 def bundle(tmp_path_factory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / "1"
     network = torch.nn.Sequential(torch.nn.Linear(len(NAMES), 1), torch.nn.Flatten(0))
-    Bundle.save(folder, module=network, model=fraud, feature_names=NAMES, calibrator=Calibrator(), threshold=0.5,
+    Bundle.save(folder, module=network, model=fraud, feature_names=NAMES, head=Head(), threshold=0.5,
                 fitted={})  # fmt: skip
     return Bundle.load(folder)
 

@@ -1,0 +1,67 @@
+"""What is said of a row, by the kind of target: columns of the predictions, the service's answer, what drift compares.
+
+Belongs here: going from scores to words and columns, and back. Does not belong here: how scores are computed
+(``bundle.py``), how good they are (``metrics``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.lifecycle.reference import PREDICTED, SCORE
+from assets.task import Task
+
+
+def answer_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> dict[str, Any]:
+    """Columns of the predictions table, ``[n]`` each.
+
+    Binary: ``probability`` and ``alert``. Classes: ``prediction``, its ``probability``, and ``p_<class>`` of each.
+    Measured values: ``prediction``.
+    """
+    if task.kind == "binary":
+        return {"probability": scores, "alert": alerts}
+    if task.kind == "regression":
+        return {"prediction": scores}
+    said = scores.argmax(axis=1) if len(scores) else np.empty(0, dtype=int)
+    names = pd.array(np.array(task.names, dtype=object)[said], dtype="string[pyarrow]")
+    each = {f"p_{name}": scores[:, code] for code, name in enumerate(task.names)}
+    return {"prediction": names, "probability": scores.max(axis=1) if len(scores) else np.empty(0), **each}
+
+
+def scores_in(task: Task, predictions: pd.DataFrame) -> np.ndarray:
+    """The scores ``[n]`` or ``[n, classes]`` that a predictions table was made of."""
+    if task.kind == "multiclass":
+        return predictions[[f"p_{name}" for name in task.names]].to_numpy(dtype=float)
+    return predictions["probability" if task.kind == "binary" else "prediction"].to_numpy(dtype=float)
+
+
+def compared_scores(task: Task, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """What a drift check compares of the scores: them, or of classes how sure and which, float32 ``[n]`` each."""
+    if task.kind != "multiclass":
+        return {SCORE: scores.astype(np.float32)}
+    if not len(scores):
+        return {SCORE: np.empty(0, np.float32), PREDICTED: np.empty(0, np.float32)}
+    return {SCORE: scores.max(axis=1).astype(np.float32), PREDICTED: scores.argmax(axis=1).astype(np.float32)}
+
+
+def in_words(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> list[dict[str, Any]]:
+    """The service's answers, one a row, fit for JSON."""
+    if task.kind == "binary":
+        assert alerts is not None
+        return [
+            {"probability": float(p), "decision": "alert" if alert else "pass"}
+            for p, alert in zip(scores, alerts, strict=True)
+        ]
+    if task.kind == "regression":
+        return [{"prediction": float(value)} for value in scores]
+    return [
+        {
+            "prediction": task.names[int(row.argmax())],
+            "probability": float(row.max()),
+            "probabilities": dict(zip(task.names, map(float, row), strict=True)),
+        }
+        for row in scores
+    ]

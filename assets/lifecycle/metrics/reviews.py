@@ -1,0 +1,92 @@
+"""Card precision: whom to look at each day."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """The daily review list: each day the ``k`` entities with the highest scores, those already found left out.
+
+    The published card precision (Le Borgne et al. 2022): an entity scores its highest row of the day and is a hit if
+    any of its rows that day is positive; once hit it is not looked at again. Days with fewer entities still count
+    ``k``. Entities of equal score are taken in the order of their codes.
+    """
+
+    k: int
+    days: list[tuple[np.ndarray, np.ndarray]]
+    entities: int
+
+    @classmethod
+    def of(cls, day: np.ndarray, entity: np.ndarray, y: np.ndarray, p: np.ndarray, k: int) -> Reviews:
+        """From rows: ``day`` (sortable), ``entity`` (codes 0, 1, …), labels and scores, all ``[n]``."""
+        rows = pd.DataFrame({"day": day, "entity": entity, "p": p, "y": y})
+        best = rows.groupby(["day", "entity"], as_index=False).max()
+        best = best.sort_values(["day", "p", "entity"], ascending=[True, False, True], kind="stable")
+        return cls(
+            k,
+            [(one["entity"].to_numpy(), one["y"].to_numpy() > 0) for _, one in best.groupby("day")],
+            int(np.max(entity, initial=-1)) + 1,
+        )
+
+    def by_day(self, weight: np.ndarray | None = None) -> np.ndarray:
+        """Precision of each day, ``[days]``, each entity counted ``weight[entity]`` times (default: once)."""
+        weight = np.ones(self.entities) if weight is None else weight.astype(float)  # a copy: found ones become 0
+        result = np.empty(len(self.days))
+        for i, (entity, positive) in enumerate(self.days):
+            times = weight[entity]
+            looked_at = np.clip(self.k - (np.cumsum(times) - times), 0, times)
+            result[i] = looked_at[positive].sum() / self.k
+            weight[entity[positive & (looked_at > 0)]] = 0
+        return result
+
+    def maximum(self) -> float:
+        """Best precision that any scores could reach: most entities that fit on days on which they are positive.
+
+        With at most ``k`` positive entities a day that is all of them once; beyond that it is a maximum flow from
+        entities (once each) to days (``k`` each).
+        """
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import maximum_flow
+
+        hits = [entity[positive] for entity, positive in self.days]
+        source, sink = self.entities + len(hits), self.entities + len(hits) + 1
+        everyone, days = np.unique(np.concatenate(hits)), self.entities + np.arange(len(hits))
+        edges = [
+            (np.full(len(everyone), source), everyone, np.ones(len(everyone))),
+            *((hit, np.full(len(hit), day), np.ones(len(hit))) for hit, day in zip(hits, days, strict=True)),
+            (days, np.full(len(days), sink), np.full(len(days), self.k)),
+        ]
+        start, end, capacity = (np.concatenate(part) for part in zip(*edges, strict=True))
+        network = csr_array((capacity.astype(np.int32), (start, end)), shape=(sink + 1, sink + 1))
+        return maximum_flow(network, source, sink).flow_value / (self.k * len(hits))
+
+
+def known_positive(
+    entity: ArrayLike,
+    time: ArrayLike,
+    positive_entity: ArrayLike,
+    positive_time: ArrayLike,
+    *,
+    delay: dt.timedelta,
+) -> np.ndarray:
+    """Which rows belong to an entity already known as positive when the row happens, bool ``[n]``.
+
+    An event at second s is known from s + ``delay`` on, and for good: pass only events recent enough to still mean
+    something. The published split passes those from 14 days before the test rows on, which leaves out 14 % of the
+    simulated payments; from 60 days on it would be 47 %, and CP@100 half of what it was.
+
+    Args:
+        entity, time: of the rows, ``[n]``.
+        positive_entity, positive_time: of the events labelled positive, ``[m]``, any order.
+        delay: time until a label is known.
+    """
+    events = pd.Series(np.asarray(positive_time, "datetime64[us]"), index=np.asarray(positive_entity))
+    known_from = events.groupby(level=0).min().reindex(np.asarray(entity)) + delay
+    return np.asarray(time, "datetime64[us]") >= known_from.to_numpy()  # a comparison with NaT is False
