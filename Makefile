@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev test ci slow lint format bench screenshots clean
+.PHONY: help install run dev new-model remove-model test ci slow lint format bench screenshots clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # torch first and by its pinned version: anything that merely asks for "torch" may otherwise pull a CUDA build.
 $(STAMP): pyproject.toml constraints.txt
@@ -24,6 +24,13 @@ run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resol
 
 dev: $(STAMP) ## Dagster UI, MLflow UI and scoring service under one supervisor
 	$(BIN)/assetline dev
+
+new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind]
+	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
+		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)")
+
+remove-model: $(STAMP) ## remove a model folder and the tests that stand on it: NAME=fraud [FORCE=1]
+	@$(BIN)/assetline remove-model --name "$(NAME)" $(if $(FORCE),--force)
 
 test: $(STAMP) ## the tests that need PyPI alone
 	$(BIN)/python -m pytest -q -m "not slow"

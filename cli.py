@@ -6,8 +6,11 @@ Belongs here: arguments, exit codes, how an error is shown. Does not belong here
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from resources.settings import Settings, SettingsError, quiet_telemetry
 
@@ -17,11 +20,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_telemetry()
     parser = argparse.ArgumentParser(prog="assetline", description="The life of a model, from the command line.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="play the whole life of the fraud model, from raw payments to a resolved alert")
+    commands.add_parser("run", help="play the whole life of the example, from raw rows to a resolved alert")
     commands.add_parser("dev", help="Dagster UI, MLflow UI and scoring service under one supervisor")
     materialize = commands.add_parser("materialize", help="bring one model up to date: to a champion and its scores")
     materialize.add_argument("--model", required=True, help="name of a declared model")
+    new = commands.add_parser("new-model", help="write a model folder from a table")
+    new.add_argument("--name", required=True, help="of the model: lower-case letters, digits and _")
+    new.add_argument("--table", required=True, type=Path, help="path of a CSV or Parquet file")
+    new.add_argument("--target", required=True, help="column that holds the truth")
+    new.add_argument("--time", default="", help="column of the event time; without it the table is a snapshot")
+    new.add_argument("--key", default="", help="column that identifies a row, where the guess is another")
+    new.add_argument("--task", default="", help="binary, multiclass or regression, where the guess is another")
+    remove = commands.add_parser("remove-model", help="remove a model folder and the tests that stand on it")
+    remove.add_argument("--name", required=True, help="of the folder")
+    remove.add_argument("--force", action="store_true", help="also where git could not bring it back")
     given = parser.parse_args(arguments)
+    if given.command in ("new-model", "remove-model"):
+        return _scaffold(given)
     try:
         settings = Settings.from_env()
     except SettingsError as error:
@@ -35,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if given.command == "run":
-            from story import play
-
-            play(settings)
+            _play(settings)
         else:
             _materialize(settings, given.model)
     except RunError as error:
@@ -46,11 +59,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _scaffold(given: argparse.Namespace) -> int:
+    from resources.settings import project_root
+    from scaffold.new_model import new_model
+    from scaffold.remove_model import remove_model
+    from scaffold.report import words_of
+    from scaffold.tables import ScaffoldError
+
+    root = project_root()
+    try:
+        if given.command == "new-model":
+            made = new_model(
+                root, given.name, given.table, given.target, time=given.time, key=given.key, task=given.task
+            )
+            print(words_of(made, root))
+        else:
+            for path in remove_model(root, given.name, force=given.force):
+                print(f"removed {path}")
+            print("What it left in the state folder (tables, versions, ledger) stays.")
+    except ScaffoldError as error:
+        print(f"assetline {given.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _play(settings: Settings) -> None:
+    """The story of the model folder that has one: the example's, unless a fork removed it."""
+    import pkgutil
+
+    import assets.models as folders
+    from runner import RunError
+
+    for _, name, is_package in pkgutil.iter_modules(folders.__path__):
+        if is_package and importlib.util.find_spec(f"assets.models.{name}.story"):
+            importlib.import_module(f"assets.models.{name}.story").play(settings)
+            return
+    raise RunError("no model folder has a story.py to play; bring a model up to date with `assetline materialize`")
+
+
 def _materialize(settings: Settings, name: str) -> None:
-    from assets.models import declared_models
+    from assets.lifecycle.broken import build
+    from assets.models import read_folders
     from runner import RunError, alone
 
-    models = {model.name: model for model in declared_models()}
+    found, broken = read_folders()
+    built, unbuildable = build(found)
+    models = {one.model.name: one.model for one in built}
+    reasons = {one.name: one.reason for one in (*broken, *unbuildable)}
+    if name in reasons and name not in models:
+        raise RunError(f"the model '{name}' is broken: {reasons[name]}")
     if name not in models:
         raise RunError(f"no model '{name}' is declared; there are: {', '.join(models) or 'none'}")
     with alone(settings, lambda: models[name]) as runner:

@@ -16,9 +16,8 @@ from resources.settings import Settings, quiet_telemetry
 quiet_telemetry()
 
 from assets.declaration import Model  # noqa: E402 - telemetry is off before anything else is imported
-from assets.lifecycle.factory import lifecycle_assets  # noqa: E402
-from assets.lifecycle.jobs import model_jobs  # noqa: E402
-from assets.models import declared_models  # noqa: E402
+from assets.lifecycle.broken import broken_asset, build  # noqa: E402
+from assets.models import read_folders  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
 from sensors.defaults import default_schedules, default_sensors  # noqa: E402
 
@@ -32,18 +31,23 @@ def build_defs(
     """Everything that Dagster loads.
 
     Args:
-        models: the declarations; default: those of the model folders.
+        models: the declarations; default: those of the model folders. A broken one is an asset that says why.
         settings: default: from the environment.
         resource_overrides: resources by key that take the place of the default ones (a test's small source, say).
     """
-    models = declared_models() if models is None else models
+    found, broken = read_folders() if models is None else (list(models), [])
+    built, unbuildable = build(found)
+    broken = [*broken, *unbuildable]
+    sound = [one.model for one in built]
+    for one in broken:
+        dg.get_dagster_logger().error(f"the model in assets/models/{one.name} is broken: {one.reason}")
     settings = settings or Settings.from_env()
     return dg.Definitions(
-        assets=[asset for model in models for asset in lifecycle_assets(model)],
-        jobs=[job for model in models for job in model_jobs(model)],
-        sensors=default_sensors(models),
-        schedules=default_schedules(models),
-        resources={**default_resources(models, settings), **(resource_overrides or {})},
+        assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken)],
+        jobs=[job for one in built for job in one.jobs],
+        sensors=default_sensors(sound),
+        schedules=default_schedules(sound),
+        resources={**default_resources(sound, settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )
 

@@ -58,6 +58,7 @@ class Table:
         start: first day there may be rows of; needed with ``time``.
         late_days: a row may land this many days after its event day; later ones are quarantined.
         max_refused: share of a landing that may be quarantined before the landing is refused as a whole.
+        quiet_days: whether a day without any row is nothing unusual; otherwise an empty landing is refused.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Table:
     start: dt.date | None = None
     late_days: int = 3
     max_refused: float = 0.05
+    quiet_days: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -125,7 +127,7 @@ class Training:
         folds: earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
         max_epochs: most passes over the rows that a fold may choose; default: what 800,000 rows are, 8 to 100.
         patience: passes without a better figure after which a fold ends.
-        batch_size: rows per step; default: 64, 256 or 512 with the number of rows.
+        batch_size: rows per step; default: 64, 128 or 256 with the number of rows.
         learning_rate: AdamW's.
         weight_decay: AdamW's.
         seed: everything random is drawn from it.
@@ -147,7 +149,7 @@ class Training:
 
     def sized_for(self, rows: int) -> Training:
         """The recipe with epochs and batch size settled for so many rows to fit on."""
-        batch_size = self.batch_size or (512 if rows >= 20_000 else 256 if rows >= 2_000 else 64)
+        batch_size = self.batch_size or (256 if rows >= 12_000 else 128 if rows >= 2_000 else 64)
         return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or min(100, max(8, 800_000 // rows)))
 
 

@@ -11,7 +11,9 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
+
+from resources.settings import project_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,11 +71,81 @@ class CsvFile(Snapshot):
 
         try:
             return pd.read_csv(
-                self.path, sep=self.separator, encoding=self.encoding, dtype="string[pyarrow]", keep_default_na=False
-            )
+                project_root() / self.path, sep=self.separator, encoding=self.encoding, dtype="string[pyarrow]",
+                keep_default_na=False,
+            )  # fmt: skip
         except FileNotFoundError as error:
             raise SourceError(f"{self.path}: no such file; set the source's path to the CSV to be read") from error
         except UnicodeDecodeError as error:
             raise SourceError(f"{self.path}: not {self.encoding} text ({error}); set the source's encoding") from error
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise SourceError(f"{self.path}: not a readable CSV ({error}); check the file and the separator") from error
+
+
+class ParquetFile(Snapshot):
+    """A Parquet file, its values as text: a contract types them, whatever the file calls them."""
+
+    path: str = Field(description="Path of the Parquet file; relative paths start at the project's root.")
+
+    def read(self) -> pd.DataFrame:
+        """All rows as text; a missing value stays missing."""
+        import pandas as pd
+        import pyarrow as pa
+
+        try:
+            frame = pd.read_parquet(project_root() / self.path)
+        except FileNotFoundError as error:
+            raise SourceError(f"{self.path}: no such file; set the source's path to the file to be read") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SourceError(f"{self.path}: not a readable Parquet file ({error}); write it again") from error
+        return frame.astype("string[pyarrow]")
+
+
+class FileByDay(Stream):
+    """A file of the past read as a stream: each row lands on the day of its time, labels with it.
+
+    Rows whose time cannot be read never land.
+    """
+
+    path: str = Field(description="Path of the CSV or Parquet file; relative paths start at the project's root.")
+    time: str = Field(description="Column of the event time, as the header has it.")
+    form: str = Field(default="ISO8601", description="`strptime` form of the time.")
+    separator: str = Field(default=",", description="Column separator of a CSV file.")
+    encoding: str = Field(default="utf-8", description="Text encoding of a CSV file.")
+
+    _of_day: tuple[tuple[int, int], dict[str, pd.DataFrame]] | None = PrivateAttr(default=None)
+
+    def land(self, day: dt.date) -> pd.DataFrame:
+        """Rows whose time is on ``day``; none on a day without any."""
+        days = self._days()
+        return days.get(day.isoformat(), next(iter(days.values())).iloc[:0])
+
+    def land_labels(self, day: dt.date) -> pd.DataFrame:
+        """The labels are in the rows: nothing lands apart from them."""
+        raise SourceError(f"{self.path}: its labels land with its rows; declare label_delay_days=0")
+
+    def landed_until(self) -> dt.date:
+        """The file's last day, or yesterday if it reaches further."""
+        yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+        return min(dt.date.fromisoformat(max(self._days())), yesterday)
+
+    def _days(self) -> dict[str, pd.DataFrame]:
+        """The file's rows by ISO day, read once for each state of the file."""
+        import pandas as pd
+
+        file = project_root() / self.path
+        if not file.exists():
+            raise SourceError(f"{self.path}: no such file; set the source's path to the file to be read")
+        state = (file.stat().st_mtime_ns, file.stat().st_size)
+        if self._of_day is None or self._of_day[0] != state:
+            snapshot = ParquetFile(path=self.path) if file.suffix == ".parquet" else CsvFile(
+                path=self.path, separator=self.separator, encoding=self.encoding)  # fmt: skip
+            rows = snapshot.read()
+            if self.time not in rows:
+                raise SourceError(f"{self.path}: no column '{self.time}'; there are: {', '.join(rows.columns)}")
+            times = pd.to_datetime(rows[self.time].str.strip(), format=self.form, errors="coerce", utc=True)
+            if times.isna().all():
+                raise SourceError(f"{self.path}: no '{self.time}' has the form {self.form}; set the source's form")
+            days = times.dt.strftime("%Y-%m-%d")
+            self._of_day = (state, {str(day): part for day, part in rows.groupby(days, sort=True)})
+        return self._of_day[1]

@@ -8,7 +8,7 @@ import pytest
 from assets.declaration import Gate
 from assets.models.fraud.simulator import PaymentSimulator
 from runner import RunError, Runner
-from tests.worlds import payments_model
+from tests.payments import payments_model
 
 UNTIL = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 DAYS = 52

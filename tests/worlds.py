@@ -2,16 +2,14 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.declaration import Gate, Model, Training
+from assets.declaration import Model
 from assets.lifecycle.jobs import job_name
-from assets.models.fraud import model as fraud
-from assets.models.fraud.simulator import PaymentSimulator
 from definitions import build_defs
 from resources.defaults import default_resources
 from resources.settings import Settings
@@ -77,13 +75,3 @@ FIRST = dt.date(2026, 3, 2)
 def days(first: int, last: int) -> list[str]:
     """ISO days by their number from the first, both included."""
     return [str(FIRST + dt.timedelta(days=n)) for n in range(first, last + 1)]
-
-
-def payments_model(source: PaymentSimulator, **replaced: Any) -> Model:
-    """The fraud model on another upstream, with windows short enough for a small world and a gate that it can pass."""
-    given = {
-        "table": replace(fraud.table, source=source, start=FIRST),
-        "training": Training(window_days=14, folds=1, max_epochs=12, batch_size=128, learning_rate=3e-3),
-        "gate": Gate(metric="average_precision", floor=0.2, margin=-0.5, baseline_margin=-0.5),
-    }
-    return replace(fraud, **{**given, **replaced})

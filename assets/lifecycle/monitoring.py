@@ -150,9 +150,9 @@ def _scored(model: Model, rows: pd.DataFrame, day: str | None) -> Finding:
     return Finding(
         check=SCORED.name,
         day=day,
-        passed=len(rows) > 0 and wrong == 0,
+        passed=(len(rows) > 0 or model.table.quiet_days) and wrong == 0,
         description=f"{len(rows):,} rows, each with a {what}"
-        if len(rows) and not wrong
+        if (len(rows) or model.table.quiet_days) and not wrong
         else f"{wrong} of {len(rows)} rows have no {what}; the champion's export is damaged or its features are: "
         "roll back to the version before",
         metadata=shown,
@@ -257,6 +257,10 @@ def _drift(model: Model) -> dg.AssetsDefinition:
         rows: list[dict[str, Any]] = []
         findings = []
         for day, window in _by_day(scored, model, days_in_run(context)).items():
+            if versions[day].empty and model.table.quiet_days:
+                rows.append(_drift_row(day, "", DriftResult(0, judged=False), "ok", []))
+                findings.append(_drift_finding(day, rows[-1], DriftResult(0, judged=False), None))
+                continue
             if versions[day].empty:
                 raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
             # The reference is that of the version which scored the day: after a rollback, the right one again.

@@ -14,10 +14,12 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-MEMBERS = 8
+MEMBERS, WIDTH = 8, 128
 """Small networks side by side, fitted to the same target; their mean is what counts."""
+MANY_ROWS, MEMBERS_OF_MANY, WIDTH_OF_MANY = 25_000, 2, 256
+"""With so many rows noise is less of a danger, and the same time is better spent on more steps of fewer, wider ones."""
 TREE_BINS, QUANTILE_BINS = 64, 64
-EMBEDDING, WIDTH, DROPOUT = 16, 128, 0.1
+EMBEDDING = 16
 ROWS_A_BIN = 40
 """Fewer rows than this to a piece of an embedding, and it learns noise."""
 
@@ -47,6 +49,7 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Mod
     from assets.lifecycle.text import WIDTH as TEXT_WIDTH
     from assets.lifecycle.text import WORDS, text_encoder
 
+    members, hidden = (MEMBERS_OF_MANY, WIDTH_OF_MANY) if len(X) >= MANY_ROWS else (MEMBERS, WIDTH)
     outputs = y.shape[1] if y.ndim == 2 else 1
     numbers = X.shape[1] - texts * WORDS
     target = (y.argmax(dim=1) if y.ndim == 2 else y).cpu().numpy()
@@ -70,9 +73,9 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Mod
             self.texts = nn.ModuleList(text_encoder() for _ in range(texts))
             width = len(many) * (EMBEDDING + 1) + len(few) + texts * TEXT_WIDTH
             self.members = nn.Sequential(
-                EnsembleView(k=MEMBERS),
-                MLPBackboneEnsemble(d_in=width, n_blocks=2, d_block=WIDTH, dropout=DROPOUT, k=MEMBERS),
-                LinearEnsemble(WIDTH, outputs, k=MEMBERS),
+                EnsembleView(k=members),
+                MLPBackboneEnsemble(d_in=width, n_blocks=2, d_block=hidden, dropout=0.0, k=members),
+                LinearEnsemble(hidden, outputs, k=members),
             )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

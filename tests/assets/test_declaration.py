@@ -103,7 +103,7 @@ def test_two_folders_of_one_name_are_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "batch_size", "max_epochs"), [(274_000, 512, 8), (20_000, 512, 40), (5_634, 256, 100), (500, 64, 100)]
+    ("rows", "batch_size", "max_epochs"), [(274_000, 256, 8), (20_000, 256, 40), (5_634, 128, 100), (500, 64, 100)]
 )
 def test_the_recipe_fits_the_size_of_the_table(rows, batch_size, max_epochs):
     recipe = Training().sized_for(rows)

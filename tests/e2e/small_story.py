@@ -12,11 +12,12 @@ import sys
 
 from assets.lifecycle.jobs import CLEAN, FEATURES, LABEL, LAND
 from assets.models.fraud.simulator import PaymentSimulator
+from assets.models.fraud.story import Story
 from resources.settings import Settings
 from resources.tables import ParquetTables
 from runner import alone
-from story import Story
-from tests.worlds import FIRST, days, payments_model
+from tests.payments import payments_model
+from tests.worlds import FIRST, days
 
 LAST, SEEN = 50, 42
 

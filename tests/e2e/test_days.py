@@ -15,7 +15,8 @@ from assets.lifecycle.freshness import stale_days
 from assets.lifecycle.landing import LANDING_DAY
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
-from tests.worlds import FIRST, days, payments_model, why
+from tests.payments import payments_model
+from tests.worlds import FIRST, days, why
 
 TABLES = ("raw_payments", "raw_labels", "payments", "quarantine", "labels", "features")
 

@@ -9,7 +9,7 @@ import pytest
 from assets.declaration import Gate
 from runner import RunError, Runner
 from tests.models.telco import CSV, model
-from tests.serving.conftest import Service
+from tests.serving.processes import Service
 from tests.worlds import why
 
 pytestmark = pytest.mark.skipif(

@@ -15,7 +15,8 @@ from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.dagster_internals import check_evaluations
 from sensors.alerts import DRIFT_CAUSE, alerts_sensor
-from tests.worlds import World, days, payments_model, why
+from tests.payments import payments_model
+from tests.worlds import World, days, why
 
 LANDED, LABELLED, SEEN = 51, 44, 42
 """Number of the last day that lands, that is labelled, and that the first candidate sees labels of."""

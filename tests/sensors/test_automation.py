@@ -8,7 +8,8 @@ import pytest
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from sensors.automation import automation_sensor
-from tests.worlds import payments_model, why
+from tests.payments import payments_model
+from tests.worlds import why
 
 UNTIL = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 FIRST = UNTIL - dt.timedelta(days=9)

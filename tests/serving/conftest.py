@@ -1,17 +1,10 @@
 """A small world of payments as tables, bundles of a toy network, and the service as the process that it is."""
 
-import contextlib
 import datetime as dt
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,9 +17,8 @@ from assets.lifecycle.fitting import Head
 from assets.lifecycle.landing import number_rows
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator
-from resources.processes import free_port
-from resources.settings import project_root
 from resources.tables import ParquetTables
+from tests.serving.processes import Service
 
 DAYS = 80
 TABLE = model.key("payments")
@@ -93,52 +85,6 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
         Bundle.save(folder / str(seed), module=Toy(seed, len(names)), model=model, feature_names=names,
                     head=Head(offset=-3.0 * seed), threshold=0.5, fitted={})  # fmt: skip
     return {seed: folder / seed for seed in ("1", "2")}
-
-
-class Service:
-    """The real process, and a client of it."""
-
-    def __init__(self, home: Path, *arguments: str) -> None:
-        port = str(free_port())
-        command = [sys.executable, "-m", "serving.service", "--port", port, *arguments]
-        environment = {**os.environ, "ASSETLINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-        self.output = (home / f"service-{port}.log").open("w+")
-        self.process = subprocess.Popen(
-            command, cwd=project_root(), env=environment, stdout=self.output, stderr=subprocess.STDOUT
-        )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
-        self.until(lambda: self.client.get("/health").status_code == 200, seconds=60)
-
-    def until(self, holds, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.said()
-            with contextlib.suppress(httpx.TransportError):
-                if holds():
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"not within {seconds} s:\n{self.said()}")
-
-    def said(self) -> str:
-        self.output.seek(0)
-        return self.output.read()
-
-    def health(self) -> dict:
-        return self.client.get("/health").json()["models"]["fraud"]
-
-    def predict(self, row) -> httpx.Response:
-        return self.client.post("/models/fraud/predict", json=row)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def end(self) -> None:
-        self.client.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(10)
-        self.output.close()
 
 
 @pytest.fixture

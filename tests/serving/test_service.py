@@ -94,7 +94,7 @@ def test_before_any_model_it_says_what_to_do_and_then_follows_the_alias(home, bu
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory, world, bundles):
-    from tests.serving.conftest import Service
+    from tests.serving.processes import Service
 
     home = tmp_path_factory.mktemp("staged")
     shutil.copytree(world / "tables", home / "tables")

@@ -1,0 +1,66 @@
+"""A model that cannot be loaded, as an asset: it shows as broken, with its reason, beside the others.
+
+Belongs here: that asset, and telling sound declarations from those whose assets cannot be built. Does not belong here:
+what makes a declaration wrong (``assets/declaration.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets.declaration import DeclarationError, Model
+from assets.lifecycle.factory import lifecycle_assets
+from assets.lifecycle.jobs import model_jobs
+from assets.models import Broken, said_by
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model with what it brings to the code location."""
+
+    model: Model
+    assets: Sequence[dg.AssetsDefinition]
+    jobs: Sequence[dg.UnresolvedAssetJobDefinition]
+
+
+def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
+    """The assets and jobs of each model; one whose assets cannot be built, or claim another's keys, is broken."""
+    built: list[Built] = []
+    broken: list[Broken] = []
+    taken: dict[dg.AssetKey, str] = {}
+    for model in models:
+        try:
+            assets = lifecycle_assets(model)
+            for key in (key for asset in assets for key in asset.keys):
+                if key in taken:
+                    raise DeclarationError(
+                        f"model '{model.name}': its asset {key.to_user_string()} is that of '{taken[key]}' already; "
+                        "give it a key of its own"
+                    )
+            built.append(Built(model, assets, model_jobs(model)))
+            taken |= {key: model.name for asset in assets for key in asset.keys}
+        except Exception as error:  # as in read_folders(): the others are to be seen
+            broken.append(Broken(model.name, said_by(error)))
+    return built, broken
+
+
+def broken_asset(broken: Broken) -> dg.AssetsDefinition:
+    """What stands for a broken model in the UI."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", broken.name)
+
+    @dg.asset(
+        key=[name, "broken"],
+        group_name=f"{name}/broken",
+        description=f"**This model is broken and has no other assets.** {broken.reason}",
+        owners=["team:models"],
+        kinds={"broken"},
+        metadata={"reason": broken.reason},
+    )
+    def broken_model() -> None:
+        raise dg.Failure(description=broken.reason, allow_retries=False)
+
+    return broken_model

@@ -1,0 +1,93 @@
+"""A model's data stages on some of its rows, in memory: what a test of a model folder and the scaffold call.
+
+Belongs here: source → typed rows → features, without Dagster and without writing anything. Does not belong here: the
+stages themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.cleaning import REASON, by_contract, first_landed, iso_day, type_and_refuse
+from assets.lifecycle.features import compute_features, events_of, features_of
+from assets.lifecycle.landing import number_rows
+from assets.lifecycle.training import feature_column
+from resources.sources import Snapshot, Stream
+from resources.tables import WHOLE
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What came of some rows.
+
+    Args:
+        landed: how many there were.
+        accepted: those that meet the contract, typed, each key once.
+        reasons: how many were refused, by reason.
+    """
+
+    model: Model
+    landed: int
+    accepted: pd.DataFrame
+    reasons: dict[str, int]
+
+    @property
+    def refused_share(self) -> float:
+        """Share of the landed rows that the contract refuses."""
+        return sum(self.reasons.values()) / max(self.landed, 1)
+
+    def features(self) -> np.ndarray:
+        """float32 ``[n, n_features]`` of the accepted rows."""
+        events = events_of(self.accepted, None, self.model)
+        return compute_features(features_of(self.model), events, np.arange(len(self.accepted)))
+
+    def frozen(self) -> pd.DataFrame:
+        """The labelled rows as a training set has them: the target's codes, and the features beside the columns."""
+        names = [feature_column(name) for name in features_of(self.model).names]
+        values = pd.DataFrame(self.features(), columns=names, index=self.accepted.index)
+        truth = self.model.task.codes(self.accepted[self.model.target])
+        rows = self.accepted.drop(columns=self.model.target).assign(**{self.model.target: truth})
+        return pd.concat([rows, values], axis=1)[truth.notna().to_numpy()].reset_index(drop=True)
+
+
+def rehearse(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str, str] | None = None) -> Rehearsal:
+    """Cleans rows as the lifecycle would.
+
+    Args:
+        model: whose rows.
+        raw: text rows; default: all of a snapshot, or a stream's latest day.
+        spoil: by column (as it lands), a text to put into each row.
+
+    Raises:
+        SourceError: the source cannot be read.
+        ContractError: a column that the contract needs is not there.
+    """
+    source = model.table.source
+    day = WHOLE
+    if raw is None:
+        if isinstance(source, Stream):
+            day = source.landed_until().isoformat()
+            raw = source.land(source.landed_until())
+        else:
+            assert isinstance(source, Snapshot)
+            raw = source.read()
+    rows = raw.assign(
+        **{column: pd.array([text] * len(raw), "string[pyarrow]") for column, text in (spoil or {}).items()}
+    )
+    landed = number_rows({day: rows}) if day != WHOLE or model.table.time is None else _on_its_day(model, rows)
+    accepted, refused = type_and_refuse(landed, model.table)
+    reasons = {str(reason): int(n) for reason, n in refused[REASON].value_counts().items()}
+    accepted = accepted[first_landed(accepted, model.table)].reset_index(drop=True)
+    return Rehearsal(model, len(landed), accepted, reasons)
+
+
+def _on_its_day(model: Model, raw: pd.DataFrame) -> pd.DataFrame:
+    """Rows as if each had landed on the day of its own time; those without one do not land."""
+    assert model.table.time is not None
+    days = iso_day((model.table.clean or by_contract(model.table))(raw)[model.table.time])
+    return number_rows({str(day): part for day, part in raw.groupby(days)})

@@ -1,0 +1,278 @@
+"""What a table is, as far as one can tell: its key, its target, what is left out, and what a person should look at.
+
+Belongs here: choices that need all columns. Does not belong here: the kind of one column (``columns.py``), the files
+that are written (``writing.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pandas as pd
+
+from assets.task import Kind as TaskKind
+from scaffold.columns import MOST_CATEGORIES, Column, identifiers, look_at
+from scaffold.tables import RawTable, ScaffoldError
+
+ROW = "row"
+"""Name of the key that is made where the table has none."""
+FEW_NUMBERS = 10
+"""A target of so few whole numbers is one of classes."""
+MOST_ONE_HOT = 500
+"""Categories of all columns together that get a feature each; the columns with most are read as text instead."""
+MOST_DAYS, FEWEST_DAYS = 365, 14
+ROWS_OF_A_CLASS = 25
+ROWS_TO_TRAIN = 250
+
+Asked = Literal["", "binary", "multiclass", "regression"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """The time of a table's rows: which days there are, and how they are split."""
+
+    column: Column
+    start: dt.date
+    window_days: int
+    test_days: int
+    quiet_days: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What is going to be written.
+
+    Args:
+        columns: of the contract, the target among them, in the file's order.
+        target: one of them; a category where it is of classes.
+        task: its kind.
+        key: name of the key; :data:`ROW` where it is made from the row's text.
+        entity: name of the column whose rows belong together.
+        clock: ``None`` for a snapshot.
+        left_out: columns that are not in the contract, and why.
+        said: what was guessed, for a person to know.
+        warnings: what a person should look at.
+    """
+
+    columns: Sequence[Column]
+    target: Column
+    task: TaskKind
+    key: str
+    entity: str | None = None
+    clock: Clock | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: Asked = "") -> Guess:
+    """What the table and its target seem to be.
+
+    Args:
+        table: as read.
+        target, time, key: headers (blanks at their ends do not count).
+        task: the kind of target, where the guess would be another.
+
+    Raises:
+        ScaffoldError: a column that is not there, a target that nothing can be learnt of, a time that is none.
+    """
+    names = identifiers(list(table.rows.columns))
+    asked = {what: _header(table, given, what) if given else "" for what, given in
+             {"TARGET": target, "TIME": time, "KEY": key}.items()}  # fmt: skip
+    found = {header: look_at(header, name, table.rows[header]) for header, name in names.items()}
+    goal, kind = _target(found[asked["TARGET"]], table, task)
+    said = list(table.notes)
+    warnings: list[str] = []
+    left_out: dict[str, str] = {}
+    clock = _clock(found[asked["TIME"]], table, warnings) if asked["TIME"] else None
+    reserved = {goal.header, asked["TIME"], asked["KEY"]}
+    key_header = asked["KEY"] or _key(found, reserved)
+    if key_header and not table.rows[key_header].is_unique:
+        warnings.append(f"the key '{key_header}' is not unique: rows that repeat it are dropped as duplicates")
+    entity = _entity(found, {*reserved, key_header}, len(table.rows))
+    kept = []
+    for header, column in found.items():
+        if header == goal.header:
+            kept.append(goal)
+        elif header in (key_header, entity, asked["TIME"]):
+            kept.append(column)
+        elif (why := _why_left_out(column)) is not None:
+            left_out[header] = why
+        else:
+            kept.append(column)
+    kept = _within_bounds(kept, {goal.header, key_header, entity or ""}, warnings)
+    telling = [c for c in kept if c.header not in (goal.header, key_header, entity, asked["TIME"])]
+    if not telling and clock is None:
+        reasons = "; ".join(f"{header}: {why}" for header, why in left_out.items())
+        raise ScaffoldError(f"{table.path}: no column is left to tell '{goal.header}' by ({reasons})")
+    warnings += _to_look_at(kept, table)
+    said += _good_to_know(goal, key_header, entity, table)
+    return Guess(
+        columns=kept,
+        target=goal,
+        task=kind,
+        key=found[key_header].name if key_header else ROW,
+        entity=found[entity].name if entity else None,
+        clock=clock,
+        left_out=left_out,
+        said=said,
+        warnings=warnings,
+    )
+
+
+def _to_look_at(kept: Sequence[Column], table: RawTable) -> list[str]:
+    found = []
+    for column in kept:
+        found += [f"'{column.header}': {note}" for note in column.notes]
+        if column.unreadable:
+            share = f"{column.unreadable} values cannot be read as {column.kind} (e.g. '{column.example}')"
+            found.append(f"'{column.header}': {share}: they become missing")
+    if len(table.rows) < ROWS_TO_TRAIN:
+        found.append(f"{len(table.rows)} rows are few: training asks for 200 to fit on (Training.min_rows)")
+    return found
+
+
+def _good_to_know(goal: Column, key_header: str, entity: str | None, table: RawTable) -> list[str]:
+    found = []
+    if goal.nullable:
+        rows = round(goal.missing * len(table.rows)) + goal.unreadable
+        found.append(f"{rows} rows have no '{goal.header}': they are scored, and not learnt from")
+    if not key_header:
+        found.append("no column is a key: each row's text is its own, and the same row twice is one row")
+    if entity:
+        words = f"rows of one '{entity}' stay on one side of the split, and '{entity}' is no feature"
+        found.append(f"'{entity}' names what several rows are of: {words}")
+    return found
+
+
+def _header(table: RawTable, given: str, what: str) -> str:
+    names = identifiers(list(table.rows.columns))
+    for header, name in names.items():
+        if given.strip() in (header.strip(), name):
+            return header
+    import difflib
+
+    close = difflib.get_close_matches(given, [str(h) for h in table.rows], n=1)
+    hint = f"; did you mean '{close[0].strip()}'?" if close else ""
+    there = ", ".join(str(header).strip() for header in table.rows.columns[:40])
+    raise ScaffoldError(f"{what}={given}: {table.path} has no such column{hint} There are: {there}")
+
+
+def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskKind]:
+    """The target's column as the contract will have it, and its kind."""
+    where = f"TARGET={column.header.strip()}"
+    if column.kind == "empty":
+        raise ScaffoldError(f"{where} of {table.path} is empty; give a column that holds the truth")
+    if column.kind == "constant" or column.distinct < 2:
+        raise ScaffoldError(f"{where} of {table.path} has one value only: there is nothing to tell apart")
+    if column.kind == "moment":
+        raise ScaffoldError(f"{where} of {table.path} is a date; give a number (of days, say) or classes")
+    is_number = column.low == column.low  # NaN is no number
+    if column.kind == "boolean" and task != "regression":
+        return column, "binary"
+    whole = column.kind in ("integer", "identifier") and is_number
+    if is_number and (task == "regression" or (not (whole and column.distinct <= FEW_NUMBERS) and not task)):
+        return replace(column, kind="integer" if whole else "number"), "regression"
+    values = table.rows[column.header].astype("string[pyarrow]").str.strip()
+    values = values[values.notna() & (values != "") & ~values.isin(column.words)]
+    if is_number:
+        counted = pd.to_numeric(values, errors="coerce").dropna().astype("int64" if whole else "float64").value_counts()
+    else:
+        counted = (values.str.lower() if column.lower else values).value_counts()
+    if len(counted) > MOST_CATEGORIES:
+        raise ScaffoldError(
+            f"{where} of {table.path} has {len(counted):,} different values and is no number; a model tells at most "
+            f"{MOST_CATEGORIES} classes apart. Give another column, or group its values first"
+        )
+    classes = sorted(counted.index)
+    if len(classes) == 2 and counted.iloc[0] != counted.iloc[1]:
+        classes = list(counted.index)  # the rarer one second: that is what the probability is of
+    kind: TaskKind = "binary" if len(classes) == 2 else "multiclass"
+    if task and task != kind:
+        raise ScaffoldError(
+            f"TASK={task}: {where} has {len(classes)} classes; leave TASK out, or give regression a number"
+        )
+    notes = list(column.notes)
+    if kind == "binary":
+        notes.append(f"the probability is that of '{classes[1]}'")
+    rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
+    if rare:
+        notes.append(f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them")
+    made = replace(
+        column, kind="integer" if is_number else "category", categories=tuple(classes), notes=tuple(notes), why="class"
+    )
+    return made, kind
+
+
+def _key(found: dict[str, Column], reserved: set[str]) -> str:
+    """Header of the identifier that each row has its own of; the first one that is named like one, else the first."""
+    own = "each row has its own"
+    unique = [h for h, c in found.items() if c.kind == "identifier" and c.why == own and h not in reserved]
+    return unique[0] if unique else ""
+
+
+def _entity(found: dict[str, Column], reserved: set[str], rows: int) -> str | None:
+    """Header of an identifier that several rows share."""
+    for header, column in found.items():
+        named = column.kind == "identifier" and column.why == "named like one" and not column.nullable
+        if named and header not in reserved and MOST_CATEGORIES < column.distinct <= 0.9 * rows:
+            return header
+    return None
+
+
+def _why_left_out(column: Column) -> str | None:
+    return {
+        "empty": "it is empty",
+        "constant": "it has one value only",
+        "identifier": f"it looks like an identifier ({column.why})",
+        "personal": f"it looks like personal data ({column.why})",
+    }.get(column.kind)
+
+
+def _within_bounds(kept: list[Column], fixed: set[str], warnings: list[str]) -> list[Column]:
+    """The columns, those with most categories as text where there would be too many features."""
+    categories = [c for c in kept if c.kind == "category" and c.header not in fixed]
+    total = sum(len(c.categories) for c in categories)
+    as_text = set()
+    for column in sorted(categories, key=lambda c: -len(c.categories)):
+        if total <= MOST_ONE_HOT:
+            break
+        as_text.add(column.header)
+        total -= len(column.categories)
+    if as_text:
+        warnings.append(f"{len(as_text)} columns of many categories are read as text: {', '.join(sorted(as_text)[:5])}")
+    return [replace(c, kind="text", categories=()) if c.header in as_text else c for c in kept]
+
+
+def _clock(column: Column, table: RawTable, warnings: list[str]) -> Clock:
+    if column.kind != "moment":
+        raise ScaffoldError(
+            f"TIME={column.header.strip()}: {table.path} has {column.kind} values there, no moments; give a column of "
+            "dates, or leave TIME out: the table is a snapshot then"
+        )
+    times = pd.to_datetime(table.rows[column.header].str.strip(), format=column.form, errors="coerce", utc=True)
+    days = times.dropna().dt.date
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    first, last = days.min(), min(days.max(), yesterday)
+    span = (last - first).days + 1
+    if span < FEWEST_DAYS:
+        raise ScaffoldError(
+            f"TIME={column.header.strip()}: the rows of {table.path} span {span} days, a split by time needs "
+            f"{FEWEST_DAYS}; leave TIME out: the table is a snapshot then"
+        )
+    if span > MOST_DAYS:
+        first, span = last - dt.timedelta(days=MOST_DAYS - 1), MOST_DAYS
+        warnings.append(f"the rows go back {span} days and more: those before {first} are left behind (Table.start)")
+    if unread := int(times.isna().sum()):
+        warnings.append(f"{unread} rows without a readable '{column.header}' never land")
+    test_days = max(2, span // 8)
+    return Clock(
+        column=column,
+        start=first,
+        window_days=span - 3 * test_days,
+        test_days=test_days,
+        quiet_days=days[(days >= first) & (days <= last)].nunique() < span,
+    )

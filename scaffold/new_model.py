@@ -1,0 +1,168 @@
+"""`assetline new-model`: a model folder from a table, tried out before it is put into place.
+
+Belongs here: the order of things, and what is said about them. Does not belong here: reading, guessing, writing text.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import keyword
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from assets.declaration import DeclarationError, Model
+from scaffold.guessing import Asked, Guess, guess
+from scaffold.tables import RawTable, ScaffoldError, read_table
+from scaffold.writing import files_of
+
+TAKEN = frozenset(
+    ("features", "labels", "raw_labels", "quarantine", "training_set", "trained_model", "evaluation", "backtest",
+     "staged", "deployment", "predictions", "performance", "drift")
+)  # fmt: skip
+"""Names of a model's other assets: its table cannot have one of them."""
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """What was written, and what a person should know of it."""
+
+    folder: Path
+    guess: Guess
+    lines: int
+    features: int
+    leaks: list[str]
+
+
+def new_model(
+    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = ""
+) -> NewModel:
+    """Writes ``assets/models/<name>/`` from a table.
+
+    The folder is tried on the table's rows before it is moved into place: whatever goes wrong, none is left behind.
+
+    Args:
+        root: of the project.
+        name: of the model.
+        table: path of the CSV or Parquet file.
+        target: header of the column that holds the truth.
+        time: header of the event time; without it the table is a snapshot.
+        key: header of the key, where the guess would be another.
+        task: kind of target, where the guess would be another.
+
+    Raises:
+        ScaffoldError: no model can be made of it; the message says why and what would be right.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise ScaffoldError(f"NAME={name}: use lower-case letters, digits and _, beginning with a letter")
+    folder = root / "assets" / "models" / name
+    if folder.exists():
+        raise ScaffoldError(f"{folder.relative_to(root)} is there already and nothing was touched; choose another NAME")
+    with drafted(root, name, table, target, time=time, key=key, task=task) as draft:
+        features, leaks = _try_out(draft.model, draft.raw)
+        shutil.rmtree(draft.folder / "__pycache__", ignore_errors=True)
+        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in draft.folder.iterdir())
+        try:
+            os.rename(draft.folder, folder)
+        except OSError as error:
+            raise ScaffoldError(f"{folder}: cannot be made ({error})") from error
+    return NewModel(folder, draft.guess, lines, features, leaks)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model folder that is not in its place yet, and what it came from."""
+
+    folder: Path
+    model: Model
+    guess: Guess
+    raw: RawTable
+
+
+@contextmanager
+def drafted(
+    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = ""
+) -> Iterator[Draft]:
+    """The declaration of a folder that is made and imported, and gone at the end if nobody moves it away.
+
+    Arguments and errors as of :func:`new_model`.
+    """
+    if task not in ("", "binary", "multiclass", "regression"):
+        raise ScaffoldError(f"TASK={task}: use binary, multiclass or regression, or leave it out")
+    raw = read_table(table)
+    found = guess(raw, target, time=time, key=key, task=task)
+    files = files_of(name, _table_name(raw, name), _path_in(root, table), raw, found)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=root / "assets" / "models") as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        for file, text in files.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        _format(folder, root)
+        with _imported(name, folder) as model:
+            yield Draft(folder, model, found, raw)
+
+
+def _table_name(raw: RawTable, name: str) -> str:
+    made = re.sub(r"[^a-z0-9]+", "_", raw.path.stem.lower()).strip("_")
+    if not made or made[0].isdigit() or made in TAKEN or made.startswith("raw_") or keyword.iskeyword(made):
+        made = f"{name}_rows"
+    return made
+
+
+def _path_in(root: Path, table: Path) -> str:
+    """The file's path from the project's root, where it is not far from there; else the whole path."""
+    relative = os.path.relpath(table.resolve(), root.resolve())
+    return relative if relative.count("..") <= 1 else str(table.resolve())
+
+
+def _format(folder: Path, root: Path) -> None:
+    """Lets ruff lay the files out, where it is installed; the code is the same without."""
+    ruff = Path(sys.executable).with_name("ruff")
+    if not ruff.exists():
+        return
+    command = [str(ruff), "format", "--quiet", "--config", str(root / "pyproject.toml"), str(folder)]
+    subprocess.run(command, check=False, capture_output=True)
+
+
+@contextmanager
+def _imported(name: str, draft: Path) -> Iterator[Model]:
+    """The declaration in a folder that is not in its place yet; nothing of it stays imported."""
+    package = f"assets.models.{name}"
+    spec = importlib.util.spec_from_file_location(
+        package, draft / "__init__.py", submodule_search_locations=[str(draft)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    try:
+        spec.loader.exec_module(module)
+        yield module.model
+    except DeclarationError as error:
+        raise ScaffoldError(f"the declaration that was made cannot work: {error}") from error
+    finally:
+        for loaded in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+            del sys.modules[loaded]
+
+
+def _try_out(model: Model, raw: RawTable) -> tuple[int, list[str]]:
+    """Cleans all rows, makes features of them and looks for leaks; how many features there are, and what was found."""
+    from assets.lifecycle.leakage import leaks
+    from assets.lifecycle.rehearsal import rehearse
+    from assets.lifecycle.training import fit_rows, test_rows
+
+    tried = rehearse(model, raw.rows)
+    if tried.refused_share > model.table.max_refused or tried.accepted.empty:
+        worst = ", ".join(f"'{reason}' {n}" for reason, n in list(tried.reasons.items())[:3])
+        raise ScaffoldError(f"{tried.refused_share:.0%} of the rows would be refused ({worst}); clean the file first")
+    frozen = tried.frozen()
+    found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
+    return tried.features().shape[1], [leak.words for leak in found]

@@ -1,0 +1,119 @@
+"""`assetline remove-model`: a model folder and what stands on it alone; the rest still loads and passes its tests.
+
+Belongs here: finding what goes, and removing it. Does not belong here: what a model left in the state folder: its
+tables, versions and ledger stay, for an audit.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from scaffold.tables import ScaffoldError
+
+MAY_GO = ("tests", "benchmarks", "docs")
+"""Folders whose modules go with the model that they import; an import elsewhere stands in the way."""
+NOT_OURS = frozenset((".venv", "var", ".git", "node_modules", "build", "dist"))
+
+
+def remove_model(root: Path, name: str, *, force: bool = False) -> list[Path]:
+    """Removes ``assets/models/<name>/``, its tests, and every test, benchmark or script that imports it.
+
+    Args:
+        root: of the project.
+        name: of the folder.
+        force: also where git could not bring the files back.
+
+    Returns:
+        What was removed, relative to ``root``.
+
+    Raises:
+        ScaffoldError: no such folder, other code needs it, or the files are not in git as they are.
+    """
+    folder = root / "assets" / "models" / name
+    if not (folder / "__init__.py").exists():
+        there = sorted(path.parent.name for path in folder.parent.glob("*/__init__.py"))
+        raise ScaffoldError(f"NAME={name}: there is no such model folder; there are: {', '.join(there) or 'none'}")
+    going = _standing_on(root, f"assets.models.{name}")
+    in_the_way = [path for path in going if path.relative_to(root).parts[0] not in MAY_GO]
+    if in_the_way:
+        raise ScaffoldError(f"{_listed(in_the_way, root)} needs assets/models/{name}; take that import away first")
+    folders = [folder, *(p for p in [root / "tests" / "assets" / "models" / name] if p.exists())]
+    files = [path for path in going if not any(path.is_relative_to(one) for one in folders)]
+    if not force and (unsaved := _not_in_git(root, [*folders, *files])):
+        raise ScaffoldError(
+            f"git could not bring {', '.join(unsaved[:3])} back; commit first, or add FORCE=1 to remove for good"
+        )
+    for one in folders:
+        shutil.rmtree(one)
+    for path in files:
+        path.unlink()
+    return [path.relative_to(root) for path in (*folders, *files)]
+
+
+def _standing_on(root: Path, package: str) -> list[Path]:
+    """Modules outside the package that import it, or what imports it; and all tests below a conftest that does."""
+    modules = {path: _module_name(root, path) for path in _sources(root)}
+    imports = {path: _imported_by(path) for path in modules}
+    gone = {package}
+    going: set[Path] = set()
+    while True:
+        more = {
+            path
+            for path, names in imports.items()
+            if path not in going
+            and not _within(modules[path], package)
+            and (any(_within(name, one) for name in names for one in gone) or _under_a_gone_conftest(path, going, root))
+        }
+        if not more:
+            return sorted(going)
+        going |= more
+        gone |= {modules[path] for path in more if path.name != "__init__.py"}
+
+
+def _sources(root: Path) -> Iterable[Path]:
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if not NOT_OURS & set(parts) and not parts[0].startswith("."):
+            yield path
+
+
+def _module_name(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported_by(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _under_a_gone_conftest(path: Path, going: set[Path], root: Path) -> bool:
+    is_test = path.name.startswith("test_") and path.relative_to(root).parts[0] == "tests"
+    return is_test and any(one.name == "conftest.py" and path.is_relative_to(one.parent) for one in going)
+
+
+def _not_in_git(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Those of the paths that hold changes which no commit has; all of them outside a git repository."""
+    command = ["git", "-C", str(root), "status", "--porcelain", "--", *map(str, paths)]
+    try:
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return [str(path.relative_to(root)) for path in paths]
+    return [line[3:] for line in said.splitlines()]
+
+
+def _listed(paths: Iterable[Path], root: Path) -> str:
+    return ", ".join(str(path.relative_to(root)) for path in paths)

@@ -1,0 +1,70 @@
+"""What `new-model` says when it is done: what was guessed, what to look at, what to type next.
+
+Belongs here: words. Does not belong here: any guess.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from scaffold.columns import Column
+from scaffold.guessing import ROW, Guess
+from scaffold.new_model import NewModel
+
+
+def words_of(made: NewModel, root: Path) -> str:
+    """The report, for a terminal."""
+    guess, name = made.guess, made.folder.name
+    target = guess.target
+    what = {
+        "binary": "two classes: the probability of one of them",
+        "multiclass": f"{len(target.categories)} classes",
+        "regression": f"a measured value from {target.low:g} to {target.high:g}",
+    }[guess.task]
+    key = f"made of the row's text ('{ROW}')" if guess.key == ROW else f"'{guess.key}'"
+    time = f"by day, '{guess.clock.column.header}'" if guess.clock else "a snapshot; TIME=column splits it by time"
+    lines = [
+        f"{made.folder.relative_to(root)}: {made.lines} lines, {made.features} features",
+        "",
+        f"  target  '{target.header.strip()}': {what}",
+        f"  key     {key}",
+        f"  time    {time}",
+        "",
+        "Columns, as guessed:",
+        *(f"  {column.name:<28} {_kind(column, guess)}" for column in guess.columns),
+    ]
+    if guess.left_out:
+        lines += ["", "Left out of the contract:", *(f"  {h.strip():<28} {why}" for h, why in guess.left_out.items())]
+    if guess.said:
+        lines += ["", "Good to know:", *(f"  {words}" for words in guess.said)]
+    if guess.warnings or made.leaks:
+        lines += ["", "Look at:", *(f"  {words}" for words in guess.warnings)]
+        lines += [f"  LEAK? {words}; training will refuse it" for words in made.leaks]
+    lines += [
+        "",
+        f"Next: .venv/bin/assetline materialize --model {name}    (or `make dev`, to see its lineage)",
+        f"      .venv/bin/python -m pytest assets/models/{name}",
+    ]
+    return "\n".join(lines)
+
+
+def _kind(column: Column, guess: Guess) -> str:
+    words: list[str] = [column.kind if column.why != "class" else "class"]
+    if column.kind in ("integer", "number") and not math.isnan(column.low) and column.why != "class":
+        words.append(f"{column.low:g} to {column.high:g}")
+    if column.categories:
+        shown = ", ".join(map(str, column.categories[:4])) + (", …" if len(column.categories) > 4 else "")
+        words.append(f"{len(column.categories)}: {shown}")
+    if column.form and column.form != "ISO8601":
+        words.append(f"as {column.form}")
+    if column.reader:
+        words.append({"amount": "with currency, % or thousands", "comma": "with decimal comma"}[column.reader])
+    if column.missing:
+        words.append(f"{column.missing:.1%} missing" + (f" ({', '.join(column.words)})" if column.words else ""))
+    roles = {guess.target.name: "the target", guess.key: "the key", guess.entity: "the entity: no feature"}
+    if column.name in roles:
+        words.append(f"← {roles[column.name]}")
+    if column.name != column.header:
+        words.append(f"('{column.header}' in the file)")
+    return "  ".join(words)

@@ -1,0 +1,258 @@
+"""The files of a new model folder, as a person would have written them.
+
+Belongs here: from a guess to the text of the declaration, the contract with its cleaning, and a test. Does not belong
+here: guessing, or putting the folder into place (``new_model.py``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+from scaffold.columns import Column
+from scaffold.guessing import ROW, Guess
+from scaffold.tables import RawTable
+
+LINE = 116
+IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay")
+"""Names that a contract cannot have: the files import them."""
+SHARED_LISTS = 3
+"""Columns with the same categories from which on these get a name."""
+
+
+def files_of(name: str, table_name: str, path: str, table: RawTable, guess: Guess) -> dict[str, str]:
+    """Text by file name.
+
+    Args:
+        name: of the model.
+        table_name: of the cleaned table.
+        path: of the file as the source will have it.
+        table: as read.
+        guess: what it is.
+    """
+    contract = "".join(word.capitalize() for word in table_name.split("_"))
+    if contract in IMPORTED:
+        contract += "Row"
+    return {
+        "__init__.py": _declaration(name, table_name, contract, path, table, guess),
+        "table.py": _table(contract, table, guess),
+        f"test_{name}.py": _test(name, guess),
+    }
+
+
+def _declaration(name: str, table_name: str, contract: str, path: str, table: RawTable, guess: Guess) -> str:
+    target, clock = guess.target.name, guess.clock
+    source, given = ("ParquetFile", "") if table.is_parquet else ("CsvFile", _csv_options(table))
+    if clock is not None:
+        source, form = "FileByDay", f', form="{clock.column.form}"' if clock.column.form != "ISO8601" else ""
+        given = f", time={_quoted(clock.column.header)}{form}{given}"
+    imports = ["Model", "Table", *(["Evaluation"] if guess.entity else []), *(["Training"] if clock else [])]
+    lines = [
+        f'"""{guess.target.header.strip()} of the rows of {Path(path).name}."""',
+        "",
+        *(["import datetime as dt", ""] if clock else []),
+        f"from assets.declaration import {', '.join(sorted(imports))}",
+        f"from assets.models.{name}.table import {contract}, clean",
+        f"from resources.sources import {source}",
+        "",
+        "model = Model(",
+        f'    name="{name}",',
+        f'    description="Predicts {target} from {Path(path).name}.",',
+        "    table=Table(",
+        f'        name="{table_name}",',
+        f"        source={source}(path={_quoted(path)}{given}),",
+        f'        key="{guess.key}",',
+    ]
+    if clock is not None:
+        start = f"dt.date({clock.start.year}, {clock.start.month}, {clock.start.day})"
+        lines += [f'        time="{clock.column.name}",', f"        start={start},", "        late_days=0,"]
+        lines += ["        quiet_days=True,"] if clock.quiet_days else []
+    lines += [f"        contract={contract},", "        clean=clean,", "    ),", f'    target="{target}",']
+    if guess.entity:
+        lines.append(f'    evaluation=Evaluation(entity="{guess.entity}"),')
+    if clock is not None:
+        lines.append(f"    training=Training(window_days={clock.window_days}, test_days={clock.test_days}),")
+    return "\n".join([*lines, ")", ""])
+
+
+def _csv_options(table: RawTable) -> str:
+    given = f", separator={table.separator!r}".replace("'", '"') if table.separator != "," else ""
+    return given + (f', encoding="{table.encoding}"' if table.encoding != "utf-8" else "")
+
+
+def _table(contract: str, table: RawTable, guess: Guess) -> str:
+    named = _shared_lists(guess)
+    key = [f'    {ROW}: Series[str] = pa.Field(description="The key, made of the row\'s text.")']
+    fields = [*(key if guess.key == ROW else []), *(_field(column, guess, named) for column in guess.columns)]
+    lists = [f"{name} = {_words(values)}" for values, name in named.items()]
+    body = _clean(contract, guess)
+    readers = sorted({word for word in ("number", "moment", "row_key") if re.search(rf"\b{word}\(", body)} | {"typed"})
+    left = f" Left out: {', '.join(header.strip() for header in guess.left_out)}." if guess.left_out else ""
+    doc = f"A row of {table.path.name}.{left}"
+    if len(doc) > LINE - 6:
+        doc = f"A row of {table.path.name}; {len(guess.left_out)} of its columns are left out."
+    return "\n".join(
+        [
+            f'"""The table: what a clean row of {table.path.name} is, and how text becomes one."""',
+            "",
+            "import pandas as pd",
+            "import pandera.pandas as pa",
+            "from pandera.typing.pandas import Series",
+            "",
+            f"from assets.reading import {', '.join(readers)}",
+            "",
+            *([*lists, "", ""] if lists else [""]),
+            f"class {contract}(pa.DataFrameModel):",
+            f'    """{doc}"""',
+            "",
+            *fields,
+            "",
+            "",
+            body,
+            "",
+        ]
+    )
+
+
+def _field(column: Column, guess: Guess, named: dict[tuple[str, ...], str]) -> str:
+    nullable = column.nullable
+    is_target, is_key = column.name == guess.target.name, column.name == guess.key
+    is_time = guess.clock is not None and column.name == guess.clock.column.name
+    whole = column.kind == "integer" or (column.kind == "identifier" and not math.isnan(column.low))
+    if column.kind == "boolean":
+        kind = "pd.BooleanDtype" if nullable else "bool"
+    elif whole:
+        kind = "int" if not nullable else "pd.Int64Dtype" if is_target and column.categories else "float"
+    else:
+        kind = {"number": "float", "moment": "pd.Timestamp"}.get(column.kind, "str")
+    rules = []
+    if is_key:
+        rules.append('description="The key."')
+    elif column.categories:
+        rules.append(f"isin={named.get(column.categories) or _words(column.categories)}")
+    elif column.kind in ("integer", "number"):
+        rules += _bounds(column)
+    if nullable and not is_key and not is_time:
+        rules.append("nullable=True")
+    given = f" = pa.Field({', '.join(rules)})" if rules else ""
+    return f"    {column.name}: Series[{kind}]{given}"
+
+
+def _bounds(column: Column) -> list[str]:
+    """Generous bounds: a value beyond them is a slip of the pen, and not just a large one."""
+    low, high, middle = column.low, column.high, column.middle
+    span = high - low
+    # With a long tail the largest value says little of the next one.
+    upper = 10 * high if low >= 0 and high > 20 * abs(middle) > 0 else high + span
+    rules = ["ge=0"] if low >= 0 else [f"ge={_round(low - span)}"]
+    return [*rules, f"le={_round(upper)}"] if upper > 0 else [*rules, f"le={_round(min(upper, 0))}"]
+
+
+def _round(value: float) -> str:
+    """A bound as a person would write it: one leading digit or two, away from zero."""
+    if value == 0:
+        return "0"
+    size = 10 ** (math.floor(math.log10(abs(value))) - 1)
+    rounded = math.copysign(math.ceil(abs(value) / size) * size, value)
+    return f"{rounded:_.0f}" if abs(rounded) >= 10 else f"{rounded:.6g}"
+
+
+def _clean(contract: str, guess: Guess) -> str:
+    columns = list(guess.columns)
+    lines = []
+    renamed = {c.header: c.name for c in columns if c.header != c.name}
+    if renamed:
+        pairs = ", ".join(f"{_quoted(header)}: {_quoted(name)}" for header, name in renamed.items())
+        lines.append(f"    raw = raw.rename(columns={{{pairs}}})")
+    made = {c.name: _reader(c) for c in columns if _reader(c)}
+    if guess.key == ROW:
+        made[ROW] = "row_key(raw)"
+    if made:
+        lines.append(f"    raw = raw.assign({', '.join(f'{name}={how}' for name, how in made.items())})")
+    words = sorted({w for c in columns if c.kind in ("category", "text", "identifier") for w in c.words})
+    missing = f", missing={_words(tuple(words))}" if words else ""
+    lines.append(f"    return typed(raw, {contract}{missing})")
+    doc = (
+        '    """Text as it landed to typed rows; what cannot be read becomes missing, which the contract may refuse."""'
+    )
+    return "\n".join(["def clean(raw: pd.DataFrame) -> pd.DataFrame:", doc, *lines])
+
+
+def _reader(column: Column) -> str:
+    """How a column is read before it is typed; empty where the contract says all."""
+    raw = f'raw["{column.name}"]'
+    if column.kind in ("integer", "number") and column.reader:
+        return f'number({raw}, decimal=",")' if column.reader == "comma" else f"number({raw})"
+    if column.kind == "moment" and column.form != "ISO8601":
+        return f'moment({raw}, "{column.form}")'
+    return f"{raw}.str.lower()" if column.lower else ""
+
+
+def _shared_lists(guess: Guess) -> dict[tuple[str, ...], str]:
+    """Names of lists of categories that several columns share, or that are long."""
+    counted = Counter(c.categories for c in guess.columns if c.categories)
+    named: dict[tuple[str, ...], str] = {}
+    for column in guess.columns:
+        values = column.categories
+        shared = counted[values] >= SHARED_LISTS
+        if not values or values in named or not (shared or len(_words(values)) > LINE - 30):
+            continue
+        words = "_or_".join(map(str, values)) if shared else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.name)
+        name = re.sub(r"\W+", "_", words).strip("_").upper()[:40].strip("_")
+        usable = name.isidentifier() and name not in named.values()
+        named[values] = f"{name}{'' if shared else 'S'}" if usable else f"{column.name}_VALUES".upper()
+    return named
+
+
+def _words(values: tuple[object, ...]) -> str:
+    """A list of values; one too long for a line as one string, split."""
+    plain = "[" + ", ".join(_quoted(v) if isinstance(v, str) else str(v) for v in values) + "]"
+    texts = [str(v) for v in values]
+    if len(plain) <= LINE or not all(isinstance(v, str) for v in values) or any("|" in t for t in texts):
+        return plain
+    lines: list[str] = [""]
+    for number_, text in enumerate(texts):
+        part = text + ("|" if number_ < len(texts) - 1 else "")
+        if lines[-1] and len(_quoted(lines[-1] + part)) > LINE - 4:
+            lines.append("")
+        lines[-1] += part
+    return "(\n" + "\n".join(f"    {_quoted(line)}" for line in lines) + '\n).split("|")'
+
+
+def _quoted(text: object) -> str:
+    escaped = str(text).replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    if '"' in escaped and "'" not in escaped:
+        return f"'{escaped}'"
+    return '"' + escaped.replace('"', '\\"') + '"'
+
+
+def _test(name: str, guess: Guess) -> str:
+    spoilt = next(
+        (c for c in guess.columns if c.kind in ("number", "integer", "moment", "boolean") and not c.nullable
+         and c.name not in (guess.key, guess.target.name) and not (guess.clock and c is guess.clock.column)),
+        guess.target,
+    )  # fmt: skip
+    nullable = spoilt.nullable
+    lines = [
+        f'"""The rows of the {name} table meet their contract, and one that does not is refused with its reason."""',
+        "",
+        "from assets.lifecycle.rehearsal import rehearse",
+        f"from assets.models.{name} import model",
+        "",
+        "",
+        "def test_the_table_meets_its_contract():",
+        "    found = rehearse(model)",
+        "    assert found.refused_share <= model.table.max_refused, found.reasons",
+    ]
+    if not nullable:
+        header = _quoted(spoilt.header)
+        reason = f"{spoilt.name}: missing or unreadable"
+        lines += [
+            "",
+            "",
+            "def test_a_value_that_cannot_be_read_is_refused_with_its_reason():",
+            f'    assert set(rehearse(model, spoil={{{header}: "~"}}).reasons) == {{{_quoted(reason)}}}',
+        ]
+    return "\n".join([*lines, ""])
