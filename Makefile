@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev new-model remove-model test ci slow lint format bench screenshots clean
+.PHONY: help install run dev new-model remove-model update test ci slow lint format bench screenshots clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TA
 
 remove-model: $(STAMP) ## remove a model folder and the tests that stand on it: NAME=fraud [FORCE=1]
 	@$(BIN)/assetline remove-model --name "$(NAME)" $(if $(FORCE),--force)
+
+update: $(STAMP) ## bring a newer template into this fork: [FROM=address REF=main BASE=commit]
+	@$(BIN)/assetline update $(if $(FROM),--from "$(FROM)") $(if $(REF),--ref "$(REF)") $(if $(BASE),--base "$(BASE)")
 
 test: $(STAMP) ## the tests that need PyPI alone
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -34,7 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     remove = commands.add_parser("remove-model", help="remove a model folder and the tests that stand on it")
     remove.add_argument("--name", required=True, help="of the folder")
     remove.add_argument("--force", action="store_true", help="also where git could not bring it back")
+    renew = commands.add_parser("update", help="bring a newer template into this fork")
+    renew.add_argument("--from", dest="source", default="", help="address or path of the template (default: as before)")
+    renew.add_argument("--ref", default="main", help="its branch, tag or commit (default: %(default)s)")
+    renew.add_argument("--base", default="", help="its commit that this fork was made of, where git cannot know")
     given = parser.parse_args(arguments)
+    if given.command == "update":
+        return _update(given)
     if given.command in ("new-model", "remove-model"):
         return _scaffold(given)
     try:
@@ -81,6 +87,19 @@ def _scaffold(given: argparse.Namespace) -> int:
         print(f"assetline {given.command}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _update(given: argparse.Namespace) -> int:
+    from resources.settings import project_root
+    from scaffold.update import UpdateError, update, words_of
+
+    try:
+        done = update(project_root(), given.source, given.ref, given.base)
+    except UpdateError as error:
+        print(f"assetline update: {error}", file=sys.stderr)
+        return 1
+    print(words_of(done))
+    return 1 if done.conflicts else 0
 
 
 def _play(settings: Settings) -> None:

@@ -7,6 +7,7 @@ calling home. Does not belong here: making anything on disk (``home.py``), or wh
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -25,6 +26,15 @@ class SettingsError(Exception):
 def project_root() -> Path:
     """Folder of ``definitions.py``; relative paths in settings and sources start here."""
     return Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def project_name() -> str:
+    """What people call this project: the ``location_name`` of ``workspace.yaml``, the one place for it."""
+    import yaml
+
+    said = yaml.safe_load((project_root() / "workspace.yaml").read_text(encoding="utf-8"))
+    return str(said["load_from"][0]["python_module"]["location_name"])
 
 
 def quiet_telemetry() -> None:

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from resources.settings import Settings, quiet_telemetry
+from resources.settings import Settings, project_name, quiet_telemetry
 
 quiet_telemetry()
 
@@ -231,7 +231,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     """The application that serves ``endpoints``; it begins to follow their aliases when it starts."""
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
 
-    app = FastAPI(title="Assetline scoring service", lifespan=_following(endpoints))
+    app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints))
 
     def ready(name: str) -> Served:
         if name not in by_name:

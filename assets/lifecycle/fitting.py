@@ -10,7 +10,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -142,9 +142,7 @@ def fit(
         with torch.no_grad():
             ready, target = module[0](rows.to(device)), target.to(device)  # it learns nothing: once is enough
         averaged = copy.deepcopy(module).eval()
-        optimiser = torch.optim.AdamW(
-            module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        optimiser = torch.optim.AdamW(_groups(module, recipe), lr=recipe.learning_rate, fused=True)
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         lose = _loss(task)
@@ -172,6 +170,14 @@ def fit(
             if after_epoch is not None and after_epoch(epoch, averaged, mean):
                 break
     return averaged.cpu().eval()
+
+
+def _groups(module: torch.nn.Module, recipe: Training) -> list[dict[str, Any]]:
+    """Parameters by weight decay: the recipe's, or their own where a layer asks for more (its ``weight_decay``)."""
+    decays: dict[float, list[Any]] = {}
+    for parameter in module.parameters():
+        decays.setdefault(getattr(parameter, "weight_decay", recipe.weight_decay), []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in decays.items()]
 
 
 def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -14,6 +14,7 @@ Belongs here: the evidence, as pure functions of the frozen rows. Does not belon
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,6 +272,17 @@ def _twins(frozen: pd.DataFrame, columns: list[str], model: Model, fit: np.ndarr
         return []
     words = f"{share:.0%} of the test rows are among the fit rows, too, under another '{model.table.key}'"
     return [Leak((model.table.key,), words + ": land each row once")]
+
+
+def _names_things(name: str, values: pd.Series) -> bool:
+    """Whether a column is an identifier by its name or its look: a city recurs, too, and is worth learning."""
+    if str(values.dtype).startswith(("bool", "float", "Float", "datetime")):
+        return False
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    if re.search(r"(^|_)(id|uuid|key|no|nr|number|code)$", snake, re.IGNORECASE):
+        return True
+    is_text = not str(values.dtype).startswith(NUMBERS)
+    return is_text and bool(values.dropna().astype(str).str.fullmatch(r"[A-Za-z]{0,4}[-_]?\d+").mean() > 0.9)
 
 
 def _siblings(frozen: pd.DataFrame, name: str, model: Model, fit: np.ndarray, test: np.ndarray) -> Leak | None:

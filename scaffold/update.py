@@ -1,0 +1,218 @@
+"""`assetline update`: a newer template into a fork whose models were changed, as a three-way merge by git.
+
+Belongs here: which paths take part, the merge, and what is said about it. Does not belong here: what a fork is (see
+``docs/fork.md``).
+
+The base is the template's commit that the fork was last brought up to. The fork's own model folders take no part: those
+the template does not have, those the fork changed, and those it removed. Everything else is merged as git merges a
+branch, with renames, modes and binary files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MARK = ".template"
+"""File that says where the template lies, and which of its commits the fork has."""
+OLDEST_GIT = (2, 38)
+FOLDERS = ("assets/models", "tests/assets/models")
+"""Where each model has a folder of its own."""
+
+
+class UpdateError(Exception):
+    """An update that cannot begin; nothing was touched, and the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update did.
+
+    Args:
+        base, new: commits of the template: the one the fork had, and the one it has now.
+        left_alone: paths that took no part, and why.
+        conflicts: files that hold conflict markers now; empty when the update was committed.
+    """
+
+    base: str
+    new: str
+    left_alone: dict[str, str] = field(default_factory=dict)
+    conflicts: list[str] = field(default_factory=list)
+
+
+def update(root: Path, source: str = "", ref: str = "main", base: str = "") -> Updated:
+    """Merges what the template changed since ``base`` into the fork at ``root``.
+
+    Args:
+        root: of the fork's work tree.
+        source: address or path of the template's repository; default: what :data:`MARK` says.
+        ref: its branch, tag or commit.
+        base: the template's commit that the fork was made of, where neither :data:`MARK` nor the history knows it.
+
+    Raises:
+        UpdateError: the work tree has changes, the template cannot be read, or the base is not known.
+    """
+    git = _Git(root)
+    git.refuse_old()
+    if changed := git.run("status", "--porcelain", "--untracked-files=no").rstrip():
+        files = ", ".join(line[3:] for line in changed.splitlines()[:5])
+        raise UpdateError(f"the work tree has changes ({files}); commit or stash them first")
+    marked = _marked(root)
+    source = source or marked.get("source", "")
+    if not source:
+        raise UpdateError("where the template lies is not known yet; say it once: make update FROM=<address or path>")
+    git.run("fetch", "--quiet", "--no-tags", source, ref, why=f"the template cannot be fetched from {source} ({ref})")
+    new = git.run("rev-parse", "FETCH_HEAD").strip()
+    base = _base(git, base or marked.get("commit", ""), new)
+    if base == new:
+        return Updated(base, new)
+    left_alone = _left_alone(git, base, new)
+    theirs = _without(git, new, base, list(left_alone))
+    tree, conflicts = _merge(git, base, theirs)
+    tree = _with_mark(git, tree, source, new)
+    git.run("read-tree", "-m", "-u", "HEAD", tree, why="files that git does not know are in the way")
+    if not conflicts:
+        git.run("commit", "--quiet", "--no-verify", "-m", f"Template {base[:10]}..{new[:10]}")
+    return Updated(base, new, left_alone, conflicts)
+
+
+@dataclass(frozen=True)
+class _Git:
+    root: Path
+
+    def run(self, *arguments: str, why: str = "", index: str = "", stdin: str = "") -> str:
+        """What a git command prints. Raises :class:`UpdateError`, beginning with ``why``."""
+        ran = self.ran(*arguments, index=index, stdin=stdin)
+        if ran.returncode:
+            said = (ran.stderr or ran.stdout).strip().splitlines()
+            raise UpdateError(f"{why or 'git ' + arguments[0] + ' failed'}: {' '.join(said[:3])}")
+        return ran.stdout
+
+    def ran(self, *arguments: str, index: str = "", stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """A finished git command, however it ended."""
+        environment = {**os.environ, **({"GIT_INDEX_FILE": index} if index else {})}
+        command = ["git", "-C", str(self.root), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=environment)
+
+    def refuse_old(self) -> None:
+        """Raises :class:`UpdateError` for a git that cannot merge trees, and where there is no repository."""
+        found = re.search(r"(\d+)\.(\d+)", self.run("--version"))
+        if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+            raise UpdateError(f"this needs git {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or newer")
+        self.run("rev-parse", "--verify", "--quiet", "HEAD", why=f"{self.root} is no git repository with a commit")
+
+    def files(self, commit: str, folder: str) -> set[str]:
+        """Paths of the files below a folder."""
+        return set(self.run("ls-tree", "-r", "--name-only", commit, f"{folder}/").splitlines())
+
+
+def _marked(root: Path) -> dict[str, str]:
+    path = root / MARK
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _base(git: _Git, given: str, new: str) -> str:
+    if given:
+        found = git.ran("rev-parse", "--verify", "--quiet", f"{given}^{{commit}}")
+        if found.returncode:
+            raise UpdateError(f"the template has no commit {given}; give another BASE, or a REF that holds it")
+        return found.stdout.strip()
+    common = git.ran("merge-base", "HEAD", new)
+    if common.returncode:
+        raise UpdateError(
+            "the fork and the template share no history; say once which commit of the template it was made of: "
+            "make update FROM=<address or path> BASE=<commit>"
+        )
+    return common.stdout.strip()
+
+
+def _left_alone(git: _Git, base: str, new: str) -> dict[str, str]:
+    """Paths that take no part, and why: the fork's own model folders, and files that the fork removed."""
+    found: dict[str, str] = {}
+    was, is_, mine = (git.files(commit, FOLDERS[0]) for commit in (base, new, "HEAD"))
+    for name in sorted({path.split("/")[2] for path in was | is_ if path.count("/") > 2}):
+        inside = f"{FOLDERS[0]}/{name}/"
+        before, here = (any(path.startswith(inside) for path in paths) for paths in (was, mine))
+        if before and not here:
+            why = "the fork removed it"
+        elif here and not before:
+            why = "the fork has a model of this name"
+        elif here and git.ran("diff", "--quiet", base, "HEAD", "--", inside).returncode:
+            why = "the fork changed it"
+        else:
+            continue
+        found |= {f"{folder}/{name}": why for folder in FOLDERS}
+    gone = git.run("diff", "--name-only", "--no-renames", "--diff-filter=D", base, "HEAD").splitlines()
+    moved = git.run("diff", "--name-status", "-M", "--diff-filter=R", base, "HEAD").splitlines()
+    renamed = {line.split("\t")[1] for line in moved}
+    for path in gone:
+        if path not in renamed and not any(path.startswith(f"{folder}/") for folder in found):
+            found[path] = "the fork removed it"
+    return {path: why for path, why in found.items() if git.run("diff", "--name-only", base, new, "--", path)}
+
+
+def _without(git: _Git, new: str, base: str, paths: list[str]) -> str:
+    """A commit as ``new``, but for ``paths``, which are as in ``base``: then the merge leaves the fork's alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        index = str(Path(scratch) / "index")
+        git.run("read-tree", new, index=index)
+        if paths:
+            listed = git.run("ls-files", "-z", "--", *paths, index=index)
+            git.run("update-index", "-z", "--force-remove", "--stdin", index=index, stdin=listed)
+            entries = git.run("ls-tree", "-r", "-z", base, "--", *paths)
+            git.run("update-index", "-z", "--index-info", index=index, stdin=entries)
+        tree = git.run("write-tree", index=index).strip()
+    return _commit(git, tree, base)
+
+
+def _commit(git: _Git, tree: str, base: str) -> str:
+    """A commit on ``base`` that no branch has."""
+    who = ["-c", "user.name=template", "-c", "user.email=template@localhost"]
+    return git.run(*who, "commit-tree", tree, "-p", base, "-m", "template").strip()
+
+
+def _merge(git: _Git, base: str, theirs: str) -> tuple[str, list[str]]:
+    """The merged tree, and the files in it that hold conflict markers."""
+    # The base is that of two commits made on it, whatever histories the fork and the template have.
+    ours = _commit(git, "HEAD^{tree}", base)
+    ran = git.ran("merge-tree", "--write-tree", "--name-only", "--no-messages", ours, theirs)
+    if ran.returncode not in (0, 1):
+        raise UpdateError(f"git cannot merge the template: {ran.stderr.strip()}")
+    tree, *conflicts = ran.stdout.split("\n")
+    return tree, sorted({path for path in conflicts if path})
+
+
+def _with_mark(git: _Git, tree: str, source: str, commit: str) -> str:
+    text = (
+        "# Where the template lies, and which of its commits this project has: `make update` reads and writes it.\n"
+        f'source = "{source}"\ncommit = "{commit}"\n'
+    )
+    blob = git.run("hash-object", "-w", "--stdin", stdin=text).strip()
+    with tempfile.TemporaryDirectory() as scratch:
+        index = str(Path(scratch) / "index")
+        git.run("read-tree", tree, index=index)
+        git.run("update-index", "--add", "--cacheinfo", f"100644,{blob},{MARK}", index=index)
+        return git.run("write-tree", index=index).strip()
+
+
+def words_of(done: Updated) -> str:
+    """What was done, for a terminal."""
+    if done.base == done.new:
+        return f"Nothing to do: this is the template at {done.new[:10]}."
+    lines = [f"{path}: left alone, {why}" for path, why in sorted(done.left_alone.items())]
+    if done.conflicts:
+        lines += [
+            f"Template {done.base[:10]}..{done.new[:10]}: {len(done.conflicts)} files conflict and hold markers now:",
+            *(f"  {path}" for path in done.conflicts),
+            "Mend them, then: git add -A && git commit.    Or back to where you were: git reset --hard",
+        ]
+    else:
+        lines.append(
+            f"Template {done.base[:10]}..{done.new[:10]}: merged and committed. Next: make install && make test"
+        )
+    return "\n".join(lines)
