@@ -128,7 +128,9 @@ class Training:
         max_epochs: most passes over the rows that a fold may choose; default: what 800,000 rows are, 8 to 100.
         patience: passes without a better figure after which a fold ends.
         batch_size: rows per step; default: 64, 128 or 256 with the number of rows.
-        learning_rate: AdamW's.
+        learning_rate: AdamW's; default: .006, or .003 from 20,000 rows on.
+        members: networks side by side in the default network; default: 8, or 2 from 20,000 rows on, where noise is less
+            of a danger and the same time is better spent on more steps of fewer, wider ones.
         weight_decay: AdamW's.
         seed: everything random is drawn from it.
         holdout: share of a plain table that is the test rows.
@@ -141,16 +143,23 @@ class Training:
     max_epochs: int | None = None
     patience: int = 10
     batch_size: int | None = None
-    learning_rate: float = 6e-3
+    learning_rate: float | None = None
+    members: int | None = None
     weight_decay: float = 3e-3
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
 
     def sized_for(self, rows: int) -> Training:
-        """The recipe with epochs and batch size settled for so many rows to fit on."""
-        batch_size = self.batch_size or (256 if rows >= 12_000 else 128 if rows >= 2_000 else 64)
-        return replace(self, batch_size=batch_size, max_epochs=self.max_epochs or min(100, max(8, 800_000 // rows)))
+        """The recipe with all that follows from the number of rows to fit on settled; what is declared stays."""
+        many = rows >= 20_000
+        return replace(
+            self,
+            batch_size=self.batch_size or (256 if rows >= 12_000 else 128 if rows >= 2_000 else 64),
+            max_epochs=self.max_epochs or min(100, max(8, 800_000 // rows)),
+            learning_rate=self.learning_rate or (3e-3 if many else 6e-3),
+            members=self.members or (2 if many else 8),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ def _standing_on(root: Path, package: str) -> list[Path]:
             for path, names in imports.items()
             if path not in going
             and not _within(modules[path], package)
-            and (any(_within(name, one) for name in names for one in gone) or _under_a_gone_conftest(path, going, root))
+            and (any(_within(name, one) for name in names for one in gone) or _under_a_gone_conftest(path, going))
         }
         if not more:
             return sorted(going)
@@ -100,9 +100,24 @@ def _within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def _under_a_gone_conftest(path: Path, going: set[Path], root: Path) -> bool:
-    is_test = path.name.startswith("test_") and path.relative_to(root).parts[0] == "tests"
-    return is_test and any(one.name == "conftest.py" and path.is_relative_to(one.parent) for one in going)
+def _under_a_gone_conftest(path: Path, going: set[Path]) -> bool:
+    """Whether a test asks for a fixture of a conftest that goes."""
+    gone = {one for one in going if one.name == "conftest.py" and path.is_relative_to(one.parent)}
+    if not gone or not path.name.startswith("test_"):
+        return False
+    own, asked = _fixtures(path)
+    return any(_fixtures(conftest)[0] & (asked - own) for conftest in gone)
+
+
+def _fixtures(path: Path) -> tuple[set[str], set[str]]:
+    """Names of the fixtures that a module defines, and all names that its functions ask for."""
+    defined, asked = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            asked |= {argument.arg for argument in node.args.args}
+            if any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list):
+                defined.add(node.name)
+    return defined, asked
 
 
 def _not_in_git(root: Path, paths: Iterable[Path]) -> list[str]:

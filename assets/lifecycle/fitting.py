@@ -10,7 +10,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -129,20 +129,25 @@ def fit(
     """
     import torch
 
-    batch_size = recipe.sized_for(len(X)).batch_size
+    recipe = recipe.sized_for(len(X))
+    batch_size, learning_rate, members = recipe.batch_size, recipe.learning_rate, recipe.members
     assert batch_size is not None
+    assert learning_rate is not None
+    assert members is not None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(as_target(y, task)[0])
         before = preprocessing(rows, tokens)
-        build = network or functools.partial(tabular, texts=len(tokens) // WORDS)
+        build = network or functools.partial(tabular, texts=len(tokens) // WORDS, members=members)
         module = torch.nn.Sequential(before, build(before(rows), target)).to(device)
         with torch.no_grad():
             ready, target = module[0](rows.to(device)), target.to(device)  # it learns nothing: once is enough
         averaged = copy.deepcopy(module).eval()
-        optimiser = torch.optim.AdamW(_groups(module, recipe), lr=recipe.learning_rate, fused=True)
+        optimiser = torch.optim.AdamW(
+            module.parameters(), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         lose = _loss(task)
@@ -170,14 +175,6 @@ def fit(
             if after_epoch is not None and after_epoch(epoch, averaged, mean):
                 break
     return averaged.cpu().eval()
-
-
-def _groups(module: torch.nn.Module, recipe: Training) -> list[dict[str, Any]]:
-    """Parameters by weight decay: the recipe's, or their own where a layer asks for more (its ``weight_decay``)."""
-    decays: dict[float, list[Any]] = {}
-    for parameter in module.parameters():
-        decays.setdefault(getattr(parameter, "weight_decay", recipe.weight_decay), []).append(parameter)
-    return [{"params": parameters, "weight_decay": decay} for decay, parameters in decays.items()]
 
 
 def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

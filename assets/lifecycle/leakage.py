@@ -288,12 +288,9 @@ def _names_things(name: str, values: pd.Series) -> bool:
 def _siblings(frozen: pd.DataFrame, name: str, model: Model, fit: np.ndarray, test: np.ndarray) -> Leak | None:
     """Rows of one identifier on both sides, which agree on the target far more than any two rows do."""
     values = frozen[name]
-    is_text = not (
-        pd.api.types.is_bool_dtype(values.dtype) or str(values.dtype).startswith(("float", "Float", "datetime"))
-    )
     groups = values.nunique()
     # An identifier has many values, and most of them in a few rows each; a category has few values.
-    if not is_text or groups < max(50, len(frozen) / 50) or groups > 0.9 * len(frozen):
+    if not _names_things(name, values) or groups < max(50, len(frozen) / 50) or groups > 0.9 * len(frozen):
         return None
     both = float(values[test].isin(set(values[fit])).mean())
     y = frozen[model.target].astype(float)

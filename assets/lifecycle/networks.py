@@ -14,17 +14,15 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-MEMBERS, WIDTH = 8, 128
-"""Small networks side by side, fitted to the same target; their mean is what counts."""
-MANY_ROWS, MEMBERS_OF_MANY, WIDTH_OF_MANY = 25_000, 2, 256
-"""With so many rows noise is less of a danger, and the same time is better spent on more steps of fewer, wider ones."""
+WIDTHS, WIDEST = 1_024, 256
+"""Hidden units of all members of a layer, and the most that one has."""
 TREE_BINS, QUANTILE_BINS = 64, 64
 EMBEDDING = 16
 ROWS_A_BIN = 40
 """Fewer rows than this to a piece of an embedding, and it learns noise."""
 
 
-def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Module:
+def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 8) -> torch.nn.Module:
     """Piecewise-linear embeddings of each feature, beside its clipped value, into an ensemble of small networks.
 
     The edges of the pieces are quantiles merged with the thresholds of a tree per feature: quantiles alone miss a sharp
@@ -36,6 +34,7 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Mod
         X: float32 ``[n, n_features]`` without missing values, standardised: what the module will get. Columns of word
             numbers come last.
         y: float32 as :data:`~assets.declaration.NetworkFactory` says.
+        members: small networks side by side, fitted to the same target; their mean is what counts.
         texts: how many text columns there are, of :data:`~assets.lifecycle.text.WORDS` word numbers each.
 
     Returns:
@@ -49,11 +48,12 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Mod
     from assets.lifecycle.text import WIDTH as TEXT_WIDTH
     from assets.lifecycle.text import WORDS, text_encoder
 
-    members, hidden = (MEMBERS_OF_MANY, WIDTH_OF_MANY) if len(X) >= MANY_ROWS else (MEMBERS, WIDTH)
+    hidden = min(WIDEST, WIDTHS // members)
     outputs = y.shape[1] if y.ndim == 2 else 1
     numbers = X.shape[1] - texts * WORDS
     target = (y.argmax(dim=1) if y.ndim == 2 else y).cpu().numpy()
     measured = y.ndim == 1 and not np.isin(target, (0, 1)).all()
+    words_of_rows = X[:, numbers:].split(WORDS, dim=1) if texts else ()
     edges = [bin_edges(column, target, measured=measured) for column in X[:, :numbers].cpu().numpy().T]
     many = [i for i, cuts in enumerate(edges) if len(cuts) > 2]
     few = [i for i, cuts in enumerate(edges) if len(cuts) == 2]
@@ -70,7 +70,7 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0) -> torch.nn.Mod
             self.embedding = (
                 PiecewiseLinearEmbeddings(pieces, EMBEDDING, activation=False, version="B") if many else None
             )
-            self.texts = nn.ModuleList(text_encoder() for _ in range(texts))
+            self.texts = nn.ModuleList(text_encoder(said) for said in words_of_rows)
             width = len(many) * (EMBEDDING + 1) + len(few) + texts * TEXT_WIDTH
             self.members = nn.Sequential(
                 EnsembleView(k=members),

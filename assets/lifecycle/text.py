@@ -6,10 +6,11 @@ here: which columns are text (``default_features.py``), what the vector is used 
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ WORDS = 48
 """Words of a text that count, the first ones."""
 WIDTH = 32
 """Of the vector that a text becomes."""
+ROWS_OF_A_WORD = 3
+WORD_DROPOUT = 0.3
 
 _WORD = re.compile(r"\w+")
 
@@ -41,26 +44,89 @@ def word_numbers(texts: Sequence[str | None] | np.ndarray) -> np.ndarray:
     return numbers
 
 
-def text_encoder() -> torch.nn.Module:
-    """A module from word numbers float ``[n, WORDS]`` to ``[n, WIDTH]``: the mean over words and pairs of words.
+def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
+    """A module from word numbers float ``[n, WORDS]`` to ``[n, WIDTH]``: the sum over words and pairs of words.
 
-    As Joulin et al. (2017), "Bag of Tricks for Efficient Text Classification": pairs keep what order says.
+    As Joulin et al. (2017), "Bag of Tricks for Efficient Text Classification": pairs keep what order says. Words of
+    fewer than :data:`ROWS_OF_A_WORD` texts count for nothing, nor do pairs that are not frequent: there are more pairs
+    than rows, and fitted to each the encoder learns the rows by heart.
+
+    Args:
+        numbers: word numbers of the training rows; what is frequent is counted here, once.
     """
     import torch
+    from torch import nn
 
-    class TextEncoder(torch.nn.Module):
+    words = numbers.long()
+    word_counts = _rows_with(words)
+    pair_counts = _rows_with(_pairs(words))
+
+    class TextEncoder(nn.Module):
+        known: torch.Tensor
+        frequent: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
-            self.words = torch.nn.Embedding(BUCKETS + 1, WIDTH)
-            torch.nn.init.normal_(self.words.weight, std=0.1)
+            self.words = nn.Embedding(BUCKETS + 1, WIDTH)
+            self.pairs = nn.Embedding(BUCKETS + 1, WIDTH)
+            nn.init.normal_(self.words.weight, std=0.1)
+            nn.init.zeros_(self.pairs.weight)
+            self.left_out = nn.Dropout(WORD_DROPOUT)
+            known, frequent = word_counts >= ROWS_OF_A_WORD, pair_counts >= max(30, len(words) // 100)
+            known[0] = frequent[0] = False
+            self.register_buffer("known", known.float())
+            self.register_buffer("frequent", frequent.float())
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-            single = numbers.long()
-            first, second = single[:, :-1], single[:, 1:]
-            pairs = torch.where((first > 0) & (second > 0), (first * 31 + second * 17) % BUCKETS + 1, 0)
-            both = torch.cat([single, pairs], dim=1)
-            there = (both > 0).unsqueeze(-1).to(self.words.weight.dtype)
-            # A long text says no more than a short one: the mean, but a text of few words is not blown up either.
-            return (self.words(both) * there).sum(1) / there.sum(1).clamp(min=1.0).sqrt()
+            words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number is no word
+            pairs = _pairs(words)
+            there = self.known[words]
+            said = (self.words(words) * self.left_out(there).unsqueeze(-1)).sum(1)
+            said = said + (self.pairs(pairs) * self.left_out(self.frequent[pairs]).unsqueeze(-1)).sum(1)
+            # A long text says more than a short one, but not in proportion.
+            return said / there.sum(1, keepdim=True).clamp(min=1.0).sqrt()
 
     return TextEncoder()
+
+
+def _pairs(words: torch.Tensor) -> torch.Tensor:
+    """Numbers ``[n, WORDS - 1]`` of neighbouring words; 0 where there is no second one."""
+    first, second = words[:, :-1], words[:, 1:]
+    return ((first * 31 + second * 17) % BUCKETS + 1) * ((first > 0) & (second > 0))
+
+
+def _rows_with(numbers: torch.Tensor) -> torch.Tensor:
+    """``[BUCKETS + 1]``: how many rows hold each number."""
+    import torch
+
+    counts = torch.zeros(BUCKETS + 1)
+    for rows in numbers.split(8_192):
+        row = torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)
+        once = torch.unique(row.flatten() * (BUCKETS + 1) + rows.flatten())
+        counts += torch.bincount((once % (BUCKETS + 1)).cpu(), minlength=BUCKETS + 1)
+    return counts
+
+
+def sentence_vectors(texts: Sequence[str | None], model: str) -> np.ndarray:
+    """float32 ``[n, width]`` of whole texts by a sentence-transformers model, for a model folder's own features.
+
+    Args:
+        texts: missing ones are read as empty.
+        model: folder of a saved model, or its name, which is then downloaded once.
+
+    Raises:
+        ImportError: the extra is not installed; the message says how.
+    """
+    try:
+        encode = _sentence_model(model).encode
+    except ImportError as error:
+        raise ImportError("sentence embeddings are an extra: pip install -e '.[sentences]'") from error
+    plain = [text if isinstance(text, str) else "" for text in texts]
+    return np.asarray(encode(plain, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
+
+
+@functools.cache
+def _sentence_model(model: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(model)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+import assets.models.fraud  # noqa: F401 - what is played and shown: goes with the example
 from resources.settings import Settings, project_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

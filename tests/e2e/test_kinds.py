@@ -86,7 +86,7 @@ def test_a_measured_value(live):
 
 def test_free_text_tells_who_leaves(live):
     model, world, lines, path = live("ticket", tickets(3_000), "left")
-    assert lines[-1].startswith("version 1 of ticket is in production: roc_auc 0.7")
+    assert lines[-1].startswith("version 1 of ticket is in production: roc_auc 0.8")
     assert answered(world, model, raw_row(path, "left"))["decision"] in ("alert", "pass")
     verdicts = json.loads(world.row("drift")["verdicts"])["columns"]
     assert {v["column"] for v in verdicts} == {"months", "open_cases", "score"}, (

@@ -1,7 +1,7 @@
-"""The rows of the exp_left table meet their contract, and one that does not is refused with its reason."""
+"""The rows of the exp_failure table meet their contract, and one that does not is refused with its reason."""
 
 from assets.lifecycle.rehearsal import rehearse
-from assets.models.exp_left import model
+from assets.models.exp_failure import model
 
 
 def test_the_table_meets_its_contract():
@@ -10,4 +10,4 @@ def test_the_table_meets_its_contract():
 
 
 def test_a_value_that_cannot_be_read_is_refused_with_its_reason():
-    assert set(rehearse(model, spoil={"months": "~"}).reasons) == {"months: missing or unreadable"}
+    assert set(rehearse(model, spoil={"Heat (°C)": "~"}).reasons) == {"heat_c: missing or unreadable"}

@@ -1,0 +1,150 @@
+"""Models come and go in a copy of the project: only their folders change, and the location loads each time."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.made import energy, tickets
+from resources.settings import project_root
+
+GROUPS = """
+import json
+from definitions import defs
+groups = {}
+for asset in defs.assets:
+    for spec in asset.specs:
+        groups.setdefault(spec.key.path[0], {})[spec.key.path[-1]] = spec.description
+print(json.dumps(groups))
+"""
+
+
+class Copy:
+    """The project's files as git knows them, with what is not committed yet, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = self._git(project_root(), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in filter(None, listed.split("\0")):
+            source = project_root() / name
+            if source.exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(source.read_bytes())
+        self._git(folder, "init", "--quiet")
+        self._git(folder, "add", "-A")
+        who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+        self._git(folder, *who, "commit", "--quiet", "-m", "the copy")
+
+    @staticmethod
+    def _git(folder: Path, *arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "ASSETLINE_HOME": str(self.folder / "var"), "PYTHONPATH": str(self.folder)}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def groups(self) -> dict[str, dict[str, str]]:
+        """By first part of their keys, the last parts of all assets' keys with their descriptions."""
+        ran = self.run("-W", "ignore", "-c", GROUPS)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    def changed(self) -> list[str]:
+        return [line[3:] for line in self._git(self.folder, "status", "--porcelain").splitlines()]
+
+
+@pytest.fixture
+def copy(tmp_path) -> Copy:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Copy(folder)
+
+
+def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
+    before = copy.groups()
+    for name, frame, target in (("leaving", tickets(600), "left"), ("usage", energy(600), "use")):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        made = copy.run("-m", "cli", "new-model", "--name", name, "--table", str(tmp_path / f"{name}.csv"),
+                        "--target", target)  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    after = copy.groups()
+    assert set(after) - set(before) == {"leaving", "usage"}
+    assert {"raw_leaving", "leaving_rows"} & set(after["leaving"]) or {"raw_leaving", "features"} <= set(
+        after["leaving"]
+    )
+    assert after.items() >= before.items(), "the others are as they were"
+    assert sorted(copy.changed()) == ["assets/models/leaving/", "assets/models/usage/"]
+    refused = copy.run("-m", "cli", "remove-model", "--name", "usage")
+    assert refused.returncode == 1
+    assert "git could not bring" in refused.stderr
+    for name in ("leaving", "usage"):
+        assert copy.run("-m", "cli", "remove-model", "--name", name, "--force").returncode == 0
+    assert copy.changed() == []
+    assert copy.groups() == before
+
+
+BROKEN = {
+    "a wrong declaration": (
+        "from dataclasses import replace\nfrom assets.models.fraud import model as fraud\n"
+        "model = replace(fraud, name='Oh No')\n",
+        "name='Oh No' cannot work",
+    ),
+    "no declaration": ("", "offers no declaration"),
+    "a syntax error": ("model = (\n", "SyntaxError"),
+    "an import of nothing": ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
+    "a name that is taken": ("from assets.models.fraud import model as model\n", "two folders declare a model"),
+    "an asset of another's key": (
+        "from dataclasses import replace\nimport dagster as dg\nfrom assets.models.fraud import model as fraud\n"
+        "@dg.asset(key=['fraud', 'features'])\ndef mine() -> None: ...\n"
+        "model = replace(fraud, name='zebra', assets=[mine])\n",
+        "fraud/features is that of 'fraud' already",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_model_shows_with_its_reason_and_takes_no_other_away(copy, kind):
+    text, words = BROKEN[kind]
+    folder = copy.folder / "assets" / "models" / "zebra"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(text)
+    groups = copy.groups()
+    assert {"features", "deployment"} <= set(groups["fraud"])
+    assert list(groups["zebra"]) == ["broken"]
+    assert words in groups["zebra"]["broken"]
+    ran = copy.run("-m", "cli", "materialize", "--model", "zebra")
+    assert ran.returncode == 1
+    assert words in ran.stderr.splitlines()[-1]
+
+
+def test_a_model_that_others_need_is_not_removed(copy):
+    (copy.folder / "sensors" / "extra.py").write_text("from assets.models.fraud import model\n")
+    ran = copy.run("-m", "cli", "remove-model", "--name", "fraud")
+    assert ran.returncode == 1
+    assert "sensors/extra.py needs assets/models/fraud; take that import away first" in ran.stderr
+    assert (copy.folder / "assets" / "models" / "fraud").exists()
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(copy):
+    ran = copy.run("-m", "cli", "remove-model", "--name", "frad")
+    assert "NAME=frad: there is no such model folder; there are: fraud" in ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy):
+    ran = copy.run("-m", "cli", "remove-model", "--name", "fraud")
+    assert ran.returncode == 0, ran.stderr
+    assert copy.groups() == {}
+    for command in (["ruff", "check", "."], ["mypy"], ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]):
+        ran = copy.run("-m", *command)
+        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    played = copy.run("-m", "cli", "run")
+    assert played.returncode == 1
+    assert "no model folder has a story.py to play" in played.stderr
