@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
+import pandera.pandas as pa
 
 from assets.reading import FALSE, TRUE, number
 
@@ -25,6 +26,10 @@ MISSING_IN_TEXT = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "?", "#N/A"
 """Words that stand for a missing value in any column."""
 MISSING_WORDS = (*MISSING_IN_TEXT, "na", "None", "none", "-", "--", ".", "nil")
 """The same where all else in the column is numbers, moments or booleans; in text 'None' and '-' may mean something."""
+TAKEN = frozenset(
+    ("row_id", "landing_day", "reason", "label", "row", "pa", "pd", "Series", "typed", "number", "moment", "row_key")
+)
+"""Names that no column can have: what the lifecycle calls its own, and what a contract's module imports."""
 MOST_CATEGORIES = 50
 ROWS_A_CATEGORY = 10
 """A category has at least so many rows on average."""
@@ -116,7 +121,7 @@ def identifiers(headers: Sequence[str]) -> dict[str, str]:
                 name = f"c_{name}"
             if keyword.iskeyword(name):
                 name += "_"
-        if name in ("row_id", "landing_day", "reason", "label", "Config", "row"):  # what the lifecycle calls its own
+        if name in TAKEN or hasattr(pa.DataFrameModel, name):
             name += "_"
         while name in taken.values():
             name += "_"

@@ -211,9 +211,14 @@ def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> d
 
 
 def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
-    return rows.astype(
-        {name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None}
-    )[list(schema.columns)]
+    """The contract's columns in its types; text that is missing stays missing, and does not become the word for it."""
+    kinds = {name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None}
+    text = [name for name, kind in kinds.items() if kind == "str"]
+    typed_rows = rows.astype({name: kind for name, kind in kinds.items() if kind != "str"})
+    for name in text:
+        values = rows[name].astype(object)
+        typed_rows[name] = values.where(values.notna(), None)
+    return typed_rows[list(schema.columns)]
 
 
 def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series:
@@ -340,6 +345,8 @@ def _quarantine(model: Model) -> dg.AssetsDefinition:
 def _labels(model: Model) -> dg.AssetsDefinition:
     table = model.table
     late = model.label_delay_days > 0
+    declared = table.contract.to_schema().columns.get(model.target)
+    may_lack = not late and declared is not None and declared.nullable  # rows to be scored, and not learnt from
 
     def labels(context: dg.AssetExecutionContext, cleaned: pd.DataFrame, **landed: pd.DataFrame) -> Made:
         carried = [c for c in (table.key, table.time) if c]
@@ -350,13 +357,17 @@ def _labels(model: Model) -> dg.AssetsDefinition:
         else:
             rows = cleaned[carried].assign(**{model.target: model.task.codes(cleaned[model.target])})
         missing = rows[model.target].isna()
+        unlabelled = int(missing.sum())
+        if may_lack:
+            rows, missing = rows[~missing], missing[~missing]
         if table.time is None:
             findings = [_coverage(missing, None)]
         else:
             day = event_day(rows, table)
             findings = [_coverage(missing[day == d], d) for d in days_in_run(context)]
         rows = rows[~missing].astype({model.target: model.task.dtype}).reset_index(drop=True)
-        return Made(rows, findings, {"dagster/row_count": len(rows), **_truth_in_short(model, rows[model.target])})
+        shown = {"dagster/row_count": len(rows), "unlabelled": unlabelled, **_truth_in_short(model, rows[model.target])}
+        return Made(rows, findings, shown)
 
     reads = {"cleaned": Reads(model.key(table.name))}
     if late:
