@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rich.table import Table as RichTable
 from assets.declaration import Model
 from assets.lifecycle.jobs import CLEAN, DAILY, DEPLOY, FEATURES, LABEL, LAND, MATURE, TRAIN
 from assets.lifecycle.windows import iso_days, windows_of
+from assets.models.fraud import model, payments_upstream
 from resources.settings import Settings
 from runner import RunError, Runner, alone
 
@@ -203,6 +204,11 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shifted(settings: Settings) -> Model:
+    """The declaration on the upstream of this state folder, which it may have read too early, when it was imported."""
+    return replace(model, table=replace(model.table, source=payments_upstream(settings)))
+
+
 def play(settings: Settings) -> None:
     """Plays the story on the state folder of ``settings``.
 
@@ -212,13 +218,7 @@ def play(settings: Settings) -> None:
     until = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     world = upstream_world(settings.home, until)
 
-    def declared() -> Model:
-        # Only now: the declaration reads the upstream's world when it is imported.
-        from assets.models.fraud import model
-
-        return model
-
-    with alone(settings, declared) as runner:
+    with alone(settings, lambda: shifted(settings)) as runner:
         first, shift = (dt.date.fromisoformat(world[day]) for day in ("first_day", "shift_from"))
         _play(Story(runner), first, until, shift)
 
