@@ -203,7 +203,9 @@ class Intake:
         column, _, rule = reason.partition(": ")
         value = row.get(column)
         if column not in row:
-            words = f"{column} is missing"
+            # Under another name it may have come: clean() renames.
+            renamed = not set(row) <= set(self.columns)
+            words = f"{column} is missing or unreadable" if renamed else f"{column} is missing"
         elif rule == "missing or unreadable":
             words = f"{column}={value!r} cannot be read"
         elif column == self.time and rule.startswith("after the day"):

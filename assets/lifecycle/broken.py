@@ -55,7 +55,7 @@ def broken_asset(broken: Broken) -> dg.AssetsDefinition:
     @dg.asset(
         key=[name, "broken"],
         group_name=f"{name}/broken",
-        description=f"**This model is broken and has no other assets.** {broken.reason}",
+        description=f"**This model is broken and has no other assets.**\n\n```\n{broken.reason}\n```",
         owners=["team:models"],
         kinds={"broken"},
         metadata={"reason": broken.reason},
