@@ -34,7 +34,10 @@ def test_it_imports_nothing_heavy():
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("spec", defs.resolve_all_asset_specs(), ids=lambda spec: spec.key.to_user_string())
+SPECS = [*defs.resolve_all_asset_specs(), *build_defs(models=[telco]).resolve_all_asset_specs()]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key.to_user_string())
 def test_every_asset_says_what_it_is(spec):
     assert spec.description
     assert spec.owners

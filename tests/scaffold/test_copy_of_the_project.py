@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.made import energy, tickets
 from resources.settings import project_root
+from scaffold.new_model import new_model
 
 GROUPS = """
 import json
@@ -23,9 +25,12 @@ print(json.dumps(groups))
 
 
 class Copy:
-    """The project's files as git knows them, with what is not committed yet, in a folder of its own."""
+    """The project's files as git knows them, with what is not committed yet, in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    It has a model ``usage`` beside those of the project, which may have none: a fork removes the example.
+    """
+
+    def __init__(self, folder: Path, usage: Path) -> None:
         self.folder = folder
         listed = self._git(project_root(), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         for name in filter(None, listed.split("\0")):
@@ -33,6 +38,7 @@ class Copy:
             if source.exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(source.read_bytes())
+        shutil.copytree(usage, folder / "assets" / "models" / "usage")
         self._git(folder, "init", "--quiet")
         self._git(folder, "add", "-A")
         who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
@@ -59,31 +65,39 @@ class Copy:
         return [line[3:] for line in self._git(self.folder, "status", "--porcelain").splitlines()]
 
 
+@pytest.fixture(scope="module")
+def usage(tmp_path_factory) -> Path:
+    """The folder of a model that ``new_model`` wrote."""
+    root = tmp_path_factory.mktemp("written")
+    (root / "assets" / "models").mkdir(parents=True)
+    (root / "pyproject.toml").write_text((project_root() / "pyproject.toml").read_text())
+    energy(600).to_csv(root / "usage.csv", index=False)
+    return new_model(root, "usage", root / "usage.csv", "use").folder
+
+
 @pytest.fixture
-def copy(tmp_path) -> Copy:
+def copy(tmp_path, usage) -> Copy:
     folder = tmp_path / "project"
     folder.mkdir()
-    return Copy(folder)
+    return Copy(folder, usage)
 
 
 def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
     before = copy.groups()
-    for name, frame, target in (("leaving", tickets(600), "left"), ("usage", energy(600), "use")):
+    for name, frame, target in (("leaving", tickets(600), "left"), ("load", energy(600), "use")):
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
         made = copy.run("-m", "cli", "new-model", "--name", name, "--table", str(tmp_path / f"{name}.csv"),
                         "--target", target)  # fmt: skip
         assert made.returncode == 0, made.stderr
     after = copy.groups()
-    assert set(after) - set(before) == {"leaving", "usage"}
-    assert {"raw_leaving", "leaving_rows"} & set(after["leaving"]) or {"raw_leaving", "features"} <= set(
-        after["leaving"]
-    )
+    assert set(after) - set(before) == {"leaving", "load"}
+    assert {"raw_leaving", "features", "deployment"} <= set(after["leaving"])
     assert after.items() >= before.items(), "the others are as they were"
-    assert sorted(copy.changed()) == ["assets/models/leaving/", "assets/models/usage/"]
-    refused = copy.run("-m", "cli", "remove-model", "--name", "usage")
+    assert sorted(copy.changed()) == ["assets/models/leaving/", "assets/models/load/"]
+    refused = copy.run("-m", "cli", "remove-model", "--name", "load")
     assert refused.returncode == 1
     assert "git could not bring" in refused.stderr
-    for name in ("leaving", "usage"):
+    for name in ("leaving", "load"):
         assert copy.run("-m", "cli", "remove-model", "--name", name, "--force").returncode == 0
     assert copy.changed() == []
     assert copy.groups() == before
@@ -91,19 +105,19 @@ def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
 
 BROKEN = {
     "a wrong declaration": (
-        "from dataclasses import replace\nfrom assets.models.fraud import model as fraud\n"
-        "model = replace(fraud, name='Oh No')\n",
+        "from dataclasses import replace\nfrom assets.models.usage import model as usage\n"
+        "model = replace(usage, name='Oh No')\n",
         "name='Oh No' cannot work",
     ),
     "no declaration": ("", "offers no declaration"),
     "a syntax error": ("model = (\n", "SyntaxError"),
     "an import of nothing": ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
-    "a name that is taken": ("from assets.models.fraud import model as model\n", "two folders declare a model"),
+    "a name that is taken": ("from assets.models.usage import model as model\n", "two folders declare a model"),
     "an asset of another's key": (
-        "from dataclasses import replace\nimport dagster as dg\nfrom assets.models.fraud import model as fraud\n"
-        "@dg.asset(key=['fraud', 'features'])\ndef mine() -> None: ...\n"
-        "model = replace(fraud, name='zebra', assets=[mine])\n",
-        "fraud/features is that of 'fraud' already",
+        "from dataclasses import replace\nimport dagster as dg\nfrom assets.models.usage import model as usage\n"
+        "@dg.asset(key=['usage', 'features'])\ndef mine() -> None: ...\n"
+        "model = replace(usage, name='zebra', assets=[mine])\n",
+        "usage/features is that of 'usage' already",
     ),
 }
 
@@ -115,7 +129,7 @@ def test_a_broken_model_shows_with_its_reason_and_takes_no_other_away(copy, kind
     folder.mkdir()
     (folder / "__init__.py").write_text(text)
     groups = copy.groups()
-    assert {"features", "deployment"} <= set(groups["fraud"])
+    assert {"features", "deployment"} <= set(groups["usage"])
     assert list(groups["zebra"]) == ["broken"]
     assert words in groups["zebra"]["broken"]
     ran = copy.run("-m", "cli", "materialize", "--model", "zebra")
@@ -124,23 +138,25 @@ def test_a_broken_model_shows_with_its_reason_and_takes_no_other_away(copy, kind
 
 
 def test_a_model_that_others_need_is_not_removed(copy):
-    (copy.folder / "sensors" / "extra.py").write_text("from assets.models.fraud import model\n")
-    ran = copy.run("-m", "cli", "remove-model", "--name", "fraud")
+    (copy.folder / "sensors" / "extra.py").write_text("from assets.models.usage import model\n")
+    ran = copy.run("-m", "cli", "remove-model", "--name", "usage")
     assert ran.returncode == 1
-    assert "sensors/extra.py needs assets/models/fraud; take that import away first" in ran.stderr
-    assert (copy.folder / "assets" / "models" / "fraud").exists()
+    assert "sensors/extra.py needs assets/models/usage; take that import away first" in ran.stderr
+    assert (copy.folder / "assets" / "models" / "usage").exists()
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(copy):
-    ran = copy.run("-m", "cli", "remove-model", "--name", "frad")
-    assert "NAME=frad: there is no such model folder; there are: fraud" in ran.stderr
+    ran = copy.run("-m", "cli", "remove-model", "--name", "usgae")
+    assert "NAME=usgae: there is no such model folder; there are: " in ran.stderr
+    assert "usage" in ran.stderr.partition("there are: ")[2]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy):
-    ran = copy.run("-m", "cli", "remove-model", "--name", "fraud")
-    assert ran.returncode == 0, ran.stderr
+    for name in sorted(path.parent.name for path in (copy.folder / "assets" / "models").glob("*/__init__.py")):
+        ran = copy.run("-m", "cli", "remove-model", "--name", name)
+        assert ran.returncode == 0, ran.stderr
     assert copy.groups() == {}
     for command in (["ruff", "check", "."], ["mypy"], ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]):
         ran = copy.run("-m", *command)
