@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from assets.declaration import DeclarationError, Model
@@ -100,7 +101,9 @@ def drafted(
     raw = read_table(table)
     found = guess(raw, target, time=time, key=key, task=task)
     files = files_of(name, _table_name(raw, name), _path_in(root, table), raw, found)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=root / "assets" / "models") as scratch:
+    models = root / "assets" / "models"
+    _sweep(models)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=models) as scratch:
         folder = Path(scratch) / name
         folder.mkdir()
         for file, text in files.items():
@@ -108,6 +111,13 @@ def drafted(
         _format(folder, root)
         with _imported(name, folder) as model:
             yield Draft(folder, model, found, raw)
+
+
+def _sweep(models: Path) -> None:
+    """Removes drafts that a killed process left: an hour old, where a draft lives for seconds."""
+    for left in models.glob(".new-*"):
+        if datetime.now().timestamp() - left.stat().st_mtime > 3_600:
+            shutil.rmtree(left)
 
 
 def _table_name(raw: RawTable, name: str) -> str:

@@ -1,5 +1,6 @@
 """From a table to a model folder: what is guessed, what is refused, and that nothing half-made stays behind."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -267,3 +268,12 @@ def test_nothing_is_ever_overwritten(root):
     with pytest.raises(ScaffoldError, match="is there already and nothing was touched"):
         new_model(root, "shop", csv(root, people(300)), "bought")
     assert {path: path.read_bytes() for path in made.folder.iterdir()} == before
+
+
+def test_a_draft_that_a_killed_process_left_is_gone_with_the_next_model(root):
+    models = root / "assets" / "models"
+    for name in (".new-left", ".new-alive"):
+        (models / name).mkdir()
+    os.utime(models / ".new-left", (0, 0))
+    new_model(root, "shop", csv(root, people()), "bought")
+    assert sorted(path.name for path in models.iterdir()) == [".new-alive", "shop"]
