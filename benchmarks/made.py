@@ -110,3 +110,12 @@ def energy(rows: int = 4_000, seed: int = 0) -> pd.DataFrame:
     use = use * np.where(pump, 0.4, 1.0) + 150 * people + 300 * (outside < -5) + rng.normal(0, 120, rows)
     return pd.DataFrame({"area": area.round(1), "people": people, "outside": outside.round(1), "kind": kind,
                          "heat_pump": pump, "noise": rng.normal(size=rows).round(3), "use": use.round(1)})  # fmt: skip
+
+
+def spending(rows: int = 12_000, seed: int = 0) -> pd.DataFrame:
+    """A measured value that is a line in the columns, with much noise: where a linear model cannot be beaten."""
+    rng = np.random.default_rng(seed)
+    when = pd.Timestamp(2026, 3, 1) + pd.to_timedelta(np.sort(rng.integers(0, 180 * 86_400, rows)), "s")
+    shop, items = rng.choice(list("ABC"), rows), rng.integers(1, 20, rows)
+    spent = 3.1 * items + 9.0 * (shop == "A") + rng.normal(0, 8, rows)
+    return pd.DataFrame({"When": when, "Shop": shop, "items": items, "spent": spent.round(2)})

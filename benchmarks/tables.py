@@ -28,13 +28,14 @@ from assets.lifecycle.metrics import headline
 from assets.lifecycle.rehearsal import rehearse
 from assets.lifecycle.training import fit_candidate, fit_rows, matrix, test_rows
 from assets.task import LOWER_IS_BETTER
-from benchmarks.made import energy, machines, tickets
+from benchmarks.made import energy, machines, spending, tickets
 from resources.settings import project_root
 from scaffold.new_model import drafted
 
 SEEDS = 5
 REAL = {"telco": ("telco_churn.csv", "Churn"), "housing": ("california_housing.csv", "median_house_value")}
-MADE = {"machines": (machines, "Failure"), "tickets": (tickets, "left"), "energy": (energy, "use")}
+MADE = {"machines": (machines, "Failure"), "tickets": (tickets, "left"), "energy": (energy, "use"),
+        "spending": (spending, "spent")}  # fmt: skip
 METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "r2"}
 
 

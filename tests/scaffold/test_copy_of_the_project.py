@@ -27,7 +27,8 @@ print(json.dumps(groups))
 class Copy:
     """The project's files as git knows them, with what is not committed yet, in a folder of its own.
 
-    It has a model ``usage`` beside those of the project, which may have none: a fork removes the example.
+    It has a model ``trial_usage`` beside those of the project, which may have none: a fork removes the example.
+    Names begin with ``trial_``: a fork has models of its own.
     """
 
     def __init__(self, folder: Path, usage: Path) -> None:
@@ -38,7 +39,7 @@ class Copy:
             if source.exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(source.read_bytes())
-        shutil.copytree(usage, folder / "assets" / "models" / "usage")
+        shutil.copytree(usage, folder / "assets" / "models" / "trial_usage")
         self._git(folder, "init", "--quiet")
         self._git(folder, "add", "-A")
         who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
@@ -71,8 +72,8 @@ def usage(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("written")
     (root / "assets" / "models").mkdir(parents=True)
     (root / "pyproject.toml").write_text((project_root() / "pyproject.toml").read_text())
-    energy(600).to_csv(root / "usage.csv", index=False)
-    return new_model(root, "usage", root / "usage.csv", "use").folder
+    energy(600).to_csv(root / "trial_usage.csv", index=False)
+    return new_model(root, "trial_usage", root / "trial_usage.csv", "use").folder
 
 
 @pytest.fixture
@@ -84,20 +85,20 @@ def copy(tmp_path, usage) -> Copy:
 
 def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
     before = copy.groups()
-    for name, frame, target in (("leaving", tickets(600), "left"), ("load", energy(600), "use")):
+    for name, frame, target in (("trial_leaving", tickets(600), "left"), ("trial_load", energy(600), "use")):
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
         made = copy.run("-m", "cli", "new-model", "--name", name, "--table", str(tmp_path / f"{name}.csv"),
                         "--target", target)  # fmt: skip
         assert made.returncode == 0, made.stderr
     after = copy.groups()
-    assert set(after) - set(before) == {"leaving", "load"}
-    assert {"raw_leaving", "features", "deployment"} <= set(after["leaving"])
+    assert set(after) - set(before) == {"trial_leaving", "trial_load"}
+    assert {"raw_trial_leaving", "features", "deployment"} <= set(after["trial_leaving"])
     assert after.items() >= before.items(), "the others are as they were"
-    assert sorted(copy.changed()) == ["assets/models/leaving/", "assets/models/load/"]
-    refused = copy.run("-m", "cli", "remove-model", "--name", "load")
+    assert sorted(copy.changed()) == ["assets/models/trial_leaving/", "assets/models/trial_load/"]
+    refused = copy.run("-m", "cli", "remove-model", "--name", "trial_load")
     assert refused.returncode == 1
     assert "git could not bring" in refused.stderr
-    for name in ("leaving", "load"):
+    for name in ("trial_leaving", "trial_load"):
         assert copy.run("-m", "cli", "remove-model", "--name", name, "--force").returncode == 0
     assert copy.changed() == []
     assert copy.groups() == before
@@ -105,19 +106,19 @@ def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
 
 BROKEN = {
     "a wrong declaration": (
-        "from dataclasses import replace\nfrom assets.models.usage import model as usage\n"
+        "from dataclasses import replace\nfrom assets.models.trial_usage import model as usage\n"
         "model = replace(usage, name='Oh No')\n",
         "name='Oh No' cannot work",
     ),
     "no declaration": ("", "offers no declaration"),
     "a syntax error": ("model = (\n", "SyntaxError"),
     "an import of nothing": ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
-    "a name that is taken": ("from assets.models.usage import model as model\n", "two folders declare a model"),
+    "a name that is taken": ("from assets.models.trial_usage import model as model\n", "two folders declare a model"),
     "an asset of another's key": (
-        "from dataclasses import replace\nimport dagster as dg\nfrom assets.models.usage import model as usage\n"
-        "@dg.asset(key=['usage', 'features'])\ndef mine() -> None: ...\n"
-        "model = replace(usage, name='zebra', assets=[mine])\n",
-        "usage/features is that of 'usage' already",
+        "from dataclasses import replace\nimport dagster as dg\nfrom assets.models.trial_usage import model as usage\n"
+        "@dg.asset(key=['trial_usage', 'features'])\ndef mine() -> None: ...\n"
+        "model = replace(usage, name='trial_zebra', assets=[mine])\n",
+        "trial_usage/features is that of 'trial_usage' already",
     ),
 }
 
@@ -125,30 +126,30 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_model_shows_with_its_reason_and_takes_no_other_away(copy, kind):
     text, words = BROKEN[kind]
-    folder = copy.folder / "assets" / "models" / "zebra"
+    folder = copy.folder / "assets" / "models" / "trial_zebra"
     folder.mkdir()
     (folder / "__init__.py").write_text(text)
     groups = copy.groups()
-    assert {"features", "deployment"} <= set(groups["usage"])
-    assert list(groups["zebra"]) == ["broken"]
-    assert words in groups["zebra"]["broken"]
-    ran = copy.run("-m", "cli", "materialize", "--model", "zebra")
+    assert {"features", "deployment"} <= set(groups["trial_usage"])
+    assert list(groups["trial_zebra"]) == ["broken"]
+    assert words in groups["trial_zebra"]["broken"]
+    ran = copy.run("-m", "cli", "materialize", "--model", "trial_zebra")
     assert ran.returncode == 1
     assert words in ran.stderr.splitlines()[-1]
 
 
 def test_a_model_that_others_need_is_not_removed(copy):
-    (copy.folder / "sensors" / "extra.py").write_text("from assets.models.usage import model\n")
-    ran = copy.run("-m", "cli", "remove-model", "--name", "usage")
+    (copy.folder / "sensors" / "extra.py").write_text("from assets.models.trial_usage import model\n")
+    ran = copy.run("-m", "cli", "remove-model", "--name", "trial_usage")
     assert ran.returncode == 1
-    assert "sensors/extra.py needs assets/models/usage; take that import away first" in ran.stderr
-    assert (copy.folder / "assets" / "models" / "usage").exists()
+    assert "sensors/extra.py needs assets/models/trial_usage; take that import away first" in ran.stderr
+    assert (copy.folder / "assets" / "models" / "trial_usage").exists()
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(copy):
-    ran = copy.run("-m", "cli", "remove-model", "--name", "usgae")
-    assert "NAME=usgae: there is no such model folder; there are: " in ran.stderr
-    assert "usage" in ran.stderr.partition("there are: ")[2]
+    ran = copy.run("-m", "cli", "remove-model", "--name", "trial_usgae")
+    assert "NAME=trial_usgae: there is no such model folder; there are: " in ran.stderr
+    assert "trial_usage" in ran.stderr.partition("there are: ")[2]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """One row has one verdict, whichever way it goes."""
 
 import datetime as dt
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -77,6 +78,27 @@ def test_a_column_that_did_not_come_is_named():
     row = {name: value for name, value in GOOD.items() if name != "amount"}
     with pytest.raises(RefusedRows, match="amount is missing"):
         INTAKE.accept([row], NOW)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": 3, "Monthly fee": "abc", "plan": "full"}, "monthly is missing or unreadable"),
+        ({"id": 3, "plan": "full"}, "monthly is missing$"),
+    ],
+)
+def test_a_column_that_came_under_another_name_may_be_unreadable(row, said):
+    def renamed(raw: pd.DataFrame) -> pd.DataFrame:
+        raw = raw.rename(columns={"Monthly fee": "monthly"})
+        return raw.assign(monthly=pd.to_numeric(raw["monthly"], errors="coerce"))
+
+    class Paying(Customers):
+        monthly: float = pa.Field(ge=0)
+
+    table = Table(name="customers", source=CsvFile(path="none.csv"), key="id", contract=Paying, clean=renamed)
+    with pytest.raises(RefusedRows) as refused:
+        Intake(Model(name="churn", table=table, target="left")).accept([row], NOW)
+    assert re.search(said, refused.value.problems[0].problem)
 
 
 def test_when_a_row_arrived_is_filled_in():
