@@ -16,7 +16,7 @@ import numpy as np
 
 from assets.declaration import NetworkFactory, Training
 from assets.lifecycle.metrics.ranking import average_precision
-from assets.lifecycle.networks import tabular
+from assets.lifecycle.networks import line, tabular
 from assets.lifecycle.text import WORDS
 from assets.task import BINARY, Kind, Task
 
@@ -29,6 +29,8 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 SMOOTHING_STEPS = 500
 """Weights are averaged over about so many last steps: any epoch's average is a model that could be kept."""
+SHARES = tuple(tenths / 10 for tenths in range(1, 11))
+"""Of the linear model beside the default network, to choose from (or none)."""
 PREDICT_ROWS = 8_192
 """Rows scored at once: a row of 38 features is a thousand numbers inside a network."""
 
@@ -69,6 +71,8 @@ class Choice:
         threshold: binary: probability above which a row is alerted when it has no amount (best F1 on the same rows).
         score: mean over the folds of :data:`FOLD_METRIC` at that epoch; higher is better.
         chance: what that metric is for whoever knows nothing but the base rate.
+        line_share: what the regularised linear model says counts so much beside the network, 0 to 1; ``score`` and
+            ``curves`` are the network's alone.
         curves: by quantity (``loss`` and the metric) and fold, the value after each epoch.
     """
 
@@ -77,6 +81,7 @@ class Choice:
     score: float
     chance: float
     threshold: float = 0.5
+    line_share: float = 0.0
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
@@ -277,33 +282,79 @@ def choose(
 
     The epoch with the best mean :data:`FOLD_METRIC` over the folds is taken; head and threshold are settled on the
     folds' pooled validation outputs of that epoch. A fold ends early once it has not got better for long.
+
+    Where the layers are not declared, the share of a linear model beside them is settled in the same way, by the loss:
+    around a line, a network follows some of the noise.
     """
     metric = FOLD_METRIC[task.kind]
-    seen: list[list[np.ndarray]] = []
-    curves: dict[str, dict[str, list[float]]] = {"loss": {}, metric: {}}
+    looks: list[_Look] = []
+    lines: list[np.ndarray] = []
     for number, (fitted, valid) in enumerate(folds, start=1):
         looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
         sized = recipe.sized_for(len(fitted))
         assert sized.max_epochs is not None
         fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, task=task, tokens=tokens, network=network,
             log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=looked)  # type: ignore[misc]  # fmt: skip
-        seen.append(looked.scores if task.kind == "regression" else looked.outputs)
-        curves["loss"][f"fold {number}"] = looked.losses
-        curves[metric][f"fold {number}"] = looked.metric
+        looks.append(looked)
+        if network is None:
+            lines.append(outputs_of(linear_model(X[fitted], y[fitted], task=task, tokens=tokens), X[valid]))
+    curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
+              metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     # A fold that ended early stands where it ended: later epochs would have been no better.
-    longest = max(map(len, seen))
-    mean = np.mean([np.pad(m, (0, longest - len(m)), mode="edge") for m in curves[metric].values()], axis=0)
+    longest = max(len(look.metric) for look in looks)
+    mean = np.mean([np.pad(look.metric, (0, longest - len(look.metric)), mode="edge") for look in looks], axis=0)
     epochs = int(mean.argmax()) + 1
-    pooled = np.concatenate([outputs[min(epochs, len(outputs)) - 1] for outputs in seen])
+    outputs = [look.outputs[min(epochs, len(look.outputs)) - 1] for look in looks]
     truth = np.concatenate([y[valid] for _, valid in folds])
-    head, threshold = Head(task.kind), 0.5
-    if task.kind == "binary":
-        head = calibrate(pooled, truth)
-        threshold = best_threshold(head(pooled), truth)
-    elif task.kind == "multiclass":
-        head = temperature(pooled, truth)
+    settled = {0.0: _settled(outputs, truth, looks, task)}
+    for share in SHARES if lines else ():
+        mixed = [share * straight + (1 - share) * own for straight, own in zip(lines, outputs, strict=True)]
+        settled[share] = _settled(mixed, truth, looks, task)
+    line_share = min(settled, key=lambda share: settled[share][2])
+    head, scores, _ = settled[line_share]
+    threshold = best_threshold(scores, truth) if task.kind == "binary" else 0.5
     chance = _figure_by_chance(truth, task)
-    return Choice(epochs, head, float(mean[epochs - 1]), chance, threshold, curves)
+    return Choice(epochs, head, float(mean[epochs - 1]), chance, threshold, line_share, curves)
+
+
+def _settled(
+    outputs: Sequence[np.ndarray], truth: np.ndarray, looks: Sequence[_Look], task: Task
+) -> tuple[Head, np.ndarray, float]:
+    """The head for the folds' outputs, the scores it makes of them, and their mean loss."""
+    if task.kind == "regression":
+        scores = np.concatenate([look.head(of_fold) for look, of_fold in zip(looks, outputs, strict=True)])
+        return Head(task.kind), scores, float(np.square(scores - truth).mean())
+    pooled = np.concatenate(outputs)
+    head = (calibrate if task.kind == "binary" else temperature)(pooled, truth)
+    scores = head(pooled)
+    of_truth = np.where(truth == 1, scores, 1 - scores) if task.kind == "binary" else scores[_each(truth)]
+    return head, scores, -float(np.log(np.clip(of_truth, 1e-15, 1)).mean())
+
+
+def linear_model(X: np.ndarray, y: np.ndarray, *, task: Task, tokens: Sequence[int] = ()) -> torch.nn.Module:
+    """The regularised linear model, from and to what :func:`fit`'s network is."""
+    import torch
+
+    rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(as_target(y, task)[0])
+    before = preprocessing(rows, tokens)
+    fitted = line(before(rows), target, texts=len(tokens) // WORDS, measured=task.kind == "regression")
+    return torch.nn.Sequential(before, fitted).eval()
+
+
+def beside(network: torch.nn.Module, other: torch.nn.Module, share: float) -> torch.nn.Module:
+    """A module that says what the network does, but for the other's share."""
+    import torch
+
+    class Beside(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.other = network, other
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            said: torch.Tensor = share * self.other(x) + (1 - share) * self.network(x)
+            return said
+
+    return Beside().eval() if share else network
 
 
 @dataclass
@@ -316,7 +367,6 @@ class _Look:
     head: Head
     patience: int
     outputs: list[np.ndarray] = field(default_factory=list)
-    scores: list[np.ndarray] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)
 
@@ -324,7 +374,6 @@ class _Look:
         outputs = outputs_of(module, self.X)
         scores = self.head(outputs)
         self.outputs.append(outputs)
-        self.scores.append(scores)
         self.losses.append(loss)
         self.metric.append(_figure(self.y, scores, self.task))
         return len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
@@ -336,7 +385,12 @@ def _figure(y: np.ndarray, scores: np.ndarray, task: Task) -> float:
         return average_precision(y, scores)
     if task.kind == "regression":
         return 1 - float(np.square(scores - y).sum() / max(np.square(y - y.mean()).sum(), np.finfo(float).tiny))
-    return float(np.log(np.clip(scores[np.arange(len(y)), y.astype(int)], 1e-15, 1)).mean())
+    return float(np.log(np.clip(scores[_each(y)], 1e-15, 1)).mean())
+
+
+def _each(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of each row's own class."""
+    return np.arange(len(y)), y.astype(int)
 
 
 def _figure_by_chance(y: np.ndarray, task: Task) -> float:
@@ -363,7 +417,7 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> Head:
 
     def surprise(log_slope: float) -> float:
         p = Head("multiclass", float(np.exp(log_slope)))(logits)
-        return -float(np.log(np.clip(p[np.arange(len(y)), y.astype(int)], 1e-15, 1)).mean())
+        return -float(np.log(np.clip(p[_each(y)], 1e-15, 1)).mean())
 
     found = minimize_scalar(surprise, bounds=(-3, 3), method="bounded")
     return Head("multiclass", float(np.exp(found.x)))

@@ -25,7 +25,7 @@ from assets.declaration import Model
 from assets.lifecycle.answers import compared_scores
 from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
 from assets.lifecycle.features import features_of
-from assets.lifecycle.fitting import FOLD_METRIC, Choice, Head, as_target, choose, fit, outputs_of
+from assets.lifecycle.fitting import FOLD_METRIC, Choice, Head, as_target, beside, choose, fit, linear_model, outputs_of
 from assets.lifecycle.leakage import LEAK_MEND, leaks
 from assets.lifecycle.networks import tabular
 from assets.lifecycle.reference import ReferenceProfile
@@ -247,6 +247,10 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, log=log, **how)
     log(f"chosen: {choice.epochs} epochs, {FOLD_METRIC[model.task.kind]} {choice.score:.4f} on the folds")
     network = fit(X[rows], y[rows], recipe=recipe, epochs=choice.epochs, log=log, **how)
+    if choice.line_share:
+        log(f"a linear model has {choice.line_share:.0%} of the say")
+        line = linear_model(X[rows], y[rows], task=model.task, tokens=how["tokens"])
+        network = beside(network, line, choice.line_share)
     # What the folds settled stands, but a measured target's scale is that of the rows of the final fit.
     head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else choice.head
     return Candidate(network, choice, head)
@@ -329,7 +333,7 @@ def _train(
             for fold, values in folds.items():
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
-        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score})
+        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score, "line_share": choice.line_share})
         recent = _recent(context.resources.tables, frozen, model)
         scores = candidate.predict(recent[list(names)].to_numpy(dtype=np.float32))
         columns = recent[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
@@ -346,6 +350,7 @@ def _train(
                     "epochs": choice.epochs,
                     "seed": model.training.seed,
                     "folds_score": choice.score,
+                    "line_share": choice.line_share,
                     "chance": choice.chance,
                     "curves": choice.curves,
                     "data_version": of["data_version"],
