@@ -58,6 +58,9 @@ class Settings:
         ui_port: port of the Dagster UI.
         mlflow_port: port of the MLflow UI.
         service_port: port of the scoring service.
+        watch_port: port of the watch: alerts' page and metrics.
+        token: what people give to see and handle alerts; default: one drawn once, in ``token`` of the state folder.
+        channels: file of the channels that are told of alerts.
         test_data: folder with the real tables that some tests read.
     """
 
@@ -67,6 +70,9 @@ class Settings:
     ui_port: int = 3000
     mlflow_port: int = 5000
     service_port: int = 8000
+    watch_port: int = 8001
+    token: str = field(default="", repr=False)
+    channels: Path = field(default_factory=lambda: project_root() / "deploy" / "channels.toml")
     test_data: Path | None = None
 
     @classmethod
@@ -95,7 +101,7 @@ class Settings:
 
     def _refuse_shared_ports(self) -> None:
         taken: dict[int, str] = {}
-        for name in ("ui_port", "mlflow_port", "service_port"):
+        for name in ("ui_port", "mlflow_port", "service_port", "watch_port"):
             port = getattr(self, name)
             if port in taken:
                 raise SettingsError(
@@ -148,6 +154,11 @@ class Settings:
         """Address of the scoring service."""
         return f"http://127.0.0.1:{self.service_port}"
 
+    @property
+    def watch_url(self) -> str:
+        """Address of the watch."""
+        return f"http://127.0.0.1:{self.watch_port}"
+
 
 def _folder(name: str, value: str) -> Path:
     if "://" in value:
@@ -156,6 +167,19 @@ def _folder(name: str, value: str) -> Path:
     if path.exists() and not path.is_dir():
         raise SettingsError(f"{name}={_shown(value)} is a file; give a folder")
     return path
+
+
+def _existing_file(name: str, value: str) -> Path:
+    path = (project_root() / Path(value).expanduser()).resolve()
+    if not path.is_file():
+        raise SettingsError(f"{name}={_shown(value)} is no file; give the path of your channels.toml")
+    return path
+
+
+def _token(name: str, value: str) -> str:
+    if len(value) < 16:
+        raise SettingsError(f"{name} is shorter than 16 characters; `openssl rand -hex 16` draws one")
+    return value
 
 
 def _existing_folder(name: str, value: str) -> Path:
@@ -206,6 +230,9 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "ui_port": _port,
     "mlflow_port": _port,
     "service_port": _port,
+    "watch_port": _port,
+    "token": _token,
+    "channels": _existing_file,
     "test_data": _existing_folder,
 }
 

@@ -1,0 +1,22 @@
+"""The channels by which people are told of alerts, one module each."""
+
+from __future__ import annotations
+
+from resources.alerts.channels.alertmanager import AlertmanagerChannel
+from resources.alerts.channels.base import Channel
+from resources.alerts.channels.email import EmailChannel
+from resources.alerts.channels.pagerduty import PagerDutyChannel
+from resources.alerts.channels.slack import SlackChannel
+from resources.alerts.channels.textfile import PrometheusChannel
+from resources.alerts.channels.webhook import AppriseChannel, WebhookChannel
+
+KINDS: dict[str, type[Channel]] = {
+    "slack": SlackChannel,
+    "pagerduty": PagerDutyChannel,
+    "email": EmailChannel,
+    "alertmanager": AlertmanagerChannel,
+    "prometheus": PrometheusChannel,
+    "webhook": WebhookChannel,
+    "apprise": AppriseChannel,
+}
+"""By the word for it in ``channels.toml``; the console is no channel, it is always told."""

@@ -1,0 +1,106 @@
+"""Prometheus Alertmanager, by its API v2.
+
+It is a way on, not a store: what is not posted again it drops, and it forgets when it restarts. So the open alerts are
+posted again each ``sync_seconds``; an acknowledged or silenced one has a silence there; a resolved one gets its
+``endsAt``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from resources.alerts.channels.base import Channel
+from resources.alerts.store import Alert, Delivery
+
+ACKNOWLEDGED_FOR = dt.timedelta(days=30)
+"""A silence must end: so long lasts that of an acknowledged alert, or until its resolution."""
+_AUTHOR = "assetline"
+
+
+class AlertmanagerChannel(Channel):
+    """One Alertmanager, or each of a cluster as a channel of its own."""
+
+    SECRETS: ClassVar[tuple[str, ...]] = ("token",)
+    SYNCS: ClassVar[bool] = True
+
+    url: str = Field(description="Its base address, e.g. http://127.0.0.1:9093.")
+    token: str = Field(default="", description="Bearer token, where a proxy before it asks for one; it is a secret.")
+    ui_url: str = Field(default="", description="Address under which people find the alerts' page; for its links.")
+    group_seconds: float = Field(default=0.0, ge=0, description="It groups by itself: nothing waits here.")
+    per_minute: int = Field(default=600, ge=1, description="Most messages in a minute.")
+
+    def send(self, changes: Sequence[Delivery]) -> None:
+        """See :class:`Channel`."""
+        latest = {change.alert.id: change for change in changes}  # of one alert the last state counts
+        self._post([change.alert for change in latest.values()], changes[-1].at)
+        for change in latest.values():
+            if change.change in ("acknowledged", "silenced"):
+                self._silence(change.alert, change)
+            elif change.change in ("resolved", "unsilenced", "escalated", "reopened"):
+                self._end_silences(change.alert)
+
+    def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """See :class:`Channel`."""
+        if taken := [alert for alert in open_alerts if self.route("").takes(alert)]:
+            self._post(taken, at)
+
+    def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """An alert that always fires: when it stops, whoever watches Alertmanager knows."""
+        ends = at + dt.timedelta(minutes=3 * self.heartbeat_minutes)
+        labels = {"alertname": "AssetlineWatchdog", "severity": "none"}
+        self._ask("POST", "alerts", [{"labels": labels, "endsAt": ends.isoformat()}])
+
+    def _post(self, alerts: Sequence[Alert], at: dt.datetime) -> None:
+        self._ask("POST", "alerts", [self._as_posted(alert, at) for alert in alerts])
+
+    def _as_posted(self, alert: Alert, at: dt.datetime) -> dict[str, Any]:
+        # It is dropped three syncs after it was last posted, were this process to end.
+        ends = alert.resolved_at or at + dt.timedelta(seconds=max(3 * self.sync_seconds, 180))
+        return {
+            "labels": {
+                "alertname": alert.cause, "model": alert.model, "severity": alert.severity,
+                "fingerprint": alert.fingerprint, "owner": alert.owner,
+                **({"column": alert.column} if alert.column else {}),
+            },
+            "annotations": {
+                "summary": alert.summary, "runbook": alert.runbook, "state": alert.state, **alert.links,
+            },
+            "startsAt": alert.opened_at.isoformat(),
+            "endsAt": ends.isoformat(),
+            **({"generatorURL": f"{self.ui_url}/alerts/{alert.id}"} if self.ui_url else {}),
+        }  # fmt: skip
+
+    def _silence(self, alert: Alert, change: Delivery) -> None:
+        self._end_silences(alert)
+        until = alert.silenced_until if change.change == "silenced" else None
+        body = {
+            "matchers": [{"name": "fingerprint", "value": alert.fingerprint, "isRegex": False, "isEqual": True}],
+            "startsAt": change.at.isoformat(),
+            "endsAt": (until or change.at + ACKNOWLEDGED_FOR).isoformat(),
+            "createdBy": change.who or _AUTHOR,
+            "comment": f"{_AUTHOR}: {change.words}",
+        }
+        self._ask("POST", "silences", body)
+
+    def _end_silences(self, alert: Alert) -> None:
+        query = {"filter": f'fingerprint="{alert.fingerprint}"'}
+        for silence in self._ask("GET", "silences", params=query).json():
+            if silence["status"]["state"] != "expired" and silence["comment"].startswith(_AUTHOR):
+                self._ask("DELETE", f"silence/{silence['id']}")
+
+    def _ask(self, method: str, path: str, body: Any = None, params: dict[str, str] | None = None) -> Any:
+        import httpx
+
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        answer = httpx.request(
+            method, f"{self.url}/api/v2/{path}", json=body, params=params, headers=headers, timeout=self.timeout_seconds
+        )
+        if not answer.is_success:
+            raise httpx.HTTPStatusError(
+                f"{answer.status_code}: {answer.text.strip()[:200]}", request=answer.request, response=answer
+            )
+        return answer

@@ -1,0 +1,136 @@
+"""What every channel has: who it takes, when it may speak, and one way to send a message.
+
+Belongs here: the fields all channels share, words of a change, hiding secrets. Does not belong here: retries, order and
+rate (``resources/alerts/delivery.py``): a channel sends once and raises when it could not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+from pydantic import Field
+
+from resources.alerts.store import Alert, Delivery, Route
+
+HEARTBEAT_WORDS = "Assetline's watch is alive"
+
+
+class Channel(dg.ConfigurableResource):
+    """Somebody who is told when an alert changes.
+
+    A subclass says in ``SECRETS`` which of its fields are secrets: they come from the environment only, and are hidden
+    wherever an error is shown.
+    """
+
+    SECRETS: ClassVar[tuple[str, ...]] = ()
+    GROUPS: ClassVar[bool] = True
+    """Whether one message may tell of several changes."""
+    SYNCS: ClassVar[bool] = False
+    """Whether it wants the open alerts again and again, beside the changes."""
+
+    severities: list[Literal["warn", "page"]] = Field(
+        default=["warn", "page"], description="Told of alerts of these severities."
+    )
+    owners: list[str] = Field(default=[], description="Told of alerts of these owners; empty: of all.")
+    quiet_hours: str = Field(
+        default="", description="Warnings wait while it is e.g. '22:00-07:00' in `timezone`; pages do not."
+    )
+    timezone: str = Field(default="UTC", description="IANA name of the time zone of the quiet hours.")
+    per_minute: int = Field(default=30, ge=1, description="Most messages in a minute; the rest wait for the next.")
+    group_seconds: float = Field(
+        default=5.0, ge=0, description="A change waits so long for others, to be told in one message."
+    )
+    most_in_group: int = Field(default=20, ge=1, description="Most changes in one message.")
+    timeout_seconds: float = Field(default=10.0, gt=0, description="A send that takes longer has failed.")
+    heartbeat_minutes: float = Field(
+        default=0.0, ge=0, description="A sign of life so often (dead man's switch); 0: none is sent."
+    )
+    sync_seconds: float = Field(
+        default=60.0, gt=0, description="Open alerts are sent again so often, where it wants them."
+    )
+
+    def send(self, changes: Sequence[Delivery]) -> None:
+        """Tells of changes, in their order, in one message. Raises when it could not."""
+        raise NotImplementedError
+
+    def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """Sends a sign of life."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no heartbeat; set heartbeat_minutes = 0, or give it to another channel"
+        )
+
+    def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """Says again what is open."""
+
+    def route(self, name: str) -> Route:
+        """Which changes it is told of, under its name."""
+        delay = dt.timedelta(seconds=self.group_seconds if self.GROUPS else 0)
+        return Route(channel=name, severities=tuple(self.severities), owners=tuple(self.owners), delay=delay)
+
+    def quiet_until(self, at: dt.datetime) -> dt.datetime | None:
+        """End of the quiet hours that ``at`` is in; ``None`` outside of them."""
+        if not self.quiet_hours:
+            return None
+        begin, end = quiet_times(self.quiet_hours)
+        local = at.astimezone(ZoneInfo(self.timezone))
+        for days in (0, -1):  # hours that began yesterday may last into this morning
+            day = local.date() + dt.timedelta(days=days)
+            first = dt.datetime.combine(day, begin, local.tzinfo)
+            last = dt.datetime.combine(day if end > begin else day + dt.timedelta(days=1), end, local.tzinfo)
+            if first <= local < last:
+                return last.astimezone(dt.UTC)
+        return None
+
+    def hidden(self, error: BaseException | str) -> str:
+        """The words of an error without the channel's secrets."""
+        words = str(error) or type(error).__name__
+        for name in self.SECRETS:
+            if secret := getattr(self, name):
+                words = words.replace(secret, "***")
+        return words
+
+    def post(self, url: str, body: Any, **headers: str) -> Any:
+        """Posts JSON. Raises :class:`httpx.HTTPError` for no answer and for one that is not a success."""
+        import httpx
+
+        answer = httpx.post(url, json=body, headers=headers, timeout=self.timeout_seconds, follow_redirects=False)
+        if not answer.is_success:
+            said = answer.text.strip()[:200]
+            raise httpx.HTTPStatusError(
+                f"{answer.status_code} {answer.reason_phrase}: {said}", request=answer.request, response=answer
+            )
+        return answer
+
+
+def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
+    """Begin and end of ``HH:MM-HH:MM``. Raises :class:`ValueError` for anything else."""
+    begin, dash, end = hours.partition("-")
+    times = dt.time.fromisoformat(begin.strip()), dt.time.fromisoformat(end.strip())
+    if not dash or times[0] == times[1]:
+        raise ValueError(f"quiet_hours={hours!r}: write a begin and another end, e.g. '22:00-07:00'")
+    return times
+
+
+def line_of(change: Delivery) -> str:
+    """One line for one change: ``OPENED page [fraud] drift/drift: …``."""
+    alert = change.alert
+    return f"{change.change.upper()} {alert.severity} [{alert.model}] {alert.title}: {change.words}"
+
+
+def headline_of(changes: Sequence[Delivery]) -> str:
+    """A subject: the line of a single change, or how many there are."""
+    if len(changes) == 1:
+        alert = changes[0].alert
+        return f"{changes[0].change.upper()} {alert.severity} [{alert.model}] {alert.title}"
+    pages = sum(change.alert.severity == "page" for change in changes)
+    return f"{len(changes)} changes of alerts ({pages} of pages)"
+
+
+def more_of(alert: Alert) -> list[str]:
+    """What helps who is told: owner, runbook, links; a line each."""
+    said = {"owner": alert.owner, "runbook": alert.runbook, **alert.links}
+    return [f"{name}: {value}" for name, value in said.items() if value]

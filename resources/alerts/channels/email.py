@@ -1,0 +1,62 @@
+"""E-mail by SMTP (RFC 5321), with the standard library."""
+
+from __future__ import annotations
+
+import datetime as dt
+import smtplib
+import ssl
+from collections.abc import Sequence
+from email.message import EmailMessage
+from email.utils import format_datetime, make_msgid
+from typing import ClassVar
+
+from pydantic import Field
+
+from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of, line_of, more_of
+from resources.alerts.store import Alert, Delivery
+
+
+class EmailChannel(Channel):
+    """E-mails to some addresses."""
+
+    SECRETS: ClassVar[tuple[str, ...]] = ("password",)
+
+    host: str = Field(description="Name of the SMTP server.")
+    port: int = Field(default=587, description="Its port.")
+    security: str = Field(
+        default="starttls", description="'starttls', 'tls' or 'none'.", pattern="^(starttls|tls|none)$"
+    )
+    user: str = Field(default="", description="Name to log in with; empty: no login.")
+    password: str = Field(default="", description="Password to log in with; it is a secret.")
+    sender: str = Field(description="Address that the e-mails come from.")
+    to: list[str] = Field(description="Addresses that they go to.", min_length=1)
+    group_seconds: float = Field(
+        default=30.0, ge=0, description="A change waits so long for others, to be told in one e-mail."
+    )
+
+    def send(self, changes: Sequence[Delivery]) -> None:
+        """See :class:`Channel`."""
+        parts = ["\n".join([line_of(change), *(f"  {line}" for line in more_of(change.alert))]) for change in changes]
+        # A message that is sent twice after a kill has the same name twice: mail programs show it once.
+        self._mail(headline_of(changes), "\n\n".join(parts), f"{changes[0].id}-{changes[-1].id}", changes[-1].at)
+
+    def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """See :class:`Channel`."""
+        self._mail(HEARTBEAT_WORDS, f"{len(open_alerts)} alerts are open.", f"heartbeat-{at:%Y%m%dT%H%M}", at)
+
+    def _mail(self, subject: str, text: str, number: str, at: dt.datetime) -> None:
+        message = EmailMessage()
+        message["Subject"] = " ".join(subject.split())  # a header is one line, whatever a summary holds
+        message["From"], message["To"] = self.sender, ", ".join(self.to)
+        message["Date"] = format_datetime(at)
+        domain = self.sender.rpartition("@")[2]
+        message["Message-ID"] = f"<assetline-{number}@{domain}>" if domain else make_msgid()
+        message.set_content(text)
+        kind = smtplib.SMTP_SSL if self.security == "tls" else smtplib.SMTP
+        with kind(self.host, self.port, timeout=self.timeout_seconds) as server:
+            if self.security == "starttls":
+                server.starttls(context=ssl.create_default_context())
+            if self.user:
+                server.login(self.user, self.password)
+            if refused := server.send_message(message):
+                raise smtplib.SMTPRecipientsRefused(refused)

@@ -1,0 +1,41 @@
+"""Slack, by an incoming webhook: https://api.slack.com/messaging/webhooks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of, line_of, more_of
+from resources.alerts.store import Alert, Delivery
+
+_MOST_BLOCKS, _MOST_CHARACTERS = 50, 3000
+"""Slack's limits of a message and of the text of a section."""
+
+
+class SlackChannel(Channel):
+    """Messages to one Slack channel."""
+
+    SECRETS: ClassVar[tuple[str, ...]] = ("webhook_url",)
+
+    webhook_url: str = Field(description="Address of the incoming webhook; it is a secret.")
+    per_minute: int = Field(default=30, ge=1, le=60, description="Most messages in a minute; Slack takes one a second.")
+
+    def send(self, changes: Sequence[Delivery]) -> None:
+        """See :class:`Channel`. Slack answers 200 ``ok``."""
+        blocks: list[dict[str, Any]] = []
+        for change in changes[: _MOST_BLOCKS - 1]:
+            text = "\n".join([f"*{_plain(line_of(change))}*", *map(_plain, more_of(change.alert))])
+            blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": text[:_MOST_CHARACTERS]}})
+        self.post(self.webhook_url, {"text": _plain(headline_of(changes)), "blocks": blocks})
+
+    def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """See :class:`Channel`."""
+        self.post(self.webhook_url, {"text": f"{HEARTBEAT_WORDS}: {len(open_alerts)} alerts are open"})
+
+
+def _plain(text: str) -> str:
+    """Text without what Slack takes for markup: a column may be called <!channel>."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

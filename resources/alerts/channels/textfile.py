@@ -1,0 +1,46 @@
+"""Prometheus, by a file that node_exporter's textfile collector reads; the watch serves the same over HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from resources.alerts.channels.base import Channel
+from resources.alerts.store import Alert, Delivery
+
+
+class PrometheusChannel(Channel):
+    """The open alerts as metrics in a file."""
+
+    SYNCS: ClassVar[bool] = True
+
+    path: str = Field(description="File to write, e.g. /var/lib/node_exporter/assetline.prom; replaced in one step.")
+
+    def send(self, changes: Sequence[Delivery]) -> None:
+        """Nothing: a metric is a state, and :meth:`sync` writes it."""
+
+    def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """See :class:`Channel`."""
+        self._write(open_alerts, None)
+
+    def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
+        """``assetline_heartbeat_timestamp_seconds``: alert on its age."""
+        self._write(open_alerts, at)
+
+    def _write(self, open_alerts: Sequence[Alert], heartbeat: dt.datetime | None) -> None:
+        from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+        registry = CollectorRegistry()
+        labels = ("model", "cause", "column", "severity", "state")
+        gauge = Gauge("assetline_alert_open", "Alerts that are not resolved.", labels, registry=registry)
+        for alert in open_alerts:
+            gauge.labels(alert.model, alert.cause, alert.column, alert.severity, alert.state).inc()
+        if heartbeat is not None:
+            beat = Gauge("assetline_heartbeat_timestamp_seconds", "Last sign of life of the watch.", registry=registry)
+            beat.set(heartbeat.timestamp())
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        write_to_textfile(self.path, registry)

@@ -1,0 +1,76 @@
+"""Which channels there are: ``channels.toml``, a table each.
+
+Belongs here: reading that file and refusing what cannot work. Does not belong here: the channels (``channels``).
+
+Secrets never stand in the file: ``webhook_url = { env = "SLACK_WEBHOOK_URL" }`` names the environment variable.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import dagster as dg
+from pydantic import ValidationError
+
+from resources.alerts.channels import KINDS, Channel
+from resources.alerts.channels.base import quiet_times
+
+
+class ChannelsError(Exception):
+    """A file of channels that cannot work; the message names the file, the channel, the field and the mend."""
+
+
+def read_channels(path: Path) -> dict[str, Channel]:
+    """The channels by name; secrets are :class:`dagster.EnvVar`. Raises :class:`ChannelsError`."""
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ChannelsError(f"{path}: no such file; set ASSETLINE_CHANNELS to the file of your channels") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ChannelsError(f"{path}: {error}") from error
+    return {name: _channel(path, name, table) for name, table in said.items()}
+
+
+def with_secrets(channel: Channel, name: str = "") -> Channel:
+    """The channel with what its environment variables hold. Raises :class:`ChannelsError` naming those not set."""
+    secrets = {field: value for field, value in dict(channel).items() if isinstance(value, dg.EnvVar)}
+    if absent := [value.env_var_name for value in secrets.values() if not os.environ.get(value.env_var_name)]:
+        raise ChannelsError(f"the channel {name}: set the environment variable {', '.join(absent)}, or remove it")
+    return channel.process_config_and_initialize()
+
+
+def _channel(path: Path, name: str, table: Any) -> Channel:
+    where = f"{path}: [{name}]"
+    if not isinstance(table, dict) or table.get("kind") not in KINDS:
+        raise ChannelsError(f"{where}: `kind` is one of {', '.join(KINDS)}")
+    if not name.isidentifier():
+        raise ChannelsError(f"{where}: a name has letters, digits and _ only")
+    kind = KINDS[table["kind"]]
+    given: dict[str, Any] = {}
+    for field, value in table.items():
+        if field == "kind":
+            continue
+        if field not in kind.model_fields:
+            known = ", ".join(sorted(kind.model_fields))
+            raise ChannelsError(f"{where}: {field} is no field of {table['kind']}; there are {known}")
+        from_env = isinstance(value, dict) and set(value) == {"env"}
+        if field in kind.SECRETS and not from_env:
+            variable = f"{name}_{field}".upper()
+            raise ChannelsError(f'{where}: {field} is a secret; write {field} = {{ env = "{variable}" }}')
+        given[field] = dg.EnvVar(value["env"]) if from_env else value
+    try:
+        channel = kind(**given)
+        quiet_times(channel.quiet_hours or "22:00-07:00")
+        ZoneInfo(channel.timezone)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ChannelsError(f"{where}: {problems}") from error
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise ChannelsError(f"{where}: {error}") from error
+    if channel.heartbeat_minutes and kind.heartbeat is Channel.heartbeat:
+        raise ChannelsError(f"{where}: {table['kind']} has no heartbeat; take heartbeat_minutes out")
+    return channel

@@ -1,0 +1,185 @@
+"""From the outbox to the channels: at least once, in order, grouped, within the rate, tried again with back-off.
+
+Belongs here: when a channel is told of what. Does not belong here: how (``channels``), or what changed (``store.py``).
+
+Each channel has a thread of its own, so one that is down or slow delays only itself. It sends one message at a time and
+notes it as delivered before the next: a process that is killed sends at most one message of each channel again. Two
+processes never deliver to one channel at once: it is held by a turn, which a dead process loses.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from resources.alerts.channels import Channel
+from resources.alerts.store import AlertStore, Delivery
+from resources.processes import still_runs
+
+_log = logging.getLogger("assetline.alerts")
+
+FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 1.0, 300.0
+FAILURES_IN_A_ROW = 3
+"""After so many the channel is taken to be down, and left alone for a while."""
+TURN_S = 60.0
+"""A turn lasts so long and is renewed with each message; it must be longer than a send."""
+
+
+def back_off(tries: int) -> dt.timedelta:
+    """How long after the failure number ``tries`` (from 1) the next try is: 1, 2, 4 … 300 seconds."""
+    return dt.timedelta(seconds=min(FIRST_BACK_OFF_S * 2 ** min(tries - 1, 20), LONGEST_BACK_OFF_S))
+
+
+class Messenger:
+    """Delivers to one channel.
+
+    Args:
+        store: holds the outbox.
+        name, channel: whom it tells.
+        back_off: by number of tries, how long to wait for the next.
+    """
+
+    def __init__(
+        self,
+        store: AlertStore,
+        name: str,
+        channel: Channel,
+        back_off: Callable[[int], dt.timedelta] = back_off,
+    ) -> None:
+        self.store, self.name, self.channel, self._back_off = store, name, channel, back_off
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}"
+        self._failures, self._rest_until = 0, 0.0
+
+    def deliver(self, stop: threading.Event | None = None) -> int:
+        """Sends what is due, as long as there is something and the channel takes it; how many changes it took."""
+        told = 0
+        if time.monotonic() < self._rest_until or not self._take_turn():
+            return 0
+        try:
+            while stop is None or not stop.is_set():
+                group = self._next_group()
+                if not group or not self._send(group):
+                    break
+                told += len(group)
+                self._take_turn()
+        finally:
+            self.store.release_turn(self.name, self._holder)
+        return told
+
+    def keep(self) -> None:
+        """Its heartbeat and its synchronisation, where they are due. Raises what the channel raises."""
+        now = dt.datetime.now(dt.UTC)
+        if self.channel.SYNCS and self._is_due("synced_at", self.channel.sync_seconds):
+            self.channel.sync(self.store.open_alerts(), now)
+            self.store.mark(self.name, "synced_at", now)
+        if self.channel.heartbeat_minutes and self._is_due("heartbeat_at", 60 * self.channel.heartbeat_minutes):
+            self.channel.heartbeat(self.store.open_alerts(), now)
+            self.store.mark(self.name, "heartbeat_at", now)
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        last = self.store.marked(self.name, what)  # type: ignore[arg-type]
+        return last is None or dt.datetime.now(dt.UTC) - last >= dt.timedelta(seconds=seconds)
+
+    def _take_turn(self) -> bool:
+        now = dt.datetime.now(dt.UTC)
+        until = now + dt.timedelta(seconds=max(TURN_S, 3 * self.channel.timeout_seconds))
+        other = self.store.take_turn(self.name, self._holder, until)
+        if other is None:
+            return True
+        host, _, process = other.partition(":")
+        pid, _, since = process.partition(":")
+        if host == socket.gethostname() and not still_runs(int(pid), float(since)):
+            self.store.release_turn(self.name, other)  # it was killed
+            return self.store.take_turn(self.name, self._holder, until) is None
+        return False
+
+    def _next_group(self) -> list[Delivery]:
+        """The changes of the next message; empty where nothing is due or the channel may not be told now."""
+        now = dt.datetime.now(dt.UTC)
+        sent = self.store.messages_since(self.name, now - dt.timedelta(minutes=1))
+        if len(sent) >= self.channel.per_minute:
+            return []
+        due = self.store.due(self.name, now)
+        if (morning := self.channel.quiet_until(now)) is not None:
+            quiet = [change.id for change in due if change.alert.severity == "warn"]
+            if quiet:
+                self.store.postponed(quiet, morning)
+            due = [change for change in due if change.alert.severity != "warn"]
+        return due[: self.channel.most_in_group if self.channel.GROUPS else 1]
+
+    def _send(self, group: Sequence[Delivery]) -> bool:
+        ids = [change.id for change in group]
+        try:
+            self.channel.send(group)
+        except Exception as error:  # whatever a channel raises, the change stays in the outbox
+            self._failures += 1
+            words = self.channel.hidden(error)
+            wait = self._back_off(1 + max(change.tries for change in group))
+            _log.warning("the channel %s could not be told (%s); next try in %s", self.name, words, wait)
+            self.store.undelivered(ids, words, dt.datetime.now(dt.UTC) + wait)
+            if self._failures >= FAILURES_IN_A_ROW:
+                rest = self._back_off(self._failures - FAILURES_IN_A_ROW + 1)
+                self._rest_until = time.monotonic() + rest.total_seconds()
+                return False
+            return True
+        self._failures = 0
+        self.store.delivered(ids, uuid.uuid4().hex)
+        return True
+
+
+class Dispatcher:
+    """Delivers to all channels, each in a thread, until it is told to stop."""
+
+    def __init__(self, messengers: Iterable[Messenger], poll_s: float = 0.5) -> None:
+        self._messengers, self._poll_s = list(messengers), poll_s
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(messenger,), name=f"channel {messenger.name}", daemon=True)
+            for messenger in self._messengers
+        ]
+
+    def start(self) -> None:
+        """Begins to deliver."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ends after the messages that are on their way."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def _run(self, messenger: Messenger) -> None:
+        keep_at = 0.0
+        while not self._stop.wait(self._poll_s):
+            try:
+                messenger.deliver(self._stop)
+                if time.monotonic() >= keep_at:
+                    keep_at = time.monotonic() + 5.0
+                    messenger.keep()
+            except Exception as error:  # the database may be away for a while; the thread must not end
+                _log.error("delivery to %s: %s", messenger.name, messenger.channel.hidden(error))
+
+
+def deliver_all(store: AlertStore, channels: Mapping[str, Channel], seconds: float = 30.0) -> dict[str, int]:
+    """Delivers what is due, by hand or by cron, where no watch runs; by channel, how many changes it took."""
+    told = dict.fromkeys(channels, 0)
+    stop = threading.Event()
+
+    def work(messenger: Messenger) -> None:
+        told[messenger.name] = messenger.deliver(stop)
+
+    threads = [threading.Thread(target=work, args=(Messenger(store, n, c),), daemon=True) for n, c in channels.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    stop.set()
+    return told

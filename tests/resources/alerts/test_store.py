@@ -1,0 +1,291 @@
+"""One alert per model and cause: opened, repeated, escalated, resolved; and told once, whatever the channels do."""
+
+import datetime as dt
+import logging
+import sqlite3
+import threading
+
+import pytest
+import sqlalchemy as sa
+
+from resources.alerts import AlertError, Alerts, AlertStore, Policy, Route, Seen
+
+AT = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def url(tmp_path) -> str:
+    return f"sqlite:///{tmp_path / 'state' / 'alerts.db'}"
+
+
+@pytest.fixture
+def store(url) -> AlertStore:
+    return AlertStore(url)
+
+
+def report(store, day="2026-03-01", severity="page", **given):
+    return store.report("fraud", "drift/drift", severity=severity, summary=f"drift on {day}", day=day, **given)
+
+
+def test_it_opens_once_and_then_repeats(store):
+    opened, change = report(store, at=AT, since_day="2026-02-28", links={"run": "/runs/1"})
+    assert change == "opened"
+    assert (opened.count, opened.since_day, opened.last_day, opened.opened_at) == (1, "2026-02-28", "2026-03-01", AT)
+    again, change = report(store, "2026-03-02", links={"run": "/runs/2"})
+    assert change == "repeated"
+    assert again.id == opened.id
+    assert (again.count, again.since_day, again.last_day) == (2, "2026-02-28", "2026-03-02")
+    assert again.links == {"run": "/runs/2"}
+    assert len(store.open_alerts()) == 1
+
+
+def test_each_model_and_cause_has_its_own(store):
+    for model, cause in [("fraud", "drift/drift"), ("fraud", "run/fraud_train"), ("churn", "drift/drift")]:
+        store.report(model, cause, severity="page", summary="x")
+    assert len(store.open_alerts()) == 3
+    assert [alert.cause for alert in store.open_alerts("fraud")] == ["drift/drift", "run/fraud_train"]
+
+
+def test_a_warning_escalates_once_and_never_back(store):
+    assert report(store, severity="warn")[1] == "opened"
+    assert report(store, severity="page")[1] == "escalated"
+    alert, change = report(store, severity="warn")
+    assert (alert.severity, change) == ("page", "repeated")
+
+
+def test_it_resolves_and_a_new_one_opens_afterwards(store):
+    first = report(store)[0]
+    resolved, change = store.resolve("fraud", "drift/drift", reason="the check passed", day="2026-03-02", at=AT)
+    assert change == "resolved"
+    assert (resolved.resolved_at, resolved.resolved_day, resolved.resolution) == (AT, "2026-03-02", "the check passed")
+    assert store.open_alerts() == []
+    assert store.resolve("fraud", "drift/drift", reason="again") is None
+    assert report(store, "2026-03-09")[0].id != first.id
+    assert [event.change for event in store.history(first.id)] == ["opened", "resolved"]
+    assert len(store.alerts("fraud")) == 2
+
+
+def test_an_old_day_that_passes_does_not_resolve_what_is_newer(store):
+    report(store, "2026-03-05")
+    assert store.resolve("fraud", "drift/drift", reason="a backfill", day="2026-03-04") is None
+    assert store.resolve("fraud", "drift/drift", reason="the day mended", day="2026-03-05") is not None
+
+
+def test_an_old_day_that_fails_keeps_the_newer_summary(store):
+    report(store, "2026-03-05")
+    alert, _ = report(store, "2026-03-01")
+    assert (alert.last_day, alert.summary, alert.count) == ("2026-03-05", "drift on 2026-03-05", 2)
+
+
+def test_what_was_seen_changes_nothing_a_second_time(store):
+    seen = Seen("check_evaluations", 7)
+    assert report(store, seen=seen) is not None
+    assert report(store, seen=seen) is None
+    assert store.resolve("fraud", "drift/drift", reason="older", seen=Seen("check_evaluations", 6)) is None
+    assert store.position("check_evaluations") == 7
+    store.advance(Seen("check_evaluations", 9))
+    assert store.position("check_evaluations") == 9
+    assert store.open_alerts()[0].count == 1
+
+
+def test_a_kill_between_alert_and_position_is_not_possible(store, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_changed", killed)
+    with pytest.raises(KeyboardInterrupt):
+        report(store, seen=Seen("check_evaluations", 3))
+    monkeypatch.undo()
+    assert store.position("check_evaluations") == 0
+    assert store.open_alerts() == []
+
+
+def test_many_at_once_open_one_alert_and_lose_none(url):
+    barrier, failures = threading.Barrier(6), []
+
+    def work() -> None:
+        mine = AlertStore(url)
+        barrier.wait()
+        try:
+            for _ in range(5):
+                report(mine)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    [alert] = AlertStore(url).open_alerts()
+    assert alert.count == 30
+    changes = [event.change for event in AlertStore(url).history(alert.id)]
+    assert changes == ["opened"] + ["repeated"] * 29
+
+
+def test_the_console_says_a_line_for_each_change(url, caplog):
+    alerts = Alerts(database_url=url)
+    with caplog.at_level(logging.WARNING):
+        for severity in ("page", "page"):
+            alerts.tell(report(alerts.store, severity=severity))
+        alerts.tell(alerts.store.resolve("fraud", "drift/drift", reason="the check passed"))
+        alerts.tell(None)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["OPENED page [fraud] drift/drift: drift on 2026-03-01",
+                     "RESOLVED page [fraud] drift/drift: the check passed"]  # fmt: skip
+
+
+def test_ids_follow_the_order_of_opening(store):
+    for number in (1, 2, 3):
+        store.report("fraud", f"cause {number}", severity="warn", summary="x")
+    assert [alert.cause for alert in store.alerts()] == ["cause 1", "cause 2", "cause 3"]
+
+
+HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
+
+
+def at(hours: float) -> dt.datetime:
+    return AT + hours * HOUR
+
+
+def changes(store, alert) -> list[str]:
+    return [event.change for event in store.history(alert.id)]
+
+
+def test_each_column_has_its_own_alert_and_the_fingerprint_is_of_all_three(store):
+    one, _ = store.report("fraud", "drift/quality", column="amount", severity="warn", summary="x")
+    two, _ = store.report("fraud", "drift/quality", column="age", severity="warn", summary="x")
+    assert one.id != two.id
+    assert one.fingerprint != two.fingerprint
+    assert one.title == "drift/quality (amount)"
+    store.resolve("fraud", "drift/quality", column="age", reason="over")
+    assert [alert.column for alert in store.open_causes("fraud", "drift/quality")] == ["amount"]
+
+
+def test_acknowledging_changes_the_state_once_and_an_escalation_undoes_it(store):
+    alert, _ = report(store, severity="warn")
+    assert store.acknowledge(alert.id, who="ada")[0].state == "acknowledged"
+    assert store.acknowledge(alert.id, who="bob") is None
+    assert store.get(alert.id).acknowledged_by == "ada"
+    escalated, _ = report(store, severity="page")
+    assert (escalated.state, escalated.acknowledged_by) == ("open", None)
+
+
+def test_what_cannot_be_done_is_refused_in_words(store):
+    alert, _ = report(store, at=AT)
+    with pytest.raises(AlertError, match="there is no alert 99"):
+        store.acknowledge(99, who="ada")
+    with pytest.raises(AlertError, match="is over already"):
+        store.silence(alert.id, until=AT - HOUR, who="ada", at=AT)
+    store.close(alert.id, who="ada", at=at(1))
+    with pytest.raises(AlertError, match=f"alert {alert.id} was resolved at"):
+        store.acknowledge(alert.id, who="ada")
+    assert store.get(alert.id).resolution == "resolved by ada"
+
+
+def test_a_cause_that_comes_back_soon_reopens_and_later_opens_a_new_one(store):
+    first, _ = report(store, at=AT)
+    store.resolve("fraud", "drift/drift", reason="over", at=at(1))
+    again, change = report(store, "2026-03-02", at=at(24))
+    assert (again.id, change, again.state, again.count) == (first.id, "reopened", "open", 2)
+    store.resolve("fraud", "drift/drift", reason="over", at=at(25))
+    assert report(store, "2026-03-09", at=at(25) + 4 * DAY)[0].id != first.id
+
+
+def test_flapping_is_said_once_and_settles_only_when_the_cause_stays_away(url):
+    store = AlertStore(url, [Route(channel="c")], Policy(flaps=3, settle_after=2 * DAY))
+    alert, _ = report(store, at=AT)
+    for n in range(1, 4):
+        store.resolve("fraud", "drift/drift", reason="over", at=at(24 * n))
+        _, change = report(store, at=at(24 * n + 1))
+    assert change == "flapping"
+    assert store.resolve("fraud", "drift/drift", reason="over", at=at(100))[1] == "repeated"
+    assert store.get(alert.id).state == "open"
+    report(store, at=at(110))  # back again: the clock starts anew
+    store.resolve("fraud", "drift/drift", reason="over", at=at(120))
+    assert store.tend(at(120 + 47)) == []
+    [(settled, change)] = store.tend(at(120 + 48))
+    assert (settled.state, change) == ("resolved", "resolved")
+    told = [delivery.change for delivery in store.due("c", at(999))]
+    assert told == [
+        "opened",
+        "resolved",
+        "reopened",
+        "resolved",
+        "reopened",
+        "resolved",
+        "reopened",
+        "flapping",
+        "resolved",
+    ]
+
+
+def test_a_silence_keeps_all_but_the_resolution_back_and_ends_by_itself(url):
+    store = AlertStore(url, [Route(channel="c")])
+    alert, _ = report(store, severity="warn", at=AT)
+    store.silence(alert.id, until=at(5), who="ada", at=at(1))
+    report(store, severity="page", at=at(2))
+    assert store.tend(at(4)) == []
+    assert [change for _, change in store.tend(at(5))] == ["unsilenced"]
+    report(store, at=at(6))
+    store.resolve("fraud", "drift/drift", reason="over", at=at(7))
+    assert [d.change for d in store.due("c", at(9))] == ["opened", "silenced", "unsilenced", "resolved"]
+
+
+def test_routes_take_severities_and_owners(url):
+    store = AlertStore(
+        url, [Route(channel="pages", severities=("page",)), Route(channel="risk", owners=("team:risk",))]
+    )
+    store.report("fraud", "a", severity="page", summary="x", owner="team:risk")
+    store.report("fraud", "b", severity="warn", summary="x", owner="team:risk")
+    store.report("churn", "c", severity="page", summary="x", owner="team:crm")
+    told = {name: [d.alert.cause for d in store.due(name)] for name in ("pages", "risk")}
+    assert told == {"pages": ["a", "c"], "risk": ["a", "b"]}
+
+
+def test_nothing_of_an_alert_overtakes_what_waits_and_others_go_on(url):
+    store = AlertStore(url, [Route(channel="c")])
+    report(store, severity="warn", at=AT)
+    store.report("fraud", "other", severity="page", summary="x", at=AT)
+    [first, _] = store.due("c", AT)
+    store.undelivered([first.id], "it was down", at(1))
+    report(store, severity="page", at=AT)
+    assert [d.alert.cause for d in store.due("c", AT)] == ["other"]
+    assert store.backlog()["c"]["error"] == "it was down"
+    assert [d.change for d in store.due("c", at(1)) if d.alert.cause == "drift/drift"] == ["opened", "escalated"]
+
+
+def test_what_is_told_is_the_alert_as_it_was(url):
+    store = AlertStore(url, [Route(channel="c")])
+    report(store, severity="warn")
+    report(store, "2026-03-02", severity="page")
+    assert [(d.alert.severity, d.alert.count) for d in store.due("c")] == [("warn", 1), ("page", 2)]
+
+
+def test_the_history_cannot_be_rewritten_by_anybody(url, store):
+    report(store)
+    with sqlite3.connect(sa.make_url(url).database) as connection:
+        for statement in ("UPDATE alert_events SET words = ''", "DELETE FROM alert_events"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+
+
+def test_a_database_of_before_gets_what_is_new_and_keeps_its_alerts(url, tmp_path):
+    (tmp_path / "state").mkdir()
+    with sqlite3.connect(sa.make_url(url).database) as connection:
+        connection.executescript(
+            """CREATE TABLE alerts (id INTEGER PRIMARY KEY, model VARCHAR(200) NOT NULL, cause VARCHAR(300) NOT NULL,
+            severity VARCHAR(8) NOT NULL, summary TEXT NOT NULL, links JSON NOT NULL, count INTEGER NOT NULL,
+            since_day VARCHAR(10), last_day VARCHAR(10), opened_at DATETIME NOT NULL, updated_at DATETIME NOT NULL,
+            resolved_at DATETIME, resolved_day VARCHAR(10), resolution TEXT);
+            CREATE UNIQUE INDEX one_open_alert ON alerts (model, cause) WHERE resolved_at IS NULL;
+            CREATE TABLE alert_events (id INTEGER PRIMARY KEY, alert_id INTEGER NOT NULL, change VARCHAR(16) NOT NULL,
+            words TEXT NOT NULL, day VARCHAR(10), at DATETIME NOT NULL);
+            INSERT INTO alerts VALUES (1, 'fraud', 'drift/drift', 'warn', 'x', '{}', 1, NULL, NULL,
+            '2026-03-01 00:00:00.000000', '2026-03-01 00:00:00.000000', NULL, NULL, NULL);
+            INSERT INTO alert_events VALUES (1, 1, 'opened', 'x', NULL, '2026-03-01 00:00:00.000000');"""
+        )
+    alert, change = report(AlertStore(url))
+    assert (alert.id, change, alert.flapping) == (1, "escalated", False)
+    assert changes(AlertStore(url), alert) == ["opened", "escalated"]
