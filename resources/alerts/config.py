@@ -71,6 +71,8 @@ def _channel(path: Path, name: str, table: Any) -> Channel:
         raise ChannelsError(f"{where}: {problems}") from error
     except (ValueError, ZoneInfoNotFoundError) as error:
         raise ChannelsError(f"{where}: {error}") from error
+    if wrong := set(channel.severities) - {"warn", "page"}:
+        raise ChannelsError(f"{where}: severities={sorted(wrong)}: there are 'warn' and 'page'")
     if channel.heartbeat_minutes and kind.heartbeat is Channel.heartbeat:
         raise ChannelsError(f"{where}: {table['kind']} has no heartbeat; take heartbeat_minutes out")
     return channel

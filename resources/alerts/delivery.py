@@ -64,9 +64,11 @@ class Messenger:
         try:
             while stop is None or not stop.is_set():
                 group = self._next_group()
-                if not group or not self._send(group):
+                if not group:
                     break
-                told += len(group)
+                told += self._send(group)
+                if time.monotonic() < self._rest_until:
+                    break
                 self._take_turn()
         finally:
             self.store.release_turn(self.name, self._holder)
@@ -113,7 +115,8 @@ class Messenger:
             due = [change for change in due if change.alert.severity != "warn"]
         return due[: self.channel.most_in_group if self.channel.GROUPS else 1]
 
-    def _send(self, group: Sequence[Delivery]) -> bool:
+    def _send(self, group: Sequence[Delivery]) -> int:
+        """Sends one message; how many changes were taken. A channel that fails again and again is left alone."""
         ids = [change.id for change in group]
         try:
             self.channel.send(group)
@@ -126,11 +129,10 @@ class Messenger:
             if self._failures >= FAILURES_IN_A_ROW:
                 rest = self._back_off(self._failures - FAILURES_IN_A_ROW + 1)
                 self._rest_until = time.monotonic() + rest.total_seconds()
-                return False
-            return True
+            return 0
         self._failures = 0
         self.store.delivered(ids, uuid.uuid4().hex)
-        return True
+        return len(ids)
 
 
 class Dispatcher:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -36,7 +37,9 @@ class AlertmanagerChannel(Channel):
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""
         latest = {change.alert.id: change for change in changes}  # of one alert the last state counts
-        self._post([change.alert for change in latest.values()], changes[-1].at)
+        # The severity is one of its labels, and another label is another alert: the warning ends as the page begins.
+        ended = [replace(c.alert, severity="warn", resolved_at=c.at) for c in changes if c.change == "escalated"]
+        self._post([*ended, *(change.alert for change in latest.values())], changes[-1].at)
         for change in latest.values():
             if change.change in ("acknowledged", "silenced"):
                 self._silence(change.alert, change)

@@ -7,8 +7,8 @@ rate (``resources/alerts/delivery.py``): a channel sends once and raises when it
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -32,8 +32,8 @@ class Channel(dg.ConfigurableResource):
     SYNCS: ClassVar[bool] = False
     """Whether it wants the open alerts again and again, beside the changes."""
 
-    severities: list[Literal["warn", "page"]] = Field(
-        default=["warn", "page"], description="Told of alerts of these severities."
+    severities: list[str] = Field(
+        default=["warn", "page"], description="Told of alerts of these severities: 'warn', 'page'."
     )
     owners: list[str] = Field(default=[], description="Told of alerts of these owners; empty: of all.")
     quiet_hours: str = Field(
@@ -92,6 +92,10 @@ class Channel(dg.ConfigurableResource):
             if secret := getattr(self, name):
                 words = words.replace(secret, "***")
         return words
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, "***" if name in self.SECRETS else value
 
     def post(self, url: str, body: Any, **headers: str) -> Any:
         """Posts JSON. Raises :class:`httpx.HTTPError` for no answer and for one that is not a success."""

@@ -31,7 +31,7 @@ class PagerDutyChannel(Channel):
     routing_key: str = Field(description="Integration key of the service; it is a secret.")
     url: str = Field(default="https://events.pagerduty.com", description="Base address of the Events API.")
     per_minute: int = Field(default=120, ge=1, description="Most events in a minute; PagerDuty takes 120 a service.")
-    severities: list[Any] = Field(default=["page"], description="Told of alerts of these severities.")
+    severities: list[str] = Field(default=["page"], description="Told of alerts of these severities: 'warn', 'page'.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`. PagerDuty answers 202."""
