@@ -15,7 +15,8 @@ from resources.settings import Settings, quiet_telemetry
 
 quiet_telemetry()
 
-from assets.declaration import Model  # noqa: E402 - telemetry is off before anything else is imported
+from assets.alerts import alert_jobs, alerts_table  # noqa: E402 - telemetry is off before anything else is imported
+from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.broken import broken_asset, build  # noqa: E402
 from assets.models import read_folders  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
@@ -43,8 +44,8 @@ def build_defs(
         dg.get_dagster_logger().error(f"the model in assets/models/{one.name} is broken: {one.reason}")
     settings = settings or Settings.from_env()
     return dg.Definitions(
-        assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken)],
-        jobs=[job for one in built for job in one.jobs],
+        assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken), alerts_table],
+        jobs=[*(job for one in built for job in one.jobs), *alert_jobs()],
         sensors=default_sensors(sound),
         schedules=default_schedules(sound),
         resources={**default_resources(sound, settings), **(resource_overrides or {})},

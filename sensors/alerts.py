@@ -1,19 +1,24 @@
-"""Opens and resolves alerts from what Dagster saw: check evaluations and failed runs.
+"""Opens and resolves alerts from what Dagster saw: check evaluations, failed runs, and what became of retraining.
 
-Belongs here: what deserves an alert. Does not belong here: what happens to one (``resources/alerts.py``). Dagster does
-not fail a run for a failed check, so the checks are read from the event log.
+Belongs here: what of it deserves an alert. Does not belong here: what happens to one (``resources/alerts``); what only
+a process beside Dagster can see (``serving/watchdog.py``). Dagster does not fail a run for a failed check, so the
+checks are read from the event log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
+from assets.alerts import alerts_materialization
 from assets.declaration import Model
-from resources.alerts import Alerts, Seen
+from resources.alerts import Alerts, Seen, Severity, fingerprint_of
+from resources.alerts.runbooks import runbook_of
 from resources.dagster_internals import Evaluation, check_evaluations
+from resources.deployment import Ledger
 
-EVALUATIONS = "check_evaluations"
-"""The stream of observations whose position the store keeps: a story and a daemon may take turns."""
+EVALUATIONS, LEDGER = "check_evaluations", "promotions"
+"""Streams of observations whose position the store keeps: a story and a daemon may take turns."""
 
 
 def cause_of(asset: str, check: str) -> str:
@@ -22,60 +27,112 @@ def cause_of(asset: str, check: str) -> str:
 
 
 DRIFT_CAUSE = cause_of("drift", "drift")
+LOST_CAUSE = cause_of("performance", "floor")
+RETRAINED_CAUSES = (DRIFT_CAUSE, LOST_CAUSE)
+"""Causes whose pages ask for a training run, and are told what came of it."""
+GATE_CAUSE = cause_of("evaluation", "gate")
 
 
 def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
-    """A check that fails with severity ERROR opens (or repeats) an alert; when it passes, the alert resolves.
-
-    A failure with severity WARN shows in the UI and opens nothing.
-    """
-    names = {model.name for model in models}
+    """A check that fails opens (or repeats) an alert; when it passes, the alert resolves."""
+    owners = {model.name: model.owner for model in models}
 
     @dg.sensor(
         name="alerts",
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        required_resource_keys={"alerts"},
+        required_resource_keys={"alerts", "ledger"},
         target=dg.AssetSelection.all(),
-        description="Opens and resolves alerts from check evaluations.",
+        description="Opens and resolves alerts from check evaluations, and keeps the table of alerts.",
     )
-    def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         resource: Alerts = context.resources.alerts
         found = check_evaluations(context.instance, after=resource.store.position(EVALUATIONS))
         for evaluation in found:
-            if evaluation.asset_key.path[0] in names:
-                handle(resource, evaluation)
+            if evaluation.asset_key.path[0] in owners:
+                handle(resource, evaluation, owner=owners[evaluation.asset_key.path[0]])
             else:
                 resource.store.advance(Seen(EVALUATIONS, evaluation.storage_id))
-        return dg.SkipReason(f"{len(found)} check evaluations read")
+        tell_what_came_of_retraining(resource, context.resources.ledger)
+        resource.store.tend()
+        words = f"{len(found)} check evaluations read"
+        last = str(resource.store.last_event())
+        if last == (context.cursor or "0"):
+            return dg.SkipReason(words)
+        # What changed is shown at once, also what a watchdog or a person changed; a run for it would be noise.
+        return dg.SensorResult(asset_events=[alerts_materialization(resource.store)], cursor=last, skip_reason=None)
 
     return alerts
 
 
-def handle(alerts: Alerts, evaluation: Evaluation) -> None:
-    """What one check evaluation means for the alerts."""
+def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
+    """What one check evaluation means for the alerts.
+
+    A check that names ``columns`` in its metadata (``{column: what is wrong}``) has an alert for each.
+    """
+    if alerts.store.position(EVALUATIONS) >= evaluation.storage_id:
+        return
     model, *asset = evaluation.asset_key.path
     cause, seen = cause_of("/".join(asset), evaluation.check), Seen(EVALUATIONS, evaluation.storage_id)
     day = evaluation.day or ""
-    if evaluation.passed:
-        reason = f"the check passed{f' on {day}' if day else ''}: {evaluation.description}"
-        alerts.tell(alerts.store.resolve(model, cause, reason=reason, day=evaluation.day, seen=seen))
-    elif evaluation.severity == dg.AssetCheckSeverity.ERROR:
+    wrong = _wrong(evaluation)
+    passed = f"the check passed{f' on {day}' if day else ''}: {evaluation.description}"
+    for alert in alerts.store.open_causes(model, cause):
+        if alert.column not in wrong:
+            over = passed if not wrong else f"{alert.column or 'it'} is well again{f' on {day}' if day else ''}"
+            alerts.tell(alerts.store.resolve(model, cause, column=alert.column, reason=over, day=evaluation.day))
+    for column, words in wrong.items():
         since = evaluation.metadata.get("since")
         changed = alerts.store.report(
             model,
             cause,
-            # A day's check is about what serves now. Others (a candidate that was refused) harm nobody yet.
-            severity="page" if evaluation.day else "warn",
-            summary=f"{day + ': ' if day else ''}{evaluation.description}",
+            column=column,
+            severity=_severity(evaluation),
+            summary=f"{day + ': ' if day else ''}{words}",
+            owner=owner,
+            runbook=runbook_of(cause),
             day=evaluation.day,
             since_day=str(since) if since else None,
-            links={"run": f"/runs/{evaluation.run_id}", "asset": f"/assets/{evaluation.asset_key.to_user_string()}"},
-            seen=seen,
+            links=_links(evaluation),
+            # Each alert has a position of its own: a kill in between repeats none of them.
+            seen=Seen(f"{EVALUATIONS}/{fingerprint_of(model, cause, column)}", evaluation.storage_id),
         )
         alerts.tell(changed)
-    else:
-        alerts.store.advance(seen)
+    alerts.store.advance(seen)
+
+
+def _wrong(evaluation: Evaluation) -> Mapping[str, str]:
+    """By column (empty: of none), what is wrong."""
+    if evaluation.passed:
+        return {}
+    columns: Any = evaluation.metadata.get("columns")
+    return columns if isinstance(columns, Mapping) and columns else {"": evaluation.description}
+
+
+def _severity(evaluation: Evaluation) -> Severity:
+    # A day's check is about what serves now. Others (a candidate that was refused) harm nobody yet.
+    return "page" if evaluation.day and evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
+
+
+def _links(evaluation: Evaluation) -> dict[str, str]:
+    asset = evaluation.asset_key.to_user_string()
+    links = {"run": f"/runs/{evaluation.run_id}", "check": f"/assets/{asset}?view=checks", "asset": f"/assets/{asset}"}
+    if report := evaluation.metadata.get("report"):
+        links["report"] = str(report)
+    return links
+
+
+def tell_what_came_of_retraining(alerts: Alerts, ledger: Ledger) -> None:
+    """Each new entry of the ledger is told to the open alerts that asked for a training run."""
+    position = alerts.store.position(LEDGER)
+    for entry in ledger.history():
+        if entry.id <= position:
+            continue
+        became = "was promoted" if entry.action == "promote" else "was refused"
+        for alert in alerts.store.open_alerts(entry.model):
+            if alert.cause in RETRAINED_CAUSES and alert.opened_at <= entry.at:
+                alerts.store.update(alert.id, f"retraining: version {entry.version} {became}: {entry.reason}")
+        alerts.store.advance(Seen(LEDGER, entry.id))
 
 
 REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
@@ -85,8 +142,12 @@ REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
 def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     """A failed run opens an alert of its job, unless a check failed it; the job's next success resolves it."""
 
-    def whose(job: str) -> str:
-        return next((model.name for model in models if job.startswith(f"{model.name}_")), "assetline")
+    def whose(job: str) -> Model | None:
+        return next((model for model in models if job.startswith(f"{model.name}_")), None)
+
+    def name_of(job: str) -> str:
+        model = whose(job)
+        return model.name if model else "assetline"
 
     @dg.run_failure_sensor(
         name="failed_runs",
@@ -100,12 +161,16 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
         names = {cause.cls_name for error in errors if error for cause in (error, error.cause) if cause}
         if names & set(REFUSALS):
             return
+        model = whose(run.job_name)
+        cause = f"run/{run.job_name}"
         alerts.tell(
             alerts.store.report(
-                whose(run.job_name),
-                f"run/{run.job_name}",
+                name_of(run.job_name),
+                cause,
                 severity="page",
                 summary=f"run {run.run_id[:8]} of {run.job_name} failed: {context.failure_event.message}",
+                owner=model.owner if model else "",
+                runbook=runbook_of(cause),
                 links={"run": f"/runs/{run.run_id}"},
             )
         )
@@ -120,6 +185,6 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     def recovered_runs(context: dg.RunStatusSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
         run = context.dagster_run
         reason = f"run {run.run_id[:8]} succeeded"
-        alerts.tell(alerts.store.resolve(whose(run.job_name), f"run/{run.job_name}", reason=reason))
+        alerts.tell(alerts.store.resolve(name_of(run.job_name), f"run/{run.job_name}", reason=reason))
 
     return [failed_runs, recovered_runs]

@@ -12,9 +12,9 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.jobs import TRAIN, job_name
-from resources.alerts import Alerts
+from resources.alerts import Alert, Alerts
 from resources.tables import ParquetTables
-from sensors.alerts import DRIFT_CAUSE
+from sensors.alerts import RETRAINED_CAUSES
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,25 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
         )
         if not decision.due:
             return dg.SkipReason(decision.reason)
+        words = f"a training run is requested: {decision.reason}"
+        for alert in retraining_pages(context.resources.alerts, model):
+            # A tick that is repeated (its run key is known) does not say it twice.
+            if all(event.words != words for event in context.resources.alerts.store.history(alert.id)):
+                context.resources.alerts.store.update(alert.id, words)
         return dg.RunRequest(run_key=decision.run_key, tags={"assetline/why": decision.reason})
 
     return retraining
 
 
 def drifting_since(alerts: Alerts, model: Model) -> dt.date | None:
-    """First day of the drift that an open page of this model is about."""
-    days = [alert.since_day for alert in alerts.store.open_alerts(model.name) if alert.cause == DRIFT_CAUSE]
+    """First day of what an open page of this model is about: its drift, or its lost performance."""
+    days = [alert.since_day for alert in retraining_pages(alerts, model)]
     return min((dt.date.fromisoformat(day) for day in days if day), default=None)
+
+
+def retraining_pages(alerts: Alerts, model: Model) -> list[Alert]:
+    """Open pages that ask for a training run: confirmed drift, lost performance."""
+    return [a for a in alerts.store.open_alerts(model.name) if a.cause in RETRAINED_CAUSES and a.severity == "page"]
 
 
 def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:

@@ -314,7 +314,7 @@ class AlertStore:
                         return self._again(connection, there, said, now)
                     before = self._recently_resolved(connection, fingerprint, now)
                     if before is not None:
-                        return self._reopen(connection, before, said, now)
+                        return self._reopen(connection, before, {**said, "since_day": since_day or day}, now)
                     new = {
                         **said, "fingerprint": fingerprint, "model": model, "cause": cause, "column": column,
                         "count": 1, "since_day": since_day or day, "opened_at": now,

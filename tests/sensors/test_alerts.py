@@ -3,11 +3,13 @@
 import dagster as dg
 import pytest
 
+from assets.alerts import KEY
 from assets.lifecycle.stage import Refused
 from assets.models.fraud import model as fraud
 from resources.alerts import Alerts
 from resources.dagster_internals import Evaluation
-from sensors.alerts import alerts_sensor, handle, run_sensors
+from resources.deployment import Ledger
+from sensors.alerts import alerts_sensor, handle, run_sensors, tell_what_came_of_retraining
 
 
 @pytest.fixture
@@ -28,14 +30,48 @@ def test_a_page_opens_with_its_day_its_beginning_and_its_links(alerts):
     assert (alert.cause, alert.severity, alert.since_day, alert.last_day) == (
         "drift/drift", "page", "2026-03-01", "2026-03-02",
     )  # fmt: skip
-    assert alert.links == {"run": "/runs/r1", "asset": "/assets/fraud/drift"}
+    assert alert.links == {
+        "run": "/runs/r1", "asset": "/assets/fraud/drift", "check": "/assets/fraud/drift?view=checks",
+    }  # fmt: skip
     assert alert.summary == "2026-03-02: as it is"
 
 
-def test_a_warning_opens_nothing_and_is_not_read_again(alerts):
+def test_a_warning_warns_and_the_next_that_is_worse_pages(alerts):
     handle(alerts, evaluation(5, False, severity=dg.AssetCheckSeverity.WARN))
-    assert alerts.store.open_alerts() == []
+    assert [alert.severity for alert in alerts.store.open_alerts()] == ["warn"]
     assert alerts.store.position("check_evaluations") == 5
+    handle(alerts, evaluation(6, False, day="2026-03-03"))
+    assert [alert.severity for alert in alerts.store.open_alerts()] == ["page"]
+
+
+def test_a_check_that_names_columns_has_an_alert_for_each_and_resolves_each(alerts):
+    wrong = {"amount": "40 % are missing", "age": "a new category"}
+    handle(alerts, evaluation(1, False, columns=wrong), owner="team:risk")
+    handle(alerts, evaluation(1, False, columns=wrong))
+    found = {alert.column: alert for alert in alerts.store.open_alerts()}
+    assert {column: alert.summary for column, alert in found.items()} == {
+        "amount": "2026-03-02: 40 % are missing", "age": "2026-03-02: a new category",
+    }  # fmt: skip
+    assert {alert.count for alert in found.values()} == {1}, "what was seen counts once"
+    assert (found["age"].owner, found["age"].runbook) == ("team:risk", "docs/runbooks/drift.md")
+    handle(alerts, evaluation(2, False, day="2026-03-03", columns={"amount": "50 % are missing"}))
+    assert [alert.column for alert in alerts.store.open_alerts()] == ["amount"]
+    handle(alerts, evaluation(3, True, day="2026-03-04"))
+    assert alerts.store.open_alerts() == []
+
+
+def test_what_became_of_a_training_is_told_to_the_alert_that_asked_for_it(alerts, tmp_path):
+    handle(alerts, evaluation(1, False))
+    ledger = Ledger(database_url=alerts.database_url)
+    ledger.refuse("fraud", "2", reason="worse by .03", verdicts={}, dagster_run="r", who="w")
+    for _ in range(2):
+        tell_what_came_of_retraining(alerts, ledger)
+    ledger.promote("fraud", "3", reason="better by .02", verdicts={}, dagster_run="r", who="w")
+    tell_what_came_of_retraining(alerts, ledger)
+    words = [event.words for event in alerts.store.history() if event.change == "updated"]
+    assert words == [
+        "retraining: version 2 was refused: worse by .03", "retraining: version 3 was promoted: better by .02",
+    ]  # fmt: skip
 
 
 def test_passing_resolves(alerts):
@@ -84,15 +120,21 @@ def instance(tmp_path):
 
 
 def test_the_sensor_reads_each_evaluation_once(alerts, instance):
-    sensor = alerts_sensor([fraud])
+    sensor, cursors = alerts_sensor([fraud]), [None]
 
     def tick():
-        with dg.build_sensor_context(instance=instance, resources={"alerts": alerts}) as context:
-            return sensor.evaluate_tick(context).skip_message
+        given = {"alerts": alerts, "ledger": Ledger(database_url=alerts.database_url)}
+        with dg.build_sensor_context(instance=instance, resources=given, cursor=cursors[-1]) as context:
+            ticked = sensor.evaluate_tick(context)
+        cursors.append(ticked.cursor or cursors[-1])
+        return ticked
 
     dg.materialize([toy], instance=instance)
-    assert tick() == "1 check evaluations read"
-    assert tick() == "0 check evaluations read"
+    [event] = tick().asset_events
+    assert event.asset_key == KEY
+    assert event.metadata["open"].value == 1
+    assert event.metadata["alerts"].records[0].data["cause"] == "toy/sound"
+    assert tick().skip_message == "0 check evaluations read"
     [alert] = alerts.store.open_alerts("fraud")
     assert (alert.cause, alert.count) == ("toy/sound", 1)
     dg.materialize([toy], instance=instance, tags={"fine": ""})

@@ -132,7 +132,7 @@ class Story:
         """One tick of the sensor that opens and resolves alerts, as the daemon ticks it."""
         from sensors.alerts import alerts_sensor
 
-        given = {"alerts": self.runner.resources["alerts"]}
+        given = {name: self.runner.resources[name] for name in ("alerts", "ledger")}
         with dg.build_sensor_context(instance=self.runner.instance, resources=given) as context:
             alerts_sensor([self.model]).evaluate_tick(context)
 

@@ -1,0 +1,114 @@
+"""The alerts as an asset with a table that the UI shows, and what a person may do with them from the launchpad.
+
+Belongs here: showing and handling from Dagster. Does not belong here: the store (``resources/alerts``), what opens
+alerts (``sensors/alerts.py``).
+"""
+
+# No `from __future__ import annotations`: Dagster reads the types of the ops' config.
+import datetime as dt
+
+import dagster as dg
+from pydantic import Field
+
+from resources.alerts import Alert, Alerts, AlertStore
+
+KEY = dg.AssetKey(["assetline", "alerts"])
+MOST_SHOWN = 50
+COLUMNS = ("id", "state", "severity", "model", "cause", "column", "count", "since", "opened", "owner", "summary")
+
+
+def alerts_materialization(store: AlertStore) -> dg.AssetMaterialization:
+    """The table as it stands, as an event that needs no run."""
+    return dg.AssetMaterialization(KEY, metadata=_shown(store))
+
+
+@dg.asset(
+    key=KEY,
+    group_name="assetline/monitoring",
+    owners=["team:models"],
+    kinds={"sqlalchemy"},
+    code_version="1",
+    description="All alerts: the open ones and the last resolved. The alerts sensor renews it with each change; "
+    "`assetline alerts`, the jobs alerts_* and the watch's page handle them.",
+)
+def alerts_table(alerts: dg.ResourceParam[Alerts]) -> dg.MaterializeResult:
+    """See its description."""
+    return dg.MaterializeResult(metadata=_shown(alerts.store))
+
+
+def _shown(store: AlertStore) -> dict[str, dg.MetadataValue | int]:
+    alerts = sorted(store.alerts(limit=500), key=lambda a: (a.state == "resolved", -a.id))
+    records = [dg.TableRecord(_record(alert)) for alert in alerts[:MOST_SHOWN]]
+    columns = [dg.TableColumn(name, "int" if name in ("id", "count") else "string") for name in COLUMNS]
+    still_open = [alert for alert in alerts if alert.state != "resolved"]
+    return {
+        "open": len(still_open),
+        "pages": sum(alert.severity == "page" for alert in still_open),
+        "alerts": dg.MetadataValue.table(records, dg.TableSchema(columns)),
+    }
+
+
+def _record(alert: Alert) -> dict[str, str | int | float | bool | None]:
+    return {
+        "id": alert.id, "state": "silenced" if alert.is_silenced() else alert.state, "severity": alert.severity,
+        "model": alert.model, "cause": alert.cause, "column": alert.column, "count": alert.count,
+        "since": alert.since_day or "", "opened": f"{alert.opened_at:%Y-%m-%d %H:%M}", "owner": alert.owner,
+        "summary": alert.summary[:200],
+    }  # fmt: skip
+
+
+class Handled(dg.Config):
+    """Which alerts, and by whom."""
+
+    ids: list[int] = Field(description="Numbers of the alerts, as the table of assetline/alerts shows them.")
+    who: str = Field(description="Your name; it stands in the history.")
+    words: str = Field(default="", description="Why, in a few words.")
+
+
+class Silenced(Handled):
+    """And for how long."""
+
+    hours: float = Field(default=8.0, gt=0, description="Nothing but the resolution is told for so many hours.")
+
+
+@dg.op
+def acknowledge(context: dg.OpExecutionContext, config: Handled, alerts: dg.ResourceParam[Alerts]) -> None:
+    """Somebody has them in hand: reminders stop, PagerDuty and Alertmanager know."""
+    for number in config.ids:
+        changed = alerts.store.acknowledge(number, who=config.who, words=config.words)
+        context.log.info(f"alert {number}: {'acknowledged' if changed else 'was acknowledged already'}")
+
+
+@dg.op
+def silence(context: dg.OpExecutionContext, config: Silenced, alerts: dg.ResourceParam[Alerts]) -> None:
+    """Nothing more is told of them for a while."""
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=config.hours)
+    for number in config.ids:
+        alerts.store.silence(number, until=until, who=config.who, words=config.words)
+        context.log.info(f"alert {number}: silenced until {until:%Y-%m-%d %H:%M} UTC")
+
+
+@dg.op
+def resolve(context: dg.OpExecutionContext, config: Handled, alerts: dg.ResourceParam[Alerts]) -> None:
+    """They are over; one whose cause is seen again soon reopens."""
+    for number in config.ids:
+        alerts.store.close(number, who=config.who, words=config.words)
+        context.log.info(f"alert {number}: resolved")
+
+
+def alert_jobs() -> list[dg.JobDefinition]:
+    """``alerts_acknowledge``, ``alerts_silence`` and ``alerts_resolve``: their config is the launchpad's form."""
+
+    @dg.job(name="alerts_acknowledge", description="Somebody has these alerts in hand.")
+    def acknowledging() -> None:
+        acknowledge()
+
+    @dg.job(name="alerts_silence", description="Nothing more is told of these alerts for a while.")
+    def silencing() -> None:
+        silence()
+
+    @dg.job(name="alerts_resolve", description="These alerts are over.")
+    def resolving() -> None:
+        resolve()
+
+    return [acknowledging, silencing, resolving]
