@@ -18,10 +18,12 @@ from resources.settings import Settings, SettingsError, quiet_telemetry
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 when it failed, 2 when it could not begin."""
     quiet_telemetry()
+    from resources.alerts import command as alerts_command
+
     parser = argparse.ArgumentParser(prog="assetline", description="The life of a model, from the command line.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="play the whole life of the example, from raw rows to a resolved alert")
-    commands.add_parser("dev", help="Dagster UI, MLflow UI and scoring service under one supervisor")
+    commands.add_parser("dev", help="Dagster UI, MLflow UI, scoring service and alerts under one supervisor")
     materialize = commands.add_parser("materialize", help="bring one model up to date: to a champion and its scores")
     materialize.add_argument("--model", required=True, help="name of a declared model")
     new = commands.add_parser("new-model", help="write a model folder from a table")
@@ -38,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     renew.add_argument("--from", dest="source", default="", help="address or path of the template (default: as before)")
     renew.add_argument("--ref", default="main", help="its branch, tag or commit (default: %(default)s)")
     renew.add_argument("--base", default="", help="its commit that this fork was made of, where git cannot know")
+    alerts_command.add_to(commands)
     given = parser.parse_args(arguments)
-    if given.command == "update":
-        return _update(given)
-    if given.command in ("new-model", "remove-model"):
-        return _scaffold(given)
+    other = {"alerts": alerts_command.run, "update": _update, "new-model": _scaffold, "remove-model": _scaffold}
+    if given.command in other:
+        return other[given.command](given)
     try:
         settings = Settings.from_env()
     except SettingsError as error:

@@ -1,11 +1,12 @@
-"""`make dev`: Dagster's UI and daemon, MLflow's UI and the scoring service, started together and ended together.
+"""`make dev`: Dagster's UI and daemon, MLflow's UI, the scoring service and the watch, started and ended together.
 
 Belongs here: which processes there are, when they are ready, and that none outlives the others. Does not belong here:
 what they do; what keeps a service up in production (a container's restart policy, systemd).
 
 When one of them ends by itself the others are ended too, and the exit status says so: at a developer's terminal a
 process that is restarted for ever hides its first error under thousands of copies. honcho starts them, each in a
-session of its own, merges their output and passes on the end. One thing it does not see: a process that dies while
+session of its own, merges their output and passes on the end. The page that says so goes out before this process
+ends: the watch is ended with the others. One thing it does not see: a process that dies while
 children of its own live on (they hold its output open). So each session is ended with its leader.
 """
 
@@ -40,6 +41,8 @@ START_TIMEOUT_S = 120.0
 CHILDREN_GRACE_S = 1.0
 """What a process's own children have to end after it."""
 LAST_LINES = 20
+PAGE_TIMEOUT_S = 15.0
+"""What the channels have to take the page of the end."""
 _STARTED = re.compile(r"(?P<name>\S+) started \(pid=\d+\)")
 _STOPPED = re.compile(r"(?P<name>\S+) stopped \(rc=(?P<code>-?\d+)\)")
 
@@ -73,7 +76,8 @@ def programs(settings: Settings) -> list[Program]:
     """What `make dev` runs, all on the loopback interface."""
     scripts = Path(sys.executable).parent
     workspace = ["-w", str(project_root() / "workspace.yaml")]
-    ui, mlflow, service = (str(p) for p in (settings.ui_port, settings.mlflow_port, settings.service_port))
+    ports = (settings.ui_port, settings.mlflow_port, settings.service_port, settings.watch_port)
+    ui, mlflow, service, watch = map(str, ports)
     listen = ["--host", "127.0.0.1", "--port"]
     began = time.time()
     return [
@@ -110,6 +114,14 @@ def programs(settings: Settings) -> list[Program]:
             "service_port",
             "Scoring service",
         ),
+        Program(
+            "watch",
+            [sys.executable, "-m", "serving.watch", *listen, watch],
+            lambda: bool(_get(f"{settings.watch_url}/health")),
+            settings.watch_port,
+            "watch_port",
+            "Alerts",
+        ),
     ]
 
 
@@ -139,7 +151,26 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
     # A closed terminal is an end like any other.
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
-    return log.verdict()
+    status = log.verdict()
+    if status:
+        _page_of_the_end(settings, log.ended)
+    return status
+
+
+def _page_of_the_end(settings: Settings, ended: str) -> None:
+    """Opens the alert of a process that ended by itself and tells of it; the next watch that sees all well resolves."""
+    from resources.alerts import Alerts, deliver_all
+    from resources.alerts.runbooks import runbook_of
+
+    alerts = Alerts.from_settings(settings).process_config_and_initialize()
+    cause = f"watchdog/process/{ended}"
+    changed = alerts.store.report(
+        "assetline", cause, severity="page", summary=f"the process '{ended}' ended by itself, and all with it",
+        runbook=runbook_of(cause),
+    )  # fmt: skip
+    alerts.tell(changed)
+    time.sleep(max((channel.group_seconds for channel in alerts.declared.values()), default=0.0))
+    deliver_all(alerts.store, alerts.channels(), PAGE_TIMEOUT_S)
 
 
 def refuse_taken_ports(started: Sequence[Program]) -> None:
@@ -223,6 +254,11 @@ class _Log(Printer):
             self._first = self._first or (found["name"], int(found["code"]))
         elif message.data.endswith("received\n"):
             self._asked_to_end = self._first is None
+
+    @property
+    def ended(self) -> str:
+        """Name of the process that ended by itself or was not ready."""
+        return self._first[0] if self._first else "unknown"
 
     def say(self, text: str) -> None:
         """Prints lines of our own."""

@@ -1,0 +1,212 @@
+"""The alerts' page and its API: list, filter, acknowledge, silence, resolve, history, the report beside it.
+
+Belongs here: HTTP of people's handling of alerts. Does not belong here: what happens to one (``resources/alerts``), what
+else the watch does (``watch.py``).
+
+All but ``/health`` is behind a token: a person gives it once to the page, a program sends it as ``Authorization:
+Bearer …``. The cookie is for this site alone (``SameSite=Strict``), so no other page can act with it.
+"""
+
+# No `from __future__ import annotations`: FastAPI reads the types of the routes, which stand in a function.
+import datetime as dt
+import functools
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Depends, FastAPI, Form, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from resources.alerts import AlertError, AlertStore
+from resources.settings import project_name, project_root
+
+COOKIE = "assetline_watch"
+
+
+def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui_url: str = "") -> FastAPI:
+    """The page and its API.
+
+    Args:
+        store: of the alerts.
+        token: what is asked for.
+        reports: folder under which the reports lie that alerts link to; others are not shown.
+        ui_url: address of the Dagster UI, for links.
+    """
+    app = FastAPI(title=f"{project_name()}: alerts")
+    # Whoever has the cookie had the token; who has the cookie cannot tell the token.
+    proof = hmac.new(token.encode(), b"assetline watch", hashlib.sha256).hexdigest()
+
+    def allowed(request: Request) -> str:
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        cookie, _, who = request.cookies.get(COOKIE, "").partition("|")
+        if bearer and hmac.compare_digest(bearer.encode(), token.encode()):
+            return request.headers.get("x-assetline-user", "api")
+        if cookie and hmac.compare_digest(cookie.encode(), proof.encode()):
+            return who or "page"
+        if "text/html" in request.headers.get("accept", ""):
+            raise HTTPException(303, headers={"Location": "/login"})
+        raise HTTPException(401, "send the token as `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
+
+    who_is = Annotated[str, Depends(allowed)]
+    page = functools.partial(_page, ui_url=ui_url, name=project_name())
+
+    @app.exception_handler(AlertError)
+    async def cannot(_: Request, error: AlertError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 409)
+
+    @app.get("/login")
+    def login_page() -> HTMLResponse:
+        return HTMLResponse(page("login.html", wrong=False))
+
+    @app.post("/login")
+    def login(given: Annotated[str, Form(alias="token")], name: Annotated[str, Form()] = "") -> Response:
+        if not hmac.compare_digest(given.strip().encode(), token.encode()):
+            return HTMLResponse(page("login.html", wrong=True), 401)
+        answer = RedirectResponse("/", 303)
+        plain = "".join(c for c in name if c.isalnum() or c in " .@-_")[:60].strip() or "page"
+        answer.set_cookie(COOKIE, f"{proof}|{plain}", httponly=True, samesite="strict", max_age=12 * 3600)
+        return answer
+
+    @app.post("/logout")
+    def logout() -> Response:
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(COOKIE)
+        return answer
+
+    @app.get("/")
+    def listing(_: who_is, state: str = "open", model: str = "", severity: str = "", text: str = "") -> HTMLResponse:
+        found = select(store, state=state, model=model, severity=severity, text=text)
+        models = sorted({alert.model for alert in store.alerts(limit=1000)})
+        given = {"state": state, "model": model, "severity": severity, "text": text}
+        return HTMLResponse(page("alerts.html", alerts=found, models=models, given=given, backlog=store.backlog()))
+
+    @app.get("/alerts/{number}")
+    def one(number: int, _: who_is, failed: str = "") -> HTMLResponse:
+        alert = _found(store, number)
+        report = alert.links.get("report") if _report_path(reports, alert.links.get("report")) else None
+        return HTMLResponse(
+            page("alert.html", alert=alert, history=store.history(number), report=report, failed=failed,
+                 runbook=_runbook(alert.runbook))
+        )  # fmt: skip
+
+    @app.get("/alerts/{number}/report")
+    def report(number: int, _: who_is) -> Response:
+        path = _report_path(reports, _found(store, number).links.get("report"))
+        if path is None:
+            raise HTTPException(404, "this alert has no report here; its run in Dagster has what there is")
+        # It is Evidently's page with scripts of its own: it shall not reach ours.
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox allow-scripts"})
+
+    @app.post("/alerts/{number}/{what}")
+    def handle(
+        number: int, what: str, who: who_is, words: Annotated[str, Form()] = "", hours: Annotated[float, Form()] = 8.0
+    ) -> Response:
+        _found(store, number)
+        try:
+            act(store, number, what, who=who, words=words, hours=hours)
+        except AlertError as error:
+            return RedirectResponse(f"/alerts/{number}?failed={quote(str(error))}", 303)
+        return RedirectResponse(f"/alerts/{number}", 303)
+
+    @app.get("/api/alerts")
+    def api_list(_: who_is, state: str = "open", model: str = "", severity: str = "", text: str = "") -> JSONResponse:
+        found = select(store, state=state, model=model, severity=severity, text=text)
+        return JSONResponse([alert.to_json() for alert in found])
+
+    @app.get("/api/alerts/{number}")
+    def api_one(number: int, _: who_is) -> JSONResponse:
+        history = [
+            {"change": e.change, "words": e.words, "who": e.who, "at": e.at.isoformat()} for e in store.history(number)
+        ]
+        return JSONResponse({**_found(store, number).to_json(), "history": history})
+
+    @app.post("/api/alerts/{number}/{what}")
+    async def api_handle(number: int, what: str, request: Request, who: who_is) -> JSONResponse:
+        given = await request.json() if await request.body() else {}
+        _found(store, number)
+        act(store, number, what, who=given.get("who", who), words=given.get("words", ""), hours=given.get("hours", 8.0))
+        return JSONResponse(store.get(number).to_json())
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        backlog = {name: {**said, "since": said["since"].isoformat()} for name, said in store.backlog().items()}
+        return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
+
+    return app
+
+
+def select(store: AlertStore, *, state: str, model: str, severity: str, text: str) -> list[Any]:
+    """Alerts that the filters let through, pages and the newest first.
+
+    Args:
+        state: ``open`` (not resolved), ``acknowledged``, ``silenced``, ``resolved`` or ``all``.
+        model, severity, text: empty: any; ``text`` is looked for in cause, column, owner and summary.
+    """
+
+    def fits(alert: Any) -> bool:
+        states = {
+            "all": True,
+            "open": alert.state != "resolved",
+            "silenced": alert.is_silenced() and alert.state != "resolved",
+        }
+        said = f"{alert.cause} {alert.column} {alert.owner} {alert.summary}".lower()
+        return (
+            states.get(state, alert.state == state)
+            and model in ("", alert.model)
+            and severity in ("", alert.severity)
+            and text.lower() in said
+        )
+
+    found = [alert for alert in store.alerts(limit=2000) if fits(alert)]
+    return sorted(found, key=lambda alert: (alert.state == "resolved", alert.severity != "page", -alert.id))
+
+
+def act(store: AlertStore, number: int, what: str, *, who: str, words: str, hours: float) -> None:
+    """What a person asked for. Raises :class:`AlertError` where it cannot be done."""
+    if what == "acknowledge":
+        store.acknowledge(number, who=who, words=words)
+    elif what == "silence":
+        store.silence(number, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours), who=who, words=words)
+    elif what == "resolve":
+        store.close(number, who=who, words=words)
+    else:
+        raise AlertError(f"{what!r} cannot be done to an alert; there are acknowledge, silence and resolve")
+
+
+def _found(store: AlertStore, number: int) -> Any:
+    try:
+        return store.get(number)
+    except AlertError as error:
+        raise HTTPException(404, str(error)) from error
+
+
+def _report_path(reports: Path | None, said: str | None) -> Path | None:
+    """The file of a report, where it lies under the folder of reports."""
+    if reports is None or not said:
+        return None
+    path = Path(said).resolve()
+    return path if path.is_relative_to(reports.resolve()) and path.suffix == ".html" and path.is_file() else None
+
+
+def _runbook(path: str) -> str:
+    """The text of a runbook page; empty where there is none."""
+    folder = (project_root() / "docs" / "runbooks").resolve()
+    file = (project_root() / path).resolve()
+    return file.read_text(encoding="utf-8") if path and file.is_relative_to(folder) and file.is_file() else ""
+
+
+@functools.cache
+def _templates() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+def _page(template: str, **given: Any) -> str:
+    return str(_templates().get_template(template).render(now=dt.datetime.now(dt.UTC), **given))

@@ -1,0 +1,116 @@
+"""The watch: the alerts' page, delivery to the channels, the watchdog, and metrics, in one process of the supervisor.
+
+    python -m serving.watch
+
+Belongs here: what runs in the process, and its beginning and end. Does not belong here: the page (``alerts_page.py``),
+what is judged (``watchdog.py``), what an alert is (``resources/alerts``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator
+
+from resources.settings import Settings, quiet_telemetry
+
+quiet_telemetry()
+
+import uvicorn  # noqa: E402 - telemetry is off before anything else is imported
+from fastapi import FastAPI  # noqa: E402
+
+from assets.declaration import Model  # noqa: E402
+from assets.models import declared_models  # noqa: E402
+from resources.alerts import Alerts, Dispatcher, Messenger  # noqa: E402
+from serving.alerts_page import create_app  # noqa: E402
+from serving.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
+
+LOOK_S = 15.0
+_log = logging.getLogger("assetline.watch")
+
+
+def token_of(settings: Settings) -> str:
+    """The token of the setting, or one that is drawn once and kept in the state folder, readable by its owner alone."""
+    if settings.token:
+        return settings.token
+    path = settings.home / "token"
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:
+        file.write(secrets.token_hex(16))
+    return path.read_text().strip()
+
+
+def _owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class Watch:
+    """What runs beside the page: delivery, the watchdog and what time brings."""
+
+    def __init__(self, settings: Settings, alerts: Alerts, models: list[Model]) -> None:
+        self.store = alerts.store
+        names = [model.name for model in models]
+        began = time.time()
+        self._dispatcher = Dispatcher(Messenger(self.store, name, c) for name, c in alerts.channels().items())
+        self._watchdog = Watchdog(
+            self.store,
+            {
+                ("watchdog/", "freshness/"): dagster_look(settings.ui_url, names, began),
+                ("service/",): service_look(settings.service_url),
+            },
+            {model.name: model.owner for model in models},
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._dispatcher.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after what is on its way."""
+        self._stop.set()
+        self._dispatcher.stop()
+
+    def _look_on(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            try:
+                self._watchdog.look()
+                self.store.tend()
+            except Exception:  # the database may be away for a while; the watch goes on
+                _log.exception("the watchdog could not look")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serves until it is told to end (SIGINT, SIGTERM)."""
+    settings = Settings.from_env()
+    parser = argparse.ArgumentParser(prog="python -m serving.watch", description="Alerts' page, delivery, watchdog.")
+    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=settings.watch_port, help="port (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold addresses, and some of those are secrets
+    alerts = Alerts.from_settings(settings).process_config_and_initialize()
+    watch = Watch(settings, alerts, declared_models())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watch.start()
+        yield
+        watch.stop()
+
+    app = create_app(alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_url)
+    app.router.lifespan_context = lifespan
+    uvicorn.run(
+        app, host=given.host, port=given.port, log_level="warning", access_log=False, timeout_graceful_shutdown=3
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""What only a process beside Dagster can see: daemons, sensors and schedules that stopped, stale tables, a service.
+
+Belongs here: looking (Dagster's GraphQL, the scoring service's health) and judging what was seen. Does not belong here:
+what happens to an alert (``resources/alerts``). A sensor cannot see the daemon die, and nobody is told when a sensor
+does: so this runs in the watch, a process of the supervisor.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resources.alerts import AlertStore, Severity
+from resources.alerts.runbooks import runbook_of
+
+_log = logging.getLogger("assetline.watchdog")
+
+DAEMON_SILENT_S = 120.0
+"""A daemon beats every 30 s; Dagster itself calls it dead after 30 minutes."""
+TICK_GRACE_S = 180.0
+"""A sensor may be so late beyond three of its intervals, a schedule so late beyond its time."""
+CONFIRMED_AFTER = 2
+"""Looks in a row that must show a problem: one slow answer is none."""
+NOBODY = "assetline"
+"""Stands for the model of what belongs to no model."""
+
+_QUERY = """query Watch($graceAgo: Float!) {
+  instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime
+    lastHeartbeatErrors { message } } } }
+  workspaceOrError { __typename
+    ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
+      __typename
+      ... on PythonError { message }
+      ... on RepositoryLocation { repositories {
+        sensors { name minIntervalSeconds
+          sensorState { status ticks(limit: 2) { timestamp status error { message } } } }
+        schedules { name potentialTickTimestamps(startTimestamp: $graceAgo, upperLimit: 1, lowerLimit: 1)
+          scheduleState { status ticks(limit: 2) { timestamp status error { message } } } }
+      } }
+    } } }
+    ... on PythonError { message } }
+  assetNodes { assetKey { path } freshnessStatusInfo { freshnessStatus } }
+}"""
+_FRESH = ("HEALTHY", "UNKNOWN", "NOT_APPLICABLE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that is wrong just now: the model and cause of its alert, and its words."""
+
+    model: str
+    cause: str
+    severity: Severity
+    summary: str
+
+
+def problems_of_dagster(seen: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> list[Problem]:
+    """What an answer of Dagster's GraphQL shows.
+
+    Args:
+        seen: the data of the answer to this module's query.
+        models: names of the declared models; what bears the name of one is its.
+        now: Unix time of the answer.
+        started: Unix time since which the watch looks: what has not ticked yet since then may still.
+    """
+    return [
+        *_of_daemons(seen["instance"]["daemonHealth"]["allDaemonStatuses"], now, started),
+        *_of_locations(seen["workspaceOrError"], models, now, started),
+        *_of_freshness(seen["assetNodes"], models),
+    ]
+
+
+def _page(cause: str, summary: str, model: str = NOBODY) -> Problem:
+    return Problem(model=model, cause=cause, severity="page", summary=summary)
+
+
+def _of_daemons(statuses: Sequence[Mapping[str, Any]], now: float, started: float) -> Iterator[Problem]:
+    for daemon in statuses:
+        beat, name = daemon["lastHeartbeatTime"] or 0.0, daemon["daemonType"].lower()
+        if not daemon["required"]:
+            continue
+        if now - max(beat, started) > DAEMON_SILENT_S:
+            since = f"since {_clock(beat)}" if beat else "so far"
+            yield _page(f"watchdog/daemon/{name}", f"Dagster's {name} daemon gives no sign of life {since}")
+        elif daemon["lastHeartbeatErrors"]:
+            words = _first_line(daemon["lastHeartbeatErrors"][0]["message"])
+            yield _page(f"watchdog/daemon/{name}", f"Dagster's {name} daemon fails: {words}")
+
+
+def _of_locations(workspace: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> Iterator[Problem]:
+    if workspace["__typename"] == "PythonError":
+        yield _page("watchdog/location", f"the workspace does not load: {_first_line(workspace['message'])}")
+    for entry in workspace.get("locationEntries", ()):
+        location = entry["locationOrLoadError"] or {"__typename": "still loading"}
+        if location["__typename"] == "PythonError":
+            yield _page("watchdog/location", f"{entry['name']} does not load: {_first_line(location['message'])}")
+        for repository in location.get("repositories", ()):
+            for sensor in repository["sensors"]:
+                allowed = 3 * max(sensor["minIntervalSeconds"] or 30, 30) + TICK_GRACE_S
+                yield from _of_ticks("sensor", sensor["name"], sensor["sensorState"], now - allowed, started, models)
+            for schedule in repository["schedules"]:
+                due = min(schedule["potentialTickTimestamps"])  # its latest time that is past, the grace allowed
+                yield from _of_ticks("schedule", schedule["name"], schedule["scheduleState"], due, started, models)
+
+
+def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Iterator[Problem]:
+    for node in nodes:
+        status = (node["freshnessStatusInfo"] or {}).get("freshnessStatus", "UNKNOWN")
+        if status in _FRESH:
+            continue
+        model, *asset = node["assetKey"]["path"]
+        yield Problem(
+            model=model if model in models else NOBODY,
+            cause=f"freshness/{'/'.join(asset)}",
+            severity="warn" if status == "WARNING" else "page",
+            summary=f"{model}/{'/'.join(asset)} is not fresh ({status.lower()}): no new data in its time",
+        )
+
+
+def _of_ticks(
+    kind: str, name: str, state: Mapping[str, Any], due: float, started: float, models: Sequence[str]
+) -> Iterator[Problem]:
+    """Of one sensor or schedule that is switched on: no tick since ``due``, or its last ones failed."""
+    if state["status"] != "RUNNING":
+        return
+    model = next((model for model in models if name.startswith(f"{model}_")), NOBODY)
+    ticks, cause = state["ticks"], f"watchdog/{kind}/{name}"
+    last = ticks[0]["timestamp"] if ticks else 0.0
+    failed = [tick for tick in ticks if tick["status"] == "FAILURE"]
+    if last < due and started < due:
+        since = f"since {_clock(last)}" if last else "so far"
+        yield _page(cause, f"the {kind} {name} has not ticked {since}", model)
+    elif failed and len(failed) == len(ticks):
+        said = failed[0]["error"]
+        words = _first_line(said["message"]) if said else "without a reason"
+        yield _page(cause, f"the {kind} {name} fails: {words}", model)
+
+
+def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
+    """What the scoring service's ``/health`` shows; waiting for a first version is no problem."""
+    return [
+        Problem(model=name, cause="service/degraded", severity="page", summary=str(model["problem"]))
+        for name, model in health["models"].items()
+        if model["status"] == "degraded"
+    ]
+
+
+Look = Callable[[], list[Problem]]
+"""Looks once and says what is wrong. Raises :class:`OSError` or :class:`ValueError` where nothing answers."""
+
+
+@dataclass
+class Watchdog:
+    """Looks at several things, confirms what it sees, and opens and resolves their alerts.
+
+    Args:
+        store: of the alerts.
+        looks: by the beginning of the causes it reports, what is looked at, and the problem when nothing answers.
+        owners: by model.
+    """
+
+    store: AlertStore
+    looks: Mapping[tuple[str, ...], tuple[Look, Problem]]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    _times: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def look(self, at: dt.datetime | None = None) -> list[Problem]:
+        """One look at everything; what is confirmed has its alert, what is gone is resolved."""
+        confirmed = []
+        for begins, (see, silent) in self.looks.items():
+            answered = True
+            try:
+                problems = see()
+            except (OSError, ValueError, KeyError) as error:
+                answered, words = False, f"{silent.summary}: {_first_line(str(error))}"
+                problems = [Problem(model=silent.model, cause=silent.cause, severity=silent.severity, summary=words)]
+                _log.warning(words)
+            confirmed += self._judge(begins, silent.cause, problems, answered, at)
+        return confirmed
+
+    def _judge(
+        self, begins: tuple[str, ...], silent: str, problems: list[Problem], answered: bool, at: dt.datetime | None
+    ) -> list[Problem]:
+        there = {(problem.model, problem.cause): problem for problem in problems}
+        mine = [a for a in self.store.open_alerts() if a.cause == silent or a.cause.startswith(begins)]
+        for alert in mine:
+            # Where nothing answers, nothing is known to be well.
+            if answered and (alert.model, alert.cause) not in there:
+                self.store.resolve(alert.model, alert.cause, reason="the watchdog sees it well again", at=at)
+        for known in [known for known in self._times if known not in there]:
+            if answered and (known[1] == silent or known[1].startswith(begins)):
+                del self._times[known]
+        confirmed = []
+        is_open = {(alert.model, alert.cause): alert for alert in mine}
+        for identity, problem in there.items():
+            self._times[identity] = self._times.get(identity, 0) + 1
+            if self._times[identity] < CONFIRMED_AFTER:
+                continue
+            confirmed.append(problem)
+            known_as = is_open.get(identity)
+            if known_as is not None and known_as.severity in ("page", problem.severity):
+                continue  # a look every few seconds is no new sight of it
+            self.store.report(
+                problem.model, problem.cause, severity=problem.severity, summary=problem.summary, at=at,
+                owner=self.owners.get(problem.model, ""), runbook=runbook_of(problem.cause),
+            )  # fmt: skip
+        return confirmed
+
+
+def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Look, Problem]:
+    """Looks at Dagster by its web server, which must answer."""
+    silent = Problem(model=NOBODY, cause="watchdog/webserver", severity="page", summary=f"{ui_url} does not answer")
+
+    def see() -> list[Problem]:
+        now = dt.datetime.now(dt.UTC).timestamp()
+        answer = _get(f"{ui_url}/graphql", {"query": _QUERY, "variables": {"graceAgo": now - TICK_GRACE_S}})
+        if "errors" in answer:
+            raise ValueError(f"GraphQL says {answer['errors'][0]['message']}")
+        return problems_of_dagster(answer["data"], models, now, started)
+
+    return see, silent
+
+
+def service_look(service_url: str) -> tuple[Look, Problem]:
+    """Looks at the scoring service."""
+    silent = Problem(model=NOBODY, cause="service/down", severity="page", summary=f"{service_url} does not answer")
+    return (lambda: problems_of_service(_get(f"{service_url}/health"))), silent
+
+
+def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=15) as answer:
+        return json.loads(answer.read())
+
+
+def _first_line(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no reason is given"
+
+
+def _clock(at: float) -> str:
+    return f"{dt.datetime.fromtimestamp(at, dt.UTC):%Y-%m-%d %H:%M} UTC"

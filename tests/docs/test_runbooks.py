@@ -1,0 +1,43 @@
+"""Each kind of alert has its page, and each page its kind."""
+
+import pytest
+
+from definitions import defs
+from resources.alerts.runbooks import RUNBOOKS, runbook_of
+from resources.settings import project_root
+
+FOLDER = project_root() / "docs" / "runbooks"
+
+
+def test_the_pages_are_those_of_the_map():
+    there = {path.stem for path in FOLDER.glob("*.md")}
+    assert set(RUNBOOKS.values()) <= there
+    for path in FOLDER.glob("*.md"):
+        text = path.read_text()
+        assert text.startswith("# "), path
+        assert "## What to do" in text, path
+
+
+@pytest.mark.parametrize(
+    ("cause", "page"),
+    [
+        ("drift/drift", "drift"), ("drift/quality", "quality"), ("performance/floor", "performance"),
+        ("evaluation/gate", "gate"), ("quarantine/refused_share", "data"), ("raw_payments/arrived", "data"),
+        ("run/fraud_daily", "run"), ("watchdog/daemon/sensor", "watchdog"), ("service/down", "service"),
+        ("freshness/features", "freshness"), ("staged/parity", "deployment"),
+    ],
+)  # fmt: skip
+def test_a_cause_has_the_page_that_is_about_it(cause, page):
+    assert runbook_of(cause) == f"docs/runbooks/{page}.md"
+
+
+def test_every_check_has_a_page():
+    checks = [spec.key for asset in defs.resolve_all_asset_specs() for spec in _checks(asset.key)]
+    assert checks
+    for key in checks:
+        page = runbook_of("/".join([*key.asset_key.path[1:], key.name]))
+        assert (project_root() / page).is_file(), key
+
+
+def _checks(key):
+    return defs.get_assets_def(key).check_specs
