@@ -207,23 +207,37 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How a day's rows are held against the champion's reference profile.
+    """How a window of rows (a day, or a plain table as it is now) is held against the champion's reference profile.
 
     Args:
         columns: features compared; default all but the calendar ones.
         alpha: family error rate of one window, shared among the columns (Bonferroni).
+        page_alpha: that of ``page_after`` windows together, where each alone shows a column at .05.
         min_effect: smallest effect that counts: the K-S distance, or total variation for categories.
-        min_rows: windows with fewer rows are not judged.
+        min_importance: a column that moves the score by less than this share of the most important one's never pages.
+        min_rows: a window with fewer rows takes in the days before it; one that still has fewer is not judged.
+        window_days: most days of a window.
         max_rows: rows sampled of each side before Evidently sees them.
-        page_after: windows in a row after which a warning becomes a page.
+        page_after: windows in a row with the same column after which a warning becomes a page.
+        missing: rise of a column's share of missing values that is a fault.
+        new: share of rows with a category that the reference does not know.
+        outside: share of rows outside the range of the reference.
+        volume: rows of a day, as a share of those usual on its weekday: fewer than this, or more than its inverse.
     """
 
     columns: tuple[str, ...] | None = None
-    alpha: float = 0.05
+    alpha: float = 0.03
+    page_alpha: float = 0.01
     min_effect: float = 0.05
+    min_importance: float = 0.05
     min_rows: int = 300
+    window_days: int = 7
     max_rows: int = 50_000
     page_after: int = 2
+    missing: float = 0.05
+    new: float = 0.005
+    outside: float = 0.01
+    volume: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +306,7 @@ class Model:
 
 def refuse_wrong_declaration(model: Model) -> None:
     """Raises :class:`DeclarationError` for the first value that cannot work, with the mend."""
-    for part in (_wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_gate):
+    for part in (_wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_gate, _wrong_drift):
         for field_name, value, mend in part(model):
             raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
 
@@ -372,3 +386,15 @@ def _wrong_gate(model: Model) -> Wrong:
         yield "gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`"
     if math.isnan(model.gate.floor) and metric not in DEFAULT_FLOOR:
         yield "gate.floor", None, f"declare the worst {metric} that may go live"
+
+
+def _wrong_drift(model: Model) -> Wrong:
+    drift = model.drift
+    for name in ("alpha", "page_alpha", "min_effect", "missing", "new", "outside", "volume"):
+        if not 0 < getattr(drift, name) < 1:
+            yield f"drift.{name}", getattr(drift, name), "give a share between 0 and 1"
+    if not 0 <= drift.min_importance <= 1:
+        yield "drift.min_importance", drift.min_importance, "give a share from 0 (all columns page) to 1"
+    for name in ("min_rows", "window_days", "max_rows", "page_after"):
+        if getattr(drift, name) < 1:
+            yield f"drift.{name}", getattr(drift, name), "give a whole number from 1 on"

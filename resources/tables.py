@@ -12,7 +12,7 @@ import io
 import json
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -131,6 +131,26 @@ class ParquetTables(dg.ConfigurableIOManager):
             raise TableError(f"{key.to_user_string()}: there is nothing to read yet; materialise it first")
         return _frame([self._load(key, day, columns) for day in wanted])
 
+    def batches(
+        self, key: dg.AssetKey, day: str = WHOLE, columns: Sequence[str] | None = None, rows: int = 262_144
+    ) -> Iterator[pd.DataFrame]:
+        """The rows of a day, at most ``rows`` at a time: memory does not grow with the day.
+
+        Raises :class:`TableError` when the file is absent or damaged.
+        """
+        fs, path = self._fs(self.path(key, day))
+        try:
+            with fs.open(path, "rb") as file:
+                wanted = list(columns) if columns is not None else None
+                for batch in pq.ParquetFile(file).iter_batches(rows, columns=wanted):
+                    yield _frame([pa.Table.from_batches([batch])])
+        except FileNotFoundError as error:
+            raise TableError(
+                f"{key.to_user_string()}: there is no file of {day} ({path}); materialise that day of it first"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._unreadable(key, day, error) from error
+
     def write(
         self,
         key: dg.AssetKey,
@@ -189,8 +209,9 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     # -- the IO manager ----------------------------------------------------------------------------------------------
 
-    def load_input(self, context: dg.InputContext) -> pd.DataFrame:
-        """The upstream rows that the run's days read: those days of the window that exist."""
+    def load_input(self, context: dg.InputContext) -> Any:
+        """The upstream rows that the run's days read, those days of the window that exist: a DataFrame, or
+        :class:`InBatches` where the input's metadata say ``in_batches``."""
         key = context.asset_key
         days = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
         present = [day for day in days if day == WHOLE or self.stamp(key, day)]
@@ -202,6 +223,8 @@ class ParquetTables(dg.ConfigurableIOManager):
         # as stale and is made again, never the other way round.
         versions = self.versions(key, present)
         self._read.setdefault(context.op_def.name, {})[key.to_user_string()] = ((window[0], window[1]), versions)
+        if metadata.get("in_batches"):
+            return InBatches(self, key, tuple(present))
         return self.read(key, present) if present else pd.DataFrame()
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
@@ -244,6 +267,24 @@ class ParquetTables(dg.ConfigurableIOManager):
             )
         groups = dict(iter(frame.groupby(day, sort=False)))
         return [(key, groups.get(key, frame.iloc[:0])) for key in keys]
+
+
+@dataclass(frozen=True)
+class InBatches:
+    """An input that is read a batch at a time: the days of it that there are."""
+
+    tables: ParquetTables
+    key: dg.AssetKey
+    days: tuple[str, ...]
+
+    def of(self, day: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows of one day, in batches; none where there is no such day."""
+        return self.tables.batches(self.key, day, columns) if day in self.days else iter(())
+
+    def rows(self, day: str) -> int:
+        """How many rows a day has; 0 where there is no such day."""
+        stamp = self.tables.stamp(self.key, day) if day in self.days else None
+        return stamp.rows if stamp else 0
 
 
 def _span(days: Sequence[str]) -> str:

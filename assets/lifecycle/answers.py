@@ -31,11 +31,17 @@ def answer_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) ->
     return {"prediction": names, "probability": scores.max(axis=1) if len(scores) else np.empty(0), **each}
 
 
+def score_columns(task: Task) -> list[str]:
+    """Columns of a predictions table that hold the scores."""
+    if task.kind == "multiclass":
+        return [f"p_{name}" for name in task.names]
+    return ["probability" if task.kind == "binary" else "prediction"]
+
+
 def scores_in(task: Task, predictions: pd.DataFrame) -> np.ndarray:
     """The scores ``[n]`` or ``[n, classes]`` that a predictions table was made of."""
-    if task.kind == "multiclass":
-        return predictions[[f"p_{name}" for name in task.names]].to_numpy(dtype=float)
-    return predictions["probability" if task.kind == "binary" else "prediction"].to_numpy(dtype=float)
+    columns = score_columns(task)
+    return predictions[columns if task.kind == "multiclass" else columns[0]].to_numpy(dtype=float)
 
 
 def compared_scores(task: Task, scores: np.ndarray) -> dict[str, np.ndarray]:

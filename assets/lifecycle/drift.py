@@ -1,20 +1,26 @@
 """Whether a window of rows still looks like the reference profile: the rule, and Evidently's computation and report.
 
-Belongs here: pure functions of two frames. Does not belong here: which window, which champion, who is told
-(``monitoring.py``, ``sensors/alerts.py``).
+Belongs here: pure functions of profiles, counts and frames. Does not belong here: which window, which champion
+(``drift_days.py``), the tests on counts (``histograms.py``), who is told (``sensors/alerts.py``).
 
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
-is. The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers, a
+is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
+when each of so many shows the column at .05 and their rows together do so at ``page_alpha`` divided by the number of
+columns, with the effect: that finds what is small and lasts. A column that hardly moves the score never
+pages.
+
+The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
 two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
-of the time at a nominal 5 %). A window with a drifted column warns; ``page_after`` such windows in a row page.
+of the time at a nominal 5 %). The verdict stands on the counts of all rows; Evidently computes the same tests on a
+sample of them, and draws.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,11 +28,13 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
+from assets.lifecycle.histograms import Bins, Difference, Histogram, difference
 from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 
-FEW_VALUES = 10
-"""Columns with at most so many distinct values in the reference are compared as categories."""
-KS, CHI_SQUARE = "ks", "two_sample_chi_square"
+KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
+METHODS = {"number": KS, "category": CHI_SQUARE}
+PLAIN = 0.05
+"""What each of two windows must show alone before they are taken together."""
 
 Level = Literal["ok", "warn", "page"]
 
@@ -40,6 +48,50 @@ class ColumnDrift:
     p_value: float
     effect: float
     drifted: bool
+    pages: bool = False
+
+
+@dataclass(frozen=True)
+class Window:
+    """The counts of some rows.
+
+    Args:
+        histograms: by column, in the reference's bins.
+        calendar: by calendar column, the value that all rows share; ``None`` where they differ.
+    """
+
+    histograms: Mapping[str, Histogram]
+    calendar: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were counted."""
+        return max((histogram.rows for histogram in self.histograms.values()), default=0)
+
+    def __add__(self, other: Window) -> Window:
+        calendar = {name: value if other.calendar.get(name) == value else None for name, value in self.calendar.items()}
+        return Window({name: h + other.histograms[name] for name, h in self.histograms.items()}, calendar)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers; the bins are the reference's."""
+        return {"columns": {c: h.to_json() for c, h in self.histograms.items()}, "calendar": dict(self.calendar)}
+
+    @classmethod
+    def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> Window:
+        """What :meth:`to_json` gave."""
+        of = reference.histograms
+        return cls({c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}, said["calendar"])
+
+
+@dataclass(frozen=True)
+class Before:
+    """An earlier window: its day, its counts, and what was found in it (``judged`` is false where it had too few)."""
+
+    day: str
+    window: Window
+    judged: bool
+    columns: Mapping[str, ColumnDrift]
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,8 +100,9 @@ class DriftResult:
 
     rows: int
     judged: bool
+    level: Level = "ok"
+    since: str = ""
     columns: tuple[ColumnDrift, ...] = ()
-    snapshot: Any = field(default=None, repr=False, compare=False)
 
     @property
     def drifted(self) -> bool:
@@ -62,114 +115,197 @@ class DriftResult:
         found = [column for column in self.columns if column.drifted]
         return [column.column for column in sorted(found, key=lambda column: -column.effect)]
 
-    def to_json(self) -> str:
-        """The verdicts and what Evidently computed."""
-        evidently = json.loads(self.snapshot.json()) if self.snapshot is not None else None
-        return json.dumps(
-            {
-                "rows": self.rows,
-                "judged": self.judged,
-                "columns": [asdict(c) for c in self.columns],
-                "evidently": evidently,
-            }
-        )
 
-    def html(self) -> str:
-        """Evidently's page, 4 to 5 MB: keep it where there is something to look at."""
-        return str(self.snapshot.get_html_str(as_iframe=False)) if self.snapshot is not None else ""
+def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Window:
+    """Counts the rows of some batches in the reference's bins; columns that a batch lacks are left to other batches.
 
-
-def compare(reference: ReferenceProfile, current: pd.DataFrame, drift: Drift, *, seed: int = 0) -> DriftResult:
-    """Holds a window against the reference.
-
-    Args:
-        reference: of the version that scored the window.
-        current: the window: the reference's columns, the calendar ones too, missing values as NaN.
-        drift: the declared limits.
-        seed: of the sample that is taken of a side with more than ``max_rows``.
+    Features and scores may come in batches of their own: columns are compared one by one.
 
     Raises:
-        KeyError: a column of the reference is not in the window.
+        KeyError: a column of the reference is in no batch.
     """
-    columns = reference.columns
-    if missing := [str(column) for column in reference.sample if column not in current]:
+    counts: dict[str, Histogram] = {}
+    calendar: dict[str, float | None] = {}
+    for batch in batches:
+        for column in batch:
+            name, values = str(column), batch[column].to_numpy()
+            if name in reference.histograms:
+                counted = reference.histograms[name].bins.count(values)
+                counts[name] = counts[name] + counted if name in counts else counted
+            elif name in reference.calendar and len(values):
+                value = float(values[0]) if (values == values[0]).all() else None
+                calendar[name] = value if calendar.get(name, value) == value else None
+    if missing := [name for name in reference.histograms if name not in counts]:
         raise KeyError(
             f"the window lacks {', '.join(missing)}, which the reference profile has; materialise features and "
             "predictions of that day again, or train a model on the features there are"
         )
-    if len(current) < drift.min_rows:
-        return DriftResult(len(current), judged=False)
-    calendar = list(reference.calendar)
-    sampled = [_sampled(side[[*columns, *calendar]], drift.max_rows, seed) for side in (reference.sample, current)]
-    like = _same_calendar(sampled[0][calendar], sampled[1][calendar])
-    before, now = _missing_as_values(sampled[0][columns], sampled[1][columns])
-    # A score may follow the calendar: a Saturday is compared with weekends, or every Saturday is an alarm. Evidently
-    # drops what is missing, so the other rows of the reference do not count.
-    if like.sum() >= drift.min_rows:
-        for column in {SCORE, PREDICTED} & set(columns):
-            before[column] = before[column].where(like)
-    methods = {column: _method(before[column]) for column in columns}
-    # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
-    alive = [c for c in columns if not _same_constant(before[c], now[c])]
-    snapshot = _evidently(before[alive], now[alive], {c: methods[c] for c in alive}, drift.alpha / len(columns))
-    p_values = {result["config"]["column"]: float(result["value"]) for result in snapshot.dict()["metrics"]}
-    verdicts = []
-    for column in columns:
-        p, effect = p_values.get(column, 1.0), _effect(before[column], now[column], methods[column])
-        drifted = p < drift.alpha / len(columns) and effect >= drift.min_effect
-        verdicts.append(ColumnDrift(column, methods[column], p, effect, drifted))
-    return DriftResult(len(current), judged=True, columns=tuple(verdicts), snapshot=snapshot)
+    return Window({name: counts[name] for name in reference.histograms}, calendar)
 
 
-def severity(before: Sequence[bool | None], drifted: bool, page_after: int) -> Level:
-    """What a window's verdict amounts to, given those of the windows before it.
+def compare(
+    reference: ReferenceProfile, window: Window, drift: Drift, *, day: str = "", before: Sequence[Before] = ()
+) -> DriftResult:
+    """Holds a window against the reference.
 
     Args:
-        before: whether the windows before drifted, oldest first; ``None`` where one was not judged, which
-            neither counts nor breaks the row.
-        drifted: whether this one did.
-        page_after: drifted windows in a row, this one included, that page.
+        reference: of the version that scored the window.
+        window: its counts.
+        drift: the declared limits.
+        day: of the window, the latest where it has several.
+        before: the windows before it that the same version scored, oldest first; those that were not judged neither
+            count nor break a row.
     """
-    if not drifted:
-        return "ok"
-    row = 1
-    for earlier in reversed([verdict for verdict in before if verdict is not None]):
-        if not earlier:
+    if window.rows < drift.min_rows:
+        return DriftResult(window.rows, judged=False)
+    earlier = [known for known in before if known.judged]
+    row = earlier[1 - drift.page_after :] if drift.page_after > 1 else []
+    enough = len(row) == drift.page_after - 1
+    share = len(reference.columns)
+    verdicts = []
+    for column in reference.columns:
+        found = _difference(reference, window, column, drift)
+        drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
+        weighs = reference.importance.get(column, 1.0) >= drift.min_importance
+        lasts = drifted and enough and all(known.columns[column].drifted for known in row)
+        together = enough and bool(row) and _together(reference, window, row, column, found, drift)
+        verdicts.append(
+            ColumnDrift(
+                column, METHODS[reference.histograms[column].bins.kind], found.p_value, found.effect,
+                drifted or together, weighs and (lasts or together),
+            )
+        )  # fmt: skip
+    pages, drifted = any(c.pages for c in verdicts), any(c.drifted for c in verdicts)
+    level: Level = "page" if pages else "warn" if drifted else "ok"
+    since = _since(day, earlier, [c.column for c in verdicts if c.drifted]) if drifted else ""
+    return DriftResult(window.rows, True, level, since, tuple(verdicts))
+
+
+def _difference(reference: ReferenceProfile, window: Window, column: str, drift: Drift) -> Difference:
+    against = reference.histograms[column]
+    if column in (SCORE, PREDICTED):
+        # A score may follow the calendar: a Saturday is compared with weekends, or every Saturday is an alarm.
+        like = _same_calendar(reference.sample, window.calendar)
+        if not like.all() and like.sum() >= drift.min_rows:
+            against = against.bins.count(reference.sample.loc[like, column].to_numpy())
+    return difference(against, window.histograms[column])
+
+
+def _together(
+    reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
+) -> bool:
+    """Whether this window and those of the row before it show together what each shows weakly."""
+    if found.p_value >= PLAIN or any(known.columns[column].p_value >= PLAIN for known in row):
+        return False
+    both = _difference(reference, sum((known.window for known in row), window), column, drift)
+    return both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
+
+
+def _since(day: str, earlier: Sequence[Before], columns: Sequence[str]) -> str:
+    """First day of the row of windows that show one of the columns."""
+    first = day
+    for known in reversed(earlier):
+        if not any(known.columns[c].drifted or known.columns[c].p_value < PLAIN / 10 for c in columns):
             break
-        row += 1
-    return "page" if row >= page_after else "warn"
+        first = known.day
+    return first
 
 
-def _sampled(frame: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
-    return frame if len(frame) <= rows else frame.sample(rows, random_state=seed)
-
-
-def _method(column: pd.Series) -> str:
-    return CHI_SQUARE if column.nunique() <= FEW_VALUES else KS
-
-
-def _same_constant(before: pd.Series, now: pd.Series) -> bool:
-    return pd.concat([before, now]).nunique() < 2
-
-
-def _effect(before: pd.Series, now: pd.Series, method: str) -> float:
-    """Largest distance of the distribution functions, or total variation."""
-    sides = before.dropna().to_numpy(dtype=float), now.dropna().to_numpy(dtype=float)
-    values = np.unique(np.concatenate(sides))
-    if method == CHI_SQUARE:
-        shares = [np.bincount(np.searchsorted(values, side), minlength=len(values)) / len(side) for side in sides]
-        return float(np.abs(shares[0] - shares[1]).sum() / 2)
-    below = [np.searchsorted(np.sort(side), values, side="right") / len(side) for side in sides]
-    return float(np.abs(below[0] - below[1]).max())
-
-
-def _same_calendar(before: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
-    """Rows of the reference that share the calendar values which are the same all through the window."""
-    fixed = {column: now[column].iloc[0] for column in now if now[column].nunique() == 1}
-    like = pd.Series(True, index=before.index)
-    for column, value in fixed.items():
-        like &= before[column] == value
+def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -> np.ndarray:
+    """Rows of the reference's sample that share the calendar values which all rows of the window share."""
+    like = np.ones(len(sample), dtype=bool)
+    for column, value in calendar.items():
+        if value is not None:
+            like &= sample[column].to_numpy() == np.float32(value)
     return like
+
+
+# -- quality ---------------------------------------------------------------------------------------------------------
+
+LEAST = 4
+"""Fewer strange rows than this are no fault, whatever share of a small window they are."""
+
+
+def faults(
+    reference: ReferenceProfile, window: Window, drift: Drift, *, rows_of_day: int, usual_rows: float | None = None
+) -> dict[str, str]:
+    """What is wrong with the rows, by column (empty: no column's): missing, new, out of range, too few or too many.
+
+    Args:
+        reference: of the version that scored the window.
+        window: its counts.
+        drift: the declared limits.
+        rows_of_day: rows of its latest day.
+        usual_rows: rows usual on that weekday; ``None`` where nothing is known.
+    """
+    found = {}
+    for column, counts in window.histograms.items():
+        if column in (SCORE, PREDICTED) or not counts.rows:
+            continue
+        n, usual = counts.rows, reference.histograms[column]
+        missing, was = counts.missing / n, usual.missing / max(usual.rows, 1)
+        outside = 0 if counts.bins.kind == "category" else counts.below + counts.above
+        if missing - was >= drift.missing and counts.missing >= LEAST and _is_more(missing, n, was, usual.rows):
+            found[column] = f"{missing:.1%} are missing, {was:.1%} in the reference"
+        elif counts.new / n > drift.new and counts.new >= LEAST:
+            found[column] = f"{counts.new / n:.1%} have values that the reference does not know"
+        elif outside / n > drift.outside and outside >= LEAST:
+            low, high = counts.bins.low, counts.bins.high
+            found[column] = f"{outside / n:.1%} are outside the reference's range, {low:g} to {high:g}"
+    if usual_rows and not usual_rows * drift.volume <= rows_of_day <= usual_rows / drift.volume:
+        found[""] = f"{rows_of_day:,} rows, {usual_rows:,.0f} are usual on this weekday"
+    return found
+
+
+def _is_more(share: float, n: int, was: float, m: int) -> bool:
+    """Whether the difference of two shares is more than three and a half standard errors."""
+    pooled = (share * n + was * m) / (n + m)
+    return share - was > 3.5 * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / max(m, 1))))
+
+
+def level_of_faults(found: Mapping[str, str], before: Sequence[Before], page_after: int) -> Level:
+    """The first window with a fault of a column warns, the ``page_after``-th in a row pages."""
+    if not found:
+        return "ok"
+    recent = list(before)[1 - page_after :] if page_after > 1 else []
+    lasts = [c for c in found if len(recent) >= page_after - 1 and all(c in known.faults for known in recent)]
+    return "page" if lasts else "warn"
+
+
+# -- Evidently -------------------------------------------------------------------------------------------------------
+
+
+def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift) -> Any:
+    """Evidently's run over the compared columns: the same tests on samples of both sides.
+
+    Args:
+        reference: the profile; its sample is one side.
+        sample: of the window's rows, at most ``max_rows`` of them, missing values as NaN.
+        drift: the declared limits.
+    """
+    columns = reference.columns
+    before, now = _missing_as_values(reference.sample[columns], sample[columns])
+    # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
+    alive = [c for c in columns if pd.concat([before[c], now[c]]).nunique() > 1]
+    methods = {c: METHODS[reference.histograms[c].bins.kind] for c in alive}
+    return _evidently(before[alive], now[alive], methods, drift.alpha / len(columns))
+
+
+def html_of(snapshot: Any) -> str:
+    """Evidently's page, 4 to 5 MB: keep it where there is something to look at."""
+    return str(snapshot.get_html_str(as_iframe=False))
+
+
+def verdicts_json(result: DriftResult, snapshot: Any) -> str:
+    """The verdicts and what Evidently computed, as JSON."""
+    return json.dumps(
+        {
+            "rows": result.rows,
+            "judged": result.judged,
+            "columns": [asdict(column) for column in result.columns],
+            "evidently": json.loads(snapshot.json()) if snapshot is not None else None,
+        }
+    )
 
 
 def _missing_as_values(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -186,7 +322,7 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str],
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    _register_chi_square()
+    _register_tests()
     few = [column for column, method in methods.items() if method == CHI_SQUARE]
     definition = DataDefinition(numerical_columns=[c for c in methods if c not in few], categorical_columns=few)
     sides = [side.astype(dict.fromkeys(few, str)) for side in (before, now)]
@@ -196,22 +332,30 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str],
 
 
 @functools.cache
-def _register_chi_square() -> None:
+def _register_tests() -> None:
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
-    register_stattest(
-        StatTest(
-            name=CHI_SQUARE,
-            display_name="two-sample chi-square p_value",
-            allowed_feature_types=[ColumnType.Categorical],
-            default_threshold=0.05,
-        ),
-        default_impl=lambda before, now, _type, threshold: (
-            (p := two_sample_chi_square(before, now)),
-            p < threshold,
-        ),
-    )
+    tests: dict[str, tuple[str, Any, Any]] = {
+        KS: ("K-S p_value", ColumnType.Numerical, binned_ks),
+        CHI_SQUARE: ("two-sample chi-square p_value", ColumnType.Categorical, two_sample_chi_square),
+    }
+    for name, (shown, kind, test) in tests.items():
+
+        def decide(before: Any, now: Any, _type: Any, threshold: float, test: Any = test) -> tuple[float, bool]:
+            p = test(before, now)
+            return p, p < threshold
+
+        register_stattest(
+            StatTest(name=name, display_name=shown, allowed_feature_types=[kind], default_threshold=0.05),
+            default_impl=decide,
+        )
+
+
+def binned_ks(before: pd.Series, now: pd.Series) -> float:
+    """The p-value that two samples of numbers come from one distribution, in bins that the first one chooses."""
+    bins = Bins.of(before.to_numpy())
+    return difference(bins.count(before.to_numpy()), bins.count(now.to_numpy())).p_value
 
 
 def two_sample_chi_square(before: pd.Series, now: pd.Series) -> float:

@@ -14,6 +14,7 @@ from assets.declaration import Model
 from assets.lifecycle.backtest import backtest_assets
 from assets.lifecycle.cleaning import cleaning_assets
 from assets.lifecycle.deployment import deployment_assets
+from assets.lifecycle.drift_days import drift_assets
 from assets.lifecycle.evaluation import evaluation_assets
 from assets.lifecycle.features import feature_assets
 from assets.lifecycle.landing import landing_assets
@@ -29,6 +30,7 @@ STAGES = (
     backtest_assets,
     deployment_assets,
     monitoring_assets,
+    drift_assets,
 )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from assets.declaration import NetworkFactory, Training
 from assets.lifecycle.metrics.ranking import average_precision
 from assets.lifecycle.networks import line, tabular
+from assets.lifecycle.reference import calibration_of
 from assets.lifecycle.text import WORDS
 from assets.task import BINARY, Kind, Task
 
@@ -73,6 +74,7 @@ class Choice:
         chance: what that metric is for whoever knows nothing but the base rate.
         line_share: what the regularised linear model says counts so much beside the network, 0 to 1; ``score`` and
             ``curves`` are the network's alone.
+        calibration: of probabilities, on the folds' validation rows: what was said and what was, by rising probability.
         curves: by quantity (``loss`` and the metric) and fold, the value after each epoch.
     """
 
@@ -83,6 +85,7 @@ class Choice:
     threshold: float = 0.5
     line_share: float = 0.0
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    calibration: list[dict[str, float]] = field(default_factory=list)
 
 
 FOLD_METRIC: dict[Kind, str] = {"binary": "average_precision", "multiclass": "log_likelihood", "regression": "r2"}
@@ -314,7 +317,8 @@ def choose(
     head, scores, _ = settled[line_share]
     threshold = best_threshold(scores, truth) if task.kind == "binary" else 0.5
     chance = _figure_by_chance(truth, task)
-    return Choice(epochs, head, float(mean[epochs - 1]), chance, threshold, line_share, curves)
+    calibration = calibration_of(scores, truth) if task.kind == "binary" else []
+    return Choice(epochs, head, float(mean[epochs - 1]), chance, threshold, line_share, curves, calibration)
 
 
 def _settled(

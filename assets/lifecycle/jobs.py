@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.declaration import Model
+from assets.lifecycle.estimate import ESTIMATED
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE = "daily", "mature"
@@ -34,12 +35,13 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
             DEPLOY: ["staged", "deployment"],
             BACKTEST: ["backtest"],
         }  # fmt: skip
+    estimated = ["estimated_performance"] if model.gate.metric in ESTIMATED[model.task.kind] else []
     return {
         LAND: [f"raw_{table}", *(["raw_labels"] if model.label_delay_days else [])],
         CLEAN: [table, "quarantine"],
         LABEL: ["labels"],
         FEATURES: ["features"],
-        DAILY: [table, "quarantine", "features", "predictions", "drift"],
+        DAILY: [table, "quarantine", "features", "predictions", *estimated, "drift"],
         MATURE: ["labels", "performance"],
         TRAIN: ["training_set", "trained_model", "evaluation"],
         DEPLOY: ["staged", "deployment"],

@@ -1,12 +1,15 @@
-"""Last stage: what the champion said each day, how it did once the truth was known, and whether its world still holds.
+"""Last stage: what the champion said each day, how well it did by its own estimate, and once the truth was known.
 
-Belongs here: the assets ``predictions``, ``performance`` and ``drift``. Does not belong here: the rule of the drift
-check (``drift.py``), metrics (``metrics``), who is told (``sensors/alerts.py``).
+Belongs here: the assets ``predictions``, ``estimated_performance`` and ``performance``. Does not belong here: the drift
+check (``drift_days.py``), metrics (``metrics``), the estimate (``estimate.py``), who is told (``sensors/alerts.py``).
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+import operator
 from typing import Any
 
 import dagster as dg
@@ -14,38 +17,45 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.answers import answer_columns, compared_scores, scores_in
-from assets.lifecycle.bundle import REFERENCE
+from assets.lifecycle.answers import answer_columns, score_columns, scores_in
 from assets.lifecycle.champion import Champion, the_champion
 from assets.lifecycle.cleaning import event_day
-from assets.lifecycle.drift import DriftResult, Level, compare, severity
+from assets.lifecycle.estimate import ESTIMATED, Estimate, Tally, estimate
 from assets.lifecycle.features import features_of
 from assets.lifecycle.metrics import headline
-from assets.lifecycle.reference import ReferenceProfile
 from assets.lifecycle.scoring import features_by
 from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
 from assets.task import LOWER_IS_BETTER
 from resources.dagster_internals import Finding
-from resources.tables import WHOLE, days_of_window
+from resources.tables import WHOLE, InBatches, days_of_window
 
 SCORED = Check(name="scored", description="Each row with features has one score of the kind that the target asks for.")
 FLOOR = Check(
     name="floor", description="The gate's metric over the trailing week is above the gate's floor.", blocking=False
 )
-DRIFT = Check(
-    name="drift",
-    description="The day's features and scores are those of the champion's reference: a first window that is not "
-    "warns, the next in a row pages.",
+ESTIMATED_FLOOR = Check(
+    name="estimated_floor",
+    description="The gate's metric that the probabilities promise over the trailing week is not beyond the floor: a "
+    "first day that is warns, the next in a row pages.",
     blocking=False,
 )
+CALIBRATED = Check(
+    name="calibrated",
+    description="As many positives came in the trailing week as the probabilities expected, up to chance and a third.",
+    blocking=False,
+)
+MISCALIBRATED = 1 / 3
 TRAILING_DAYS = 7
-MOST_WINDOWS = 31
-"""How far back the first day of a drift is looked for."""
 
 
 def monitoring_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """``predictions`` and ``drift``; ``performance`` where there are days to come due."""
-    return [_predictions(model), _drift(model), *([_performance(model)] if model.is_stream else [])]
+    """``predictions``; where there are days to come due, ``performance`` and its estimate before."""
+    estimable = model.is_stream and model.gate.metric in ESTIMATED[model.task.kind]
+    return [
+        _predictions(model),
+        *([_estimated_performance(model)] if estimable else []),
+        *([_performance(model)] if model.is_stream else []),
+    ]
 
 
 # -- predictions -----------------------------------------------------------------------------------------------------
@@ -159,6 +169,94 @@ def _scored(model: Model, rows: pd.DataFrame, day: str | None) -> Finding:
     )
 
 
+# -- performance, as estimated ----------------------------------------------------------------------------------------
+
+
+def _estimated_performance(model: Model) -> dg.AssetsDefinition:
+    def estimated_performance(context: dg.AssetExecutionContext, predictions: InBatches) -> Made:
+        tables, key = context.resources.tables, model.key("estimated_performance")
+        rows: dict[str, dict[str, Any]] = {}
+        findings = []
+        for day in days_in_run(context):
+            batches = [
+                Tally.of(scores_in(model.task, batch)) for batch in predictions.of(day, score_columns(model.task))
+            ]
+            of_day = functools.reduce(operator.add, batches) if batches else None
+            # The days before are read as they stand: the first has none, and is not held back.
+            week = {d: rows.get(d) or _row(tables, key, d) for d in days_of_window(day, (1 - TRAILING_DAYS, -1))}
+            tallies = [Tally.from_json(json.loads(row["tally"])) for row in week.values() if row and row["rows"]]
+            trailing = functools.reduce(operator.add, [*tallies, *([of_day] if of_day else [])], _nothing(model))
+            rows[day], finding = _estimated(
+                model, day, of_day, trailing, len(tallies) + 1, (list(week.values())[-1] or {}).get("beyond", False)
+            )
+            findings.append(finding)
+        last = rows[day]
+        shown = {name: last[name] for name in ("estimated", "low", "high") if not math.isnan(last[name])}
+        return Made(pd.DataFrame(list(rows.values())), findings, shown)
+
+    return table_asset(
+        model,
+        "estimated_performance",
+        estimated_performance,
+        description=f"What the gate's metric will be over the trailing {TRAILING_DAYS} days if the champion's "
+        "probabilities are right: known at once, where labels come later. `performance` says how far it was off.",
+        stage="monitoring",
+        kinds={"numpy"},
+        reads={"predictions": Reads(model.key("predictions"), in_batches=True)},
+        checks=[ESTIMATED_FLOOR],
+        code=[estimate],
+        day_column="day",
+        automation=eager(model.table.late_days + 1),
+    )
+
+
+def _nothing(model: Model) -> Tally:
+    return Tally.of(np.empty((0, len(model.task.classes) if model.task.kind == "multiclass" else 1)))
+
+
+def _row(tables: Any, key: dg.AssetKey, day: str) -> dict[str, Any] | None:
+    return tables.read(key, [day]).iloc[0].to_dict() if tables.stamp(key, day) else None
+
+
+def _beyond(model: Model, value: float) -> bool:
+    """Whether a value of the gate's metric is on the wrong side of the floor."""
+    floor = model.gate.floor
+    return value > floor if model.gate.metric in LOWER_IS_BETTER else value < floor
+
+
+def _estimated(
+    model: Model, day: str, of_day: Tally | None, trailing: Tally, days: int, before: bool
+) -> tuple[dict[str, Any], Finding]:
+    metric, floor = model.gate.metric, model.gate.floor
+    found = estimate(model.task, metric, trailing) or Estimate(math.nan, math.nan, math.nan)
+    # The end of the interval that is nearest to the good side: only a loss beyond chance counts.
+    best = found.low if metric in LOWER_IS_BETTER else found.high
+    beyond = days >= TRAILING_DAYS and _beyond(model, best)
+    words = (
+        f"{metric} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) is expected over the {days} days to {day}, "
+        f"floor {floor}"
+    )
+    row: dict[str, Any] = {
+        "day": pd.Timestamp(day),
+        "rows": of_day.rows if of_day else 0,
+        "trailing_days": days,
+        "metric": metric,
+        "estimated": found.value,
+        "low": found.low,
+        "high": found.high,
+        "beyond": beyond,
+        "tally": json.dumps((of_day or _nothing(model)).to_json(), separators=(",", ":")),
+    }
+    return row, Finding(
+        check=ESTIMATED_FLOOR.name,
+        day=day,
+        passed=not beyond,
+        severity=dg.AssetCheckSeverity.ERROR if before else dg.AssetCheckSeverity.WARN,
+        description=words if days >= TRAILING_DAYS else f"{words}: not judged before {TRAILING_DAYS} days are scored",
+        metadata={name: row[name] for name in ("estimated", "low", "high") if not math.isnan(row[name])},
+    )
+
+
 # -- performance -----------------------------------------------------------------------------------------------------
 
 
@@ -172,9 +270,9 @@ def _performance(model: Model) -> dg.AssetsDefinition:
             week = [d for d in days_of_window(day, (1 - TRAILING_DAYS, -1)) if _both(tables, model, d)]
             earlier = [_truth(tables, model, d) for d in week]
             trailing = pd.concat([*earlier, of_day], ignore_index=True)
-            row, finding = _live(model, day, of_day, trailing)
-            rows.append(row)
-            findings.append(finding)
+            row, found = _live(model, day, of_day, trailing)
+            rows.append(row | _how_far_off(model, row, _row(tables, model.key("estimated_performance"), day)))
+            findings += found
         frame = pd.DataFrame(rows)
         numbers = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not math.isnan(v)}
         return Made(frame, findings, numbers)
@@ -188,7 +286,7 @@ def _performance(model: Model) -> dg.AssetsDefinition:
         stage="monitoring",
         kinds={"pandas"},
         reads={"predictions": Reads(model.key("predictions")), "labels": Reads(model.key("labels"))},
-        checks=[FLOOR],
+        checks=[FLOOR, *([CALIBRATED] if model.task.kind == "binary" else [])],
         day_column="day",
         automation=eager(model.label_delay_days + model.table.late_days + 1),
     )
@@ -212,7 +310,13 @@ def _counted(model: Model, of_day: pd.DataFrame) -> dict[str, int]:
     return {"positives": int(positive.sum()), "alerts": int(of_day["alert"].sum()), "caught": caught}
 
 
-def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) -> tuple[dict[str, Any], Finding]:
+def _how_far_off(model: Model, row: dict[str, Any], estimated: dict[str, Any] | None) -> dict[str, float]:
+    """What was estimated of the same days, and how much more that was than the truth."""
+    said = float(estimated["estimated"]) if estimated else math.nan
+    return {"estimated": said, "estimate_error": said - float(row.get(f"trailing_{model.gate.metric}", math.nan))}
+
+
+def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) -> tuple[dict[str, Any], list[Finding]]:
     figures = headline(model.task, trailing[model.target].to_numpy(dtype=float), scores_in(model.task, trailing))
     live = {f"trailing_{name}": value for name, value in figures.items()}
     row: dict[str, Any] = {
@@ -225,150 +329,39 @@ def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) 
     metric, floor = model.gate.metric, model.gate.floor
     value = live.get(f"trailing_{metric}", float("nan"))
     full = row["trailing_days"] >= TRAILING_DAYS
-    below = value > floor if metric in LOWER_IS_BETTER else value < floor
     words = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
     if not full:
         words += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
-    return row, Finding(
+    held = Finding(
         check=FLOOR.name,
         day=day,
-        passed=not (full and below),
+        passed=not (full and _beyond(model, value)),
         severity=dg.AssetCheckSeverity.ERROR,
         description=words,
         metadata={name: value for name, value in live.items() if not math.isnan(value)},
     )
+    if model.task.kind != "binary":
+        return row, [held]
+    expected, finding = _calibrated(model, day, trailing)
+    return row | {"trailing_positives": int(trailing[model.target].sum()), "trailing_expected": expected}, [
+        held,
+        finding,
+    ]
 
 
-# -- drift -----------------------------------------------------------------------------------------------------------
-
-
-def _drift(model: Model) -> dg.AssetsDefinition:
-    features = features_of(model)
-    columns = [name for name in features.names if name not in features.words]
-
-    def drift(context: dg.AssetExecutionContext, features: pd.DataFrame, predictions: pd.DataFrame) -> Made:
-        mlflow, tables = context.resources.mlflow, context.resources.tables
-        said = pd.DataFrame(compared_scores(model.task, scores_in(model.task, predictions)))
-        said.index = pd.Index(predictions[model.table.key])
-        scored = features.join(said, on=model.table.key)
-        versions = {
-            day: rows["version"].mode() for day, rows in _by_day(predictions, model, days_in_run(context)).items()
-        }
-        rows: list[dict[str, Any]] = []
-        findings = []
-        for day, window in _by_day(scored, model, days_in_run(context)).items():
-            if versions[day].empty and model.table.quiet_days:
-                rows.append(_drift_row(day, "", DriftResult(0, judged=False), "ok", []))
-                findings.append(_drift_finding(day, rows[-1], DriftResult(0, judged=False), None))
-                continue
-            if versions[day].empty:
-                raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
-            # The reference is that of the version which scored the day: after a rollback, the right one again.
-            version = str(versions[day].iloc[0])
-            reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
-            result = compare(reference, window[[*columns, *said]], model.drift)
-            before = _windows_before(tables, model, day, version, rows)
-            level = severity([drifted for _, drifted in before], result.drifted, model.drift.page_after)
-            rows.append(_drift_row(day, version, result, level, before))
-            report = _keep_report(tables.root, model, day, result, html=level != "ok")
-            findings.append(_drift_finding(None if day == WHOLE else day, rows[-1], result, report))
-        last = {"version": version, "level": level, "drifted": ", ".join(result.drifted_columns) or "nothing"}
-        return Made(pd.DataFrame(rows), findings, last)
-
-    return table_asset(
-        model,
-        "drift",
-        drift,
-        description="The day's features and scores against the champion's reference profile, by Evidently.",
-        stage="monitoring",
-        kinds={"evidently"},
-        reads={"features": Reads(model.key("features")), "predictions": Reads(model.key("predictions"))},
-        checks=[DRIFT],
-        day_column="day" if model.is_stream else None,
-        automation=eager(model.table.late_days + 1 if model.is_stream else None),
-        resources={"mlflow"},
-    )
-
-
-def _windows_before(
-    tables: Any, model: Model, day: str, version: str, in_run: list[dict[str, Any]]
-) -> list[tuple[str, bool | None]]:
-    """The windows before ``day`` scored by the same version, oldest first: day, and whether it drifted (``None``: not
-    judged). They are read as they stand, not as an input: the first day has none, and is not held back."""
-    if day == WHOLE:
-        return []
-    known = {str(row["day"].date()): row for row in in_run}
-    history: list[tuple[str, bool | None]] = []
-    for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
-        row = known.get(earlier)
-        if row is None and tables.stamp(model.key("drift"), earlier):
-            row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
-        if row is not None and str(row["version"]) == version:
-            history.append((earlier, bool(row["drifted"]) if row["judged"] else None))
-    return history
-
-
-def _drift_row(
-    day: str, version: str, result: DriftResult, level: Level, before: list[tuple[str, bool | None]]
-) -> dict[str, Any]:
-    """One line of the ``drift`` table: the verdict on a window."""
-    since = day
-    for earlier, drifted in reversed([window for window in before if window[1] is not None]):
-        if not drifted:
-            break
-        since = earlier
-    return {
-        **({} if day == WHOLE else {"day": pd.Timestamp(day)}),
-        "version": version,
-        "rows": result.rows,
-        "judged": result.judged,
-        "drifted": result.drifted,
-        "level": level,
-        "since": since if result.drifted else "",
-        "columns": ", ".join(result.drifted_columns),
-        "verdicts": result.to_json(),
-    }
-
-
-def _keep_report(root: str, model: Model, day: str, result: DriftResult, *, html: bool) -> str | None:
-    """Writes Evidently's page of an alarm beside the tables; its path, or ``None`` where there was none to keep."""
-    import fsspec
-
-    if not html:
-        return None
-    path = f"{root}/{model.name}/drift/reports/{day}.html"
-    fs, where = fsspec.core.url_to_fs(path)
-    fs.makedirs(where.rsplit("/", 1)[0], exist_ok=True)
-    fs.pipe_file(where, result.html().encode())
-    return path
-
-
-def _drift_finding(day: str | None, row: dict[str, Any], result: DriftResult, report: str | None) -> Finding:
-    level = row["level"]
-    if not result.judged:
-        words = f"{result.rows} rows are too few to judge"
-    elif level == "ok":
-        words = f"{result.rows:,} rows look like the reference of version {row['version']}"
-    else:
-        words = (
-            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
-            f"{row['version']}: {', '.join(result.drifted_columns[:5])}"
-            + (f"; since {row['since']}" if level == "page" else "; a first window, watch the next")
-        )
-    metadata: dict[str, Any] = {"level": level, "version": row["version"], "rows": result.rows}
-    if level != "ok":
-        metadata |= {
-            "since": row["since"],
-            "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
-            "report": dg.MetadataValue.path(report or ""),
-        }
-    return Finding(
-        check=DRIFT.name,
+def _calibrated(model: Model, day: str, trailing: pd.DataFrame) -> tuple[float, Finding]:
+    """How many positives the probabilities expected in a week, and whether as many came: how labels drift."""
+    p = trailing["probability"].to_numpy(dtype=float)
+    expected, came = float(p.sum()), int(trailing[model.target].sum())
+    chance = 4 * float(np.sqrt((p * (1 - p)).sum()))
+    off = abs(came - expected)
+    return expected, Finding(
+        check=CALIBRATED.name,
         day=day,
-        passed=level == "ok",
-        severity=dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN,
-        description=words,
-        metadata=metadata,
+        passed=not (off > chance and off > MISCALIBRATED * max(expected, 1.0)),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{came:,} positives in the week to {day}, {expected:,.0f} were expected",
+        metadata={"came": came, "expected": expected},
     )
 
 

@@ -1,48 +1,62 @@
 """The reference profile: what the features and scores of a model version looked like when it was made.
 
-Belongs here: building it from rows the version was not fitted on, its folder in the bundle, its bounds. Does not belong
-here: comparing anything with it (``drift.py``). It holds features and scores only: no keys, no entities, no raw rows.
+Belongs here: building it from rows the version was not fitted on, merging, its folder in the bundle, its bounds. Does
+not belong here: comparing anything with it (``drift.py``).
+
+It holds no personal data: no keys, no entities, and of its sample no row is one that was: each feature's values are
+shuffled by themselves, since the check compares column by column.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from assets.lifecycle.histograms import MOST_EDGES, Bins, Histogram
+
 SCORE, PREDICTED = "score", "predicted"
 """Columns of the score (of classes: of the one predicted) and of the predicted class's code."""
 MAX_ROWS = 20_000
-"""Rows kept: enough for a K-S test on a day's rows to see a shift of .2 standard deviations, and below 3 MB."""
-
-
+MAX_SAMPLE_BYTES = 1_000_000
+"""Bounds of the sample: with the counts beside it a profile stays below 2 MB, however wide the table."""
+MAX_ALL_EDGES = 20_000
+"""Edges of all columns together."""
 QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 
 
 class ProfileError(Exception):
-    """A reference profile that cannot be read; the message names the file and the mend."""
+    """A reference profile that cannot be read or merged; the message names the file or column and the mend."""
 
 
 @dataclass(frozen=True)
 class ReferenceProfile:
-    """A bounded sample and its summary.
+    """Counts of all rows, and a bounded sample.
 
     Args:
-        sample: float32 columns: the compared features, the scores, and the calendar ones.
-        summary: by column, quantiles, mean, standard deviation and share of missing values of *all* rows.
-        rows: how many rows the summary is of.
+        histograms: by compared column, the counts of all rows.
+        summary: by column, quantiles, mean, standard deviation and share of missing values of all rows.
+        sample: float32 columns. Scores and calendar columns are rows that were; each feature is shuffled by itself.
+        rows: how many rows the counts are of.
         calendar: columns that follow the calendar; they are not compared, the score is compared within them.
+        importance: by feature, how much the score moves when its values are shuffled; the largest is 1.
+        calibration: of probabilities, ``[{"said", "was", "rows"}]`` on rows the fit has not seen, rising.
+        rows_of_weekday: rows expected on a day, Monday first; empty where there are no days.
     """
 
-    sample: pd.DataFrame
+    histograms: dict[str, Histogram]
     summary: dict[str, dict[str, Any]]
+    sample: pd.DataFrame
     rows: int
     calendar: tuple[str, ...] = ()
+    importance: dict[str, float] = field(default_factory=dict)
+    calibration: list[dict[str, float]] = field(default_factory=list)
+    rows_of_weekday: list[float] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -51,46 +65,123 @@ class ReferenceProfile:
         scores: Mapping[str, np.ndarray],
         *,
         calendar: Sequence[str] = (),
+        importance: Mapping[str, float] | None = None,
+        calibration: Sequence[Mapping[str, float]] = (),
+        rows_of_weekday: Sequence[float] = (),
         seed: int = 0,
         max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
         """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``."""
-        frame = features.astype(np.float32).assign(**scores)
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(frame))[:max_rows])
-        summary = {str(column): _summary(frame[column]) for column in frame}
-        return cls(frame.iloc[chosen].reset_index(drop=True), summary, len(frame), tuple(calendar))
+        frame = features.astype(np.float32).assign(**{name: np.asarray(s, np.float32) for name, s in scores.items()})
+        compared = [str(column) for column in frame if column not in calendar]
+        most_edges = min(MOST_EDGES, max(8, MAX_ALL_EDGES // max(len(compared), 1)))
+        bins = {column: Bins.of(frame[column].to_numpy(), most_edges) for column in compared}
+        return cls(
+            histograms={column: b.count(frame[column].to_numpy()) for column, b in bins.items()},
+            summary={str(column): _summary(frame[column]) for column in frame},
+            sample=_sample(frame, [*scores, *calendar], seed, max_rows),
+            rows=len(frame),
+            calendar=tuple(calendar),
+            importance=dict(importance or {}),
+            calibration=[dict(bin_) for bin_ in calibration],
+            rows_of_weekday=list(rows_of_weekday),
+        )
 
     @property
     def columns(self) -> list[str]:
         """The columns that are compared."""
-        return [str(column) for column in self.sample if column not in self.calendar]
+        return list(self.histograms)
+
+    def merge(self, other: ReferenceProfile) -> ReferenceProfile:
+        """The profile of both's rows: counts add up exactly, the sample is drawn from both by their rows.
+
+        Raises :class:`ProfileError` where they are not of the same columns in the same bins.
+        """
+        for column, mine in self.histograms.items():
+            if column not in other.histograms or not mine.bins.same_as(other.histograms[column].bins):
+                raise ProfileError(f"{column}: the profiles are not in the same bins; build one from all rows")
+        share = self.rows / (self.rows + other.rows)
+        size = max(len(self.sample), len(other.sample))
+        mine_rows = min(round(size * share), len(self.sample))
+        sample = [self.sample.iloc[:mine_rows], other.sample.iloc[: min(size - mine_rows, len(other.sample))]]
+        mixed = {
+            name: {**said, "missing": share * said["missing"] + (1 - share) * other.summary[name]["missing"]}
+            for name, said in self.summary.items()
+        }
+        return ReferenceProfile(
+            {column: mine + other.histograms[column] for column, mine in self.histograms.items()},
+            mixed, pd.concat(sample, ignore_index=True), self.rows + other.rows, self.calendar, self.importance,
+            self.calibration, self.rows_of_weekday,
+        )  # fmt: skip
 
     def save(self, directory: Path) -> None:
-        """Writes ``sample.parquet`` and ``summary.json``."""
+        """Writes ``sample.parquet`` and ``profile.json``."""
         directory.mkdir(parents=True, exist_ok=True)
         self.sample.to_parquet(directory / "sample.parquet", compression="zstd", index=False)
-        (directory / "summary.json").write_text(
-            json.dumps({"rows": self.rows, "calendar": self.calendar, "columns": self.summary}, indent=1)
-        )
+        said = {
+            "rows": self.rows,
+            "calendar": self.calendar,
+            "columns": self.summary,
+            "importance": self.importance,
+            "calibration": self.calibration,
+            "rows_of_weekday": self.rows_of_weekday,
+            "histograms": {
+                column: {
+                    "kind": h.bins.kind, "edges": _short(h.bins.edges), "low": h.bins.low,
+                    "high": h.bins.high, **h.to_json(),
+                }
+                for column, h in self.histograms.items()
+            },
+        }  # fmt: skip
+        (directory / "profile.json").write_text(json.dumps(said, separators=(",", ":")))
 
     @classmethod
     def load(cls, directory: Path) -> ReferenceProfile:
         """Reads what :meth:`save` wrote. Raises :class:`ProfileError` naming what is absent or damaged."""
         try:
-            said = json.loads((directory / "summary.json").read_text())
+            said = json.loads((directory / "profile.json").read_text())
             sample = pd.read_parquet(directory / "sample.parquet")
-            return cls(sample, said["columns"], said["rows"], tuple(said["calendar"]))
+            histograms = {}
+            for column, h in said["histograms"].items():
+                bins = Bins(h["kind"], np.asarray(h["edges"], dtype=np.float32).astype(np.float64), h["low"], h["high"])
+                histograms[column] = Histogram.from_json(bins, h)
+            return cls(
+                histograms, said["columns"], sample, said["rows"], tuple(said["calendar"]), said["importance"],
+                said["calibration"], said["rows_of_weekday"],
+            )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(
                 f"{directory}: no reference profile can be read ({error}); train the model again to make one"
             ) from error
 
 
+def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """By rising probability, in equally filled bins: what was said, what was, and of how many rows."""
+    parts = np.array_split(np.argsort(probabilities, kind="stable"), bins)
+    return [
+        {"said": float(probabilities[p].mean()), "was": float(truth[p].mean()), "rows": len(p)} for p in parts if len(p)
+    ]
+
+
+def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = min(len(frame), max_rows, MAX_SAMPLE_BYTES // (4 * frame.shape[1]))
+    chosen = np.sort(rng.permutation(len(frame))[:rows])
+    sample = frame.iloc[chosen].reset_index(drop=True)
+    alone = [column for column in frame if column not in together]
+    return sample.assign(**{str(column): rng.permutation(sample[column].to_numpy()) for column in alone})
+
+
+def _short(edges: np.ndarray) -> list[float]:
+    """The shortest decimals that are read back as the same float32."""
+    return [float(str(edge)) for edge in edges.astype(np.float32)]
+
+
 def _summary(column: pd.Series) -> dict[str, Any]:
     known = column.dropna().to_numpy(dtype=float)
     quantiles = zip(QUANTILES, np.quantile(known, QUANTILES), strict=True) if len(known) else ()
     return {
-        "quantiles": {f"{q:g}": float(value) for q, value in quantiles},
+        "quantiles": {f"{q:g}": float(f"{value:.6g}") for q, value in quantiles},
         "mean": float(known.mean()) if len(known) else None,
         "std": float(known.std()) if len(known) else None,
         "missing": float(column.isna().mean()),

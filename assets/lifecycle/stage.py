@@ -41,12 +41,14 @@ class Check:
 class Reads:
     """An upstream table and the days of it, relative to the output's day, that one output day reads.
 
-    ``optional``: there may be none of these days yet; the stage then gets an empty frame.
+    ``optional``: there may be none of these days yet; the stage then gets an empty frame. ``in_batches``: the stage
+    gets an :class:`~resources.tables.InBatches` in place of a frame.
     """
 
     key: dg.AssetKey
     window: Window = (0, 0)
     optional: bool = False
+    in_batches: bool = False
 
 
 @dataclass
@@ -144,7 +146,7 @@ def table_asset(
         freshness_policy=freshness,
         io_manager_key="tables",
     )
-    def stage_asset(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> Iterator[Any]:
+    def stage_asset(context: dg.AssetExecutionContext, **frames: Any) -> Iterator[Any]:
         made = compute(context, **frames)
         blocking = {spec.name for spec in specs if spec.blocking}
         refused = [
@@ -179,7 +181,9 @@ def _asset_in(read: Reads, partitions: dg.PartitionsDefinition | None) -> dg.Ass
             allow_nonexistent_upstream_partitions=True,
         )
     return dg.AssetIn(
-        key=read.key, partition_mapping=mapping, metadata={"window": list(read.window), "optional": read.optional}
+        key=read.key,
+        partition_mapping=mapping,
+        metadata={"window": list(read.window), "optional": read.optional, "in_batches": read.in_batches},
     )
 
 

@@ -44,6 +44,7 @@ LEAKAGE = Check(
 )
 
 MIN_OF_EACH_CLASS = 10
+IMPORTANCE_ROWS = 2_000
 REFERENCE_DAYS = 7
 """Days of rows in the reference profile: whole weeks, so that each weekday has its share."""
 
@@ -334,8 +335,9 @@ def _train(
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
         run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score, "line_share": choice.line_share})
-        recent = _recent(context.resources.tables, frozen, model)
-        scores = candidate.predict(recent[list(names)].to_numpy(dtype=np.float32))
+        recent, rows_of_weekday = _recent(context.resources.tables, frozen, model)
+        X = recent[list(names)].to_numpy(dtype=np.float32)
+        scores = candidate.predict(X)
         columns = recent[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
@@ -362,6 +364,9 @@ def _train(
                 columns,
                 compared_scores(model.task, scores),
                 calendar=features_of(model).calendar,
+                importance=_importance(candidate, X, names, model.training.seed),
+                calibration=choice.calibration,
+                rows_of_weekday=rows_of_weekday,
                 seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)
@@ -370,10 +375,28 @@ def _train(
             )
 
 
-def _recent(tables: Any, frozen: pd.DataFrame, model: Model) -> pd.DataFrame:
+def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed: int) -> dict[str, float]:
+    """By feature, how far the scores move when its values are shuffled among rows, as a share of the most important's.
+
+    It needs no labels, and says what a drift of the feature can do to the scores.
+    """
+    rng = np.random.default_rng(seed)
+    rows = X[rng.permutation(len(X))[:IMPORTANCE_ROWS]]
+    said = candidate.predict(rows)
+    moved = {}
+    for i, name in enumerate(names):
+        shuffled = rows.copy()
+        shuffled[:, i] = rng.permutation(rows[:, i])
+        moved[name] = float(np.abs(candidate.predict(shuffled) - said).mean())
+    most = max(moved.values()) or 1.0
+    return {name: value / most for name, value in moved.items()}
+
+
+def _recent(tables: Any, frozen: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, list[float]]:
     """Features of the latest rows, which the network was not fitted on: what the world is like as the version begins.
 
     They need no labels: with a clock, the days since the latest labelled one, or the test rows where there are none.
+    Beside them the rows of each weekday, Monday first; empty where these are no whole weeks.
     """
     names = list(features_of(model).names)
     if model.table.time is not None:
@@ -381,9 +404,12 @@ def _recent(tables: Any, frozen: pd.DataFrame, model: Model) -> pd.DataFrame:
         wanted = iso_days(days_ending(now, REFERENCE_DAYS))
         days = [day for day in wanted if tables.stamp(model.key("features"), day)]
         if len(days) == REFERENCE_DAYS:
-            return tables.read(model.key("features"), days, names)
+            by_weekday = {
+                dt.date.fromisoformat(d).weekday(): float(tables.stamp(model.key("features"), d).rows) for d in days
+            }
+            return tables.read(model.key("features"), days, names), [by_weekday[n] for n in range(7)]
     unseen = frozen[test_rows(frozen, model)]
-    return unseen[[feature_column(name) for name in names]].set_axis(names, axis=1)
+    return unseen[[feature_column(name) for name in names]].set_axis(names, axis=1), []
 
 
 def _days_of(frozen: pd.DataFrame, model: Model) -> dict[str, tuple[dt.date, dt.date]]:

@@ -43,7 +43,8 @@ def world(make_world, tmp_path_factory):
 
 
 def tick_alerts(world: World) -> None:
-    with dg.build_sensor_context(instance=world.instance, resources={"alerts": world.alerts}) as context:
+    given = {"alerts": world.alerts, "ledger": world.ledger}
+    with dg.build_sensor_context(instance=world.instance, resources=given) as context:
         alerts_sensor([world.model]).evaluate_tick(context)
 
 

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Gate
-from assets.lifecycle.monitoring import TRAILING_DAYS, _live
+from assets.lifecycle.estimate import Tally, estimate
+from assets.lifecycle.monitoring import TRAILING_DAYS, _calibrated, _estimated, _how_far_off, _live
 from assets.models.fraud import model as fraud
+from assets.task import BINARY, Task
 
 MODEL = replace(fraud, gate=Gate(metric="average_precision", floor=0.5))
 LAST = "2026-03-20"
@@ -31,7 +33,7 @@ def live(days: int, good: bool, model=MODEL):
 
 
 def test_a_good_week_passes_with_its_figures():
-    row, finding = live(TRAILING_DAYS, good=True)
+    row, [finding, _] = live(TRAILING_DAYS, good=True)
     assert finding.passed
     assert row["trailing_average_precision"] == 1.0
     assert row["caught"] == row["positives"] == row["alerts"]
@@ -39,14 +41,14 @@ def test_a_good_week_passes_with_its_figures():
 
 
 def test_a_bad_week_fails_in_words():
-    _, finding = live(TRAILING_DAYS, good=False)
+    _, [finding, _] = live(TRAILING_DAYS, good=False)
     assert not finding.passed
     assert "average_precision 0." in finding.description
     assert f"over the 7 days to {LAST}, floor 0.5" in finding.description
 
 
 def test_less_than_a_week_is_shown_and_not_judged():
-    row, finding = live(TRAILING_DAYS - 1, good=False)
+    row, [finding, _] = live(TRAILING_DAYS - 1, good=False)
     assert finding.passed
     assert row["trailing_days"] == 6
     assert "not judged yet" in finding.description
@@ -55,11 +57,95 @@ def test_less_than_a_week_is_shown_and_not_judged():
 @pytest.mark.parametrize(("good", "passed"), [(True, True), (False, False)])
 def test_of_a_brier_score_the_floor_is_the_highest_allowed(good, passed):
     model = replace(MODEL, gate=Gate(metric="brier", floor=0.05))
-    assert live(TRAILING_DAYS, good, model)[1].passed is passed
+    assert live(TRAILING_DAYS, good, model)[1][0].passed is passed
 
 
 def test_a_week_without_a_positive_has_no_figure_and_no_alarm():
     trailing = scored(TRAILING_DAYS, good=True).assign(is_fraud=0)
-    row, finding = _live(MODEL, LAST, trailing.head(200), trailing)
+    row, [finding, _] = _live(MODEL, LAST, trailing.head(200), trailing)
     assert np.isnan(row["trailing_average_precision"])
     assert finding.passed
+
+
+# -- without labels --------------------------------------------------------------------------------------------------
+
+
+def said(n: int, seed: int, sharp: float = 2.0, mean: float = -4.0) -> np.ndarray:
+    """Probabilities of a model that tells positives apart the better, the larger ``sharp`` is."""
+    return 1 / (1 + np.exp(-np.random.default_rng(seed).normal(mean, sharp, n)))
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "brier"])
+def test_the_estimate_is_what_the_labels_of_a_calibrated_model_give(metric):
+    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+    score = {"roc_auc": roc_auc_score, "average_precision": average_precision_score, "brier": brier_score_loss}[metric]
+    inside = 0
+    for seed in range(20):
+        p = said(20_000, seed)
+        y = np.random.default_rng(100 + seed).random(len(p)) < p
+        found = estimate(BINARY, metric, Tally.of(p))
+        inside += found.low <= score(y, p) <= found.high
+        assert found.value == pytest.approx(score(y, p), abs=0.05)
+    assert inside >= 17, "95 % intervals"
+
+
+def test_of_classes_accuracy_and_log_loss_follow_too():
+    from sklearn.metrics import log_loss
+
+    task = Task("multiclass", ("a", "b", "c"))
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([0.5, 0.7, 1.0], size=20_000)
+    y = np.array([rng.choice(3, p=row) for row in p])
+    tally = Tally.of(p)
+    accuracy, loss = estimate(task, "accuracy", tally), estimate(task, "log_loss", tally)
+    assert accuracy.low <= (p.argmax(axis=1) == y).mean() <= accuracy.high
+    assert loss.low <= log_loss(y, p) <= loss.high
+    assert estimate(task, "roc_auc", tally).value == pytest.approx(0.85, abs=0.1)
+
+
+def test_what_does_not_follow_from_probabilities_is_not_estimated():
+    assert estimate(BINARY, "cp_at_k", Tally.of(said(100, 0))) is None
+    assert estimate(Task("regression"), "r2", Tally.of(said(100, 0))) is None
+    assert estimate(BINARY, "roc_auc", Tally.of(np.empty(0))) is None
+    assert estimate(BINARY, "roc_auc", Tally.of(np.zeros(10))) is None
+
+
+def test_tallies_add_up_over_days_and_come_back_from_json():
+    p = said(5_000, 1)
+    whole, parts = Tally.of(p), [Tally.of(part) for part in np.array_split(p, 5)]
+    added = Tally.from_json((parts[0] + parts[1] + parts[2] + parts[3] + parts[4]).to_json())
+    assert (added.n == whole.n).all()
+    assert added.said == pytest.approx(whole.said)
+    assert added.rows == 5_000
+
+
+@pytest.mark.parametrize(
+    ("sharp", "days", "before", "passed", "severity"),
+    [(3.0, 7, False, True, "WARN"), (0.2, 7, False, False, "WARN"), (0.2, 7, True, False, "ERROR"),
+     (0.2, 6, True, True, "ERROR")],
+)  # fmt: skip
+def test_a_promise_beyond_the_floor_warns_then_pages(sharp, days, before, passed, severity):
+    tally = Tally.of(said(20_000, 3, sharp))
+    row, finding = _estimated(MODEL, LAST, tally, tally, days, before)
+    assert finding.passed is passed
+    assert passed or finding.severity.value == severity
+    assert row["beyond"] is not passed
+    assert row["low"] <= row["estimated"] <= row["high"]
+
+
+def test_once_the_truth_is_there_it_is_said_how_far_off_the_estimate_was():
+    assert _how_far_off(MODEL, {"trailing_average_precision": 0.6}, {"estimated": 0.65}) == {
+        "estimated": 0.65, "estimate_error": pytest.approx(0.05),
+    }  # fmt: skip
+    assert np.isnan(_how_far_off(MODEL, {"trailing_average_precision": 0.6}, None)["estimate_error"])
+
+
+@pytest.mark.parametrize(("times", "passed"), [(1.0, True), (0.3, False), (3.0, False)])
+def test_positives_that_nobody_expected_are_a_drift_of_the_labels(times, passed):
+    p = said(20_000, 5)
+    truth = np.random.default_rng(6).random(len(p)) < np.clip(p * times, 0, 1)
+    trailing = pd.DataFrame({"probability": p, "is_fraud": truth.astype("int8")})
+    expected, finding = _calibrated(MODEL, LAST, trailing)
+    assert finding.passed is passed
+    assert expected == pytest.approx(p.sum())

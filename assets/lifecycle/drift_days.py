@@ -1,0 +1,339 @@
+"""The asset ``drift``: each day's rows against the reference profile of the version that scored them.
+
+Belongs here: which rows make a window, what is kept of it, the verdicts as checks. Does not belong here: the rule
+(``drift.py``), who is told (``sensors/alerts.py``).
+
+The table keeps the counts of each day, so that windows of several days are made by adding, and nothing is read twice.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.answers import compared_scores, score_columns, scores_in
+from assets.lifecycle.bundle import REFERENCE
+from assets.lifecycle.drift import (
+    Before,
+    ColumnDrift,
+    DriftResult,
+    Level,
+    Window,
+    compare,
+    count,
+    draw,
+    faults,
+    html_of,
+    level_of_faults,
+    verdicts_json,
+)
+from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
+from assets.lifecycle.stage import Check, Made, Reads, days_in_run, eager, table_asset
+from resources.dagster_internals import Finding
+from resources.tables import WHOLE, InBatches, days_of_window
+
+DRIFT = Check(
+    name="drift",
+    description="The day's features and scores are those of the champion's reference: a first window that is not "
+    "warns, the next in a row pages.",
+    blocking=False,
+)
+QUALITY = Check(
+    name="quality",
+    description="No column has more missing, new or outlying values than the reference, and the day has as many rows "
+    "as its weekday usually has.",
+    blocking=False,
+)
+MOST_WINDOWS = 31
+"""How far back windows are looked at."""
+USUAL_DAYS = 28
+"""Days of which the rows of a weekday are taken as usual."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found on one day: a line of the table.
+
+    Args:
+        day: ISO day, or :data:`WHOLE`.
+        version: that scored it.
+        of_day: counts of the day alone; ``None`` where nothing was scored.
+        first_day: first day of the window that was judged; the day itself unless it has too few rows.
+        result, faults, quality: verdicts on the window.
+        verdicts: as JSON, with what Evidently computed.
+    """
+
+    day: str
+    version: str
+    of_day: Window | None
+    first_day: str
+    result: DriftResult
+    faults: dict[str, str]
+    quality: Level
+    verdicts: str
+
+    def row(self) -> dict[str, Any]:
+        """The line."""
+        return {
+            **({} if self.day == WHOLE else {"day": pd.Timestamp(self.day)}),
+            "version": self.version,
+            "rows": self.of_day.rows if self.of_day else 0,
+            "first_day": self.first_day,
+            "window_rows": self.result.rows,
+            "judged": self.result.judged,
+            "drifted": self.result.drifted,
+            "level": self.result.level,
+            "since": self.result.since,
+            "columns": ", ".join(self.result.drifted_columns),
+            "quality": self.quality,
+            "faults": json.dumps(self.faults),
+            "verdicts": self.verdicts,
+            "counts": json.dumps(self.of_day.to_json() if self.of_day else None, separators=(",", ":")),
+        }
+
+
+def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """``drift``."""
+
+    def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> Made:
+        mlflow, tables = context.resources.mlflow, context.resources.tables
+        lines: list[Checked] = []
+        findings: list[Finding] = []
+        for day in days_in_run(context):
+            version, report = _version_of(predictions, day), None
+            if version:
+                # The reference is that of the version which scored the day: after a rollback, the right one again.
+                reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
+                past = _Past(tables, model, day, version, reference, lines)
+                line, snapshot = _check(model, reference, version, day, features, predictions, past)
+                if line.result.level != "ok":
+                    report = _keep_report(tables.root, model, day, html_of(snapshot))
+            elif model.table.quiet_days:
+                line = Checked(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
+            else:
+                raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
+            lines.append(line)
+            findings += _findings(line, report)
+        shown = {
+            "version": line.version,
+            "level": line.result.level,
+            "quality": line.quality,
+            "drifted": ", ".join(line.result.drifted_columns) or "nothing",
+        }
+        return Made(pd.DataFrame([line.row() for line in lines]), findings, shown)
+
+    asset = table_asset(
+        model,
+        "drift",
+        drift,
+        description="The day's features and scores against the champion's reference profile, by Evidently; and the "
+        "day's counts, which add up over days.",
+        stage="monitoring",
+        kinds={"evidently"},
+        reads={
+            "features": Reads(model.key("features"), in_batches=True),
+            "predictions": Reads(model.key("predictions"), in_batches=True),
+        },
+        checks=[DRIFT, QUALITY],
+        code=[compare],
+        day_column="day" if model.is_stream else None,
+        automation=eager(model.table.late_days + 1 if model.is_stream else None),
+        resources={"mlflow"},
+    )
+    return [asset]
+
+
+def _check(
+    model: Model,
+    reference: ReferenceProfile,
+    version: str,
+    day: str,
+    features: InBatches,
+    predictions: InBatches,
+    past: _Past,
+) -> tuple[Checked, Any]:
+    """The verdicts on a day, and Evidently's snapshot (``None`` where too few rows are there to judge)."""
+    sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
+    rows = max(predictions.rows(day), 1)
+    batches = [
+        _sampling(_features(reference, features, day), model.drift.max_rows / rows, sampled["features"]),
+        _sampling(_scores(model, predictions, day), model.drift.max_rows / rows, sampled["scores"]),
+    ]
+    of_day = count(reference, itertools.chain(*batches))
+    first_day, window = past.reaching_back(of_day)
+    result = compare(reference, window, model.drift, day=day, before=past.windows_apart(first_day))
+    found = faults(reference, window, model.drift, rows_of_day=of_day.rows, usual_rows=past.usual_rows())
+    quality = level_of_faults(found, past.windows_apart(first_day, judged=False), model.drift.page_after)
+    snapshot = None
+    if result.judged:
+        parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
+        least = min(len(part) for part in parts)  # a row may have features and no score yet
+        sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
+        snapshot = draw(reference, sample.iloc[: model.drift.max_rows], model.drift)
+    verdicts = verdicts_json(result, snapshot)
+    return Checked(day, version, of_day, first_day, result, found, quality, verdicts), snapshot
+
+
+def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
+    names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
+    return features.of(day, names)
+
+
+def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
+    for batch in predictions.of(day, score_columns(model.task)):
+        yield pd.DataFrame(compared_scores(model.task, scores_in(model.task, batch)))
+
+
+def _sampling(
+    batches: Iterable[pd.DataFrame], share: float, sampled: list[pd.DataFrame], seed: int = 0
+) -> Iterator[pd.DataFrame]:
+    """The batches as they are; a share of their rows is put aside, about ``max_rows`` of all."""
+    rng = np.random.default_rng(seed)
+    for batch in batches:
+        sampled.append(batch if share >= 1 else batch[rng.random(len(batch)) < share])
+        yield batch
+
+
+def _version_of(predictions: InBatches, day: str) -> str:
+    """The version that scored most rows of a day; empty where there are none."""
+    counted: collections.Counter[str] = collections.Counter()
+    for batch in predictions.of(day, ["version"]):
+        counted.update({str(v): int(n) for v, n in batch["version"].value_counts().items()})
+    return str(counted.most_common(1)[0][0]) if counted else ""
+
+
+class _Past:
+    """The days before one, as the ``drift`` table has them.
+
+    They are read as they stand, not as an input: the first day has none, and is not held back.
+    """
+
+    def __init__(
+        self, tables: Any, model: Model, day: str, version: str, reference: ReferenceProfile, in_run: Sequence[Checked]
+    ) -> None:
+        self._reference, self._drift, self._day = reference, model.drift, day
+        self._rows: dict[str, dict[str, Any]] = {}
+        now = {line.day: line.row() for line in in_run}
+        for earlier in days_of_window(day, (-MOST_WINDOWS, -1)) if day != WHOLE else ():
+            row = now.get(earlier)
+            if row is None and tables.stamp(model.key("drift"), earlier):
+                row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
+            if row is not None:
+                self._rows[earlier] = row
+        self._same = {d: row for d, row in self._rows.items() if str(row["version"]) == version and row["rows"]}
+
+    def usual_rows(self) -> float | None:
+        """Rows usual on the day's weekday: the median of the last four weeks', or the reference's where it is new."""
+        if self._day == WHOLE:
+            return None
+        weekday = pd.Timestamp(self._day).weekday()
+        known = [
+            row["rows"] for d, row in list(self._rows.items())[-USUAL_DAYS:] if pd.Timestamp(d).weekday() == weekday
+        ]
+        if len(known) >= 2:
+            return float(np.median(known))
+        return self._reference.rows_of_weekday[weekday] if self._reference.rows_of_weekday else None
+
+    def reaching_back(self, of_day: Window) -> tuple[str, Window]:
+        """The window of the day: the day alone, or with the days before it until it has rows enough."""
+        window, first = of_day, self._day
+        for earlier in reversed(days_of_window(self._day, (1 - self._drift.window_days, -1))):
+            if window.rows >= self._drift.min_rows or self._day == WHOLE:
+                break
+            if earlier in self._same:
+                window, first = window + self._counts(earlier), earlier
+        return first, window
+
+    def windows_apart(self, first_day: str, *, judged: bool = True) -> list[Before]:
+        """Earlier windows that share no day with the one that begins at ``first_day``, nor with each other."""
+        chain: list[Before] = []
+        begins = first_day
+        for day in reversed(list(self._same)):
+            row = self._same[day]
+            if day < begins and (row["judged"] or not judged) and len(chain) < self._drift.page_after + 5:
+                chain.append(self._before(day, row))
+                begins = str(row["first_day"])
+        return chain[::-1]
+
+    def _before(self, day: str, row: Mapping[str, Any]) -> Before:
+        said = json.loads(row["verdicts"])
+        columns = {c["column"]: ColumnDrift(**c) for c in said.get("columns", ())}
+        window = self._counts(day)
+        for earlier in self._same:
+            if row["first_day"] <= earlier < day:
+                window = window + self._counts(earlier)
+        return Before(day, window, bool(row["judged"]), columns, json.loads(row["faults"]))
+
+    def _counts(self, day: str) -> Window:
+        return Window.from_json(self._reference, json.loads(self._same[day]["counts"]))
+
+
+def _keep_report(root: str, model: Model, day: str, html: str) -> str:
+    """Writes Evidently's page of an alarm beside the tables; its path."""
+    import fsspec
+
+    path = f"{root}/{model.name}/drift/reports/{day}.html"
+    fs, where = fsspec.core.url_to_fs(path)
+    fs.makedirs(where.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(where, html.encode())
+    return path
+
+
+def _findings(line: Checked, report: str | None) -> list[Finding]:
+    day = None if line.day == WHOLE else line.day
+    return [_drift_finding(line, day, report), _quality_finding(line, day)]
+
+
+def _severity(level: Level) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN
+
+
+def _drift_finding(line: Checked, day: str | None, report: str | None) -> Finding:
+    result = line.result
+    if not result.judged:
+        words = f"{result.rows} rows are too few to judge"
+    elif result.level == "ok":
+        words = f"{result.rows:,} rows look like the reference of version {line.version}"
+    else:
+        words = (
+            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
+            f"{line.version}: {', '.join(result.drifted_columns[:5])}"
+            + (f"; since {result.since}" if result.level == "page" else "; watch the next window")
+        )
+    metadata: dict[str, Any] = {"level": result.level, "version": line.version, "rows": result.rows}
+    if result.level != "ok":
+        metadata |= {
+            "since": result.since,
+            "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
+            "report": dg.MetadataValue.path(report or ""),
+        }
+    return Finding(
+        check=DRIFT.name,
+        day=day,
+        passed=result.level == "ok",
+        severity=_severity(result.level),
+        description=words,
+        metadata=metadata,
+    )
+
+
+def _quality_finding(line: Checked, day: str | None) -> Finding:
+    rows = line.of_day.rows if line.of_day else 0
+    words = "; ".join(f"{column + ': ' if column else ''}{said}" for column, said in line.faults.items())
+    return Finding(
+        check=QUALITY.name,
+        day=day,
+        passed=not line.faults,
+        severity=_severity(line.quality),
+        description=words or f"{rows:,} rows, as usual",
+        metadata={"level": line.quality, "rows": rows, "columns": line.faults},
+    )

@@ -1,0 +1,164 @@
+"""Counts of a column in bins that the reference chose: they add up exactly over batches and days, whatever the rows.
+
+Belongs here: bins, counting, adding, and the two-sample tests on counts. Does not belong here: which columns, which
+limits, what a verdict is (``drift.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+MOST_EDGES = 256
+"""Edges of a number's bins: the distance of two distribution functions is then exact to 1/256 of the reference."""
+FEW_VALUES = 10
+"""A column with at most so many distinct values in the reference is compared as categories."""
+
+Kind = Literal["number", "category"]
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Where a column's values are counted.
+
+    Args:
+        kind: numbers fall between edges, categories on values.
+        edges: float64, ascending. Numbers: bin ``i`` is ``(edges[i-1], edges[i]]``, the first and last are open, so
+            there are ``len(edges) + 1``. Categories: the known values; all others are one bin more, the last.
+        low, high: extremes of the reference.
+    """
+
+    kind: Kind
+    edges: np.ndarray
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, most_edges: int = MOST_EDGES) -> Bins:
+        """Those of a reference's values ``[n]``; NaN is missing."""
+        known = np.asarray(values, dtype=np.float32).astype(np.float64)
+        known = known[~np.isnan(known)]
+        distinct = np.unique(known)
+        if len(distinct) <= FEW_VALUES:
+            return cls("category", distinct, *(_extremes(distinct)))
+        # Quantiles that are values: a value with much mass gets a bin of its own.
+        cuts = np.quantile(known, np.linspace(0, 1, most_edges + 1)[:-1], method="inverted_cdf")
+        return cls("number", np.unique(cuts), *(_extremes(distinct)))
+
+    def count(self, values: np.ndarray) -> Histogram:
+        """The counts of some values ``[n]``, as float32: that is what features and the reference are."""
+        values, edges = np.asarray(values, dtype=np.float32), self.edges.astype(np.float32)
+        missing = np.isnan(values)
+        known = values[~missing] if missing.any() else values
+        where = np.searchsorted(edges, known, side="left")
+        if self.kind == "category" and len(edges):
+            where = np.where(edges[np.minimum(where, len(edges) - 1)] == known, where, len(edges))
+        counts = np.bincount(where, minlength=len(edges) + 1)
+        low, high = np.float32(self.low), np.float32(self.high)
+        below, above = int((known < low).sum()), int((known > high).sum())
+        return Histogram(self, counts, int(missing.sum()), below, above)
+
+    def same_as(self, other: Bins) -> bool:
+        """Whether counts in both can be added."""
+        return self.kind == other.kind and np.array_equal(self.edges, other.edges)
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts in bins: int64 ``[len(edges) + 1]``, and how many values were missing, below and above the reference's."""
+
+    bins: Bins
+    counts: np.ndarray
+    missing: int = 0
+    below: int = 0
+    above: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many values were counted, missing ones included."""
+        return int(self.counts.sum()) + self.missing
+
+    @property
+    def new(self) -> int:
+        """Of categories: how many values the reference does not know."""
+        return int(self.counts[-1]) if self.bins.kind == "category" else 0
+
+    def __add__(self, other: Histogram) -> Histogram:
+        if not self.bins.same_as(other.bins):
+            raise ValueError("histograms in different bins cannot be added; count the rows again in the same bins")
+        return Histogram(
+            self.bins,
+            self.counts + other.counts,
+            self.missing + other.missing,
+            self.below + other.below,
+            self.above + other.above,
+        )
+
+    def with_missing(self) -> np.ndarray:
+        """float64 counts, the missing values as first bin: a column that stops arriving is a change like any."""
+        return np.concatenate([[self.missing], self.counts]).astype(np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its numbers; the bins are the reference's."""
+        # Most bins of a small window are empty: position and count of the others.
+        filled = np.flatnonzero(self.counts)
+        return {"at": filled.tolist(), "n": self.counts[filled].tolist(), "missing": self.missing, "below": self.below,
+                "above": self.above}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, bins: Bins, said: Mapping[str, Any]) -> Histogram:
+        """What :meth:`to_json` gave. Raises :class:`ValueError` where it is not of these bins."""
+        counts = np.zeros(len(bins.edges) + 1, dtype=np.int64)
+        if said["at"] and said["at"][-1] >= len(counts):
+            raise ValueError(f"bin {said['at'][-1]} of {len(counts)}: these counts are of other bins")
+        counts[said["at"]] = said["n"]
+        return cls(bins, counts, said["missing"], said["below"], said["above"])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two samples differ: the probability of so much by chance, and how much it is, from 0 to 1."""
+
+    p_value: float
+    effect: float
+
+
+def difference(before: Histogram, now: Histogram) -> Difference:
+    """Two samples in the same bins, both taken as samples: Kolmogorov-Smirnov for numbers, chi-square for categories.
+
+    The effect is the K-S distance or the total variation. An empty sample differs in nothing.
+    """
+    if not before.bins.same_as(now.bins):
+        raise ValueError("histograms in different bins cannot be compared; count the rows again in the same bins")
+    a, b = before.with_missing(), now.with_missing()
+    if not a.sum() or not b.sum():
+        return Difference(1.0, 0.0)
+    return _chi_square(a, b) if before.bins.kind == "category" else _ks(a, b)
+
+
+def _ks(a: np.ndarray, b: np.ndarray) -> Difference:
+    from scipy.special import kolmogorov
+
+    n, m = a.sum(), b.sum()
+    distance = float(np.abs(np.cumsum(a) / n - np.cumsum(b) / m).max())
+    root = float(np.sqrt(n * m / (n + m)))
+    # Stephens (1970): good from four values on, where the limit itself needs hundreds.
+    return Difference(float(kolmogorov((root + 0.12 + 0.11 / root) * distance)), distance)
+
+
+def _chi_square(a: np.ndarray, b: np.ndarray) -> Difference:
+    from scipy.stats import chi2_contingency
+
+    seen = (a + b) > 0
+    table = np.array([a[seen], b[seen]])
+    effect = float(np.abs(table[0] / a.sum() - table[1] / b.sum()).sum() / 2)
+    if table.shape[1] < 2:
+        return Difference(1.0, effect)
+    return Difference(float(chi2_contingency(table, correction=False).pvalue), effect)
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    return (float(values[0]), float(values[-1])) if len(values) else (0.0, 0.0)
