@@ -14,6 +14,7 @@ BENCHMARKS = {
     "load": "load: the code location, against `import dagster` alone",
     "features": "features: ours against pandas groupby-rolling, on the same rows",
     "tables": "tables: the default network on plain tables, against XGBoost, LightGBM and a linear model, 5 seeds each",
+    "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
     "quality": "quality: the backtest on the published weeks, against XGBoost, logistic regression and the ceiling",
 }
 

@@ -36,7 +36,8 @@ import numpy as np  # noqa: E402 - telemetry is off before anything else is impo
 import uvicorn  # noqa: E402
 from fastapi import Body, FastAPI, HTTPException, Request  # noqa: E402
 from fastapi.exceptions import RequestValidationError  # noqa: E402
-from fastapi.responses import JSONResponse  # noqa: E402
+from fastapi.responses import JSONResponse, Response  # noqa: E402
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 from pydantic import BaseModel, Field  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
@@ -49,6 +50,7 @@ from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.history import History, LogError, TooOldError  # noqa: E402
 from serving.intake import Intake, Problem, Raw, RefusedRows  # noqa: E402
+from serving.service_metrics import ServiceMetrics  # noqa: E402
 
 POLL_S = 2.0
 """How often the alias and the tables are looked at."""
@@ -229,7 +231,7 @@ class FeatureRows(BaseModel):
 
 def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     """The application that serves ``endpoints``; it begins to follow their aliases when it starts."""
-    by_name = {endpoint.name: endpoint for endpoint in endpoints}
+    by_name, metrics = {endpoint.name: endpoint for endpoint in endpoints}, ServiceMetrics()
 
     app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints))
 
@@ -241,25 +243,8 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
             raise HTTPException(503, endpoint.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
         return endpoint.served
 
-    @app.exception_handler(RefusedRows)
-    async def refused(_: Request, error: RefusedRows) -> JSONResponse:
-        return JSONResponse({"detail": str(error), "problems": [asdict(problem) for problem in error.problems]}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def not_understood(request: Request, error: RequestValidationError) -> JSONResponse:
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            # Only what a web page of another origin cannot send unasked is taken: a page must not make up payments.
-            return JSONResponse({"detail": "send JSON, with the header Content-Type: application/json"}, 415)
-        what = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
-        return JSONResponse({"detail": f"the body is not what {request.url.path} takes: {what}; see /docs"}, 422)
-
-    @app.exception_handler(TooOldError)
-    async def too_old(_: Request, error: TooOldError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
-
-    @app.exception_handler(LogError)
-    async def not_logged(_: Request, error: LogError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
+    _handle_errors(app)
+    _show_metrics(app, metrics, by_name)
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -291,10 +276,22 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     @app.post("/models/{name}/predict")
     async def predict(name: str, row: Annotated[dict[str, Any] | list[dict[str, Any]], Body()]) -> JSONResponse:
         """Scores one raw row, or a list of them (all or none)."""
-        served = ready(name)
-        if isinstance(row, dict):
-            return JSONResponse(served.score([row])[0])
-        return JSONResponse(served.score(_few(row)))
+        began, outcome, rows = time.perf_counter(), "error", 0
+        try:
+            served = ready(name)
+            said = served.score([row] if isinstance(row, dict) else _few(row))
+            outcome, rows = "ok", len(said)
+            return JSONResponse(said[0] if isinstance(row, dict) else said)
+        except (RefusedRows, TooOldError):
+            outcome = "refused"
+            raise
+        except HTTPException as error:
+            outcome = "refused" if error.status_code < 500 else "unavailable"
+            raise
+        finally:
+            if name in by_name:  # names that nobody declared would be series without end
+                now = by_name[name].served
+                metrics.answered(name, now.version if now else "", outcome, time.perf_counter() - began, rows)
 
     @app.post("/models/{name}/score")
     async def score(name: str, rows: FeatureRows) -> JSONResponse:
@@ -310,6 +307,39 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
         return JSONResponse({"scores": served.bundle.predict(X).tolist(), "version": served.version})
 
     return app
+
+
+def _show_metrics(app: FastAPI, metrics: ServiceMetrics, by_name: Mapping[str, Endpoint]) -> None:
+    @app.get("/metrics")
+    async def metrics_page() -> Response:
+        """For Prometheus."""
+        for name, endpoint in by_name.items():
+            metrics.status(name, endpoint.health()["status"])
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """What a client is told when its rows cannot be scored."""
+
+    @app.exception_handler(RefusedRows)
+    async def refused(_: Request, error: RefusedRows) -> JSONResponse:
+        return JSONResponse({"detail": str(error), "problems": [asdict(problem) for problem in error.problems]}, 422)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(request: Request, error: RequestValidationError) -> JSONResponse:
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            # Only what a web page of another origin cannot send unasked is taken: a page must not make up payments.
+            return JSONResponse({"detail": "send JSON, with the header Content-Type: application/json"}, 415)
+        what = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
+        return JSONResponse({"detail": f"the body is not what {request.url.path} takes: {what}; see /docs"}, 422)
+
+    @app.exception_handler(TooOldError)
+    async def too_old(_: Request, error: TooOldError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(LogError)
+    async def not_logged(_: Request, error: LogError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -21,13 +21,17 @@ from resources.settings import Settings, quiet_telemetry
 
 quiet_telemetry()
 
-import uvicorn  # noqa: E402 - telemetry is off before anything else is imported
-from fastapi import FastAPI  # noqa: E402
+import dagster as dg  # noqa: E402 - telemetry is off before anything else is imported
+import uvicorn  # noqa: E402
+from fastapi import FastAPI, Response  # noqa: E402
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.models import declared_models  # noqa: E402
+from resources import home  # noqa: E402
 from resources.alerts import Alerts, Dispatcher, Messenger  # noqa: E402
 from serving.alerts_page import create_app  # noqa: E402
+from serving.exporter import AssetlineCollector, registry_of  # noqa: E402
 from serving.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
 
 LOOK_S = 15.0
@@ -107,6 +111,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     app = create_app(alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_url)
     app.router.lifespan_context = lifespan
+    home.prepare(settings)
+    registry = registry_of(AssetlineCollector(settings, declared_models(), dg.DagsterInstance.get(), alerts.store))
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """For Prometheus; no alert's words are in it, so it needs no token."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     uvicorn.run(
         app, host=given.host, port=given.port, log_level="warning", access_log=False, timeout_graceful_shutdown=3
     )

@@ -36,6 +36,7 @@ from assets.lifecycle.drift import (
     level_of_faults,
     verdicts_json,
 )
+from assets.lifecycle.histograms import difference
 from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 from assets.lifecycle.stage import Check, Made, Reads, days_in_run, eager, table_asset
 from resources.dagster_internals import Finding
@@ -144,7 +145,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
             "predictions": Reads(model.key("predictions"), in_batches=True),
         },
         checks=[DRIFT, QUALITY],
-        code=[compare],
+        code=[compare, difference],
         day_column="day" if model.is_stream else None,
         automation=eager(model.table.late_days + 1 if model.is_stream else None),
         resources={"mlflow"},
@@ -165,8 +166,8 @@ def _check(
     sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
     rows = max(predictions.rows(day), 1)
     batches = [
-        _sampling(_features(reference, features, day), model.drift.max_rows / rows, sampled["features"]),
-        _sampling(_scores(model, predictions, day), model.drift.max_rows / rows, sampled["scores"]),
+        sampling(_features(reference, features, day), model.drift.max_rows / rows, sampled["features"]),
+        sampling(_scores(model, predictions, day), model.drift.max_rows / rows, sampled["scores"]),
     ]
     of_day = count(reference, itertools.chain(*batches))
     first_day, window = past.reaching_back(of_day)
@@ -193,7 +194,7 @@ def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataF
         yield pd.DataFrame(compared_scores(model.task, scores_in(model.task, batch)))
 
 
-def _sampling(
+def sampling(
     batches: Iterable[pd.DataFrame], share: float, sampled: list[pd.DataFrame], seed: int = 0
 ) -> Iterator[pd.DataFrame]:
     """The batches as they are; a share of their rows is put aside, about ``max_rows`` of all."""

@@ -49,7 +49,7 @@ class Tally:
     @classmethod
     def of(cls, scores: np.ndarray) -> Tally:
         """That of probabilities ``[n]`` or ``[n, classes]``."""
-        columns = scores.reshape(len(scores), -1).astype(np.float64)
+        columns = (scores[:, None] if scores.ndim == 1 else scores).astype(np.float64)
         n, said = np.zeros((columns.shape[1], BINS), np.int64), np.zeros((columns.shape[1], BINS))
         for of_class, p in enumerate(columns.T):
             inside = np.clip(p, 1e-9, 1 - 1e-9)

@@ -1,0 +1,1 @@
+"""Dashboards from code, and their provisioning."""

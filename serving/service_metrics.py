@@ -1,0 +1,49 @@
+"""The scoring service's metrics: requests and their latency by model and version.
+
+Belongs here: counting what the service does. Does not belong here: anything that reads state (``exporter.py``).
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class ServiceMetrics:
+    """The counters of one service process; each service has a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        by_version = ["model", "version"]
+        self._seconds = Histogram(
+            "assetline_request_seconds", "Time that a request took.", by_version, buckets=BUCKETS_S,
+            registry=self.registry,
+        )  # fmt: skip
+        self._requests = Counter(
+            "assetline_requests", "Requests by what became of them.", [*by_version, "outcome"], registry=self.registry
+        )
+        self._rows = Counter("assetline_scored_rows", "Rows that were scored.", by_version, registry=self.registry)
+        self._up = Gauge("assetline_endpoint_status", "1 for the endpoint's status.", ["model", "status"],
+                         registry=self.registry)  # fmt: skip
+
+    def answered(self, model: str, version: str, outcome: str, seconds: float, rows: int) -> None:
+        """Counts one request; a few microseconds.
+
+        Args:
+            model, version: who answered; the version is empty where none serves.
+            outcome: ``ok``, ``refused`` (the rows cannot be scored), ``unavailable`` or ``error``.
+            seconds: what it took.
+            rows: how many rows were scored.
+        """
+        self._requests.labels(model, version, outcome).inc()
+        if outcome == "ok":
+            self._seconds.labels(model, version).observe(seconds)
+            self._rows.labels(model, version).inc(rows)
+
+    def status(self, model: str, status: str) -> None:
+        """Notes an endpoint's status: ``ok``, ``waiting`` or ``degraded``."""
+        for known in ("ok", "waiting", "degraded"):
+            self._up.labels(model, known).set(float(known == status))
