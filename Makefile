@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev new-model remove-model update test ci slow lint format bench screenshots clean
+.PHONY: help install run dev new-model remove-model update test ci slow lint format bench dashboards screenshots clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +22,7 @@ install: $(STAMP) ## install into .venv
 run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resolved alert
 	$(BIN)/assetline run
 
-dev: $(STAMP) ## Dagster UI, MLflow UI and scoring service under one supervisor
+dev: $(STAMP) ## Dagster UI, MLflow UI, scoring service and alerts under one supervisor
 	$(BIN)/assetline dev
 
 new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind]
@@ -54,6 +54,9 @@ ci: lint test slow ## what .ci/run calls
 
 bench: $(STAMP) ## every speed and quality claim, as ratios measured in one run
 	$(BIN)/python -m benchmarks
+
+dashboards: $(STAMP) ## Grafana's dashboards, from deploy/grafana/dashboards.py
+	$(BIN)/python -m deploy.grafana.dashboards
 
 screenshots: $(STAMP) ## the README's pictures, from the real UI (needs chromium)
 	$(BIN)/python -m docs.screenshots

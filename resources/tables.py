@@ -142,7 +142,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         try:
             with fs.open(path, "rb") as file:
                 wanted = list(columns) if columns is not None else None
-                for batch in pq.ParquetFile(file).iter_batches(rows, columns=wanted):
+                for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(rows, columns=wanted):
                     yield _frame([pa.Table.from_batches([batch])])
         except FileNotFoundError as error:
             raise TableError(
