@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dagster as dg
 import httpx
@@ -16,13 +17,17 @@ from dagster._core.events.log import EventLogEntry
 
 import assets.models.fraud  # noqa: F401 - what is played and shown: goes with the example
 from docs.screenshots import FLAGS
+from resources.alerts import AlertStore
 from resources.processes import free_port
+from serving import watchdog
 from tests.serving.test_supervisor import processes_of, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 YESTERDAY = str(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1))
 LOCATION = {"repositoryLocationName": "assetline", "repositoryName": "__repository__"}
+
+PORTS = ("UI_PORT", "MLFLOW_PORT", "SERVICE_PORT", "WATCH_PORT")
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
@@ -41,7 +46,7 @@ class Ui:
     """A running `make dev` on a fresh state folder, and its GraphQL."""
 
     def __init__(self, home) -> None:
-        self.home, self.ports = home, {name: free_port() for name in ("UI_PORT", "MLFLOW_PORT", "SERVICE_PORT")}
+        self.home, self.ports = home, {name: free_port() for name in PORTS}
         settings = {f"ASSETLINE_{name}": str(port) for name, port in self.ports.items()}
         settings |= {"ASSETLINE_PRESET": "small", "FRESHNESS_DAEMON_INTERVAL_SECONDS": "2"}
         self.process, _ = started(home, [sys.executable, "-m", "serving.supervisor"], settings)
@@ -66,6 +71,13 @@ class Ui:
                 return answer
             time.sleep(0.5)
         raise AssertionError(f"not within {seconds} s; runs: {self.runs()}")
+
+    def alerts(self) -> dict[str, str]:
+        """Open alerts by cause, with their severity, as the watch says."""
+        token = (self.home / "token").read_text()
+        answer = httpx.get(f"http://127.0.0.1:{self.ports['WATCH_PORT']}/api/alerts", trust_env=False, timeout=30,
+                           headers={"Authorization": f"Bearer {token}"})  # fmt: skip
+        return {alert["cause"]: alert["severity"] for alert in answer.json()}
 
     def materialize(self, name: str, day: str) -> str:
         """Runs one asset on a day as the Materialize button does; the run's final status."""
@@ -159,6 +171,52 @@ def test_a_fresh_table_is_healthy_and_one_of_three_days_ago_is_stale(ui):
     finally:
         del os.environ["DAGSTER_HOME"]
     ui.until(lambda: ui.asset("features")["freshnessStatusInfo"]["freshnessStatus"] == "DEGRADED")
+    ui.until(lambda: ui.alerts().get("freshness/features") == "page")
+
+
+def test_a_daemon_that_stops_is_paged_and_is_well_when_it_goes_on(ui, tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "DAEMON_SILENT_S", 40.0)  # it beats every 30 s
+    store = AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}")
+    look = watchdog.dagster_look(ui.url, ["fraud"], started=0.0)
+    dog = watchdog.Watchdog(store, {("watchdog/",): look})
+    daemons = {"watchdog/daemon/sensor", "watchdog/daemon/asset", "watchdog/daemon/scheduler"}
+
+    def open_() -> set[str]:
+        dog.look()
+        return {alert.cause for alert in store.open_alerts()} & daemons
+
+    ui.until(lambda: dog.look() is not None and not open_())
+    frozen = [pid for pid in processes_of(ui.home) if "dagster-daemon" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert frozen
+    try:
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        ui.until(open_)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    ui.until(lambda: not open_())
+
+
+def test_the_alerts_table_is_in_the_ui_and_its_jobs_handle_an_alert(ui):
+    settings = {"ids": [1], "who": "ada", "words": "known"}
+    config = {"ops": {"acknowledge": {"config": settings}}}
+    job = {**LOCATION, "pipelineName": "alerts_acknowledge"}
+    params = {"selector": job, "mode": "default", "runConfigData": config}
+    run = ui.ask(LAUNCH, params=params)["launchPipelineExecution"]["run"]["runId"]
+    ui.until(lambda: [r for r in ui.runs() if r["runId"] == run and r["status"] == "SUCCESS"])
+    shown = """query { assetNodeOrError(assetKey: {path: ["assetline", "alerts"]}) { ... on AssetNode {
+      assetMaterializations(limit: 1) { metadataEntries { label
+        ... on TableMetadataEntry { table { records } } } } } } }"""
+
+    def acknowledged():
+        for event in ui.ask(shown)["assetNodeOrError"]["assetMaterializations"]:
+            for entry in event["metadataEntries"]:
+                if '"acknowledged"' in "".join(entry.get("table", {}).get("records", [])):
+                    return True
+        return False
+
+    ui.until(acknowledged)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="install the Debian package chromium")
