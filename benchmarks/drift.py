@@ -53,16 +53,18 @@ def play(rng: np.random.Generator, n: int, change: str) -> list[Level]:
     """The levels of two windows in a row: the worse of drift and quality."""
     reference = ReferenceProfile.build(rows(rng, REFERENCE_ROWS), {})
     before: list[Before] = []
+    wrong: list[dict[str, str]] = []
     levels: list[Level] = []
     for number in range(2):
         of_day = n // 3 if change == "volume drop" else n
         window = count(reference, [rows(rng, of_day, change)])
         result = compare(reference, window, RULE, day=str(number), before=before)
         found = faults(reference, window, RULE, rows_of_day=of_day, usual_rows=n)
-        quality = level_of_faults(found, before, RULE.page_after)
+        quality = level_of_faults(found, wrong, RULE.page_after)
         levels.append(max((result.level, quality), key=WORST.__getitem__))
         columns = {column.column: column for column in result.columns}
-        before.append(Before(str(number), window, result.judged, columns, found))
+        before.append(Before(str(number), window, result.judged, columns))
+        wrong.append(found)
     return levels
 
 

@@ -41,12 +41,14 @@ def levels_of_days(seed: int) -> list[Level]:
         usual = {(FIRST + dt.timedelta(days=first + n)).weekday(): float(len(rows)) for n, rows in enumerate(week)}
         reference = ReferenceProfile.build(pd.concat(week), {}, calendar=calendar)
         before: list[Before] = []
+        wrong: list[dict[str, str]] = []
         for n in range(first + REFERENCE_DAYS, first + REFERENCE_DAYS + LIVED):
             window = count(reference, [by_day[n]])
             result = compare(reference, window, model.drift, day=str(n), before=before)
             weekday = (FIRST + dt.timedelta(days=n)).weekday()
             found = faults(reference, window, model.drift, rows_of_day=len(by_day[n]), usual_rows=usual[weekday])
-            quality = level_of_faults(found, before, model.drift.page_after)
+            quality = level_of_faults(found, wrong, model.drift.page_after)
             levels.append(max((result.level, quality), key=("ok", "warn", "page").index))
-            before.append(Before(str(n), window, True, {c.column: c for c in result.columns}, found))
+            before.append(Before(str(n), window, True, {c.column: c for c in result.columns}))
+            wrong.append(found)
     return levels

@@ -25,11 +25,13 @@ def default_resources(models: Iterable[Model], settings: Settings) -> dict[str, 
         for model in models
         if not isinstance(model.table.source, dg.AssetKey)
     }
+    alerts = Alerts.from_settings(settings)
     return {
         "tables": ParquetTables(root=str(settings.home / "tables")),
         "mlflow": mlflow,
         "ledger": Ledger.from_settings(settings),
         "target": LocalTarget(mlflow=mlflow),
-        "alerts": Alerts.from_settings(settings),
+        "alerts": alerts,
+        **{f"channel_{name}": channel for name, channel in alerts.declared.items()},
         **sources,
     }

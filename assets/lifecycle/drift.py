@@ -6,8 +6,8 @@ Belongs here: pure functions of profiles, counts and frames. Does not belong her
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
 is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
-when each of so many shows the column at .05 and their rows together do so at ``page_alpha`` divided by the number of
-columns, with the effect: that finds what is small and lasts. A column that hardly moves the score never
+when one of so many did, each shows the column at .05, and their rows together do so at ``page_alpha`` divided by the
+number of columns, with the effect: that finds what is small and lasts. A column that hardly moves the score never
 pages.
 
 The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
@@ -91,7 +91,6 @@ class Before:
     window: Window
     judged: bool
     columns: Mapping[str, ColumnDrift]
-    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,8 @@ def compare(
         drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
         weighs = reference.importance.get(column, 1.0) >= drift.min_importance
         lasts = drifted and enough and all(known.columns[column].drifted for known in row)
-        together = enough and bool(row) and _together(reference, window, row, column, found, drift)
+        alone = drifted or any(known.columns[column].drifted for known in row)
+        together = enough and bool(row) and alone and _together(reference, window, row, column, found, drift)
         verdicts.append(
             ColumnDrift(
                 column, METHODS[reference.histograms[column].bins.kind], found.p_value, found.effect,
@@ -263,12 +263,18 @@ def _is_more(share: float, n: int, was: float, m: int) -> bool:
     return share - was > 3.5 * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / max(m, 1))))
 
 
-def level_of_faults(found: Mapping[str, str], before: Sequence[Before], page_after: int) -> Level:
-    """The first window with a fault of a column warns, the ``page_after``-th in a row pages."""
+def level_of_faults(found: Mapping[str, str], before: Sequence[Mapping[str, str]], page_after: int) -> Level:
+    """The first day with a fault of a column warns, the ``page_after``-th in a row pages.
+
+    Args:
+        found: faults of the day by column.
+        before: those of the days before, oldest first.
+        page_after: as declared.
+    """
     if not found:
         return "ok"
     recent = list(before)[1 - page_after :] if page_after > 1 else []
-    lasts = [c for c in found if len(recent) >= page_after - 1 and all(c in known.faults for known in recent)]
+    lasts = [c for c in found if len(recent) >= page_after - 1 and all(c in known for known in recent)]
     return "page" if lasts else "warn"
 
 

@@ -173,7 +173,7 @@ def _check(
     first_day, window = past.reaching_back(of_day)
     result = compare(reference, window, model.drift, day=day, before=past.windows_apart(first_day))
     found = faults(reference, window, model.drift, rows_of_day=of_day.rows, usual_rows=past.usual_rows())
-    quality = level_of_faults(found, past.windows_apart(first_day, judged=False), model.drift.page_after)
+    quality = level_of_faults(found, past.faults_before(), model.drift.page_after)
     snapshot = None
     if result.judged:
         parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
@@ -254,13 +254,17 @@ class _Past:
                 window, first = window + self._counts(earlier), earlier
         return first, window
 
-    def windows_apart(self, first_day: str, *, judged: bool = True) -> list[Before]:
-        """Earlier windows that share no day with the one that begins at ``first_day``, nor with each other."""
+    def faults_before(self) -> list[dict[str, str]]:
+        """What was wrong with the rows of the days before, oldest first."""
+        return [json.loads(row["faults"]) for row in self._same.values()]
+
+    def windows_apart(self, first_day: str) -> list[Before]:
+        """Earlier judged windows that share no day with the one that begins at ``first_day``, nor with each other."""
         chain: list[Before] = []
         begins = first_day
         for day in reversed(list(self._same)):
             row = self._same[day]
-            if day < begins and (row["judged"] or not judged) and len(chain) < self._drift.page_after + 5:
+            if day < begins and row["judged"] and len(chain) < self._drift.page_after + 5:
                 chain.append(self._before(day, row))
                 begins = str(row["first_day"])
         return chain[::-1]
@@ -272,7 +276,7 @@ class _Past:
         for earlier in self._same:
             if row["first_day"] <= earlier < day:
                 window = window + self._counts(earlier)
-        return Before(day, window, bool(row["judged"]), columns, json.loads(row["faults"]))
+        return Before(day, window, bool(row["judged"]), columns)
 
     def _counts(self, day: str) -> Window:
         return Window.from_json(self._reference, json.loads(self._same[day]["counts"]))

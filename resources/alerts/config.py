@@ -62,6 +62,8 @@ def _channel(path: Path, name: str, table: Any) -> Channel:
             variable = f"{name}_{field}".upper()
             raise ChannelsError(f'{where}: {field} is a secret; write {field} = {{ env = "{variable}" }}')
         given[field] = dg.EnvVar(value["env"]) if from_env else value
+    if absent := [f for f, known in kind.model_fields.items() if known.is_required() and f not in given]:
+        raise ChannelsError(f"{where}: {table['kind']} needs {', '.join(absent)}")
     try:
         channel = kind(**given)
         quiet_times(channel.quiet_hours or "22:00-07:00")

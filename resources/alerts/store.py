@@ -723,15 +723,33 @@ class AlertStore:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
 
         with engine.begin() as connection:
-            for table in _METADATA.sorted_tables:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-                _add_new_columns(connection, table)
-                for index in table.indexes - {_ONE_OPEN}:
-                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-            _give_fingerprints(connection)
-            connection.execute(sa.schema.CreateIndex(_ONE_OPEN, if_not_exists=True))
-            _forbid_rewriting_history(connection)
+            _bring_up_to_date(connection)
         return engine
+
+
+SCHEMA, SCHEMA_VERSION = "schema", 2
+"""Kept among the positions: a database that is up to date is only read."""
+
+
+def _bring_up_to_date(connection: sa.Connection) -> None:
+    """Makes the tables, or adds to those of an earlier version what they lack; one process at a time."""
+    if connection.dialect.name == "postgresql":  # SQLite has its write lock already
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7276511)")
+    connection.execute(sa.schema.CreateTable(_POSITIONS, if_not_exists=True))
+    where = _POSITIONS.c.stream == SCHEMA
+    known = connection.execute(sa.select(_POSITIONS.c.position).where(where)).scalar()
+    if known == SCHEMA_VERSION:
+        return
+    for table in _METADATA.sorted_tables:
+        connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+        _add_new_columns(connection, table)
+        for index in table.indexes - {_ONE_OPEN}:
+            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+    _give_fingerprints(connection)
+    connection.execute(sa.schema.CreateIndex(_ONE_OPEN, if_not_exists=True))
+    _forbid_rewriting_history(connection)
+    connection.execute(_POSITIONS.delete().where(where))
+    connection.execute(_POSITIONS.insert().values(stream=SCHEMA, position=SCHEMA_VERSION))
 
 
 def _add_new_columns(connection: sa.Connection, table: sa.Table) -> None:

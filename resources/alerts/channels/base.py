@@ -112,9 +112,12 @@ class Channel(dg.ConfigurableResource):
 
 def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
     """Begin and end of ``HH:MM-HH:MM``. Raises :class:`ValueError` for anything else."""
-    begin, dash, end = hours.partition("-")
-    times = dt.time.fromisoformat(begin.strip()), dt.time.fromisoformat(end.strip())
-    if not dash or times[0] == times[1]:
+    begin, _, end = hours.partition("-")
+    try:
+        times = dt.time.fromisoformat(begin.strip()), dt.time.fromisoformat(end.strip())
+    except ValueError:
+        times = (dt.time(), dt.time())
+    if times[0] == times[1]:
         raise ValueError(f"quiet_hours={hours!r}: write a begin and another end, e.g. '22:00-07:00'")
     return times
 
