@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev new-model remove-model update test ci slow lint format bench dashboards screenshots clean
+.PHONY: help install run dev new-model remove-model update test ci slow lint format bench dashboards timeline screenshots clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench: $(STAMP) ## every speed and quality claim, as ratios measured in one run
 
 dashboards: $(STAMP) ## Grafana's dashboards, from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards
+
+timeline: $(STAMP) ## thirty lived days with injected drifts and a broken feed, drawn into docs/images
+	$(BIN)/python -W ignore -m docs.timeline
 
 screenshots: $(STAMP) ## the README's pictures, from the real UI (needs chromium)
 	$(BIN)/python -m docs.screenshots

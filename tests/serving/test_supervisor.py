@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from resources.alerts import AlertStore
 from resources.processes import free_port
 from resources.settings import Settings, project_root
 from serving.supervisor import SupervisorError, programs, refuse_taken_ports
@@ -87,6 +88,10 @@ def test_one_that_dies_is_named_with_its_last_lines_and_takes_the_others_along(t
     assert "'two' ended by itself (SIGKILL)" in said
     assert "I am two" in said.partition("last lines:")[2]
     assert not left(home)
+    settings = Settings.from_env({"ASSETLINE_HOME": str(home)})
+    [alert] = AlertStore(settings.database_url).open_alerts()
+    assert (alert.cause, alert.severity) == ("watchdog/process/two", "page")
+    assert "OPENED page [assetline] watchdog/process/two" in said
 
 
 def test_a_taken_port_is_named_with_its_setting_before_anything_starts(tmp_path):
@@ -111,7 +116,7 @@ def test_all_listen_on_loopback_alone(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_ones_answer_and_end(tmp_path):
-    ports = {name: str(free_port()) for name in ("UI_PORT", "MLFLOW_PORT", "SERVICE_PORT")}
+    ports = {name: str(free_port()) for name in ("UI_PORT", "MLFLOW_PORT", "SERVICE_PORT", "WATCH_PORT")}
     home = tmp_path / "home"
     settings = {f"ASSETLINE_{name}": port for name, port in ports.items()}
     process, lines = started(home, [sys.executable, "-m", "serving.supervisor"], settings)
