@@ -159,7 +159,7 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
 
 def _page_of_the_end(settings: Settings, ended: str) -> None:
     """Opens the alert of a process that ended by itself and tells of it; the next watch that sees all well resolves."""
-    from resources.alerts import Alerts, deliver_all
+    from resources.alerts import Alerts, ChannelsError, deliver_all
     from resources.alerts.runbooks import runbook_of
 
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
@@ -169,8 +169,13 @@ def _page_of_the_end(settings: Settings, ended: str) -> None:
         runbook=runbook_of(cause),
     )  # fmt: skip
     alerts.tell(changed)
-    time.sleep(max((channel.group_seconds for channel in alerts.declared.values()), default=0.0))
-    deliver_all(alerts.store, alerts.channels(), PAGE_TIMEOUT_S)
+    try:
+        channels = alerts.channels()
+    except ChannelsError as error:
+        print(f"nobody but the console was told: {error}", file=sys.stderr)
+        return
+    time.sleep(max((channel.group_seconds for channel in channels.values()), default=0.0))
+    deliver_all(alerts.store, channels, PAGE_TIMEOUT_S)
 
 
 def refuse_taken_ports(started: Sequence[Program]) -> None:

@@ -29,7 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 from assets.declaration import Model  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources import home  # noqa: E402
-from resources.alerts import Alerts, Dispatcher, Messenger  # noqa: E402
+from resources.alerts import Alerts, ChannelsError, Dispatcher, Messenger  # noqa: E402
 from serving.alerts_page import create_app  # noqa: E402
 from serving.exporter import AssetlineCollector, registry_of  # noqa: E402
 from serving.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
@@ -101,7 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold addresses, and some of those are secrets
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
-    watch = Watch(settings, alerts, declared_models())
+    try:
+        watch = Watch(settings, alerts, declared_models())
+    except ChannelsError as error:
+        raise SystemExit(f"the watch cannot begin: {error}") from error
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ import pytest
 from assets.models.fraud import model as fraud
 from resources.alerts import Alerts
 from resources.tables import ParquetTables
-from sensors.alerts import DRIFT_CAUSE
+from sensors.alerts import DRIFT_CAUSE, LOST_CAUSE
 from sensors.retraining import retraining_due, retraining_schedule, retraining_sensor
 
 SINCE = dt.date(2026, 3, 1)  # test_days = 7: labels of March 7 fill the test window; cool-down: 14 days
@@ -62,6 +62,7 @@ def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
 
     assert tick().skip_message == "no drift is paged"
     alerts.store.report("fraud", "run/fraud_train", severity="page", summary="another cause", day="2026-03-01")
+    alerts.store.report("fraud", DRIFT_CAUSE, severity="warn", summary="a first window", day="2026-03-01")
     assert not tick().run_requests
     alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", day="2026-03-02", since_day="2026-03-01")
     [request] = tick().run_requests
@@ -69,6 +70,21 @@ def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
     assert request.tags["assetline/why"] == "drift since 2026-03-01, labels up to 2026-03-07"
     tables.write(fraud.key("training_set"), day)
     assert "the next may be trained on 2026-03-21" in tick().skip_message
+
+
+def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for(tmp_path):
+    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
+    tables = ParquetTables(root=str(tmp_path / "tables"))
+    day = pd.DataFrame({"transaction_id": [1], "paid_at": pd.to_datetime(["2026-03-07"]), "is_fraud": [0]})
+    tables.write(fraud.key("labels"), day, "2026-03-07")
+    alert, _ = alerts.store.report("fraud", LOST_CAUSE, severity="page", summary="x", day="2026-03-01")
+    for _ in range(2):
+        given = {"alerts": alerts, "tables": tables}
+        with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
+            [request] = retraining_sensor(fraud).evaluate_tick(context).run_requests
+    assert request.run_key == "fraud-retrain-2026-03-01-2026-03-07"
+    told = [event.words for event in alerts.store.history(alert.id) if event.change == "updated"]
+    assert told == ["a training run is requested: drift since 2026-03-01, labels up to 2026-03-07"]
 
 
 def test_the_declared_retraining_runs_the_train_job_on_its_cron():
