@@ -25,7 +25,7 @@ import pandas as pd
 PICTURE = Path(__file__).parent / "images" / "timeline.png"
 FIRST = dt.date(2026, 3, 2)
 LEARNT, LIVED = 50, 30
-DRIFT_ONE, DRIFT_TWO, BROKEN = range(53, 56), range(63, 400), range(78, 80)
+DRIFT_ONE, DRIFT_TWO, BROKEN = range(51, 53), range(62, 400), range(78, 80)
 """Days by their number from the first: a drift that passes, one that stays, and a feed of which little arrives."""
 ARRIVES = 0.15
 
@@ -52,7 +52,7 @@ def upstream() -> Any:
             rows = super().land(day)
             return rows.iloc[: round(len(rows) * ARRIVES)] if (day - FIRST).days in BROKEN else rows
 
-    return Troubled(customers=2_000, terminals=4_000, seed=2, shift_amount=1.5)
+    return Troubled(customers=1_200, terminals=2_400, seed=2, shift_amount=1.5)
 
 
 def live(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Belongs here: pure functions of profiles, counts and frames. Does not belong her
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
 is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
-when one of so many did, each shows the column at .05, and their rows together do so at ``page_alpha`` divided by the
+when one of so many did, each shows the column weakly, and their rows together do so at ``page_alpha`` divided by the
 number of columns, with the effect: that finds what is small and lasts. A column that hardly moves the score never
 pages.
 
@@ -33,8 +33,9 @@ from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 
 KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
 METHODS = {"number": KS, "category": CHI_SQUARE}
-PLAIN = 0.05
-"""What each of two windows must show alone before they are taken together."""
+WEAK_P, WEAK_EFFECT = 0.02, 0.6
+"""What each window must show alone before they are taken together: this p-value, and this share of ``min_effect``.
+Less, and a day of chance before a great drift would page at the drift's first window."""
 
 Level = Literal["ok", "warn", "page"]
 
@@ -85,12 +86,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Before:
-    """An earlier window: its day, its counts, and what was found in it (``judged`` is false where it had too few)."""
+    """An earlier window: its day, its counts, and what was found in it (``judged`` is false where it had too few rows).
+
+    ``since``: first day of the row of drifted windows that it is in, empty where it did not drift.
+    """
 
     day: str
     window: Window
     judged: bool
     columns: Mapping[str, ColumnDrift]
+    since: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def compare(
         )  # fmt: skip
     pages, drifted = any(c.pages for c in verdicts), any(c.drifted for c in verdicts)
     level: Level = "page" if pages else "warn" if drifted else "ok"
-    since = _since(day, earlier, [c.column for c in verdicts if c.drifted]) if drifted else ""
+    since = _since(day, earlier, [c.column for c in verdicts if c.drifted], drift) if drifted else ""
     return DriftResult(window.rows, True, level, since, tuple(verdicts))
 
 
@@ -195,20 +200,22 @@ def _together(
     reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
 ) -> bool:
     """Whether this window and those of the row before it show together what each shows weakly."""
-    if found.p_value >= PLAIN or any(known.columns[column].p_value >= PLAIN for known in row):
+    if not _shows(found, drift) or not all(_shows(known.columns[column], drift) for known in row):
         return False
     both = _difference(reference, sum((known.window for known in row), window), column, drift)
     return both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
 
 
-def _since(day: str, earlier: Sequence[Before], columns: Sequence[str]) -> str:
+def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
+    """Whether a window shows a column weakly, by itself."""
+    return found.p_value < WEAK_P and found.effect >= WEAK_EFFECT * drift.min_effect
+
+
+def _since(day: str, earlier: Sequence[Before], columns: Sequence[str], drift: Drift) -> str:
     """First day of the row of windows that show one of the columns."""
-    first = day
-    for known in reversed(earlier):
-        if not any(known.columns[c].drifted or known.columns[c].p_value < PLAIN / 10 for c in columns):
-            break
-        first = known.day
-    return first
+    if not earlier or not any(earlier[-1].columns[c].drifted or _shows(earlier[-1].columns[c], drift) for c in columns):
+        return day
+    return earlier[-1].since or earlier[-1].day
 
 
 def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -> np.ndarray:

@@ -264,7 +264,7 @@ class _Past:
         begins = first_day
         for day in reversed(list(self._same)):
             row = self._same[day]
-            if day < begins and row["judged"] and len(chain) < self._drift.page_after + 5:
+            if day < begins and row["judged"] and len(chain) < self._drift.page_after:
                 chain.append(self._before(day, row))
                 begins = str(row["first_day"])
         return chain[::-1]
@@ -276,7 +276,7 @@ class _Past:
         for earlier in self._same:
             if row["first_day"] <= earlier < day:
                 window = window + self._counts(earlier)
-        return Before(day, window, bool(row["judged"]), columns)
+        return Before(day, window, bool(row["judged"]), columns, str(row["since"]))
 
     def _counts(self, day: str) -> Window:
         return Window.from_json(self._reference, json.loads(self._same[day]["counts"]))

@@ -63,7 +63,7 @@ def lived(reference, frames, rule=RULE) -> list[DriftResult]:
         counted = count(reference, [frame])
         results.append(compare(reference, counted, rule, before=before, day=f"2026-03-0{number}"))
         columns = {c.column: c for c in results[-1].columns}
-        before.append(Before(f"2026-03-0{number}", counted, results[-1].judged, columns))
+        before.append(Before(f"2026-03-0{number}", counted, results[-1].judged, columns, results[-1].since))
     return results
 
 
