@@ -54,7 +54,8 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
             else:
                 resource.store.advance(Seen(EVALUATIONS, evaluation.storage_id))
         tell_what_came_of_retraining(resource, context.resources.ledger)
-        resource.store.tend()
+        for changed in resource.store.tend():
+            resource.tell(changed)
         words = f"{len(found)} check evaluations read"
         last = str(resource.store.last_event())
         if last == (context.cursor or "0"):

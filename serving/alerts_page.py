@@ -14,7 +14,7 @@ import hashlib
 import hmac
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -23,6 +23,7 @@ from resources.alerts import AlertError, AlertStore
 from resources.settings import project_name, project_root
 
 COOKIE = "assetline_watch"
+MOST_HOURS = 90 * 24
 
 
 def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui_url: str = "") -> FastAPI:
@@ -44,7 +45,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         if bearer and hmac.compare_digest(bearer.encode(), token.encode()):
             return request.headers.get("x-assetline-user", "api")
         if cookie and hmac.compare_digest(cookie.encode(), proof.encode()):
-            return who or "page"
+            return unquote(who) or "page"
         if "text/html" in request.headers.get("accept", ""):
             raise HTTPException(303, headers={"Location": "/login"})
         raise HTTPException(401, "send the token as `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
@@ -66,7 +67,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
             return HTMLResponse(page("login.html", wrong=True), 401)
         answer = RedirectResponse("/", 303)
         plain = "".join(c for c in name if c.isalnum() or c in " .@-_")[:60].strip() or "page"
-        answer.set_cookie(COOKIE, f"{proof}|{plain}", httponly=True, samesite="strict", max_age=12 * 3600)
+        answer.set_cookie(COOKIE, f"{proof}|{quote(plain)}", httponly=True, samesite="strict", max_age=12 * 3600)
         return answer
 
     @app.post("/logout")
@@ -168,6 +169,8 @@ def act(store: AlertStore, number: int, what: str, *, who: str, words: str, hour
     if what == "acknowledge":
         store.acknowledge(number, who=who, words=words)
     elif what == "silence":
+        if not 0 < hours <= MOST_HOURS:
+            raise AlertError(f"a silence of {hours:g} hours: give more than 0 and at most {MOST_HOURS}")
         store.silence(number, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours), who=who, words=words)
     elif what == "resolve":
         store.close(number, who=who, words=words)

@@ -57,7 +57,7 @@ class Watch:
     """What runs beside the page: delivery, the watchdog and what time brings."""
 
     def __init__(self, settings: Settings, alerts: Alerts, models: list[Model]) -> None:
-        self.store = alerts.store
+        self.store, self._tell = alerts.store, alerts.tell
         names = [model.name for model in models]
         began = time.time()
         self._dispatcher = Dispatcher(Messenger(self.store, name, c) for name, c in alerts.channels().items())
@@ -68,6 +68,7 @@ class Watch:
                 ("service/",): service_look(settings.service_url),
             },
             {model.name: model.owner for model in models},
+            alerts.tell,
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="watchdog", daemon=True)
@@ -86,7 +87,8 @@ class Watch:
         while not self._stop.wait(LOOK_S):
             try:
                 self._watchdog.look()
-                self.store.tend()
+                for changed in self.store.tend():
+                    self._tell(changed)
             except Exception:  # the database may be away for a while; the watch goes on
                 _log.exception("the watchdog could not look")
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resources.alerts import AlertStore, Severity
+from resources.alerts import Alert, AlertStore, Change, Severity
 from resources.alerts.runbooks import runbook_of
 
 _log = logging.getLogger("assetline.watchdog")
@@ -163,11 +163,13 @@ class Watchdog:
         store: of the alerts.
         looks: by the beginning of the causes it reports, what is looked at, and the problem when nothing answers.
         owners: by model.
+        tell: says a change on the console.
     """
 
     store: AlertStore
     looks: Mapping[tuple[str, ...], tuple[Look, Problem]]
     owners: Mapping[str, str] = field(default_factory=dict)
+    tell: Callable[[tuple[Alert, Change] | None], None] = lambda _: None
     _times: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def look(self, at: dt.datetime | None = None) -> list[Problem]:
@@ -192,7 +194,8 @@ class Watchdog:
         for alert in mine:
             # Where nothing answers, nothing is known to be well.
             if answered and (alert.model, alert.cause) not in there:
-                self.store.resolve(alert.model, alert.cause, reason="the watchdog sees it well again", at=at)
+                reason = "the watchdog sees it well again"
+                self.tell(self.store.resolve(alert.model, alert.cause, reason=reason, at=at))
         for known in [known for known in self._times if known not in there]:
             if answered and (known[1] == silent or known[1].startswith(begins)):
                 del self._times[known]
@@ -206,10 +209,11 @@ class Watchdog:
             known_as = is_open.get(identity)
             if known_as is not None and known_as.severity in ("page", problem.severity):
                 continue  # a look every few seconds is no new sight of it
-            self.store.report(
+            changed = self.store.report(
                 problem.model, problem.cause, severity=problem.severity, summary=problem.summary, at=at,
                 owner=self.owners.get(problem.model, ""), runbook=runbook_of(problem.cause),
             )  # fmt: skip
+            self.tell(changed)
         return confirmed
 
 

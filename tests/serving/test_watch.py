@@ -112,6 +112,14 @@ def test_the_api_does_the_same(client, store):
     assert client.get("/api/alerts/9", headers=api).status_code == 404
 
 
+def test_what_cannot_be_is_refused_and_any_name_is_kept(client, store):
+    client.post("/login", data={"token": TOKEN, "name": "李 Ärzte"})
+    for hours in ("-1", "inf", "nan", "1e9"):
+        assert "failed=" in client.post("/alerts/1/silence", data={"hours": hours}).headers["location"]
+    client.post("/alerts/1/acknowledge")
+    assert store.get(1).acknowledged_by == "李 Ärzte"
+
+
 def test_filters_know_the_states(store):
     store.acknowledge(1, who="ada")
     store.close(2, who="ada")
