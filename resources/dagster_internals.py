@@ -1,7 +1,8 @@
 """The only place that touches Dagster APIs that are not public; ``tests/resources/test_dagster_internals.py`` pins it.
 
-Two things Dagster 1.13 does not offer publicly: a check verdict for each day of a run over several days, and reading
-the check evaluations of all assets since a cursor. Does not belong here: anything that has a public way.
+Three things Dagster 1.13 does not offer publicly: a check verdict for each day of a run over several days, reading the
+check evaluations of all assets since a cursor, and which assets a run was to make in which step. Does not belong here:
+anything that has a public way.
 """
 
 from __future__ import annotations
@@ -124,3 +125,28 @@ def check_evaluations(instance: dg.DagsterInstance, after: int = 0, limit: int =
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An asset, or a day of one, that a run was to make, by which step, and whether it was made."""
+
+    asset_key: dg.AssetKey
+    day: str | None
+    step: str
+    made: bool
+
+
+def planned_assets(instance: dg.DagsterInstance, run_id: str) -> list[Planned]:
+    """What a run was to make, in the order of its plan; empty for a job without assets."""
+
+    def events(of_type: dg.DagsterEventType) -> list[Any]:
+        records = instance.get_records_for_run(run_id, of_type=of_type).records
+        found = [record.event_log_entry.dagster_event for record in records]
+        return [event for event in found if event is not None]
+
+    made = {(event.asset_key, event.partition) for event in events(dg.DagsterEventType.ASSET_MATERIALIZATION)}
+    return [
+        Planned(event.asset_key, event.partition, event.step_key or "", (event.asset_key, event.partition) in made)
+        for event in events(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    ]

@@ -1,8 +1,8 @@
-"""Opens and resolves alerts from what Dagster saw: check evaluations, failed runs, and what became of retraining.
+"""Opens and resolves alerts from check evaluations, and tells what became of retraining.
 
-Belongs here: what of it deserves an alert. Does not belong here: what happens to one (``resources/alerts``); what only
-a process beside Dagster can see (``serving/watchdog.py``). Dagster does not fail a run for a failed check, so the
-checks are read from the event log.
+Belongs here: what of it deserves an alert. Does not belong here: runs that fail (``runs.py``); what happens to an alert
+(``resources/alerts``); what only a process beside Dagster can see (``serving/watchdog.py``). Dagster does not fail a
+run for a failed check, so the checks are read from the event log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import dagster as dg
 
 from assets.alerts import alerts_materialization
 from assets.declaration import Model
-from resources.alerts import Alerts, Seen, Severity, fingerprint_of
+from resources.alerts import Alert, Alerts, Seen, Severity, fingerprint_of
 from resources.alerts.runbooks import runbook_of
 from resources.dagster_internals import Evaluation, check_evaluations
 from resources.deployment import Ledger
@@ -123,6 +123,11 @@ def _links(evaluation: Evaluation) -> dict[str, str]:
     return links
 
 
+def retraining_alerts(alerts: Alerts, model: str) -> list[Alert]:
+    """Open alerts of a model that ask for a training run once they page: drift, lost performance."""
+    return [alert for alert in alerts.store.open_alerts(model) if alert.cause in RETRAINED_CAUSES]
+
+
 def tell_what_came_of_retraining(alerts: Alerts, ledger: Ledger) -> None:
     """Each new entry of the ledger is told to the open alerts that asked for a training run."""
     position = alerts.store.position(LEDGER)
@@ -130,62 +135,7 @@ def tell_what_came_of_retraining(alerts: Alerts, ledger: Ledger) -> None:
         if entry.id <= position:
             continue
         became = "was promoted" if entry.action == "promote" else "was refused"
-        for alert in alerts.store.open_alerts(entry.model):
-            if alert.cause in RETRAINED_CAUSES and alert.opened_at <= entry.at:
+        for alert in retraining_alerts(alerts, entry.model):
+            if alert.opened_at <= entry.at:
                 alerts.store.update(alert.id, f"retraining: version {entry.version} {became}: {entry.reason}")
         alerts.store.advance(Seen(LEDGER, entry.id))
-
-
-REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
-"""Errors of runs that a check failed: the check has an alert of its own."""
-
-
-def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
-    """A failed run opens an alert of its job, unless a check failed it; the job's next success resolves it."""
-
-    def whose(job: str) -> Model | None:
-        return next((model for model in models if job.startswith(f"{model.name}_")), None)
-
-    def name_of(job: str) -> str:
-        model = whose(job)
-        return model.name if model else "assetline"
-
-    @dg.run_failure_sensor(
-        name="failed_runs",
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
-        description="Opens an alert for a run that failed.",
-    )
-    def failed_runs(context: dg.RunFailureSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
-        run = context.dagster_run
-        errors = [event.step_failure_data.error for event in context.get_step_failure_events()]
-        names = {cause.cls_name for error in errors if error for cause in (error, error.cause) if cause}
-        if names & set(REFUSALS):
-            return
-        model = whose(run.job_name)
-        cause = f"run/{run.job_name}"
-        alerts.tell(
-            alerts.store.report(
-                name_of(run.job_name),
-                cause,
-                severity="page",
-                summary=f"run {run.run_id[:8]} of {run.job_name} failed: {context.failure_event.message}",
-                owner=model.owner if model else "",
-                runbook=runbook_of(cause),
-                links={"run": f"/runs/{run.run_id}"},
-            )
-        )
-
-    @dg.run_status_sensor(
-        name="recovered_runs",
-        run_status=dg.DagsterRunStatus.SUCCESS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
-        description="Resolves the alert of a job that succeeds again.",
-    )
-    def recovered_runs(context: dg.RunStatusSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
-        run = context.dagster_run
-        reason = f"run {run.run_id[:8]} succeeded"
-        alerts.tell(alerts.store.resolve(name_of(run.job_name), f"run/{run.job_name}", reason=reason))
-
-    return [failed_runs, recovered_runs]

@@ -8,11 +8,12 @@ import dagster as dg
 
 from assets.declaration import Model
 from resources.sources import Stream
-from sensors.alerts import alerts_sensor, run_sensors
+from sensors.alerts import alerts_sensor
 from sensors.arrivals import arrivals_schedule, arrivals_sensor
 from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
 from sensors.retraining import retraining_schedule, retraining_sensor
+from sensors.runs import run_sensors
 
 
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:

@@ -14,7 +14,7 @@ from assets.declaration import Model
 from assets.lifecycle.jobs import TRAIN, job_name
 from resources.alerts import Alert, Alerts
 from resources.tables import ParquetTables
-from sensors.alerts import RETRAINED_CAUSES
+from sensors.alerts import retraining_alerts
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def drifting_since(alerts: Alerts, model: Model) -> dt.date | None:
 
 def retraining_pages(alerts: Alerts, model: Model) -> list[Alert]:
     """Open pages that ask for a training run: confirmed drift, lost performance."""
-    return [a for a in alerts.store.open_alerts(model.name) if a.cause in RETRAINED_CAUSES and a.severity == "page"]
+    return [alert for alert in retraining_alerts(alerts, model.name) if alert.severity == "page"]
 
 
 def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:

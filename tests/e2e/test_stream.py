@@ -220,7 +220,7 @@ def test_a_shift_warns_then_pages_and_its_end_resolves(world):
         tick_alerts(world)
     assert levels == ["warn", "page"]
     [alert] = [a for a in world.alerts.store.open_alerts("fraud") if a.cause == DRIFT_CAUSE]
-    assert (alert.severity, alert.since_day, alert.count) == ("page", days(50, 50)[0], 1)
+    assert (alert.severity, alert.since_day, alert.count) == ("page", days(50, 50)[0], 2)
     report = f"{world.tables.root}/fraud/drift/reports/{days(51, 51)[0]}.html"
     assert "<html" in Path(report).read_text()[:2_000].lower()
     [page] = [e for e in check_evaluations(world.instance) if e.asset_key == key and e.day == days(51, 51)[0]]

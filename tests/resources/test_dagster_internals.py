@@ -1,11 +1,11 @@
-"""What we use of Dagster that is not public, pinned: a verdict for each day of one run, and reading them in order."""
+"""What we use of Dagster that is not public, pinned: verdicts by day of one run, reading them on, what a run planned."""
 
 import datetime as dt
 
 import dagster as dg
 import pytest
 
-from resources.dagster_internals import Finding, check_evaluations, check_events
+from resources.dagster_internals import Finding, Planned, check_evaluations, check_events, planned_assets
 
 DAYS = dg.DailyPartitionsDefinition("2026-03-01", end_date="2026-03-10")
 KEY = dg.AssetKey(["m", "rows"])
@@ -88,3 +88,20 @@ def test_a_table_without_days_has_one_verdict(instance):
     dg.materialize([whole], instance=instance)
     [found] = check_evaluations(instance)
     assert (found.day, found.passed, found.severity) == (None, False, dg.AssetCheckSeverity.WARN)
+
+
+def test_what_a_run_was_to_make_is_known_by_step_and_day(instance):
+    @dg.asset(key=["m", "broken"], deps=[KEY], partitions_def=DAYS)
+    def broken():
+        raise ValueError("out of cheese")
+
+    tags = {"dagster/asset_partition_range_start": "2026-03-01", "dagster/asset_partition_range_end": "2026-03-02"}
+    job = dg.Definitions(assets=[rows_asset(set()), broken]).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    assert not result.success
+    expected = [
+        Planned(dg.AssetKey(["m", name]), f"2026-03-0{n}", f"m__{name}", made=name == "rows")
+        for name in ("rows", "broken")
+        for n in (1, 2)
+    ]
+    assert sorted(planned_assets(instance, result.run_id), key=str) == sorted(expected, key=str)

@@ -1,15 +1,14 @@
-"""What Dagster saw becomes alerts: checks that fail and pass, runs that fail and succeed."""
+"""Checks that fail and pass become alerts, and what became of retraining is told."""
 
 import dagster as dg
 import pytest
 
 from assets.alerts import KEY
-from assets.lifecycle.stage import Refused
 from assets.models.fraud import model as fraud
 from resources.alerts import Alerts
 from resources.dagster_internals import Evaluation
 from resources.deployment import Ledger
-from sensors.alerts import alerts_sensor, handle, run_sensors, tell_what_came_of_retraining
+from sensors.alerts import alerts_sensor, handle, tell_what_came_of_retraining
 
 
 @pytest.fixture
@@ -92,29 +91,8 @@ def toy(context: dg.AssetExecutionContext):
     yield dg.AssetCheckResult(check_name="sound", passed="fine" in context.run.tags)
 
 
-@dg.op
-def fails():
-    raise ValueError("out of cheese")
-
-
-@dg.asset(key=fraud.key("gated"), check_specs=[dg.AssetCheckSpec("gate", asset=fraud.key("gated"), blocking=True)])
-def gated():
-    yield dg.MaterializeResult()
-    yield dg.AssetCheckResult(check_name="gate", passed=False)
-
-
-@dg.asset(key=fraud.key("refusing"))
-def refusing():
-    raise Refused(description="nothing was written")
-
-
-@dg.op
-def works():
-    pass
-
-
 @pytest.fixture
-def instance(tmp_path):
+def instance():
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -139,44 +117,4 @@ def test_the_sensor_reads_each_evaluation_once(alerts, instance):
     assert (alert.cause, alert.count) == ("toy/sound", 1)
     dg.materialize([toy], instance=instance, tags={"fine": ""})
     tick()
-    assert alerts.store.open_alerts() == []
-
-
-def run_of(op, instance, name: str):
-    @dg.job(name=name)
-    def job():
-        op()
-
-    return job.execute_in_process(instance=instance, raise_on_error=False)
-
-
-def failed_runs(result, instance, alerts) -> None:
-    failure, _ = run_sensors([fraud])
-    event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_FAILURE)
-    context = dg.build_run_status_sensor_context("failed_runs", event, instance, result.dagster_run)
-    failure(context.for_run_failure(), alerts=alerts)
-
-
-def recovered_runs(result, instance, alerts) -> None:
-    _, recovery = run_sensors([fraud])
-    event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_SUCCESS)
-    context = dg.build_run_status_sensor_context("recovered_runs", event, instance, result.dagster_run)
-    recovery(context, alerts=alerts)
-
-
-def test_a_failed_run_pages_and_the_jobs_next_success_resolves(alerts, instance):
-    failed_runs(run_of(fails, instance, "fraud_daily"), instance, alerts)
-    [alert] = alerts.store.open_alerts("fraud")
-    assert (alert.cause, alert.severity) == ("run/fraud_daily", "page")
-    recovered_runs(run_of(works, instance, "fraud_land"), instance, alerts)
-    assert len(alerts.store.open_alerts()) == 1, "another job's success says nothing"
-    recovered_runs(run_of(works, instance, "fraud_daily"), instance, alerts)
-    assert alerts.store.open_alerts() == []
-
-
-@pytest.mark.parametrize("asset", [gated, refusing], ids=["gated", "refusing"])
-def test_a_run_that_a_check_failed_has_the_checks_alert_alone(alerts, instance, asset):
-    result = dg.materialize([asset], instance=instance, raise_on_error=False)
-    assert not result.success
-    failed_runs(result, instance, alerts)
     assert alerts.store.open_alerts() == []

@@ -1,0 +1,121 @@
+"""Opens an alert for what a failed run did not make, and resolves it when a later run makes it.
+
+Belongs here: which alert a failed run has, and what ends it. Does not belong here: checks that fail (``alerts.py``).
+
+The alert is of the asset whose step failed, not of the job: all that automation and the UI's Materialize button run has
+the same job name, whatever the model.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dagster as dg
+
+from assets.declaration import Model
+from assets.lifecycle.jobs import TRAIN, job_name
+from resources.alerts import Alerts
+from resources.alerts.runbooks import runbook_of
+from resources.dagster_internals import Planned, planned_assets
+from sensors.alerts import retraining_alerts
+
+RUN = "run/"
+"""Begins the cause of an alert of a failed run; the asset, or the job of a run that makes none, follows."""
+REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
+"""Errors of steps that a check failed: the check has an alert of its own."""
+
+
+def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
+    """Alerts of runs that failed, and the end of them."""
+    owners = {model.name: model.owner for model in models}
+    trainings = {job_name(model, TRAIN): model.name for model in models}
+
+    @dg.run_failure_sensor(
+        name="failed_runs",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Opens an alert for each asset that a failed run did not make.",
+    )
+    def failed_runs(context: dg.RunFailureSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
+        run = context.dagster_run
+        why = {event.step_key or "": _why(event) for event in context.get_step_failure_events()}
+        refused = {step for step, (name, _) in why.items() if name in REFUSALS}
+        planned = planned_assets(context.instance, run.run_id)
+        for model, asset, day, step in _failed(planned, why, run.job_name):
+            words = why[step][1] if step in why else str(context.failure_event.message)
+            if run.job_name in trainings and asset != "evaluation":  # what the gate refuses is told by the ledger
+                for alert in retraining_alerts(alerts, model):
+                    alerts.store.update(alert.id, f"retraining failed at {asset}: {words}")
+            if step in refused:
+                continue
+            cause = f"{RUN}{asset}"
+            changed = alerts.store.report(
+                model if model in owners else "assetline",
+                cause,
+                severity="page",
+                summary=f"{f'{day}: ' if day else ''}run {run.run_id[:8]} of {run.job_name} failed: {words}",
+                owner=owners.get(model, ""),
+                runbook=runbook_of(cause),
+                day=day,
+                links={"run": f"/runs/{run.run_id}"},
+            )
+            alerts.tell(changed)
+
+    @dg.run_status_sensor(
+        name="recovered_runs",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Resolves the alert of an asset, or of a job without assets, once a run has made it.",
+    )
+    def recovered_runs(context: dg.RunStatusSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
+        run = context.dagster_run
+        still_open = {(a.model, a.cause) for a in alerts.store.open_alerts() if a.cause.startswith(RUN)}
+        if not still_open:
+            return
+        planned = planned_assets(context.instance, run.run_id)
+        for model, asset, day, _ in _latest(planned) or [("assetline", run.job_name, None, "")]:
+            of = model if model in owners else "assetline"
+            if (of, f"{RUN}{asset}") in still_open:
+                reason = f"run {run.run_id[:8]} succeeded"
+                alerts.tell(alerts.store.resolve(of, f"{RUN}{asset}", reason=reason, day=day))
+
+    return [failed_runs, recovered_runs]
+
+
+Failed = tuple[str, str, str | None, str]
+"""Model, asset, latest day and step."""
+
+
+def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[str, str]], job: str) -> list[Failed]:
+    """What a run was to make in the steps that failed.
+
+    Where the run ended without the failure of a step (its process was killed, say), the first that it did not make.
+    """
+    if not planned:
+        return [("assetline", job, None, next(iter(why), ""))]
+    if why:
+        return _latest(one for one in planned if one.step in why)
+    return _latest(one for one in planned if not one.made)[:1]
+
+
+def _latest(planned: Iterable[Planned]) -> list[Failed]:
+    """The assets, in their order, each with its latest day."""
+    days: dict[tuple[str, str, str], str | None] = {}
+    for one in planned:
+        model, *asset = one.asset_key.path
+        of = (model, "/".join(asset), one.step)
+        days[of] = max(filter(None, (days.get(of), one.day)), default=None)
+    return [(model, asset, day, step) for (model, asset, step), day in days.items()]
+
+
+def _why(event: dg.DagsterEvent) -> tuple[str, str]:
+    """Name of the innermost error of a failed step, or of one of the refusals around it, and the first line of it."""
+    error = event.step_failure_data.error
+    said = event.step_failure_data.user_failure_data
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.cause
+    names = [one.cls_name or "" for one in chain]
+    words = (said.description if said else None) or (chain[-1].message if chain else "") or "no reason is given"
+    name = next((n for n in names if n in REFUSALS), names[-1] if names else "")
+    return name, words.strip().splitlines()[0][:300]
