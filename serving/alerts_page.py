@@ -81,7 +81,9 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         found = select(store, state=state, model=model, severity=severity, text=text)
         models = sorted({alert.model for alert in store.alerts(limit=1000)})
         given = {"state": state, "model": model, "severity": severity, "text": text}
-        return HTMLResponse(page("alerts.html", alerts=found, models=models, given=given, backlog=store.backlog()))
+        return HTMLResponse(
+            page("alerts.html", alerts=found, models=models, given=given, backlog=store.outbox.backlog())
+        )
 
     @app.get("/alerts/{number}")
     def one(number: int, _: who_is, failed: str = "") -> HTMLResponse:
@@ -132,7 +134,10 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
 
     @app.get("/health")
     def health() -> JSONResponse:
-        backlog = {name: {**said, "since": said["since"].isoformat()} for name, said in store.backlog().items()}
+        backlog = {
+            name: {"waiting": waits.waiting, "since": waits.since.isoformat(), "error": waits.error}
+            for name, waits in store.outbox.backlog().items()
+        }
         return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
 
     return app

@@ -3,12 +3,13 @@
     GET /metrics of the watch; the scoring service has its own (``service_metrics.py``)
 
 Belongs here: reading what is there at a scrape. Does not belong here: rules and dashboards (``deploy/``). A scrape
-reads a bounded amount: the latest day of each table, the latest run of each job, the check evaluations since the last
-scrape. A part that fails is logged and counted, and hides no other part.
+reads a bounded amount: the latest day of each table, the latest runs, the check evaluations and the changes of alerts
+since the last scrape. A part that fails is logged and counted, and hides no other part.
 """
 
 from __future__ import annotations
 
+import calendar
 import logging
 import math
 import time
@@ -22,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from assets.declaration import Model
-from resources.alerts import AlertStore
+from resources.alerts import SEVERITIES, AlertStore
 from resources.dagster_internals import check_evaluations
 from resources.deployment import Ledger
 from resources.settings import Settings
@@ -56,6 +57,8 @@ class AssetlineCollector(Collector):
         self._checks: dict[tuple[str, str, str], Any] = {}
         self._evaluations: Counter[tuple[str, str, str, str]] = Counter()
         self._errors: Counter[str] = Counter()
+        self._event = 0
+        self._changes: Counter[tuple[str, str]] = Counter()
         self._known: list[Metric] = []
         self._read_at = -math.inf
 
@@ -150,8 +153,7 @@ class AssetlineCollector(Collector):
                 rows.add_metric([model.name, asset], stamp.rows if stamp else 0)
                 if there[-1] != WHOLE:
                     days.add_metric([model.name, asset], len(there))
-                    at = time.mktime(time.strptime(there[-1], "%Y-%m-%d")) - time.timezone
-                    last.add_metric([model.name, asset], at)
+                    last.add_metric([model.name, asset], calendar.timegm(time.strptime(there[-1], "%Y-%m-%d")))
         return [rows, days, last]
 
     def _of_checks(self) -> list[Metric]:
@@ -197,24 +199,30 @@ class AssetlineCollector(Collector):
             counted[alert.model, alert.cause, alert.column, alert.severity, alert.state] += 1
         for identity, n in sorted(counted.items()):
             open_.add_metric(list(identity), n)
-        for severity in ("page", "warn"):
+        for severity in SEVERITIES:
             mine = [alert for alert in alerts if alert.severity == severity]
             number.add_metric([severity], len(mine))
             if mine:
                 oldest.add_metric([severity], min(alert.opened_at for alert in mine).timestamp())
         changes = CounterMetricFamily(
-            "assetline_alert_changes", "Changes of alerts so far.", labels=["model", "severity", "change"]
+            "assetline_alert_changes", "Changes of alerts so far.", labels=["model", "change"]
         )
-        for (model, severity, change), n in sorted(self._store.changes_told().items()):
-            changes.add_metric([model, severity, change], n)
+        counted_since, self._event = self._store.count_changes(after=self._event)
+        self._changes.update(counted_since)
+        for (model, change), n in sorted(self._changes.items()):
+            changes.add_metric([model, change], n)
         waiting = GaugeMetricFamily("assetline_outbox_waiting", "Changes not delivered yet.", labels=["channel"])
-        since = GaugeMetricFamily("assetline_outbox_oldest_seconds", "Age of the oldest of them.", labels=["channel"])
+        since = GaugeMetricFamily(
+            "assetline_outbox_oldest_seconds", "Age of the oldest of them.", labels=["channel", "severity"]
+        )
         sent = CounterMetricFamily("assetline_outbox_sent", "Changes delivered so far.", labels=["channel"])
-        backlog, delivered = self._store.backlog(), self._store.sent()
+        backlog, delivered = self._store.outbox.backlog(), self._store.outbox.sent()
         for channel in sorted({*(route.channel for route in self._store.routes), *backlog, *delivered}):
             waits = backlog.get(channel)
-            waiting.add_metric([channel], waits["waiting"] if waits else 0)
-            since.add_metric([channel], time.time() - waits["since"].timestamp() if waits else 0)
+            waiting.add_metric([channel], waits.waiting if waits else 0)
+            for severity in SEVERITIES:
+                oldest_of = waits.oldest.get(severity) if waits else None
+                since.add_metric([channel, severity], time.time() - oldest_of.timestamp() if oldest_of else 0)
             sent.add_metric([channel], delivered.get(channel, 0))
         return [open_, oldest, number, changes, waiting, since, sent]
 

@@ -1,7 +1,7 @@
 """The Grafana dashboards: `python -m deploy.grafana.dashboards` (`make dashboards`) writes ``dashboards/*.json``.
 
 Belongs here: which panels there are and their queries. Does not belong here: recording rules (``../prometheus``). Each
-query is run against a real Prometheus by ``tests/deploy/test_prometheus.py``.
+query is run against a real Prometheus by ``tests/serving/test_prometheus.py``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ DASHBOARDS: dict[str, dict[str, Sequence[Panel]]] = {
         ),
         "Delivery": (
             Panel("Waiting in the outbox", [("assetline_outbox_waiting", "{{channel}}")]),
-            Panel("Oldest of them", [("assetline_outbox_oldest_seconds", "{{channel}}")], "s"),
+            Panel("Oldest of them", [("assetline_outbox_oldest_seconds", "{{channel}} {{severity}}")], "s"),
             Panel("Delivered an hour", [("increase(assetline_outbox_sent_total[1h])", "{{channel}}")]),
         ),
         "Resources": (

@@ -1,12 +1,9 @@
 """Alerts: the store with its history and outbox, the channels, and delivery to them."""
 
-from resources.alerts.config import ChannelsError, read_channels, with_secrets
-from resources.alerts.delivery import Dispatcher, Messenger, deliver_all
-from resources.alerts.resource import Alerts
-from resources.alerts.store import (
+from resources.alerts.alert import (
+    SEVERITIES,
     Alert,
     AlertError,
-    AlertStore,
     Change,
     Delivery,
     Event,
@@ -16,9 +13,13 @@ from resources.alerts.store import (
     Severity,
     fingerprint_of,
 )
+from resources.alerts.config import ChannelsError, read_channels, with_secrets
+from resources.alerts.delivery import Dispatcher, Messenger, deliver_all
+from resources.alerts.resource import Alerts
+from resources.alerts.store import AlertStore
 
 __all__ = [
-    "Alert", "AlertError", "AlertStore", "Alerts", "Change", "ChannelsError", "Delivery", "Dispatcher", "Event",
-    "Messenger", "Policy", "Route", "Seen", "Severity", "deliver_all", "fingerprint_of", "read_channels",
+    "SEVERITIES", "Alert", "AlertError", "AlertStore", "Alerts", "Change", "ChannelsError", "Delivery", "Dispatcher",
+    "Event", "Messenger", "Policy", "Route", "Seen", "Severity", "deliver_all", "fingerprint_of", "read_channels",
     "with_secrets",
 ]  # fmt: skip

@@ -98,14 +98,11 @@ def _deliver(alerts: Any) -> int:
     from resources.alerts.delivery import deliver_all
 
     told = deliver_all(alerts.store, alerts.channels())
-    backlog = alerts.store.backlog()
+    backlog = alerts.store.outbox.backlog()
     for name, n in told.items():
         waits = backlog.get(name)
-        print(
-            f"{name}: {n} delivered"
-            + (f", {waits['waiting']} wait ({waits['error'] or 'not due yet'})" if waits else "")
-        )
-    return 1 if any(waits["error"] for waits in backlog.values()) else 0
+        print(f"{name}: {n} delivered" + (f", {waits.waiting} wait ({waits.error or 'not due yet'})" if waits else ""))
+    return 1 if any(waits.error for waits in backlog.values()) else 0
 
 
 def _test(alerts: Any, names: Sequence[str]) -> int:

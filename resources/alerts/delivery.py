@@ -18,8 +18,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from resources.alerts.alert import Delivery
 from resources.alerts.channels import Channel
-from resources.alerts.store import AlertStore, Delivery
+from resources.alerts.outbox import Mark
+from resources.alerts.store import AlertStore
 from resources.processes import still_runs
 
 _log = logging.getLogger("assetline.alerts")
@@ -27,6 +29,7 @@ _log = logging.getLogger("assetline.alerts")
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 1.0, 300.0
 FAILURES_IN_A_ROW = 3
 """After so many the channel is taken to be down, and left alone for a while."""
+MINUTE = dt.timedelta(minutes=1)
 TURN_S = 60.0
 """A turn lasts so long and is renewed with each message; it must be longer than a send."""
 
@@ -52,26 +55,25 @@ class Messenger:
         channel: Channel,
         back_off: Callable[[int], dt.timedelta] = back_off,
     ) -> None:
-        self.store, self.name, self.channel, self._back_off = store, name, channel, back_off
+        self.store, self.outbox, self.name, self.channel, self._back_off = store, store.outbox, name, channel, back_off
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}"
         self._failures, self._rest_until = 0, 0.0
 
     def deliver(self, stop: threading.Event | None = None) -> int:
         """Sends what is due, as long as there is something and the channel takes it; how many changes it took."""
         told = 0
-        if time.monotonic() < self._rest_until or not self._take_turn():
+        if time.monotonic() < self._rest_until or not self._next_group() or not self._take_turn():
             return 0
         try:
             while stop is None or not stop.is_set():
-                group = self._next_group()
+                group = self._next_group()  # looked for again: another process may have told what was due
                 if not group:
                     break
                 told += self._send(group)
-                if time.monotonic() < self._rest_until:
+                if time.monotonic() < self._rest_until or not self._take_turn():
                     break
-                self._take_turn()
         finally:
-            self.store.release_turn(self.name, self._holder)
+            self.outbox.release_turn(self.name, self._holder)
         return told
 
     def keep(self) -> None:
@@ -79,40 +81,34 @@ class Messenger:
         now = dt.datetime.now(dt.UTC)
         if self.channel.SYNCS and self._is_due("synced_at", self.channel.sync_seconds):
             self.channel.sync(self.store.open_alerts(), now)
-            self.store.mark(self.name, "synced_at", now)
+            self.outbox.mark(self.name, "synced_at", now)
         if self.channel.heartbeat_minutes and self._is_due("heartbeat_at", 60 * self.channel.heartbeat_minutes):
             self.channel.heartbeat(self.store.open_alerts(), now)
-            self.store.mark(self.name, "heartbeat_at", now)
+            self.outbox.mark(self.name, "heartbeat_at", now)
 
-    def _is_due(self, what: str, seconds: float) -> bool:
-        last = self.store.marked(self.name, what)  # type: ignore[arg-type]
+    def _is_due(self, what: Mark, seconds: float) -> bool:
+        last = self.outbox.marked(self.name, what)
         return last is None or dt.datetime.now(dt.UTC) - last >= dt.timedelta(seconds=seconds)
 
     def _take_turn(self) -> bool:
         now = dt.datetime.now(dt.UTC)
         until = now + dt.timedelta(seconds=max(TURN_S, 3 * self.channel.timeout_seconds))
-        other = self.store.take_turn(self.name, self._holder, until)
+        other = self.outbox.take_turn(self.name, self._holder, until)
         if other is None:
             return True
         host, _, process = other.partition(":")
         pid, _, since = process.partition(":")
         if host == socket.gethostname() and not still_runs(int(pid), float(since)):
-            self.store.release_turn(self.name, other)  # it was killed
-            return self.store.take_turn(self.name, self._holder, until) is None
+            self.outbox.release_turn(self.name, other)  # it was killed
+            return self.outbox.take_turn(self.name, self._holder, until) is None
         return False
 
     def _next_group(self) -> list[Delivery]:
         """The changes of the next message; empty where nothing is due or the channel may not be told now."""
         now = dt.datetime.now(dt.UTC)
-        sent = self.store.messages_since(self.name, now - dt.timedelta(minutes=1))
-        if len(sent) >= self.channel.per_minute:
+        due = self.outbox.due(self.name, now, pages_only=self.channel.is_quiet(now))
+        if due and len(self.outbox.messages_since(self.name, now - MINUTE)) >= self.channel.per_minute:
             return []
-        due = self.store.due(self.name, now)
-        if (morning := self.channel.quiet_until(now)) is not None:
-            quiet = [change.id for change in due if change.alert.severity == "warn"]
-            if quiet:
-                self.store.postponed(quiet, morning)
-            due = [change for change in due if change.alert.severity != "warn"]
         return due[: self.channel.most_in_group if self.channel.GROUPS else 1]
 
     def _send(self, group: Sequence[Delivery]) -> int:
@@ -125,13 +121,13 @@ class Messenger:
             words = self.channel.hidden(error)
             wait = self._back_off(1 + max(change.tries for change in group))
             _log.warning("the channel %s could not be told (%s); next try in %s", self.name, words, wait)
-            self.store.undelivered(ids, words, dt.datetime.now(dt.UTC) + wait)
+            self.outbox.undelivered(ids, words, dt.datetime.now(dt.UTC) + wait)
             if self._failures >= FAILURES_IN_A_ROW:
                 rest = self._back_off(self._failures - FAILURES_IN_A_ROW + 1)
                 self._rest_until = time.monotonic() + rest.total_seconds()
             return 0
         self._failures = 0
-        self.store.delivered(ids, uuid.uuid4().hex)
+        self.outbox.delivered(ids, uuid.uuid4().hex)
         return len(ids)
 
 

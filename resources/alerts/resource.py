@@ -10,10 +10,11 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
+from resources.alerts.alert import UNTOLD, Alert, Change
 from resources.alerts.channels import Channel
 from resources.alerts.channels.console import tell_console
 from resources.alerts.config import ChannelsError, read_channels, with_secrets
-from resources.alerts.store import UNTOLD, Alert, AlertStore, Change
+from resources.alerts.store import AlertStore
 from resources.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""What we use of Dagster that is not public, pinned: verdicts by day of one run, reading them on, what a run planned."""
+"""What we use of Dagster that is not public, pinned: verdicts by day of a run, reading them on, what a run planned."""
 
 import datetime as dt
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from resources.alerts.alert import Alert, Delivery
 from resources.alerts.channels.base import Channel
-from resources.alerts.store import Alert, Delivery
 
 ACKNOWLEDGED_FOR = dt.timedelta(days=30)
 """A silence must end: so long lasts that of an acknowledged alert, or until its resolution."""

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 from pydantic import Field
 
-from resources.alerts.store import Alert, Delivery, Route
+from resources.alerts.alert import Alert, Delivery, Route
 
 HEARTBEAT_WORDS = "Assetline's watch is alive"
 
@@ -71,19 +71,13 @@ class Channel(dg.ConfigurableResource):
         delay = dt.timedelta(seconds=self.group_seconds if self.GROUPS else 0)
         return Route(channel=name, severities=tuple(self.severities), owners=tuple(self.owners), delay=delay)
 
-    def quiet_until(self, at: dt.datetime) -> dt.datetime | None:
-        """End of the quiet hours that ``at`` is in; ``None`` outside of them."""
+    def is_quiet(self, at: dt.datetime) -> bool:
+        """Whether ``at`` is in the quiet hours."""
         if not self.quiet_hours:
-            return None
+            return False
         begin, end = quiet_times(self.quiet_hours)
-        local = at.astimezone(ZoneInfo(self.timezone))
-        for days in (0, -1):  # hours that began yesterday may last into this morning
-            day = local.date() + dt.timedelta(days=days)
-            first = dt.datetime.combine(day, begin, local.tzinfo)
-            last = dt.datetime.combine(day if end > begin else day + dt.timedelta(days=1), end, local.tzinfo)
-            if first <= local < last:
-                return last.astimezone(dt.UTC)
-        return None
+        local = at.astimezone(ZoneInfo(self.timezone)).time()
+        return begin <= local < end if begin < end else not end <= local < begin
 
     def hidden(self, error: BaseException | str) -> str:
         """The words of an error without the channel's secrets."""

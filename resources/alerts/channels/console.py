@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from resources.alerts.store import Alert, Change
+from resources.alerts.alert import Alert, Change
 
 _log = logging.getLogger("assetline.alerts")
 

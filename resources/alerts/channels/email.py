@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from resources.alerts.alert import Alert, Delivery
 from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of, line_of, more_of
-from resources.alerts.store import Alert, Delivery
 
 
 class EmailChannel(Channel):

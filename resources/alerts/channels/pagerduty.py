@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from resources.alerts.alert import Delivery
 from resources.alerts.channels.base import Channel, line_of
-from resources.alerts.store import Delivery
 
 ACTIONS = {
     "opened": "trigger", "reopened": "trigger", "escalated": "trigger", "unsilenced": "trigger", "flapping": "trigger",

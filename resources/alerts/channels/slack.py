@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from resources.alerts.alert import Alert, Delivery
 from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of, line_of, more_of
-from resources.alerts.store import Alert, Delivery
 
 _MOST_BLOCKS, _MOST_CHARACTERS = 50, 3000
 """Slack's limits of a message and of the text of a section."""

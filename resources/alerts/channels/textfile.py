@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from resources.alerts.alert import Alert, Delivery
 from resources.alerts.channels.base import Channel
-from resources.alerts.store import Alert, Delivery
 
 
 class PrometheusChannel(Channel):

@@ -26,7 +26,7 @@ def main() -> None:
     quickly = lambda tries: dt.timedelta(milliseconds=20)  # noqa: E731 - half of all fail: with the real one it takes hours
     dispatcher = Dispatcher([Messenger(store, n, c, quickly) for n, c in channels(sys.argv[2]).items()], poll_s=0.05)
     dispatcher.start()
-    while store.backlog():
+    while store.outbox.backlog():
         time.sleep(0.2)
     dispatcher.stop()
 

@@ -62,7 +62,7 @@ def live(url: str, channel: Channel, each=lambda: None, **given) -> AlertStore:
     told()
     store.resolve("fraud", "drift/drift", reason="the check passed")
     told()
-    assert store.backlog() == {}, "all of it was taken"
+    assert store.outbox.backlog() == {}, "all of it was taken"
     return store
 
 
@@ -129,7 +129,7 @@ def test_apprise_that_cannot_deliver_says_so(url, address):
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="x")
     assert Messenger(store, "c", channel).deliver() == 0
-    assert "apprise" in store.backlog()["c"]["error"]
+    assert "apprise" in store.outbox.backlog()["c"].error
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_a_wrong_password_is_an_error_without_the_password(url, mails, caplog):
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="x")
     assert Messenger(store, "c", channel).deliver() == 0
-    assert "535" in store.backlog()["c"]["error"]
-    assert "an-other-pass-word" not in store.backlog()["c"]["error"] + caplog.text + repr(channel) + str(channel)
+    assert "535" in store.outbox.backlog()["c"].error
+    assert "an-other-pass-word" not in store.outbox.backlog()["c"].error + caplog.text + repr(channel) + str(channel)
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_a_wrong_password_is_an_error_without_the_password(url, mails, caplog):
 def test_a_secret_is_in_no_error(url, channel, caplog):
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="x")
-    due = store.due("c", dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1))
+    due = store.outbox.due("c", dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1))
     messenger = Messenger(store, "c", channel)
     assert messenger._send(due) == 0
-    assert store.backlog()["c"]["tries"] == 1
-    assert "secret-of-the-hook" not in store.backlog()["c"]["error"] + caplog.text
+    assert store.outbox.backlog()["c"].tries == 1
+    assert "secret-of-the-hook" not in store.outbox.backlog()["c"].error + caplog.text
 
 
 def test_the_metrics_file_has_the_open_alerts_and_the_sign_of_life(url, tmp_path):

@@ -75,12 +75,11 @@ def test_what_was_not_taken_is_tried_again_when_it_is_time(url):
     fails.append(ConnectionError("nobody answers"))
     messenger = Messenger(store, "c", Recorder(), lambda _: dt.timedelta(seconds=0.2))
     assert messenger.deliver() == 0
-    assert store.backlog()["c"] | {"since": None} == {
-        "waiting": 1, "since": None, "tries": 1, "error": "nobody answers",
-    }  # fmt: skip
+    waits = store.outbox.backlog()["c"]
+    assert (waits.waiting, waits.tries, waits.error, list(waits.oldest)) == (1, 1, "nobody answers", ["page"])
     time.sleep(0.25)
     assert messenger.deliver() == 1
-    assert store.backlog() == {}
+    assert store.outbox.backlog() == {}
 
 
 def test_a_channel_that_is_down_is_left_alone_for_a_while(url):
@@ -110,30 +109,45 @@ def test_no_more_messages_than_the_rate_allows_even_after_a_restart(url):
     opened(store, *"abcde")
     assert Messenger(store, "c", channel).deliver() == 3
     assert Messenger(store, "c", channel).deliver() == 0
-    assert store.backlog()["c"]["waiting"] == 2
+    assert store.outbox.backlog()["c"].waiting == 2
 
 
 def test_warnings_wait_for_the_morning_and_pages_do_not(url):
     now = dt.datetime.now(dt.UTC)
     hours = f"{now - dt.timedelta(hours=1):%H:%M}-{now + dt.timedelta(hours=1):%H:%M}"
-    channel = Recorder(quiet_hours=hours)
-    store = store_of(url, channel)
+    night, day = Recorder(quiet_hours=hours), Recorder()
+    store = store_of(url, night)
     opened(store, "a", severity="warn")
     opened(store, "b", severity="page")
-    assert Messenger(store, "c", channel).deliver() == 1
-    assert [d.alert.cause for d in store.due("c", now + dt.timedelta(hours=1))] == ["a"]
-    assert store.due("c", now + dt.timedelta(minutes=50)) == []
+    assert [Messenger(store, "c", night).deliver(), Messenger(store, "c", night).deliver()] == [1, 0]
+    assert store.outbox.backlog()["c"].waiting == 1
+    assert Messenger(store, "c", day).deliver() == 1
+
+
+def test_a_warning_that_becomes_a_page_at_night_is_told_from_its_beginning(url):
+    now = dt.datetime.now(dt.UTC)
+    night = Recorder(quiet_hours=f"{now - dt.timedelta(hours=1):%H:%M}-{now + dt.timedelta(hours=1):%H:%M}")
+    store = store_of(url, night)
+    opened(store, *(f"other {n}" for n in range(150)), severity="warn")  # more than are looked at at once
+    opened(store, "a", severity="warn")
+    messenger = Messenger(store, "c", night)
+    assert messenger.deliver() == 0
+    store.report("fraud", "a", severity="page", summary="x")
+    assert messenger.deliver() == 2
+    assert told == [["opened", "escalated"]]
 
 
 @pytest.mark.parametrize(
-    ("at", "until"),
-    [("12:00", None), ("23:30", "05:00"), ("03:00", "05:00"), ("05:00", None), ("21:00", "05:00"), ("19:59", None)],
-)
-def test_quiet_hours_are_in_the_zone_of_who_sleeps(at, until):
-    channel = Recorder(quiet_hours="22:00-07:00", timezone="Europe/Berlin")  # two hours before UTC in summer
-    moment = dt.datetime.fromisoformat(f"2026-07-10T{at}:00+00:00")
-    ends = channel.quiet_until(moment)
-    assert (f"{ends:%H:%M}" if ends else None) == until
+    ("hours", "at", "quiet"),
+    [
+        ("22:00-07:00", "12:00", False), ("22:00-07:00", "23:30", True), ("22:00-07:00", "03:00", True),
+        ("22:00-07:00", "05:00", False), ("22:00-07:00", "20:00", True), ("22:00-07:00", "19:59", False),
+        ("13:00-15:00", "10:59", False), ("13:00-15:00", "11:00", True), ("13:00-15:00", "13:00", False),
+    ],
+)  # fmt: skip
+def test_quiet_hours_are_in_the_zone_of_who_sleeps(hours, at, quiet):
+    channel = Recorder(quiet_hours=hours, timezone="Europe/Berlin")  # two hours before UTC in summer
+    assert channel.is_quiet(dt.datetime.fromisoformat(f"2026-07-10T{at}:00+00:00")) == quiet
 
 
 def test_a_sign_of_life_comes_once_in_its_time(url):
@@ -143,7 +157,7 @@ def test_a_sign_of_life_comes_once_in_its_time(url):
     Messenger(store, "c", channel).keep()
     Messenger(store, "c", channel).keep()
     assert told == [["alive", 1]]
-    store.mark("c", "heartbeat_at", dt.datetime.now(dt.UTC) - dt.timedelta(minutes=11))
+    store.outbox.mark("c", "heartbeat_at", dt.datetime.now(dt.UTC) - dt.timedelta(minutes=11))
     Messenger(store, "c", channel).keep()
     assert len(told) == 2
 
@@ -154,10 +168,10 @@ def test_only_one_process_delivers_to_a_channel_and_a_dead_one_loses_its_turn(ur
     mine = Messenger(store, "c", Recorder())
     now = dt.datetime.now(dt.UTC)
     elsewhere, dead = "another-host:1:1", f"{mine._holder.split(':')[0]}:{2**22 - 3}:1"
-    store.take_turn("c", elsewhere, now + dt.timedelta(minutes=1))
+    store.outbox.take_turn("c", elsewhere, now + dt.timedelta(minutes=1))
     assert mine.deliver() == 0
-    store.release_turn("c", elsewhere)
-    store.take_turn("c", dead, now + dt.timedelta(minutes=1))
+    store.outbox.release_turn("c", elsewhere)
+    store.outbox.take_turn("c", dead, now + dt.timedelta(minutes=1))
     assert mine.deliver() == 1
 
 
@@ -178,9 +192,9 @@ def test_a_channel_that_hangs_delays_only_itself(url):
     dispatcher.start()
     opened(store, *"abc")
     deadline = time.monotonic() + 10
-    while "quick" in store.backlog() and time.monotonic() < deadline:
+    while "quick" in store.outbox.backlog() and time.monotonic() < deadline:
         time.sleep(0.05)
-    waiting = {name: found["waiting"] for name, found in store.backlog().items()}
+    waiting = {name: found.waiting for name, found in store.outbox.backlog().items()}
     release.set()
     dispatcher.stop()
     assert waiting == {"slow": 3}
@@ -222,11 +236,11 @@ def test_a_thousand_alerts_half_failing_and_killed_five_times(url, tmp_path):
     assert time.monotonic() - began < WITHIN_S
     assert kills == KILLS
     deadline = time.monotonic() + 240
-    while store.backlog() and time.monotonic() < deadline:
+    while store.outbox.backlog() and time.monotonic() < deadline:
         if process.poll() is not None:  # it ends when it finds nothing
             process = start()
         time.sleep(0.5)
-    waiting = store.backlog()
+    waiting = store.outbox.backlog()
     process.kill()
     process.wait()
     doubles.shutdown()

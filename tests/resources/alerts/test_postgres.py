@@ -63,7 +63,7 @@ def test_many_at_once_open_one_alert_and_lose_none(url):
     assert not failures
     [alert] = store.open_alerts()
     assert alert.count == 30
-    assert [d.change for d in store.due("c")] == ["opened"]
+    assert [d.change for d in store.outbox.due("c")] == ["opened"]
 
 
 def test_an_alert_lives_and_its_history_cannot_be_rewritten(url):
@@ -72,10 +72,10 @@ def test_an_alert_lives_and_its_history_cannot_be_rewritten(url):
     store.acknowledge(alert.id, who="ada")
     store.resolve("fraud", "run/x", reason="over")
     assert store.report("fraud", "run/x", severity="page", summary="again")[1] == "reopened"
-    told = [d for d in store.due("c") if d.alert.id == alert.id]
+    told = [d for d in store.outbox.due("c") if d.alert.id == alert.id]
     assert [d.change for d in told] == ["opened", "acknowledged", "resolved", "reopened"]
-    store.delivered([d.id for d in told], "m")
-    assert store.sent()["c"] == 4
+    store.outbox.delivered([d.id for d in told], "m")
+    assert store.outbox.sent()["c"] == 4
     engine = sa.create_engine(url)
     for statement in ("UPDATE alert_events SET words = ''", "DELETE FROM alert_events"):
         with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:

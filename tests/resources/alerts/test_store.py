@@ -207,7 +207,7 @@ def test_flapping_is_said_once_and_settles_only_when_the_cause_stays_away(url):
     assert store.tend(at(120 + 47)) == []
     [(settled, change)] = store.tend(at(120 + 48))
     assert (settled.state, change) == ("resolved", "resolved")
-    told = [delivery.change for delivery in store.due("c", at(999))]
+    told = [delivery.change for delivery in store.outbox.due("c", at(999))]
     assert told == [
         "opened",
         "resolved",
@@ -230,7 +230,7 @@ def test_a_silence_keeps_all_but_the_resolution_back_and_ends_by_itself(url):
     assert [change for _, change in store.tend(at(5))] == ["unsilenced"]
     report(store, at=at(6))
     store.resolve("fraud", "drift/drift", reason="over", at=at(7))
-    assert [d.change for d in store.due("c", at(9))] == ["opened", "silenced", "unsilenced", "resolved"]
+    assert [d.change for d in store.outbox.due("c", at(9))] == ["opened", "silenced", "unsilenced", "resolved"]
 
 
 def test_routes_take_severities_and_owners(url):
@@ -240,7 +240,7 @@ def test_routes_take_severities_and_owners(url):
     store.report("fraud", "a", severity="page", summary="x", owner="team:risk")
     store.report("fraud", "b", severity="warn", summary="x", owner="team:risk")
     store.report("churn", "c", severity="page", summary="x", owner="team:crm")
-    told = {name: [d.alert.cause for d in store.due(name)] for name in ("pages", "risk")}
+    told = {name: [d.alert.cause for d in store.outbox.due(name)] for name in ("pages", "risk")}
     assert told == {"pages": ["a", "c"], "risk": ["a", "b"]}
 
 
@@ -248,19 +248,19 @@ def test_nothing_of_an_alert_overtakes_what_waits_and_others_go_on(url):
     store = AlertStore(url, [Route(channel="c")])
     report(store, severity="warn", at=AT)
     store.report("fraud", "other", severity="page", summary="x", at=AT)
-    [first, _] = store.due("c", AT)
-    store.undelivered([first.id], "it was down", at(1))
+    [first, _] = store.outbox.due("c", AT)
+    store.outbox.undelivered([first.id], "it was down", at(1))
     report(store, severity="page", at=AT)
-    assert [d.alert.cause for d in store.due("c", AT)] == ["other"]
-    assert store.backlog()["c"]["error"] == "it was down"
-    assert [d.change for d in store.due("c", at(1)) if d.alert.cause == "drift/drift"] == ["opened", "escalated"]
+    assert [d.alert.cause for d in store.outbox.due("c", AT)] == ["other"]
+    assert store.outbox.backlog()["c"].error == "it was down"
+    assert [d.change for d in store.outbox.due("c", at(1)) if d.alert.cause == "drift/drift"] == ["opened", "escalated"]
 
 
 def test_what_is_told_is_the_alert_as_it_was(url):
     store = AlertStore(url, [Route(channel="c")])
     report(store, severity="warn")
     report(store, "2026-03-02", severity="page")
-    assert [(d.alert.severity, d.alert.count) for d in store.due("c")] == [("warn", 1), ("page", 2)]
+    assert [(d.alert.severity, d.alert.count) for d in store.outbox.due("c")] == [("warn", 1), ("page", 2)]
 
 
 def test_the_history_cannot_be_rewritten_by_anybody(url, store):
