@@ -112,7 +112,7 @@ class MlflowTracking(dg.ConfigurableResource):
             tracking_uri=settings.tracking_uri,
             artifact_location=str(settings.artifacts),
             ui_url=settings.mlflow_url,
-            dagster_url=settings.ui_url,
+            dagster_url=settings.ui_link,
         )
 
     # -- runs --------------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ class Settings:
         watch_port: port of the watch: alerts' page and metrics.
         token: what people give to see and handle alerts; default: one drawn once, in ``token`` of the state folder.
         channels: file of the channels that are told of alerts.
+        public_ui_url: address under which people reach the Dagster UI, for links in messages; default: its port here.
+        public_watch_url: address under which they reach the alerts' page; default: its port here.
         test_data: folder with the real tables that some tests read.
     """
 
@@ -73,6 +75,8 @@ class Settings:
     watch_port: int = 8001
     token: str = field(default="", repr=False)
     channels: Path = field(default_factory=lambda: project_root() / "deploy" / "channels.toml")
+    public_ui_url: str = ""
+    public_watch_url: str = ""
     test_data: Path | None = None
 
     @classmethod
@@ -159,6 +163,16 @@ class Settings:
         """Address of the watch."""
         return f"http://127.0.0.1:{self.watch_port}"
 
+    @property
+    def ui_link(self) -> str:
+        """Address of the Dagster UI for people."""
+        return self.public_ui_url or self.ui_url
+
+    @property
+    def watch_link(self) -> str:
+        """Address of the alerts' page for people."""
+        return self.public_watch_url or self.watch_url
+
 
 def _folder(name: str, value: str) -> Path:
     if "://" in value:
@@ -174,6 +188,12 @@ def _existing_file(name: str, value: str) -> Path:
     if not path.is_file():
         raise SettingsError(f"{name}={_shown(value)} is no file; give the path of your channels.toml")
     return path
+
+
+def _web_address(name: str, value: str) -> str:
+    if not re.fullmatch(r"https?://[^/@\s]+(/[^\s]*)?", value):
+        raise SettingsError(f"{name}={_shown(value)} is no web address; write one like https://alerts.example.org")
+    return value.rstrip("/")
 
 
 def _token(name: str, value: str) -> str:
@@ -233,6 +253,8 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "watch_port": _port,
     "token": _token,
     "channels": _existing_file,
+    "public_ui_url": _web_address,
+    "public_watch_url": _web_address,
     "test_data": _existing_folder,
 }
 

@@ -113,6 +113,28 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
             return RedirectResponse(f"/alerts/{number}?failed={quote(str(error))}", 303)
         return RedirectResponse(f"/alerts/{number}", 303)
 
+    @app.get("/runbooks/{name}")
+    def runbook(name: str, _: who_is) -> HTMLResponse:
+        text = _runbook(f"docs/runbooks/{name}.md")
+        if not text:
+            raise HTTPException(404, f"there is no runbook {name!r}; docs/runbooks has those there are")
+        return HTMLResponse(page("runbook.html", runbook=text, called=name))
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        backlog = {
+            name: {"waiting": waits.waiting, "since": waits.since.isoformat(), "error": waits.error}
+            for name, waits in store.outbox.backlog().items()
+        }
+        return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
+
+    _add_api(app, store, who_is)
+    return app
+
+
+def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
+    """The same for programs, as JSON."""
+
     @app.get("/api/alerts")
     def api_list(_: who_is, state: str = "open", model: str = "", severity: str = "", text: str = "") -> JSONResponse:
         found = select(store, state=state, model=model, severity=severity, text=text)
@@ -131,16 +153,6 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         _found(store, number)
         act(store, number, what, who=given.get("who", who), words=given.get("words", ""), hours=given.get("hours", 8.0))
         return JSONResponse(store.get(number).to_json())
-
-    @app.get("/health")
-    def health() -> JSONResponse:
-        backlog = {
-            name: {"waiting": waits.waiting, "since": waits.since.isoformat(), "error": waits.error}
-            for name, waits in store.outbox.backlog().items()
-        }
-        return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
-
-    return app
 
 
 def select(store: AlertStore, *, state: str, model: str, severity: str, text: str) -> list[Any]:

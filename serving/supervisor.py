@@ -170,12 +170,12 @@ def _page_of_the_end(settings: Settings, ended: str) -> None:
     )  # fmt: skip
     alerts.tell(changed)
     try:
-        channels = alerts.channels()
+        messengers = alerts.messengers()
     except ChannelsError as error:
         print(f"nobody but the console was told: {error}", file=sys.stderr)
         return
-    time.sleep(max((channel.group_seconds for channel in channels.values()), default=0.0))
-    deliver_all(alerts.store, channels, PAGE_TIMEOUT_S)
+    time.sleep(max((messenger.channel.group_seconds for messenger in messengers), default=0.0))
+    deliver_all(messengers, PAGE_TIMEOUT_S)
 
 
 def refuse_taken_ports(started: Sequence[Program]) -> None:

@@ -29,7 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 from assets.declaration import Model  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources import home  # noqa: E402
-from resources.alerts import Alerts, ChannelsError, Dispatcher, Messenger  # noqa: E402
+from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
 from serving.alerts_page import create_app  # noqa: E402
 from serving.exporter import AssetlineCollector, registry_of  # noqa: E402
 from serving.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
@@ -60,7 +60,7 @@ class Watch:
         self.store, self._tell = alerts.store, alerts.tell
         names = [model.name for model in models]
         began = time.time()
-        self._dispatcher = Dispatcher(Messenger(self.store, name, c) for name, c in alerts.channels().items())
+        self._dispatcher = Dispatcher(alerts.messengers())
         self._watchdog = Watchdog(
             self.store,
             {
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         yield
         watch.stop()
 
-    app = create_app(alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_url)
+    app = create_app(alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_link)
     app.router.lifespan_context = lifespan
     home.prepare(settings)
     registry = registry_of(AssetlineCollector(settings, declared_models(), dg.DagsterInstance.get(), alerts.store))

@@ -2,6 +2,7 @@
 
 from resources.alerts.alert import (
     SEVERITIES,
+    Addresses,
     Alert,
     AlertError,
     Change,
@@ -19,7 +20,7 @@ from resources.alerts.resource import Alerts
 from resources.alerts.store import AlertStore
 
 __all__ = [
-    "SEVERITIES", "Alert", "AlertError", "AlertStore", "Alerts", "Change", "ChannelsError", "Delivery", "Dispatcher",
-    "Event", "Messenger", "Policy", "Route", "Seen", "Severity", "deliver_all", "fingerprint_of", "read_channels",
-    "with_secrets",
+    "SEVERITIES", "Addresses", "Alert", "AlertError", "AlertStore", "Alerts", "Change", "ChannelsError", "Delivery",
+    "Dispatcher", "Event", "Messenger", "Policy", "Route", "Seen", "Severity", "deliver_all", "fingerprint_of",
+    "read_channels", "with_secrets",
 ]  # fmt: skip

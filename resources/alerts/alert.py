@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["warn", "page"]
@@ -166,6 +167,23 @@ class Delivery:
     at: dt.datetime
     alert: Alert
     tries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where people reach the Dagster UI and the alerts' page."""
+
+    ui: str
+    watch: str
+
+    def link(self, alert: Alert) -> Alert:
+        """The alert with addresses that a message can hold, in place of paths; its own page is the first of them."""
+        page = f"{self.watch}/alerts/{alert.id}"
+        links = {name: f"{self.ui}{path}" if path.startswith("/") else path for name, path in alert.links.items()}
+        if "report" in links:
+            links["report"] = f"{page}/report"
+        runbook = f"{self.watch}/runbooks/{Path(alert.runbook).stem}" if alert.runbook else ""
+        return replace(alert, links={"alert": page, **links}, runbook=runbook)
 
 
 def fingerprint_of(model: str, cause: str, column: str = "") -> str:

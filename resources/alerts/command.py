@@ -65,7 +65,7 @@ def _run(given: argparse.Namespace, alerts: Any) -> int:
         found = store.alerts(given.model) if given.all else store.open_alerts(given.model)
         print("\n".join(json.dumps(a.to_json()) for a in found) if given.json else table(found))
     elif given.verb == "show":
-        print(shown(store.get(given.id[0])))
+        print(shown(alerts.addresses.link(store.get(given.id[0]))))
     elif given.verb == "history":
         store.get(given.id[0])
         for event in store.history(given.id[0]):
@@ -97,7 +97,7 @@ def _handle(store: Any, given: argparse.Namespace, number: int) -> str:
 def _deliver(alerts: Any) -> int:
     from resources.alerts.delivery import deliver_all
 
-    told = deliver_all(alerts.store, alerts.channels())
+    told = deliver_all(alerts.messengers())
     backlog = alerts.store.outbox.backlog()
     for name, n in told.items():
         waits = backlog.get(name)

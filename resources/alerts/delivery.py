@@ -16,9 +16,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from resources.alerts.alert import Delivery
+from resources.alerts.alert import Addresses, Delivery
 from resources.alerts.channels import Channel
 from resources.alerts.outbox import Mark
 from resources.alerts.store import AlertStore
@@ -45,6 +46,7 @@ class Messenger:
     Args:
         store: holds the outbox.
         name, channel: whom it tells.
+        addresses: of the pages that messages link to.
         back_off: by number of tries, how long to wait for the next.
     """
 
@@ -53,9 +55,11 @@ class Messenger:
         store: AlertStore,
         name: str,
         channel: Channel,
+        addresses: Addresses,
         back_off: Callable[[int], dt.timedelta] = back_off,
     ) -> None:
         self.store, self.outbox, self.name, self.channel, self._back_off = store, store.outbox, name, channel, back_off
+        self._addresses = addresses
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}"
         self._failures, self._rest_until = 0, 0.0
 
@@ -80,7 +84,7 @@ class Messenger:
         """Its heartbeat and its synchronisation, where they are due. Raises what the channel raises."""
         now = dt.datetime.now(dt.UTC)
         if self.channel.SYNCS and self._is_due("synced_at", self.channel.sync_seconds):
-            self.channel.sync(self.store.open_alerts(), now)
+            self.channel.sync([self._addresses.link(alert) for alert in self.store.open_alerts()], now)
             self.outbox.mark(self.name, "synced_at", now)
         if self.channel.heartbeat_minutes and self._is_due("heartbeat_at", 60 * self.channel.heartbeat_minutes):
             self.channel.heartbeat(self.store.open_alerts(), now)
@@ -115,7 +119,7 @@ class Messenger:
         """Sends one message; how many changes were taken. A channel that fails again and again is left alone."""
         ids = [change.id for change in group]
         try:
-            self.channel.send(group)
+            self.channel.send([replace(change, alert=self._addresses.link(change.alert)) for change in group])
         except Exception as error:  # whatever a channel raises, the change stays in the outbox
             self._failures += 1
             words = self.channel.hidden(error)
@@ -165,15 +169,15 @@ class Dispatcher:
                 _log.error("delivery to %s: %s", messenger.name, messenger.channel.hidden(error))
 
 
-def deliver_all(store: AlertStore, channels: Mapping[str, Channel], seconds: float = 30.0) -> dict[str, int]:
+def deliver_all(messengers: Sequence[Messenger], seconds: float = 30.0) -> dict[str, int]:
     """Delivers what is due, by hand or by cron, where no watch runs; by channel, how many changes it took."""
-    told = dict.fromkeys(channels, 0)
+    told = {messenger.name: 0 for messenger in messengers}
     stop = threading.Event()
 
     def work(messenger: Messenger) -> None:
         told[messenger.name] = messenger.deliver(stop)
 
-    threads = [threading.Thread(target=work, args=(Messenger(store, n, c),), daemon=True) for n, c in channels.items()]
+    threads = [threading.Thread(target=work, args=(messenger,), daemon=True) for messenger in messengers]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + seconds

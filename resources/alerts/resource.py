@@ -10,10 +10,11 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from resources.alerts.alert import UNTOLD, Alert, Change
+from resources.alerts.alert import UNTOLD, Addresses, Alert, Change
 from resources.alerts.channels import Channel
 from resources.alerts.channels.console import tell_console
 from resources.alerts.config import ChannelsError, read_channels, with_secrets
+from resources.alerts.delivery import Messenger
 from resources.alerts.store import AlertStore
 from resources.settings import Settings
 
@@ -23,19 +24,27 @@ class Alerts(dg.ConfigurableResource):
 
     database_url: str = Field(description="SQLAlchemy URL of the database that holds the alerts.")
     channels_file: str = Field(default="", description="Path of channels.toml; empty: the console alone is told.")
+    ui_url: str = Field(default="", description="Address under which people reach the Dagster UI, for links.")
+    watch_url: str = Field(default="", description="Address under which people reach the alerts' page, for links.")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The alerts in the database of ``settings``; a URL with a password stays out of the UI."""
-        path = str(settings.channels)
-        if sa.make_url(settings.database_url).password is not None:
-            return cls(database_url=dg.EnvVar("ASSETLINE_DATABASE_URL"), channels_file=path)
-        return cls(database_url=settings.database_url, channels_file=path)
+        secret = sa.make_url(settings.database_url).password is not None
+        return cls(
+            database_url=dg.EnvVar("ASSETLINE_DATABASE_URL") if secret else settings.database_url,
+            channels_file=str(settings.channels), ui_url=settings.ui_link, watch_url=settings.watch_link,
+        )  # fmt: skip
 
     @property
     def declared(self) -> dict[str, Channel]:
         """The channels of the file by name, their secrets unread."""
         return read_channels(Path(self.channels_file)) if self.channels_file else {}
+
+    @property
+    def addresses(self) -> Addresses:
+        """Of the pages that messages link to."""
+        return Addresses(ui=self.ui_url, watch=self.watch_url)
 
     @cached_property
     def store(self) -> AlertStore:
@@ -45,6 +54,10 @@ class Alerts(dg.ConfigurableResource):
     def channels(self) -> dict[str, Channel]:
         """The channels, ready to send. Raises :class:`ChannelsError` for a secret that is not set."""
         return {name: with_secrets(channel, name) for name, channel in self.declared.items()}
+
+    def messengers(self) -> list[Messenger]:
+        """One for each channel. Raises :class:`ChannelsError` for a secret that is not set."""
+        return [Messenger(self.store, name, channel, self.addresses) for name, channel in self.channels().items()]
 
     def tell(self, changed: tuple[Alert, Change] | None) -> None:
         """Says a change on the console at once; the channels have it in their outbox already."""

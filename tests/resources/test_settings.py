@@ -45,7 +45,16 @@ def test_each_variable_is_read(tmp_path):
         service_port=8100,
         test_data=tmp_path,
     )
-    assert settings.ui_url == "http://127.0.0.1:3100"
+    assert settings.ui_url == settings.ui_link == "http://127.0.0.1:3100"
+
+
+def test_links_for_people_lead_where_people_are():
+    public = {"ASSETLINE_PUBLIC_UI_URL": "https://dagster.example.org/", "ASSETLINE_PUBLIC_WATCH_URL": "http://a:81/x"}
+    settings = Settings.from_env(public)
+    assert (settings.ui_link, settings.ui_url) == ("https://dagster.example.org", "http://127.0.0.1:3000")
+    assert settings.watch_link == "http://a:81/x"
+    with pytest.raises(SettingsError, match="ASSETLINE_PUBLIC_UI_URL='dagster.example.org' is no web address"):
+        Settings.from_env({"ASSETLINE_PUBLIC_UI_URL": "dagster.example.org"})
 
 
 def test_settings_cannot_be_changed():

@@ -42,7 +42,8 @@ def logged_in(client: TestClient) -> TestClient:
 
 def test_without_the_token_there_is_nothing(client):
     assert client.get("/").headers["location"] == "/login"
-    assert client.get("/alerts/1").status_code == 303
+    for path in ("/alerts/1", "/alerts/1/report", "/runbooks/drift"):
+        assert client.get(path).status_code == 303
     for path in ("/api/alerts", "/api/alerts/1"):
         assert client.get(path, headers={"accept": "application/json"}).status_code == 401
     assert client.post("/alerts/1/resolve", headers={"accept": "application/json"}).status_code == 401
@@ -95,6 +96,9 @@ def test_the_report_and_the_runbook_are_beside_it_and_no_other_file_is(client, s
     assert report.headers["content-security-policy"] == "sandbox allow-scripts"
     assert "<pre>" not in client.get("/alerts/1").text, "not of the runbooks' folder"
     (tmp_path / "secret.html").write_text("secret")
+    assert "# Drift: the champion" in client.get("/runbooks/drift").text
+    for name in ("nosuch", "..%2f..%2fREADME", "../alerts"):
+        assert client.get(f"/runbooks/{name}").status_code == 404
     for path in (tmp_path / "secret.html", "/etc/passwd", tmp_path / "tables" / ".." / "secret.html"):
         alert, _ = store.report("fraud", f"x{path}", severity="warn", summary="x", links={"report": str(path)})
         assert client.get(f"/alerts/{alert.id}/report").status_code == 404

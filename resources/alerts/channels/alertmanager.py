@@ -30,7 +30,6 @@ class AlertmanagerChannel(Channel):
 
     url: str = Field(description="Its base address, e.g. http://127.0.0.1:9093.")
     token: str = Field(default="", description="Bearer token, where a proxy before it asks for one; it is a secret.")
-    ui_url: str = Field(default="", description="Address under which people find the alerts' page; for its links.")
     group_seconds: float = Field(default=0.0, ge=0, description="It groups by itself: nothing waits here.")
     per_minute: int = Field(default=600, ge=1, description="Most messages in a minute.")
 
@@ -74,7 +73,7 @@ class AlertmanagerChannel(Channel):
             },
             "startsAt": alert.opened_at.isoformat(),
             "endsAt": ends.isoformat(),
-            **({"generatorURL": f"{self.ui_url}/alerts/{alert.id}"} if self.ui_url else {}),
+            **({"generatorURL": alert.links["alert"]} if "alert" in alert.links else {}),
         }  # fmt: skip
 
     def _silence(self, alert: Alert, change: Delivery) -> None:

@@ -17,6 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from resources.alerts import Addresses
+
+ADDRESSES = Addresses(ui="https://dagster", watch="https://alerts")
 SLACK_PATH = "/services/T000/B000/secret-of-the-hook"
 ROUTING_KEY = "r" * 32
 

@@ -9,7 +9,7 @@ import time
 
 from resources.alerts import AlertStore, Dispatcher, Messenger
 from resources.alerts.channels import Channel, PagerDutyChannel, SlackChannel, WebhookChannel
-from tests.resources.alerts.doubles import ROUTING_KEY, SLACK_PATH
+from tests.resources.alerts.doubles import ADDRESSES, ROUTING_KEY, SLACK_PATH
 
 
 def channels(doubles: str) -> dict[str, Channel]:
@@ -24,7 +24,9 @@ def channels(doubles: str) -> dict[str, Channel]:
 def main() -> None:
     store = AlertStore(sys.argv[1])
     quickly = lambda tries: dt.timedelta(milliseconds=20)  # noqa: E731 - half of all fail: with the real one it takes hours
-    dispatcher = Dispatcher([Messenger(store, n, c, quickly) for n, c in channels(sys.argv[2]).items()], poll_s=0.05)
+    dispatcher = Dispatcher(
+        [Messenger(store, n, c, ADDRESSES, quickly) for n, c in channels(sys.argv[2]).items()], poll_s=0.05
+    )
     dispatcher.start()
     while store.outbox.backlog():
         time.sleep(0.2)

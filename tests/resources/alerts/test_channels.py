@@ -21,7 +21,7 @@ from resources.alerts.channels import (
     WebhookChannel,
 )
 from resources.processes import free_port
-from tests.resources.alerts.doubles import ROUTING_KEY, SLACK_PATH, Doubles
+from tests.resources.alerts.doubles import ADDRESSES, ROUTING_KEY, SLACK_PATH, Doubles
 
 AT = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 
@@ -39,17 +39,21 @@ def url(tmp_path) -> str:
     return f"sqlite:///{tmp_path / 'alerts.db'}"
 
 
-def live(url: str, channel: Channel, each=lambda: None, **given) -> AlertStore:
+def live(url: str, channel: Channel, each=lambda: None) -> AlertStore:
     """A warning that opens, escalates, is acknowledged, silenced, updated and resolved; each change told at once."""
     store = AlertStore(url, [channel.route("c")])
-    messenger = Messenger(store, "c", channel)
+    messenger = Messenger(store, "c", channel, ADDRESSES)
 
     def told():
         time.sleep(channel.group_seconds if channel.GROUPS else 0)
         messenger.deliver()
         each()
 
-    said = {"owner": "team:risk", "runbook": "docs/runbooks/drift.md", "links": {"run": "/runs/1"}, **given}
+    said = {
+        "owner": "team:risk",
+        "runbook": "docs/runbooks/drift.md",
+        "links": {"run": "/runs/1", "report": "/state/reports/1.html"},
+    }
     alert, _ = store.report("fraud", "drift/drift", severity="warn", summary="2 of 9 columns", day="2026-03-01", **said)
     told()
     store.report("fraud", "drift/drift", severity="page", summary="3 of 9 columns", day="2026-03-02", **said)
@@ -75,8 +79,9 @@ def test_slack_gets_a_message_for_each_change(url, doubles):
     assert [body["text"].split()[0] for body in bodies] == [change.upper() for change in CHANGES]
     text = bodies[0]["blocks"][0]["text"]["text"]
     assert text.splitlines() == [
-        "*OPENED warn [fraud] drift/drift: 2 of 9 columns*", "owner: team:risk", "runbook: docs/runbooks/drift.md",
-        "run: /runs/1",
+        "*OPENED warn [fraud] drift/drift: 2 of 9 columns*", "owner: team:risk",
+        "runbook: https://alerts/runbooks/drift", "alert: https://alerts/alerts/1", "run: https://dagster/runs/1",
+        "report: https://alerts/alerts/1/report",
     ]  # fmt: skip
 
 
@@ -84,21 +89,24 @@ def test_slack_markup_in_a_summary_is_text(url, doubles):
     channel = SlackChannel(webhook_url=doubles.url + SLACK_PATH, group_seconds=0)
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="<!channel> & co")
-    Messenger(store, "c", channel).deliver()
+    Messenger(store, "c", channel, ADDRESSES).deliver()
     assert "&lt;!channel&gt; &amp; co" in doubles.bodies(SLACK_PATH)[0]["blocks"][0]["text"]["text"]
 
 
 def test_pagerduty_triggers_acknowledges_and_resolves_one_incident(url, doubles):
     channel = PagerDutyChannel(routing_key=ROUTING_KEY, url=doubles.url, severities=["warn", "page"])
-    live(url, channel, links={"run": "https://dagster/runs/1"})
+    live(url, channel)
     bodies = doubles.bodies("/v2/enqueue")
     actions = [body["event_action"] for body in bodies]
     assert actions == ["trigger", "trigger", "acknowledge", "trigger", "acknowledge", "resolve"]
     assert len({body["dedup_key"] for body in bodies}) == 1
     assert [body["payload"]["severity"] for body in bodies if "payload" in body] == ["warning", "critical", "critical"]
     assert bodies[1]["payload"]["summary"] == "ESCALATED page [fraud] drift/drift: 3 of 9 columns"
-    assert bodies[1]["payload"]["custom_details"]["runbook"] == "docs/runbooks/drift.md"
-    assert bodies[0]["links"] == [{"href": "https://dagster/runs/1", "text": "run"}]
+    assert bodies[1]["payload"]["custom_details"]["runbook"] == "https://alerts/runbooks/drift"
+    assert bodies[0]["links"] == [
+        {"href": "https://alerts/alerts/1", "text": "alert"}, {"href": "https://dagster/runs/1", "text": "run"},
+        {"href": "https://alerts/alerts/1/report", "text": "report"},
+    ]  # fmt: skip
 
 
 def test_pagerduty_is_told_of_pages_only_unless_told_otherwise(url, doubles):
@@ -128,7 +136,7 @@ def test_apprise_that_cannot_deliver_says_so(url, address):
     channel = AppriseChannel(url=address, group_seconds=0)
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="x")
-    assert Messenger(store, "c", channel).deliver() == 0
+    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 0
     assert "apprise" in store.outbox.backlog()["c"].error
 
 
@@ -180,7 +188,7 @@ def test_email_gets_a_mail_for_each_change(url, mails):
     assert [mail["Subject"] for _, _, mail in taken] == subjects
     sender, to, mail = taken[0]
     assert (sender, to) == ("assetline@example.org", ["ada@example.org", "bob@example.org"])
-    assert "docs/runbooks/drift.md" in mail.get_payload()
+    assert "runbook: https://alerts/runbooks/drift" in mail.get_payload()
     assert len({mail["Message-ID"] for _, _, mail in taken}) == len(CHANGES)
 
 
@@ -189,7 +197,7 @@ def test_several_changes_are_one_mail_in_their_order(url, mails):
     store = AlertStore(url, [channel.route("c")])
     for name in ("a", "b", "c"):
         store.report("fraud", name, severity="page", summary="x\ny")
-    assert Messenger(store, "c", channel).deliver() == 3
+    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 3
     [(_, _, mail)] = mails.handler.taken
     assert mail["Subject"] == "3 changes of alerts (3 of pages)"
     lines = [line for line in mail.get_payload().splitlines() if line.startswith("OPENED")]
@@ -200,7 +208,7 @@ def test_a_wrong_password_is_an_error_without_the_password(url, mails, caplog):
     channel = mail_channel(mails, password="an-other-pass-word")
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="x")
-    assert Messenger(store, "c", channel).deliver() == 0
+    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 0
     assert "535" in store.outbox.backlog()["c"].error
     assert "an-other-pass-word" not in store.outbox.backlog()["c"].error + caplog.text + repr(channel) + str(channel)
 
@@ -217,7 +225,7 @@ def test_a_secret_is_in_no_error(url, channel, caplog):
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "x", severity="page", summary="x")
     due = store.outbox.due("c", dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1))
-    messenger = Messenger(store, "c", channel)
+    messenger = Messenger(store, "c", channel, ADDRESSES)
     assert messenger._send(due) == 0
     assert store.outbox.backlog()["c"].tries == 1
     assert "secret-of-the-hook" not in store.outbox.backlog()["c"].error + caplog.text
@@ -227,7 +235,7 @@ def test_the_metrics_file_has_the_open_alerts_and_the_sign_of_life(url, tmp_path
     channel = PrometheusChannel(path=str(tmp_path / "metrics" / "assetline.prom"), heartbeat_minutes=1, group_seconds=0)
     store = AlertStore(url, [channel.route("c")])
     store.report("fraud", "drift/drift", severity="page", summary="x")
-    messenger = Messenger(store, "c", channel)
+    messenger = Messenger(store, "c", channel, ADDRESSES)
     messenger.keep()
     text = (tmp_path / "metrics" / "assetline.prom").read_text()
     line = 'assetline_alert_open{cause="drift/drift",column="",model="fraud",severity="page",state="open"} 1.0'
@@ -290,6 +298,6 @@ def test_alertmanager_is_posted_to_again_and_gets_the_sign_of_life(url, alertman
     channel = AlertmanagerChannel(url=alertmanager, heartbeat_minutes=1)
     store = AlertStore(url)
     store.report("fraud", "drift/drift", severity="page", summary="x")
-    Messenger(store, "c", channel).keep()
+    Messenger(store, "c", channel, ADDRESSES).keep()
     names = [a["labels"]["alertname"] for a in httpx.get(f"{alertmanager}/api/v2/alerts", trust_env=False).json()]
     assert sorted(names) == ["AssetlineWatchdog", "drift/drift"]

@@ -16,7 +16,7 @@ import pytest
 from resources.alerts import AlertStore, Dispatcher, Messenger, Route, deliver_all
 from resources.alerts.channels import Channel
 from resources.alerts.delivery import FAILURES_IN_A_ROW, back_off
-from tests.resources.alerts.doubles import Doubles
+from tests.resources.alerts.doubles import ADDRESSES, Doubles
 from tests.resources.alerts.storm import channels
 
 
@@ -64,7 +64,7 @@ def test_it_waits_longer_after_each_failure():
 def test_what_was_told_is_not_told_again(url):
     store = store_of(url, Recorder())
     opened(store, "a")
-    messenger = Messenger(store, "c", Recorder())
+    messenger = Messenger(store, "c", Recorder(), ADDRESSES)
     assert [messenger.deliver(), messenger.deliver()] == [1, 0]
     assert told == [["opened"]]
 
@@ -73,7 +73,7 @@ def test_what_was_not_taken_is_tried_again_when_it_is_time(url):
     store = store_of(url, Recorder())
     opened(store, "a")
     fails.append(ConnectionError("nobody answers"))
-    messenger = Messenger(store, "c", Recorder(), lambda _: dt.timedelta(seconds=0.2))
+    messenger = Messenger(store, "c", Recorder(), ADDRESSES, lambda _: dt.timedelta(seconds=0.2))
     assert messenger.deliver() == 0
     waits = store.outbox.backlog()["c"]
     assert (waits.waiting, waits.tries, waits.error, list(waits.oldest)) == (1, 1, "nobody answers", ["page"])
@@ -86,7 +86,7 @@ def test_a_channel_that_is_down_is_left_alone_for_a_while(url):
     store = store_of(url, Recorder(most_in_group=1))
     opened(store, *(f"a{n}" for n in range(10)))
     fails.extend([ConnectionError("down")] * 10)
-    messenger = Messenger(store, "c", Recorder(most_in_group=1), lambda _: dt.timedelta(minutes=1))
+    messenger = Messenger(store, "c", Recorder(most_in_group=1), ADDRESSES, lambda _: dt.timedelta(minutes=1))
     messenger.deliver()
     messenger.deliver()
     assert len(told) == FAILURES_IN_A_ROW
@@ -95,7 +95,7 @@ def test_a_channel_that_is_down_is_left_alone_for_a_while(url):
 def test_changes_that_come_together_are_one_message(url):
     channel = Recorder(group_seconds=0.3, most_in_group=4)
     store = store_of(url, channel)
-    messenger = Messenger(store, "c", channel)
+    messenger = Messenger(store, "c", channel, ADDRESSES)
     opened(store, "a", "b", "c", "d", "e")
     assert messenger.deliver() == 0
     time.sleep(0.4)
@@ -107,8 +107,8 @@ def test_no_more_messages_than_the_rate_allows_even_after_a_restart(url):
     channel = Recorder(per_minute=3, most_in_group=1)
     store = store_of(url, channel)
     opened(store, *"abcde")
-    assert Messenger(store, "c", channel).deliver() == 3
-    assert Messenger(store, "c", channel).deliver() == 0
+    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 3
+    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 0
     assert store.outbox.backlog()["c"].waiting == 2
 
 
@@ -119,9 +119,12 @@ def test_warnings_wait_for_the_morning_and_pages_do_not(url):
     store = store_of(url, night)
     opened(store, "a", severity="warn")
     opened(store, "b", severity="page")
-    assert [Messenger(store, "c", night).deliver(), Messenger(store, "c", night).deliver()] == [1, 0]
+    assert [Messenger(store, "c", night, ADDRESSES).deliver(), Messenger(store, "c", night, ADDRESSES).deliver()] == [
+        1,
+        0,
+    ]
     assert store.outbox.backlog()["c"].waiting == 1
-    assert Messenger(store, "c", day).deliver() == 1
+    assert Messenger(store, "c", day, ADDRESSES).deliver() == 1
 
 
 def test_a_warning_that_becomes_a_page_at_night_is_told_from_its_beginning(url):
@@ -130,7 +133,7 @@ def test_a_warning_that_becomes_a_page_at_night_is_told_from_its_beginning(url):
     store = store_of(url, night)
     opened(store, *(f"other {n}" for n in range(150)), severity="warn")  # more than are looked at at once
     opened(store, "a", severity="warn")
-    messenger = Messenger(store, "c", night)
+    messenger = Messenger(store, "c", night, ADDRESSES)
     assert messenger.deliver() == 0
     store.report("fraud", "a", severity="page", summary="x")
     assert messenger.deliver() == 2
@@ -154,18 +157,18 @@ def test_a_sign_of_life_comes_once_in_its_time(url):
     channel = Recorder(heartbeat_minutes=10)
     store = store_of(url, channel)
     opened(store, "a")
-    Messenger(store, "c", channel).keep()
-    Messenger(store, "c", channel).keep()
+    Messenger(store, "c", channel, ADDRESSES).keep()
+    Messenger(store, "c", channel, ADDRESSES).keep()
     assert told == [["alive", 1]]
     store.outbox.mark("c", "heartbeat_at", dt.datetime.now(dt.UTC) - dt.timedelta(minutes=11))
-    Messenger(store, "c", channel).keep()
+    Messenger(store, "c", channel, ADDRESSES).keep()
     assert len(told) == 2
 
 
 def test_only_one_process_delivers_to_a_channel_and_a_dead_one_loses_its_turn(url):
     store = store_of(url, Recorder())
     opened(store, "a")
-    mine = Messenger(store, "c", Recorder())
+    mine = Messenger(store, "c", Recorder(), ADDRESSES)
     now = dt.datetime.now(dt.UTC)
     elsewhere, dead = "another-host:1:1", f"{mine._holder.split(':')[0]}:{2**22 - 3}:1"
     store.outbox.take_turn("c", elsewhere, now + dt.timedelta(minutes=1))
@@ -188,7 +191,9 @@ release = threading.Event()
 def test_a_channel_that_hangs_delays_only_itself(url):
     store = AlertStore(url, [Route(channel="slow"), Route(channel="quick")])
     release.clear()
-    dispatcher = Dispatcher([Messenger(store, "slow", Slow()), Messenger(store, "quick", Recorder())], poll_s=0.02)
+    dispatcher = Dispatcher(
+        [Messenger(store, "slow", Slow(), ADDRESSES), Messenger(store, "quick", Recorder(), ADDRESSES)], poll_s=0.02
+    )
     dispatcher.start()
     opened(store, *"abc")
     deadline = time.monotonic() + 10
@@ -203,7 +208,7 @@ def test_a_channel_that_hangs_delays_only_itself(url):
 def test_by_hand_it_delivers_to_all_and_ends(url):
     store = AlertStore(url, [Route(channel="c")])
     opened(store, "a")
-    assert deliver_all(store, {"c": Recorder()}) == {"c": 1}
+    assert deliver_all([Messenger(store, "c", Recorder(), ADDRESSES)]) == {"c": 1}
 
 
 ALERTS, KILLS, WITHIN_S = 1_000, 5, 60
