@@ -53,7 +53,7 @@ def test_links_for_people_lead_where_people_are():
     settings = Settings.from_env(public)
     assert (settings.ui_link, settings.ui_url) == ("https://dagster.example.org", "http://127.0.0.1:3000")
     assert settings.watch_link == "http://a:81/x"
-    with pytest.raises(SettingsError, match="ASSETLINE_PUBLIC_UI_URL='dagster.example.org' is no web address"):
+    with pytest.raises(SettingsError, match=r"ASSETLINE_PUBLIC_UI_URL='dagster\.example\.org' is no web address"):
         Settings.from_env({"ASSETLINE_PUBLIC_UI_URL": "dagster.example.org"})
 
 

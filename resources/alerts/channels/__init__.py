@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resources.alerts.channels.alertmanager import AlertmanagerChannel
 from resources.alerts.channels.base import Channel
+from resources.alerts.channels.console import ConsoleChannel
 from resources.alerts.channels.email import EmailChannel
 from resources.alerts.channels.pagerduty import PagerDutyChannel
 from resources.alerts.channels.slack import SlackChannel
@@ -11,6 +12,7 @@ from resources.alerts.channels.textfile import PrometheusChannel
 from resources.alerts.channels.webhook import AppriseChannel, WebhookChannel
 
 KINDS: dict[str, type[Channel]] = {
+    "console": ConsoleChannel,
     "slack": SlackChannel,
     "pagerduty": PagerDutyChannel,
     "email": EmailChannel,
@@ -19,4 +21,4 @@ KINDS: dict[str, type[Channel]] = {
     "webhook": WebhookChannel,
     "apprise": AppriseChannel,
 }
-"""By the word for it in ``channels.toml``; the console is no channel, it is always told."""
+"""By the word for it in ``channels.toml``."""

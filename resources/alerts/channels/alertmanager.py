@@ -1,8 +1,8 @@
 """Prometheus Alertmanager, by its API v2.
 
 It is a way on, not a store: what is not posted again it drops, and it forgets when it restarts. So the open alerts are
-posted again each ``sync_seconds``; an acknowledged or silenced one has a silence there; a resolved one gets its
-``endsAt``.
+posted again each ``sync_seconds``; an acknowledged or silenced one has a silence there, made again where it is gone; a
+resolved one gets its ``endsAt``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from resources.alerts.channels.base import Channel
 
 ACKNOWLEDGED_FOR = dt.timedelta(days=30)
 """A silence must end: so long lasts that of an acknowledged alert, or until its resolution."""
+SILENCE_CHANGES = ("acknowledged", "silenced", "unsilenced", "escalated", "reopened", "resolved")
+"""Changes after which an alert may need another silence than before, or none."""
 _AUTHOR = "assetline"
 
 
@@ -40,15 +42,22 @@ class AlertmanagerChannel(Channel):
         ended = [replace(c.alert, severity="warn", resolved_at=c.at) for c in changes if c.change == "escalated"]
         self._post([*ended, *(change.alert for change in latest.values())], changes[-1].at)
         for change in latest.values():
-            if change.change in ("acknowledged", "silenced"):
-                self._silence(change.alert, change)
-            elif change.change in ("resolved", "unsilenced", "escalated", "reopened"):
-                self._end_silences(change.alert)
+            if change.change in SILENCE_CHANGES:
+                for silence in self._silences(change.alert.fingerprint):
+                    self._ask("DELETE", f"silence/{silence['id']}")
+                by_somebody = change.change in ("acknowledged", "silenced")
+                self._silence(change.alert, change.at, change.who, change.words if by_somebody else "")
 
     def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
         """See :class:`Channel`."""
-        if taken := [alert for alert in open_alerts if self.route("").takes(alert)]:
-            self._post(taken, at)
+        if not (taken := [alert for alert in open_alerts if self.route("").takes(alert)]):
+            return
+        self._post(taken, at)
+        silences = self._silences()
+        there = {matcher["value"] for silence in silences for matcher in silence["matchers"]}
+        for alert in taken:
+            if alert.fingerprint not in there:
+                self._silence(alert, at)
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
         """An alert that always fires: when it stops, whoever watches Alertmanager knows."""
@@ -76,23 +85,30 @@ class AlertmanagerChannel(Channel):
             **({"generatorURL": alert.links["alert"]} if "alert" in alert.links else {}),
         }  # fmt: skip
 
-    def _silence(self, alert: Alert, change: Delivery) -> None:
-        self._end_silences(alert)
-        until = alert.silenced_until if change.change == "silenced" else None
+    def _silence(self, alert: Alert, at: dt.datetime, who: str = "", words: str = "") -> None:
+        """Silences an open alert that is silenced or acknowledged, and no other."""
+        if alert.state == "resolved":
+            return
+        if alert.is_silenced(at):
+            until = alert.silenced_until or at
+        elif alert.state == "acknowledged":
+            until = at + ACKNOWLEDGED_FOR
+        else:
+            return
         body = {
             "matchers": [{"name": "fingerprint", "value": alert.fingerprint, "isRegex": False, "isEqual": True}],
-            "startsAt": change.at.isoformat(),
-            "endsAt": (until or change.at + ACKNOWLEDGED_FOR).isoformat(),
-            "createdBy": change.who or _AUTHOR,
-            "comment": f"{_AUTHOR}: {change.words}",
+            "startsAt": at.isoformat(),
+            "endsAt": until.isoformat(),
+            "createdBy": who or alert.acknowledged_by or _AUTHOR,
+            "comment": f"{_AUTHOR}: {words or alert.state}",
         }
         self._ask("POST", "silences", body)
 
-    def _end_silences(self, alert: Alert) -> None:
-        query = {"filter": f'fingerprint="{alert.fingerprint}"'}
-        for silence in self._ask("GET", "silences", params=query).json():
-            if silence["status"]["state"] != "expired" and silence["comment"].startswith(_AUTHOR):
-                self._ask("DELETE", f"silence/{silence['id']}")
+    def _silences(self, fingerprint: str = "") -> list[dict[str, Any]]:
+        """The silences that are ours and not over: of one alert, or of all."""
+        query = {"filter": f'fingerprint="{fingerprint}"'} if fingerprint else None
+        found = self._ask("GET", "silences", params=query).json()
+        return [s for s in found if s["status"]["state"] != "expired" and s["comment"].startswith(f"{_AUTHOR}:")]
 
     def _ask(self, method: str, path: str, body: Any = None, params: dict[str, str] | None = None) -> Any:
         import httpx

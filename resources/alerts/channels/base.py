@@ -7,6 +7,7 @@ rate (``resources/alerts/delivery.py``): a channel sends once and raises when it
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -16,6 +17,8 @@ from pydantic import Field
 
 from resources.alerts.alert import Alert, Delivery, Route
 
+MOST_SHOWN = 16
+"""Parts of a secret with fewer characters, between its slashes and the like, may be a host's name."""
 HEARTBEAT_WORDS = "Assetline's watch is alive"
 
 
@@ -83,8 +86,10 @@ class Channel(dg.ConfigurableResource):
         """The words of an error without the channel's secrets."""
         words = str(error) or type(error).__name__
         for name in self.SECRETS:
-            if secret := getattr(self, name):
-                words = words.replace(secret, "***")
+            secret = getattr(self, name)
+            # Of an address a library may show a part: what is long enough to be a token is hidden by itself, too.
+            for part in [secret, *(p for p in re.split(r"[/:@?&=#]+", secret) if len(p) >= MOST_SHOWN)]:
+                words = words.replace(part, "***") if part else words
         return words
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -14,6 +14,7 @@ from resources.alerts.channels import (
     AlertmanagerChannel,
     AppriseChannel,
     Channel,
+    ConsoleChannel,
     EmailChannel,
     PagerDutyChannel,
     PrometheusChannel,
@@ -71,6 +72,18 @@ def live(url: str, channel: Channel, each=lambda: None) -> AlertStore:
 
 
 CHANGES = ["opened", "escalated", "acknowledged", "updated", "silenced", "resolved"]
+
+
+def test_the_console_has_a_line_for_each_change(url, caplog):
+    live(url, ConsoleChannel())
+    lines = [record.getMessage() for record in caplog.records if record.name == "assetline.alerts"]
+    assert [line.split()[0] for line in lines] == [change.upper() for change in CHANGES]
+    assert lines[1] == "ESCALATED page [fraud] drift/drift: 3 of 9 columns"
+
+
+def test_a_part_of_a_secret_is_hidden_too():
+    channel = WebhookChannel(url="https://hooks.example.org/T000/a-token-of-the-hook?key=1")
+    assert channel.hidden("no route to hooks.example.org/a-token-of-the-hook") == "no route to ***/***"
 
 
 def test_slack_gets_a_message_for_each_change(url, doubles):
@@ -291,6 +304,34 @@ def test_alertmanager_has_the_alert_its_silence_and_its_end(url, alertmanager):
     assert "page" in seen[1][0]
     firing = httpx.get(f"{alertmanager}/api/v2/alerts", trust_env=False).json()
     assert not [a for a in firing if a["labels"]["severity"] == "page"], "a resolved alert fires no more"
+
+
+@pytest.mark.slow
+def test_what_alertmanager_forgot_is_silenced_there_again(url, alertmanager):
+    channel = AlertmanagerChannel(url=alertmanager)
+    store = AlertStore(url, [channel.route("c")])
+    messenger = Messenger(store, "c", channel, ADDRESSES)
+    alert, _ = store.report("fraud", "drift/drift", severity="page", summary="x")
+    store.report("fraud", "drift/other", severity="page", summary="x")
+    store.acknowledge(alert.id, who="ada")
+    messenger.deliver()
+    api = httpx.Client(base_url=f"{alertmanager}/api/v2", trust_env=False)
+
+    def silences() -> list[tuple[str, str]]:
+        found = [s for s in api.get("/silences").json() if s["status"]["state"] != "expired"]
+        for silence in found:
+            api.delete(f"/silence/{silence['id']}")
+        return [(s["createdBy"], s["matchers"][0]["value"]) for s in found]
+
+    assert silences() == [("ada", alert.fingerprint)]
+    messenger.keep()
+    assert silences() == [("ada", alert.fingerprint)]
+    store.silence(alert.id, until=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1), who="ada")
+    messenger.deliver()
+    time.sleep(1)
+    store.tend()
+    messenger.deliver()
+    assert silences() == [("ada", alert.fingerprint)], "it is in her hands still"
 
 
 @pytest.mark.slow

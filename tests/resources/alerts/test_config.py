@@ -48,7 +48,7 @@ def test_secrets_come_from_the_environment_when_they_are_needed(tmp_path, monkey
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[a]\nkind = "pigeon"', "`kind` is one of slack, pagerduty"),
+        ('[a]\nkind = "pigeon"', "`kind` is one of console, slack"),
         (
             '[a]\nkind = "slack"\nwebhook_url = "https://x"',
             'webhook_url is a secret; write webhook_url = { env = "A_WEB',
