@@ -38,9 +38,9 @@ _QUERY = """query Watch($graceAgo: Float!) {
       __typename
       ... on PythonError { message }
       ... on RepositoryLocation { repositories {
-        sensors { name minIntervalSeconds
+        sensors { name minIntervalSeconds defaultStatus
           sensorState { status ticks(limit: 2) { timestamp status error { message } } } }
-        schedules { name potentialTickTimestamps(startTimestamp: $graceAgo, upperLimit: 1, lowerLimit: 1)
+        schedules { name defaultStatus potentialTickTimestamps(startTimestamp: $graceAgo, upperLimit: 1, lowerLimit: 1)
           scheduleState { status ticks(limit: 2) { timestamp status error { message } } } }
       } }
     } } }
@@ -103,10 +103,10 @@ def _of_locations(workspace: Mapping[str, Any], models: Sequence[str], now: floa
         for repository in location.get("repositories", ()):
             for sensor in repository["sensors"]:
                 allowed = 3 * max(sensor["minIntervalSeconds"] or 30, 30) + TICK_GRACE_S
-                yield from _of_ticks("sensor", sensor["name"], sensor["sensorState"], now - allowed, started, models)
+                yield from _of_ticks("sensor", sensor, sensor["sensorState"], now - allowed, started, models)
             for schedule in repository["schedules"]:
                 due = min(schedule["potentialTickTimestamps"])  # its latest time that is past, the grace allowed
-                yield from _of_ticks("schedule", schedule["name"], schedule["scheduleState"], due, started, models)
+                yield from _of_ticks("schedule", schedule, schedule["scheduleState"], due, started, models)
 
 
 def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Iterator[Problem]:
@@ -124,13 +124,17 @@ def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> 
 
 
 def _of_ticks(
-    kind: str, name: str, state: Mapping[str, Any], due: float, started: float, models: Sequence[str]
+    kind: str, what: Mapping[str, Any], state: Mapping[str, Any], due: float, started: float, models: Sequence[str]
 ) -> Iterator[Problem]:
-    """Of one sensor or schedule that is switched on: no tick since ``due``, or its last ones failed."""
-    if state["status"] != "RUNNING":
-        return
-    model = next((model for model in models if name.startswith(f"{model}_")), NOBODY)
+    """Of one sensor or schedule: switched off although it ships switched on, no tick since ``due``, or its last failed."""
+    name = what["name"]
+    model = max((model for model in models if name.startswith(f"{model}_")), key=len, default=NOBODY)
     ticks, cause = state["ticks"], f"watchdog/{kind}/{name}"
+    if state["status"] != "RUNNING":
+        if what["defaultStatus"] == "RUNNING":
+            words = f"somebody has switched the {kind} {name} off; switch it on, or silence this while it shall be off"
+            yield Problem(model=model, cause=cause, severity="warn", summary=words)
+        return
     last = ticks[0]["timestamp"] if ticks else 0.0
     failed = [tick for tick in ticks if tick["status"] == "FAILURE"]
     if last < due and started < due:

@@ -49,12 +49,22 @@ def ticking(*ticks, status="RUNNING"):
         for at, said in ticks]}  # fmt: skip
 
 
-def sensor(*ticks, name="fraud_arrivals", interval=300, status="RUNNING"):
-    return {"name": name, "minIntervalSeconds": interval, "sensorState": ticking(*ticks, status=status)}
+def sensor(*ticks, name="fraud_arrivals", interval=300, status="RUNNING", default="RUNNING"):
+    return {
+        "name": name,
+        "minIntervalSeconds": interval,
+        "defaultStatus": default,
+        "sensorState": ticking(*ticks, status=status),
+    }
 
 
 def schedule(*ticks, due, name="fraud_daily_arrivals"):
-    return {"name": name, "potentialTickTimestamps": [due, due + 86_400], "scheduleState": ticking(*ticks)}
+    return {
+        "name": name,
+        "defaultStatus": "RUNNING",
+        "potentialTickTimestamps": [due, due + 86_400],
+        "scheduleState": ticking(*ticks),
+    }
 
 
 def asset(status, path=("fraud", "features")):
@@ -79,7 +89,9 @@ LATE = 3 * 300 + TICK_GRACE_S
         (seen(sensors=[sensor((NOW - 200, "SKIPPED"))]), []),
         (seen(sensors=[sensor((NOW - LATE + 5, "SKIPPED"))]), []),
         (seen(sensors=[sensor((NOW - LATE - 5, "SKIPPED"))]), [("fraud", "watchdog/sensor/fraud_arrivals", "page")]),
-        (seen(sensors=[sensor((NOW - LATE - 5, "SKIPPED"), status="STOPPED")]), []),
+        (seen(sensors=[sensor((NOW - LATE - 5, "SKIPPED"), status="STOPPED")]),
+         [("fraud", "watchdog/sensor/fraud_arrivals", "warn")]),
+        (seen(sensors=[sensor(status="STOPPED", default="STOPPED")]), []),
         (seen(sensors=[sensor((NOW, "FAILURE"), (NOW - 300, "SUCCESS"))]), []),
         (seen(sensors=[sensor((NOW, "FAILURE"), (NOW - 300, "FAILURE"))]),
          [("fraud", "watchdog/sensor/fraud_arrivals", "page")]),
@@ -101,6 +113,12 @@ def test_what_is_wrong_and_what_is_not(given, expected):
 def test_what_has_not_had_the_time_to_tick_is_not_late():
     given = seen(daemons=[daemon(None)], sensors=[sensor()], schedules=[schedule(due=NOW - 5_000)])
     assert causes(given, started=NOW - 60) == []
+
+
+def test_what_is_of_a_model_is_not_of_one_whose_name_begins_it():
+    given = seen(sensors=[sensor(name="fraud_eu_retraining")])
+    [problem] = problems_of_dagster(given, ["fraud", "fraud_eu"], NOW, LONG_AGO)
+    assert problem.model == "fraud_eu"
 
 
 def test_the_words_say_which_and_since_when_in_one_line():
