@@ -1,15 +1,21 @@
-"""The fraud model's own days through the drift check: customers' rows hang together, weekdays differ, none drifts."""
+"""The fraud model's own days through the drift check: customers' rows hang together, weekdays differ, none drifts.
+
+The score is that of a logistic regression on the same columns, fitted on the first week of each world: a network for
+each reference would take hours.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from assets.lifecycle.drift import Before, Level, compare, count, faults, level_of_faults
 from assets.lifecycle.features import compute_features
-from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.reference import SCORE, ReferenceProfile
 from assets.models.fraud import FAST, model
 from assets.models.fraud.simulator import PaymentSimulator
 from benchmarks.features import events_of
@@ -18,37 +24,73 @@ FIRST, DAYS, WARM_UP = dt.date(2026, 1, 5), 100, 32
 """Of one world: features need a month before them."""
 REFERENCE_DAYS, LIVED = 7, 14
 """A reference is a week, and a version lives two weeks on it."""
+SHIFTED = "amount"
+"""The column that a change is made in; those that are computed from it stay, so that it must be seen by itself."""
 
 
-def levels_of_days(seed: int) -> list[Level]:
-    """The levels of the days of one world in which nothing shifts; the worse of drift and quality.
+@dataclass
+class Life:
+    """A version's reference and the days that it lives on, by their number."""
 
-    The score is not among the columns: a network for each reference would take hours.
-    """
-    source = PaymentSimulator(seed=seed)
-    payments = source.payments(FIRST, FIRST + dt.timedelta(days=DAYS - 1))
-    events = events_of(payments)
-    day = (payments["paid_at"].to_numpy() - np.datetime64(FIRST)).astype("timedelta64[D]").astype(int)
-    assert model.features is not None
-    names = list(model.features.names)
-    calendar = list(model.features.calendar)
-    wanted = np.flatnonzero(day >= WARM_UP)
-    made = pd.DataFrame(compute_features(model.features, events, wanted), columns=names)[[*FAST, *calendar]]
-    by_day = {n: made[day[wanted] == n] for n in range(WARM_UP, DAYS)}
-    levels: list[Level] = []
-    for first in range(WARM_UP, DAYS - REFERENCE_DAYS - LIVED, LIVED):
-        week = [by_day[n] for n in range(first, first + REFERENCE_DAYS)]
-        usual = {(FIRST + dt.timedelta(days=first + n)).weekday(): float(len(rows)) for n, rows in enumerate(week)}
-        reference = ReferenceProfile.build(pd.concat(week), {}, calendar=calendar)
+    reference: ReferenceProfile
+    usual: dict[int, float]
+    days: dict[int, pd.DataFrame]
+    sd: float
+    """Standard deviation of the shifted column in the reference."""
+
+    def levels(self, change: str = "none", most_days: int = LIVED) -> list[Level]:
+        """The levels of its first days; the worse of drift and quality."""
         before: list[Before] = []
         wrong: list[dict[str, str]] = []
-        for n in range(first + REFERENCE_DAYS, first + REFERENCE_DAYS + LIVED):
-            window = count(reference, [by_day[n]])
-            result = compare(reference, window, model.drift, day=str(n), before=before)
+        levels: list[Level] = []
+        for n, as_it_was in list(self.days.items())[:most_days]:
+            rows = self.changed(as_it_was, change)
+            window = count(self.reference, [rows])
+            result = compare(self.reference, window, model.drift, day=str(n), before=before)
             weekday = (FIRST + dt.timedelta(days=n)).weekday()
-            found = faults(reference, window, model.drift, rows_of_day=len(by_day[n]), usual_rows=usual[weekday])
+            found = faults(
+                self.reference, window, model.drift, rows_of_day=len(rows), usual_rows=self.usual[weekday]
+            )
             quality = level_of_faults(found, wrong, model.drift.page_after)
             levels.append(max((result.level, quality), key=("ok", "warn", "page").index))
-            before.append(Before(str(n), window, True, {c.column: c for c in result.columns}))
+            before.append(Before(str(n), window, result.judged, {c.column: c for c in result.columns}))
             wrong.append(found)
-    return levels
+        return levels
+
+    def changed(self, rows: pd.DataFrame, change: str) -> pd.DataFrame:
+        """A day's rows with a change made in them."""
+        if change.startswith("shift"):
+            return rows.assign(**{SHIFTED: rows[SHIFTED] + float(change.split()[1]) * self.sd})
+        if change == "missing column":
+            return rows.assign(**{SHIFTED: np.nan})
+        return rows.iloc[::3] if change == "volume drop" else rows
+
+
+def lives(seed: int, customers: int = 5_000) -> Iterator[Life]:
+    """The versions that live one after another in one world in which nothing shifts."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import QuantileTransformer
+
+    source = PaymentSimulator(seed=seed, customers=customers, terminals=2 * customers)
+    payments = source.payments(FIRST, FIRST + dt.timedelta(days=DAYS - 1))
+    day = (payments["paid_at"].to_numpy() - np.datetime64(FIRST)).astype("timedelta64[D]").astype(int)
+    assert model.features is not None
+    calendar = list(model.features.calendar)
+    wanted = np.flatnonzero(day >= WARM_UP)
+    made = pd.DataFrame(
+        compute_features(model.features, events_of(payments), wanted), columns=list(model.features.names)
+    )[[*FAST, *calendar]]
+    fitted = day[wanted] < WARM_UP + REFERENCE_DAYS
+    plain = QuantileTransformer(random_state=0).fit(made[fitted]).transform(made.fillna(0.0))
+    fit = LogisticRegression(max_iter=500).fit(plain[fitted], payments["is_fraud"].to_numpy()[wanted][fitted])
+    made[SCORE] = fit.predict_proba(plain)[:, 1]
+    by_day = {n: made[day[wanted] == n] for n in range(WARM_UP, DAYS)}
+    for first in range(WARM_UP, DAYS - REFERENCE_DAYS - LIVED, LIVED):
+        week = {n: by_day[n] for n in range(first, first + REFERENCE_DAYS)}
+        rows = pd.concat(week.values())
+        yield Life(
+            ReferenceProfile.build(rows.drop(columns=SCORE), {SCORE: rows[SCORE].to_numpy()}, calendar=calendar),
+            {(FIRST + dt.timedelta(days=n)).weekday(): float(len(of_day)) for n, of_day in week.items()},
+            {n: by_day[n] for n in range(first + REFERENCE_DAYS, first + REFERENCE_DAYS + LIVED)},
+            float(rows[SHIFTED].std()),
+        )

@@ -1,9 +1,8 @@
-"""`make timeline`: thirty days of a small world with two true drifts, labels a week late and a broken feed, drawn.
+"""`make timeline`: thirty days of the example with two true drifts, labels a week late and a broken feed, drawn.
 
 Belongs here: what is injected, and the picture. Does not belong here: what the model's life does by itself: it is that
 of the example, lived by the jobs and sensors that the daemon runs. The picture is of what the tables and the alert
-store hold after the run; nothing is drawn that did not happen. A day is lived in seconds: that an alert of the second
-drift reopens the first one's is due to that.
+store hold after the run; nothing is drawn that did not happen.
 """
 
 from __future__ import annotations
@@ -24,78 +23,85 @@ import pandas as pd
 
 PICTURE = Path(__file__).parent / "images" / "timeline.png"
 FIRST = dt.date(2026, 3, 2)
-LEARNT, LIVED = 50, 30
-DRIFT_ONE, DRIFT_TWO, BROKEN = range(51, 53), range(62, 400), range(78, 80)
-"""Days by their number from the first: a drift that passes, one that stays, and a feed of which little arrives."""
+LEARNT, LIVED = 110, 30
+BROKEN, MENDED = (1, 2), 3
+"""Days of which little arrives, and the day on which the rest is landed; by their number among those lived."""
+PASSES, STAYS = (5, 6), 15
+"""Days of a drift that passes, and the first of one that stays."""
 ARRIVES = 0.15
 
 
-def day_of(number: int) -> dt.date:
-    """The day of a number."""
-    return FIRST + dt.timedelta(days=number)
+def day_of(lived: int) -> dt.date:
+    """The day of a number among those lived."""
+    return FIRST + dt.timedelta(days=LEARNT + lived)
 
 
 def upstream() -> Any:
-    """The simulator with what is injected."""
+    """The simulator at its published size with what is injected."""
     from assets.models.fraud.simulator import PaymentSimulator
 
     class Troubled(PaymentSimulator):
-        """Payments that drift twice, and a feed that breaks."""
+        """Payments that drift twice, and a feed that breaks and is mended."""
 
         def shifted(self, days: int | np.ndarray) -> np.ndarray:
             """Whether a drift holds."""
-            number = np.asarray(days) - FIRST.toordinal()
-            return np.isin(number, DRIFT_ONE) | np.isin(number, DRIFT_TWO)
+            number = np.asarray(days) - day_of(0).toordinal()
+            return np.isin(number, PASSES) | (number >= STAYS)
 
         def land(self, day: dt.date) -> pd.DataFrame:
-            """What arrives."""
+            """What arrives: until the feed is mended, little."""
             rows = super().land(day)
-            return rows.iloc[: round(len(rows) * ARRIVES)] if (day - FIRST).days in BROKEN else rows
+            broken = (day - day_of(0)).days in BROKEN and not mended
+            return rows.iloc[: round(len(rows) * ARRIVES)] if broken else rows
 
-    return Troubled(customers=1_200, terminals=2_400, seed=2, shift_amount=1.5)
+    return Troubled()
+
+
+mended: list[dt.date] = []
+"""When the feed was mended; empty before that."""
 
 
 def live(folder: Path) -> dict[str, Any]:
     """Lives the days on a state folder, and returns what the picture shows."""
-    from assets.declaration import Gate, Training
-    from assets.lifecycle.jobs import CLEAN, FEATURES, LABEL, LAND
+    from assets.lifecycle.jobs import CLEAN, DAILY, FEATURES, LABEL, LAND
     from assets.models.fraud import model as fraud
     from assets.models.fraud.story import Story
     from resources.settings import Settings
     from runner import alone
 
-    model = replace(
-        fraud,
-        table=replace(fraud.table, source=upstream(), start=FIRST),
-        training=Training(window_days=14, folds=1, max_epochs=12, batch_size=128, learning_rate=3e-3),
-        gate=Gate(metric="average_precision", floor=0.2, margin=-0.05, baseline_margin=-0.5),
-        retrain_cooldown_days=7,
-    )
+    model = replace(fraud, table=replace(fraud.table, source=upstream(), start=FIRST))
     os.environ["ASSETLINE_HOME"] = str(folder)
-    days = [str(day_of(number)) for number in range(LEARNT + LIVED)]
+    days = [str(FIRST + dt.timedelta(days=n)) for n in range(LEARNT + LIVED)]
+    learnt, lived = days[:LEARNT], days[LEARNT:]
     began = time.monotonic()
     with alone(Settings.from_env(), lambda: model) as runner:
         story = Story(runner)
         runner.make(LAND, days)
-        runner.make(CLEAN, days[:LEARNT])
-        runner.make(LABEL, days[: LEARNT - 7])
-        runner.make(FEATURES, days[:LEARNT])
-        first = story.train(days[LEARNT - 8], "the first model")
+        runner.make(CLEAN, learnt)
+        runner.make(LABEL, learnt[: -model.label_delay_days])
+        runner.make(FEATURES, learnt)
+        first = story.train(learnt[-model.label_delay_days - 1], "the first model")
         if not first["promoted"]:
             raise SystemExit(f"the first model was refused: {first['reasons']}")
-        trained, alerts = [], {}
-        for day in days[LEARNT:]:
-            trained += [(day, training) for training in story.live_through(day, day_of(DRIFT_TWO[0]))]
-            store = runner.resources["alerts"].store
+        store = runner.resources["alerts"].store
+        trained, alerts, seen = [], {}, {}
+        for number, day in enumerate(lived):
+            if number == MENDED:
+                mended.append(day_of(number))
+                broken = [lived[n] for n in BROKEN]
+                runner.run(LAND, broken)
+                runner.make(DAILY, broken)
+                story.check_alerts()
+            trained += [(day, training) for training in story.live_through(day, day_of(STAYS))]
             alerts[day] = [(alert.title, alert.severity) for alert in store.open_alerts(model.name)]
-        lived = days[LEARNT:]
-        drift = runner.tables.read(model.key("drift"), lived).set_index("day")
+            seen[day] = runner.tables.read(model.key("drift"), [day]).iloc[0].to_dict()
         estimated = runner.tables.read(model.key("estimated_performance"), lived).set_index("day")
         mature = [day for day in lived if runner.tables.stamp(model.key("performance"), day)]
-        performance = runner.tables.read(model.key("performance"), mature).set_index("day") if mature else None
-        history = [(e.change, e.words, e.day) for e in runner.resources["alerts"].store.history()]
-    return {"days": lived, "drift": drift, "estimated": estimated, "performance": performance, "alerts": alerts,
-            "trained": trained, "history": history, "seconds": time.monotonic() - began}  # fmt: skip
+        performance = runner.tables.read(model.key("performance"), mature).set_index("day")
+        history = [(store.get(e.alert_id).title, e.change, e.words) for e in store.history()]
+    return {"days": lived, "drift": seen, "estimated": estimated, "performance": performance, "alerts": alerts,
+            "floor": model.gate.floor, "trained": trained, "history": history,
+            "seconds": time.monotonic() - began}  # fmt: skip
 
 
 def draw(seen: dict[str, Any]) -> None:
@@ -110,25 +116,25 @@ def draw(seen: dict[str, Any]) -> None:
     figure, (injected, checks, metric, alerts) = plt.subplots(
         4, 1, figsize=(13, 9.5), sharex=True, height_ratios=(0.9, 1.0, 1.9, 1.5), layout="constrained"
     )
-    for row, (name, of) in enumerate({"drift": (*DRIFT_ONE, *DRIFT_TWO), "broken feed": tuple(BROKEN)}.items()):
-        here = [number - LEARNT for number in of if LEARNT <= number < LEARNT + LIVED]
-        injected.broken_barh([(x - 0.5, 1) for x in here], (row - 0.35, 0.7), color="#5c6bc0")
+    for row, (name, of) in enumerate({"drift": (*PASSES, *range(STAYS, LIVED)), "broken feed": BROKEN}.items()):
+        injected.broken_barh([(x - 0.5, 1) for x in of], (row - 0.35, 0.7), color="#5c6bc0")
         injected.text(-1.0, row, name, ha="right", va="center")
+    injected.text(MENDED - 0.4, 1, "mended: the rest is landed", va="center", fontsize=8)
+    injected.text(PASSES[1] + 0.6, 0, "what is watched remembers a week", va="center", fontsize=8)
     injected.set(yticks=[], ylim=(1.6, -0.6), title="Injected")
     for row, column in enumerate(("level", "quality")):
-        for day, level in seen["drift"][column].items():
-            checks.barh(row, 1, left=at[str(day.date())] - 0.5, color=colours[level], edgecolor="white")
+        for day, verdict in seen["drift"].items():
+            checks.barh(row, 1, left=at[day] - 0.5, color=colours[verdict[column]], edgecolor="white")
         checks.text(-1.0, row, {"level": "drift", "quality": "quality"}[column], ha="right", va="center")
-    checks.set(yticks=[], ylim=(1.6, -0.6), title="Checks of the day: passed, warned, paged")
+    checks.set(yticks=[], ylim=(1.6, -0.6), title="Checks, as they were said that day: passed, warned, paged")
     estimated = seen["estimated"]
     x = [at[str(day.date())] for day in estimated.index]
     metric.plot(x, estimated["estimated"], color="#1565c0", label="estimated without labels, the day itself")
     metric.fill_between(x, estimated["low"], estimated["high"], color="#1565c0", alpha=0.15)
-    if seen["performance"] is not None:
-        known = seen["performance"]["trailing_average_precision"]
-        metric.plot([at[str(day.date())] for day in known.index], known, color="#2e7d32", marker="o", markersize=3,
-                    label="with labels, known a week later")  # fmt: skip
-    metric.axhline(0.2, color="#999", linestyle=":", label="floor of the gate")
+    known = seen["performance"]["trailing_average_precision"]
+    metric.plot([at[str(day.date())] for day in known.index], known, color="#2e7d32", marker="o", markersize=3,
+                label="with labels, known a week later")  # fmt: skip
+    metric.axhline(seen["floor"], color="#999", linestyle=":", label="floor of the gate")
     metric.set(title="Average precision of the trailing week", ylim=(0, 1))
     metric.legend(loc="lower left", fontsize=8)
     titles = sorted({title for of_day in seen["alerts"].values() for title, _ in of_day})
@@ -156,9 +162,9 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         seen = live(Path(arguments[0]) if arguments else Path(scratch) / "home")
     draw(seen)
-    for change, words, day in seen["history"]:
-        print(f"{day or '':10}  {change:10}  {words[:150]}")
-    levels = seen["drift"]["level"].value_counts().to_dict()
+    for title, change, words in seen["history"]:
+        print(f"{title:40}  {change:10}  {words[:150]}")
+    levels = {level: sum(v["level"] == level for v in seen["drift"].values()) for level in ("ok", "warn", "page")}
     print(json.dumps({"days": len(seen["days"]), "drift": levels, "seconds": round(seen["seconds"])}))
     print(f"{PICTURE}")
 

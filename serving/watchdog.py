@@ -126,7 +126,7 @@ def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> 
 def _of_ticks(
     kind: str, what: Mapping[str, Any], state: Mapping[str, Any], due: float, started: float, models: Sequence[str]
 ) -> Iterator[Problem]:
-    """Of one sensor or schedule: switched off although it ships switched on, no tick since ``due``, or its last failed."""
+    """Of one sensor or schedule: off although it ships on, no tick since ``due``, or its last failed."""
     name = what["name"]
     model = max((model for model in models if name.startswith(f"{model}_")), key=len, default=NOBODY)
     ticks, cause = state["ticks"], f"watchdog/{kind}/{name}"
