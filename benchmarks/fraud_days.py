@@ -48,9 +48,7 @@ class Life:
             window = count(self.reference, [rows])
             result = compare(self.reference, window, model.drift, day=str(n), before=before)
             weekday = (FIRST + dt.timedelta(days=n)).weekday()
-            found = faults(
-                self.reference, window, model.drift, rows_of_day=len(rows), usual_rows=self.usual[weekday]
-            )
+            found = faults(self.reference, window, model.drift, rows_of_day=len(rows), usual_rows=self.usual[weekday])
             quality = level_of_faults(found, wrong, model.drift.page_after)
             levels.append(max((result.level, quality), key=("ok", "warn", "page").index))
             before.append(Before(str(n), window, result.judged, {c.column: c for c in result.columns}))
