@@ -1,7 +1,7 @@
-"""The fraud model's own days through the drift check: customers' rows hang together, weekdays differ, none drifts.
+"""The fraud model's own days through the drift check: rows of a customer hang together, weekdays differ, none drifts.
 
-The score is that of a logistic regression on the same columns, fitted on the first week of each world: a network for
-each reference would take hours.
+Worlds of fewer customers are a template's other users: the fewer, the less a row says. The score is that of a logistic
+regression on the same columns, fitted on a week before the references: a network for each would take hours.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import pandas as pd
 from assets.lifecycle.drift import Before, Level, compare, count, faults, level_of_faults
 from assets.lifecycle.features import compute_features
 from assets.lifecycle.reference import SCORE, ReferenceProfile
+from assets.lifecycle.training import REFERENCE_ROWS
 from assets.models.fraud import FAST, model
 from assets.models.fraud.simulator import PaymentSimulator
 from benchmarks.features import events_of
 
-FIRST, DAYS, WARM_UP = dt.date(2026, 1, 5), 100, 32
-"""Of one world: features need a month before them."""
-REFERENCE_DAYS, LIVED = 7, 14
-"""A reference is a week, and a version lives two weeks on it."""
+FIRST, DAYS, WARM_UP, FITTED = dt.date(2026, 1, 5), 108, 32, 7
+"""Of one world: features need a month before them, and a week is fitted on."""
+MOST_WEEKS, LIVED = 3, 14
+"""A reference is as many weeks as a training run would take, and a version lives two weeks on it."""
 SHIFTED = "amount"
 """The column that a change is made in; those that are computed from it stay, so that it must be seen by itself."""
 
@@ -33,10 +34,9 @@ class Life:
     """A version's reference and the days that it lives on, by their number."""
 
     reference: ReferenceProfile
-    usual: dict[int, float]
+    rows: pd.DataFrame
+    """Those that the reference is of, with their score."""
     days: dict[int, pd.DataFrame]
-    sd: float
-    """Standard deviation of the shifted column in the reference."""
 
     def levels(self, change: str = "none", most_days: int = LIVED) -> list[Level]:
         """The levels of its first days; the worse of drift and quality."""
@@ -48,7 +48,8 @@ class Life:
             window = count(self.reference, [rows])
             result = compare(self.reference, window, model.drift, day=str(n), before=before)
             weekday = (FIRST + dt.timedelta(days=n)).weekday()
-            found = faults(self.reference, window, model.drift, rows_of_day=len(rows), usual_rows=self.usual[weekday])
+            usual = self.reference.rows_of_weekday[weekday]
+            found = faults(self.reference, window, model.drift, rows_of_day=len(rows), usual_rows=usual)
             quality = level_of_faults(found, wrong, model.drift.page_after)
             levels.append(max((result.level, quality), key=("ok", "warn", "page").index))
             before.append(Before(str(n), window, result.judged, {c.column: c for c in result.columns}))
@@ -58,7 +59,7 @@ class Life:
     def changed(self, rows: pd.DataFrame, change: str) -> pd.DataFrame:
         """A day's rows with a change made in them."""
         if change.startswith("shift"):
-            return rows.assign(**{SHIFTED: rows[SHIFTED] + float(change.split()[1]) * self.sd})
+            return rows.assign(**{SHIFTED: rows[SHIFTED] + float(change.split()[1]) * self.rows[SHIFTED].std()})
         if change == "missing column":
             return rows.assign(**{SHIFTED: np.nan})
         return rows.iloc[::3] if change == "volume drop" else rows
@@ -73,22 +74,29 @@ def lives(seed: int, customers: int = 5_000) -> Iterator[Life]:
     payments = source.payments(FIRST, FIRST + dt.timedelta(days=DAYS - 1))
     day = (payments["paid_at"].to_numpy() - np.datetime64(FIRST)).astype("timedelta64[D]").astype(int)
     assert model.features is not None
-    calendar = list(model.features.calendar)
+    calendar, entities = list(model.features.calendar), list(model.features.entities)
     wanted = np.flatnonzero(day >= WARM_UP)
     made = pd.DataFrame(
         compute_features(model.features, events_of(payments), wanted), columns=list(model.features.names)
     )[[*FAST, *calendar]]
-    fitted = day[wanted] < WARM_UP + REFERENCE_DAYS
+    fitted = day[wanted] < WARM_UP + FITTED
     plain = QuantileTransformer(random_state=0).fit(made[fitted]).transform(made.fillna(0.0))
     fit = LogisticRegression(max_iter=500).fit(plain[fitted], payments["is_fraud"].to_numpy()[wanted][fitted])
     made[SCORE] = fit.predict_proba(plain)[:, 1]
-    by_day = {n: made[day[wanted] == n] for n in range(WARM_UP, DAYS)}
-    for first in range(WARM_UP, DAYS - REFERENCE_DAYS - LIVED, LIVED):
-        week = {n: by_day[n] for n in range(first, first + REFERENCE_DAYS)}
-        rows = pd.concat(week.values())
-        yield Life(
-            ReferenceProfile.build(rows.drop(columns=SCORE), {SCORE: rows[SCORE].to_numpy()}, calendar=calendar),
-            {(FIRST + dt.timedelta(days=n)).weekday(): float(len(of_day)) for n, of_day in week.items()},
-            {n: by_day[n] for n in range(first + REFERENCE_DAYS, first + REFERENCE_DAYS + LIVED)},
-            float(rows[SHIFTED].std()),
+    who = payments[entities].iloc[wanted].reset_index(drop=True)
+    weeks = int(np.clip(np.ceil(REFERENCE_ROWS / (7 * len(wanted) / (DAYS - WARM_UP))), 1, MOST_WEEKS))
+    for first in range(WARM_UP + FITTED, DAYS - 7 * weeks - LIVED + 1, LIVED):
+        lives_from = first + 7 * weeks
+        of_reference = (first <= day[wanted]) & (day[wanted] < lives_from)
+        rows, on = made[of_reference], day[wanted][of_reference]
+        weekdays = [(FIRST.weekday() + n) % 7 for n in on]
+        reference = ReferenceProfile.build(
+            rows.drop(columns=SCORE),
+            {SCORE: rows[SCORE].to_numpy()},
+            calendar=calendar,
+            rows_of_weekday=list(np.bincount(weekdays, minlength=7) / weeks),
+            entities={name: who.loc[of_reference, name].to_numpy() for name in entities},
+            day=on,
         )
+        lived = {n: made[day[wanted] == n] for n in range(lives_from, lives_from + LIVED)}
+        yield Life(reference, rows, lived)

@@ -6,9 +6,9 @@ Belongs here: pure functions of profiles, counts and frames. Does not belong her
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
 is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
-when one of so many did, each shows the column weakly, and their rows together do so at ``page_alpha`` divided by the
-number of columns, with the effect: that finds what is small and lasts. A column that hardly moves the score never
-pages.
+when one of so many did, all show the column weakly and alike, and their rows together do so at ``page_alpha`` divided
+by the number of columns, with the effect: that finds what is small and lasts. A column that hardly moves the score
+never pages. Rows of one entity are not many rows: p-values stand on counts divided by the design effect.
 
 The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
 two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
@@ -28,14 +28,16 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
+from assets.lifecycle.design_effect import thinned
 from assets.lifecycle.histograms import Bins, Difference, Histogram, difference
 from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 
 KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
 METHODS = {"number": KS, "category": CHI_SQUARE}
-WEAK_P, WEAK_EFFECT = 0.02, 0.6
-"""What each window must show alone before they are taken together: this p-value, and this share of ``min_effect``.
-Less, and a day of chance before a great drift would page at the drift's first window."""
+WEAK_P, WEAK_EFFECT, LIKE = 0.02, 0.6, 0.5
+"""What each window must show alone before they are taken together: this p-value, this share of ``min_effect``, and this
+share of what they show together. Less, and a day of chance before a great drift would page at the drift's first
+window."""
 
 Level = Literal["ok", "warn", "page"]
 
@@ -59,10 +61,12 @@ class Window:
     Args:
         histograms: by column, in the reference's bins.
         calendar: by calendar column, the value that all rows share; ``None`` where they differ.
+        days: how many days the rows are of; 1 where there are no days.
     """
 
     histograms: Mapping[str, Histogram]
     calendar: Mapping[str, float | None] = field(default_factory=dict)
+    days: int = 1
 
     @property
     def rows(self) -> int:
@@ -71,17 +75,20 @@ class Window:
 
     def __add__(self, other: Window) -> Window:
         calendar = {name: value if other.calendar.get(name) == value else None for name, value in self.calendar.items()}
-        return Window({name: h + other.histograms[name] for name, h in self.histograms.items()}, calendar)
+        counts = {name: h + other.histograms[name] for name, h in self.histograms.items()}
+        return Window(counts, calendar, self.days + other.days)
 
     def to_json(self) -> dict[str, Any]:
         """Its numbers; the bins are the reference's."""
-        return {"columns": {c: h.to_json() for c, h in self.histograms.items()}, "calendar": dict(self.calendar)}
+        columns = {c: h.to_json() for c, h in self.histograms.items()}
+        return {"columns": columns, "calendar": dict(self.calendar), "days": self.days}
 
     @classmethod
     def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> Window:
         """What :meth:`to_json` gave."""
         of = reference.histograms
-        return cls({c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}, said["calendar"])
+        counts = {c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}
+        return cls(counts, said["calendar"], said["days"])
 
 
 @dataclass(frozen=True)
@@ -193,17 +200,21 @@ def _difference(reference: ReferenceProfile, window: Window, column: str, drift:
         like = _same_calendar(reference.sample, window.calendar)
         if not like.all() and like.sum() >= drift.min_rows:
             against = against.bins.count(reference.sample.loc[like, column].to_numpy())
-    return difference(against, window.histograms[column])
+    effect = reference.design_effect(column)
+    of_reference = thinned(effect.whole, against.rows / max(reference.rows, 1))
+    return difference(against, window.histograms[column], (of_reference, effect.over(window.days, reference.days)))
 
 
 def _together(
     reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
 ) -> bool:
     """Whether this window and those of the row before it show together what each shows weakly."""
-    if not _shows(found, drift) or not all(_shows(known.columns[column], drift) for known in row):
+    each = [found, *(known.columns[column] for known in row)]
+    if not all(_shows(one, drift) for one in each):
         return False
     both = _difference(reference, sum((known.window for known in row), window), column, drift)
-    return both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
+    alike = all(one.effect >= LIKE * both.effect for one in each)
+    return alike and both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
 
 
 def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
@@ -249,10 +260,11 @@ def faults(
     for column, counts in window.histograms.items():
         if column in (SCORE, PREDICTED) or not counts.rows:
             continue
-        n, usual = counts.rows, reference.histograms[column]
+        n, usual, effect = counts.rows, reference.histograms[column], reference.design_effect(column)
         missing, was = counts.missing / n, usual.missing / max(usual.rows, 1)
+        independent = n / effect.over(window.days, reference.days), max(usual.rows, 1) / effect.whole
         outside = 0 if counts.bins.kind == "category" else counts.below + counts.above
-        if missing - was >= drift.missing and counts.missing >= LEAST and _is_more(missing, n, was, usual.rows):
+        if missing - was >= drift.missing and counts.missing >= LEAST and _is_more(missing, was, *independent):
             found[column] = f"{missing:.1%} are missing, {was:.1%} in the reference"
         elif counts.new / n > drift.new and counts.new >= LEAST:
             found[column] = f"{counts.new / n:.1%} have values that the reference does not know"
@@ -264,10 +276,10 @@ def faults(
     return found
 
 
-def _is_more(share: float, n: int, was: float, m: int) -> bool:
-    """Whether the difference of two shares is more than three and a half standard errors."""
+def _is_more(share: float, was: float, n: float, m: float) -> bool:
+    """Whether the difference of two shares, of ``n`` and ``m`` rows, is more than three and a half standard errors."""
     pooled = (share * n + was * m) / (n + m)
-    return share - was > 3.5 * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / max(m, 1))))
+    return share - was > 3.5 * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
 
 
 def level_of_faults(found: Mapping[str, str], before: Sequence[Mapping[str, str]], page_after: int) -> Level:
@@ -288,19 +300,24 @@ def level_of_faults(found: Mapping[str, str], before: Sequence[Mapping[str, str]
 # -- Evidently -------------------------------------------------------------------------------------------------------
 
 
-def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift) -> Any:
+def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift, *, share: float = 1.0) -> Any:
     """Evidently's run over the compared columns: the same tests on samples of both sides.
 
     Args:
         reference: the profile; its sample is one side.
-        sample: of the window's rows, at most ``max_rows`` of them, missing values as NaN.
+        sample: of the rows of a day, at most ``max_rows`` of them, missing values as NaN.
         drift: the declared limits.
+        share: of the day's rows that the sample is.
     """
     columns = reference.columns
     before, now = _missing_as_values(reference.sample[columns], sample[columns])
     # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
     alive = [c for c in columns if pd.concat([before[c], now[c]]).nunique() > 1]
-    methods = {c: METHODS[reference.histograms[c].bins.kind] for c in alive}
+    methods = {}
+    for c in alive:
+        effect = reference.design_effect(c)
+        of_sample = thinned(effect.whole, len(before) / max(reference.rows, 1))
+        methods[c] = _registered(METHODS[reference.histograms[c].bins.kind], of_sample, thinned(effect.day, share))
     return _evidently(before[alive], now[alive], methods, drift.alpha / len(columns))
 
 
@@ -335,8 +352,7 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str],
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    _register_tests()
-    few = [column for column, method in methods.items() if method == CHI_SQUARE]
+    few = [column for column, method in methods.items() if method.startswith(CHI_SQUARE)]
     definition = DataDefinition(numerical_columns=[c for c in methods if c not in few], categorical_columns=few)
     sides = [side.astype(dict.fromkeys(few, str)) for side in (before, now)]
     datasets = [Dataset.from_pandas(side, data_definition=definition) for side in sides]
@@ -344,37 +360,45 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str],
     return Report(metrics, include_tests=True).run(current_data=datasets[1], reference_data=datasets[0])
 
 
+def _registered(method: str, of_before: float, of_now: float) -> str:
+    """The name by which Evidently knows a test with these design effects, to three digits: it has no place for them."""
+    said = f"{of_before:.3g}", f"{of_now:.3g}"
+    name = method if said == ("1", "1") else f"{method}, design effects {said[0]} and {said[1]}"
+    _register(method, name, float(said[0]), float(said[1]))
+    return name
+
+
 @functools.cache
-def _register_tests() -> None:
+def _register(method: str, name: str, *design_effects: float) -> None:
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
-    tests: dict[str, tuple[str, Any, Any]] = {
-        KS: ("K-S p_value", ColumnType.Numerical, binned_ks),
-        CHI_SQUARE: ("two-sample chi-square p_value", ColumnType.Categorical, two_sample_chi_square),
-    }
-    for name, (shown, kind, test) in tests.items():
+    kind, test = {
+        KS: (ColumnType.Numerical, binned_ks),
+        CHI_SQUARE: (ColumnType.Categorical, two_sample_chi_square),
+    }[method]
 
-        def decide(before: Any, now: Any, _type: Any, threshold: float, test: Any = test) -> tuple[float, bool]:
-            p = test(before, now)
-            return p, p < threshold
+    def decide(before: Any, now: Any, _type: Any, threshold: float) -> tuple[float, bool]:
+        p = test(before, now, design_effects)
+        return p, p < threshold
 
-        register_stattest(
-            StatTest(name=name, display_name=shown, allowed_feature_types=[kind], default_threshold=0.05),
-            default_impl=decide,
-        )
+    register_stattest(
+        StatTest(name=name, display_name=f"{name} p_value", allowed_feature_types=[kind], default_threshold=0.05),
+        default_impl=decide,
+    )
 
 
-def binned_ks(before: pd.Series, now: pd.Series) -> float:
+def binned_ks(before: pd.Series, now: pd.Series, design_effects: Sequence[float] = (1.0, 1.0)) -> float:
     """The p-value that two samples of numbers come from one distribution, in bins that the first one chooses."""
     bins = Bins.of(before.to_numpy())
-    return difference(bins.count(before.to_numpy()), bins.count(now.to_numpy())).p_value
+    counted = bins.count(before.to_numpy()), bins.count(now.to_numpy())
+    return difference(*counted, (design_effects[0], design_effects[1])).p_value
 
 
-def two_sample_chi_square(before: pd.Series, now: pd.Series) -> float:
+def two_sample_chi_square(before: pd.Series, now: pd.Series, design_effects: Sequence[float] = (1.0, 1.0)) -> float:
     """The p-value that two samples of categories come from one distribution, both taken as samples."""
     from scipy.stats import chi2_contingency
 
     counts = pd.concat([before.value_counts(), now.value_counts()], axis=1).fillna(0).to_numpy()
-    counts = counts[counts.sum(axis=1) > 0]
+    counts = counts[counts.sum(axis=1) > 0] / np.asarray(design_effects)
     return float(chi2_contingency(counts, correction=False).pvalue) if len(counts) > 1 else 1.0

@@ -179,7 +179,8 @@ def _check(
         parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
         least = min(len(part) for part in parts)  # a row may have features and no score yet
         sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
-        snapshot = draw(reference, sample.iloc[: model.drift.max_rows], model.drift)
+        sample = sample.iloc[: model.drift.max_rows]
+        snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
     verdicts = verdicts_json(result, snapshot)
     return Checked(day, version, of_day, first_day, result, found, quality, verdicts), snapshot
 

@@ -50,16 +50,25 @@ class Bins:
 
     def count(self, values: np.ndarray) -> Histogram:
         """The counts of some values ``[n]``, as float32: that is what features and the reference are."""
-        values, edges = np.asarray(values, dtype=np.float32), self.edges.astype(np.float32)
+        values = np.asarray(values, dtype=np.float32)
         missing = np.isnan(values)
         known = values[~missing] if missing.any() else values
-        where = np.searchsorted(edges, known, side="left")
-        if self.kind == "category" and len(edges):
-            where = np.where(edges[np.minimum(where, len(edges) - 1)] == known, where, len(edges))
-        counts = np.bincount(where, minlength=len(edges) + 1)
+        counts = np.bincount(self._where(known), minlength=len(self.edges) + 1)
         low, high = np.float32(self.low), np.float32(self.high)
         below, above = int((known < low).sum()), int((known > high).sum())
         return Histogram(self, counts, int(missing.sum()), below, above)
+
+    def places(self, values: np.ndarray) -> np.ndarray:
+        """int64 ``[n]``: 0 where a value is missing, else one more than its bin."""
+        values = np.asarray(values, dtype=np.float32)
+        return np.where(np.isnan(values), 0, self._where(values) + 1)
+
+    def _where(self, known: np.ndarray) -> np.ndarray:
+        edges = self.edges.astype(np.float32)
+        where = np.searchsorted(edges, known, side="left")
+        if self.kind == "category" and len(edges):
+            where = np.where(edges[np.minimum(where, len(edges) - 1)] == known, where, len(edges))
+        return where
 
     def same_as(self, other: Bins) -> bool:
         """Whether counts in both can be added."""
@@ -126,14 +135,15 @@ class Difference:
     effect: float
 
 
-def difference(before: Histogram, now: Histogram) -> Difference:
+def difference(before: Histogram, now: Histogram, design_effects: tuple[float, float] = (1.0, 1.0)) -> Difference:
     """Two samples in the same bins, both taken as samples: Kolmogorov-Smirnov for numbers, chi-square for categories.
 
-    The effect is the K-S distance or the total variation. An empty sample differs in nothing.
+    The effect is the K-S distance or the total variation. An empty sample differs in nothing. ``design_effects`` of the
+    samples (``design_effect.py``) say how many rows weigh as one independent row.
     """
     if not before.bins.same_as(now.bins):
         raise ValueError("histograms in different bins cannot be compared; count the rows again in the same bins")
-    a, b = before.with_missing(), now.with_missing()
+    a, b = before.with_missing() / design_effects[0], now.with_missing() / design_effects[1]
     if not a.sum() or not b.sum():
         return Difference(1.0, 0.0)
     return _chi_square(a, b) if before.bins.kind == "category" else _ks(a, b)

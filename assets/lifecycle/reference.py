@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from assets.lifecycle.design_effect import DesignEffect, measure
 from assets.lifecycle.histograms import MOST_EDGES, Bins, Histogram
 
 SCORE, PREDICTED = "score", "predicted"
@@ -47,6 +48,8 @@ class ReferenceProfile:
         importance: by feature, how much the score moves when its values are shuffled; the largest is 1.
         calibration: of probabilities, ``[{"said", "was", "rows"}]`` on rows the fit has not seen, rising.
         rows_of_weekday: rows expected on a day, Monday first; empty where there are no days.
+        days: how many days the rows are of; 1 where there are no days.
+        design_effects: by compared column, how much rows of one entity hang together; empty where none is declared.
     """
 
     histograms: dict[str, Histogram]
@@ -57,6 +60,8 @@ class ReferenceProfile:
     importance: dict[str, float] = field(default_factory=dict)
     calibration: list[dict[str, float]] = field(default_factory=list)
     rows_of_weekday: list[float] = field(default_factory=list)
+    days: int = 1
+    design_effects: dict[str, DesignEffect] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -68,10 +73,15 @@ class ReferenceProfile:
         importance: Mapping[str, float] | None = None,
         calibration: Sequence[Mapping[str, float]] = (),
         rows_of_weekday: Sequence[float] = (),
+        entities: Mapping[str, np.ndarray] | None = None,
+        day: np.ndarray | None = None,
         seed: int = 0,
         max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
-        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``."""
+        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``.
+
+        ``entities`` (by kind, whose each row is) and ``day`` of the rows, ``[n]``, are looked at and not kept.
+        """
         frame = features.astype(np.float32).assign(**{name: np.asarray(s, np.float32) for name, s in scores.items()})
         compared = [str(column) for column in frame if column not in calendar]
         most_edges = min(MOST_EDGES, max(8, MAX_ALL_EDGES // max(len(compared), 1)))
@@ -85,12 +95,20 @@ class ReferenceProfile:
             importance=dict(importance or {}),
             calibration=[dict(bin_) for bin_ in calibration],
             rows_of_weekday=list(rows_of_weekday),
+            days=1 if day is None else len(np.unique(day)),
+            design_effects={c: measure(b, frame[c].to_numpy(), entities, day, seed) for c, b in bins.items()}
+            if entities
+            else {},
         )
 
     @property
     def columns(self) -> list[str]:
         """The columns that are compared."""
         return list(self.histograms)
+
+    def design_effect(self, column: str) -> DesignEffect:
+        """That of a column; none where no entity is declared."""
+        return self.design_effects.get(column, DesignEffect())
 
     def merge(self, other: ReferenceProfile) -> ReferenceProfile:
         """The profile of both's rows: counts add up exactly, the sample is drawn from both by their rows.
@@ -108,10 +126,12 @@ class ReferenceProfile:
             name: {**said, "missing": share * said["missing"] + (1 - share) * other.summary[name]["missing"]}
             for name, said in self.summary.items()
         }
+        bound = {**self.design_effects, **other.design_effects}
         return ReferenceProfile(
             {column: mine + other.histograms[column] for column, mine in self.histograms.items()},
             mixed, pd.concat(sample, ignore_index=True), self.rows + other.rows, self.calendar, self.importance,
-            self.calibration, self.rows_of_weekday,
+            self.calibration, self.rows_of_weekday, self.days + other.days,
+            {column: self.design_effect(column) | other.design_effect(column) for column in bound},
         )  # fmt: skip
 
     def save(self, directory: Path) -> None:
@@ -125,6 +145,8 @@ class ReferenceProfile:
             "importance": self.importance,
             "calibration": self.calibration,
             "rows_of_weekday": self.rows_of_weekday,
+            "days": self.days,
+            "design_effects": {column: [e.day, e.whole] for column, e in self.design_effects.items()},
             "histograms": {
                 column: {
                     "kind": h.bins.kind, "edges": _short(h.bins.edges), "low": h.bins.low,
@@ -147,7 +169,8 @@ class ReferenceProfile:
                 histograms[column] = Histogram.from_json(bins, h)
             return cls(
                 histograms, said["columns"], sample, said["rows"], tuple(said["calendar"]), said["importance"],
-                said["calibration"], said["rows_of_weekday"],
+                said["calibration"], said["rows_of_weekday"], said["days"],
+                {column: DesignEffect(*e) for column, e in said["design_effects"].items()},
             )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(

@@ -24,6 +24,7 @@ from pydantic import Field
 from assets.declaration import Model
 from assets.lifecycle.answers import compared_scores
 from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
+from assets.lifecycle.cleaning import event_day
 from assets.lifecycle.features import features_of
 from assets.lifecycle.fitting import FOLD_METRIC, Choice, Head, as_target, beside, choose, fit, linear_model, outputs_of
 from assets.lifecycle.leakage import LEAK_MEND, leaks
@@ -45,8 +46,8 @@ LEAKAGE = Check(
 
 MIN_OF_EACH_CLASS = 10
 IMPORTANCE_ROWS = 2_000
-REFERENCE_DAYS = 7
-"""Days of rows in the reference profile: whole weeks, so that each weekday has its share."""
+REFERENCE_ROWS = 20_000
+"""The reference profile is made of so many where there are: of whole weeks, so that each weekday has its share."""
 
 
 class TrainingSetConfig(dg.Config):
@@ -335,10 +336,10 @@ def _train(
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
         run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score, "line_share": choice.line_share})
-        recent, rows_of_weekday = _recent(context.resources.tables, frozen, model)
-        X = recent[list(names)].to_numpy(dtype=np.float32)
+        recent = recent_rows(context.resources.tables, frozen, model)
+        X = recent.features[list(names)].to_numpy(dtype=np.float32)
         scores = candidate.predict(X)
-        columns = recent[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
+        columns = recent.features[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             Bundle.save(
@@ -366,7 +367,9 @@ def _train(
                 calendar=features_of(model).calendar,
                 importance=_importance(candidate, X, names, model.training.seed),
                 calibration=choice.calibration,
-                rows_of_weekday=rows_of_weekday,
+                rows_of_weekday=recent.rows_of_weekday,
+                entities=recent.entities,
+                day=recent.day,
                 seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)
@@ -392,24 +395,64 @@ def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed:
     return {name: value / most for name, value in moved.items()}
 
 
-def _recent(tables: Any, frozen: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, list[float]]:
-    """Features of the latest rows, which the network was not fitted on: what the world is like as the version begins.
+@dataclass(frozen=True)
+class Recent:
+    """Rows which the network was not fitted on: what the world is like as the version begins.
 
-    They need no labels: with a clock, the days since the latest labelled one, or the test rows where there are none.
-    Beside them the rows of each weekday, Monday first; empty where these are no whole weeks.
+    Args:
+        features: ``[n]`` rows of the declared features.
+        entities: by column, whose each row is, ``[n]``.
+        day: of each row, ``[n]``; ``None`` where these are no whole weeks.
+        rows_of_weekday: rows of a day, Monday first; empty where these are no whole weeks.
     """
-    names = list(features_of(model).names)
-    if model.table.time is not None:
-        now = windows_in(frozen, model).test[1] + dt.timedelta(days=model.label_delay_days)
-        wanted = iso_days(days_ending(now, REFERENCE_DAYS))
-        days = [day for day in wanted if tables.stamp(model.key("features"), day)]
-        if len(days) == REFERENCE_DAYS:
-            by_weekday = {
-                dt.date.fromisoformat(d).weekday(): float(tables.stamp(model.key("features"), d).rows) for d in days
-            }
-            return tables.read(model.key("features"), days, names), [by_weekday[n] for n in range(7)]
+
+    features: pd.DataFrame
+    entities: dict[str, np.ndarray]
+    day: np.ndarray | None = None
+    rows_of_weekday: Sequence[float] = ()
+
+
+def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
+    """The latest whole weeks, as many as :data:`REFERENCE_ROWS` ask for and as come after the days fitted on.
+
+    They need no labels: with a clock, the days since the latest labelled one; else, or where days lack, the test rows.
+    """
+    names, table = list(features_of(model).names), model.table
+    entities = list(dict.fromkeys([*features_of(model).entities, *filter(None, [model.evaluation.entity])]))
+    if days := _recent_weeks(tables, frozen, model):
+        rows = tables.read(model.key("features"), days, [table.key, table.time, *names])
+        who = tables.read(model.key(table.name), days, [table.key, *entities])
+        who = rows[[table.key]].merge(who, how="left", on=table.key, validate="one_to_one")
+        by_weekday: dict[int, list[float]] = {}
+        for day in days:
+            found = float(tables.stamp(model.key("features"), day).rows)
+            by_weekday.setdefault(dt.date.fromisoformat(day).weekday(), []).append(found)
+        return Recent(
+            rows[names],
+            {name: who[name].to_numpy() for name in entities},
+            event_day(rows, table).to_numpy(),
+            [float(np.mean(by_weekday[n])) for n in range(7)],
+        )
     unseen = frozen[test_rows(frozen, model)]
-    return unseen[[feature_column(name) for name in names]].set_axis(names, axis=1), []
+    features = unseen[[feature_column(name) for name in names]].set_axis(names, axis=1)
+    return Recent(features, {name: unseen[name].to_numpy() for name in entities if name in unseen})
+
+
+def _recent_weeks(tables: Any, frozen: pd.DataFrame, model: Model) -> list[str]:
+    """ISO days of the latest whole weeks; empty where there is none."""
+    if model.table.time is None:
+        return []
+    split = windows_in(frozen, model)
+    last = split.test[1] + dt.timedelta(days=model.label_delay_days)
+    chosen: list[str] = []
+    rows = 0
+    while rows < REFERENCE_ROWS:
+        week = iso_days(days_ending(last - dt.timedelta(days=len(chosen)), 7))
+        stamps = [tables.stamp(model.key("features"), day) for day in week]
+        if not all(stamps) or (chosen and dt.date.fromisoformat(week[0]) <= split.fit[1]):
+            break
+        chosen, rows = week + chosen, rows + sum(stamp.rows for stamp in stamps)
+    return chosen
 
 
 def _days_of(frozen: pd.DataFrame, model: Model) -> dict[str, tuple[dt.date, dt.date]]:

@@ -11,6 +11,7 @@ import pytest
 
 from assets.declaration import Gate
 from assets.lifecycle.fitting import fit
+from assets.lifecycle.reference import ReferenceProfile
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.dagster_internals import check_evaluations
@@ -85,6 +86,16 @@ def test_the_version_carries_its_code_its_contract_and_its_reference(world):
     assert (folder / "code" / "features.py").exists()
     assert "transaction_id" in (folder / "contract.json").read_text()
     assert (folder / "reference").is_dir()
+
+
+def test_the_reference_is_of_whole_weeks_that_nothing_was_fitted_on_and_knows_how_rows_hang_together(world):
+    reference = ReferenceProfile.load(world.mlflow.download("fraud", "1") / "reference")
+    assert reference.days == 21, "two weeks would have fewer than 20,000 rows, a fourth would be fitted on"
+    assert reference.rows == sum(world.tables.stamp(fraud.key("features"), day).rows for day in days(29, 49))
+    assert sum(reference.rows_of_weekday) == pytest.approx(reference.rows / 3)
+    effects = reference.design_effects
+    assert set(effects) == set(reference.columns)
+    assert effects["customer_count_7d"].whole > effects["customer_count_7d"].day > effects["amount"].day >= 1
 
 
 def test_the_report_has_all_that_a_stream_can_show(world):

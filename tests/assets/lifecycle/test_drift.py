@@ -157,11 +157,79 @@ def test_what_is_small_and_lasts_is_found_by_two_windows_together(reference):
     assert together >= 20
 
 
+def test_a_day_of_chance_before_a_great_drift_does_not_make_its_first_window_page(reference):
+    chance, great = window(2_000, 1, shift=0.1), window(2_000, 2, shift=1.5)
+    first, second, third = lived(reference, [chance, great, great])
+    found = {column.column: column for column in first.columns}["amount"]
+    assert found.p_value < 0.02, "the test would show nothing"
+    assert found.effect >= 0.03
+    assert [first.level, second.level, third.level] == ["ok", "warn", "page"]
+
+
 def test_a_column_that_hardly_moves_the_score_never_pages(reference):
     unimportant = replace(reference, importance={"amount": 1.0, "age": 0.01, "kind": 0.3})
     frames = [window(1_000, n).assign(age=lambda f: f["age"] + 1) for n in range(1, 4)]
     assert [r.level for r in lived(reference, frames)] == ["warn", "page", "page"]
     assert [r.level for r in lived(unimportant, frames)] == ["warn", "warn", "warn"]
+
+
+# -- rows of few entities --------------------------------------------------------------------------------------------
+
+
+def of_customers(customers: int, days: int, seed: int, shift: float = 0.0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Ten payments a day of each customer, who has an amount and a kind that are hers; and who each is of."""
+    rng = np.random.default_rng(seed)
+    who = np.tile(np.repeat(np.arange(customers), 10), days)
+    frame = pd.DataFrame(
+        {
+            "amount": rng.normal(shift, 1, customers)[who] + rng.normal(0, 0.5, len(who)),
+            "kind": np.where(rng.random(len(who)) < 0.8, rng.integers(0, 3, customers)[who], 0.0),
+        }
+    )
+    return frame, who
+
+
+def of_few(seed: int, entities: bool = True) -> ReferenceProfile:
+    frame, who = of_customers(100, 7, seed)
+    day = np.repeat(np.arange(7), 1_000)
+    return ReferenceProfile.build(frame, {}, entities={"customer": who} if entities else None, day=day)
+
+
+def test_rows_of_few_customers_do_not_cry_wolf():
+    """Other customers each time: what a small world's days are like at worst."""
+    windows = [of_customers(100, 1, 1_000 + seed)[0] for seed in range(40)]
+    plain = [held(of_few(seed, entities=False), frame).drifted for seed, frame in enumerate(windows)]
+    bound = [held(of_few(seed), frame).drifted for seed, frame in enumerate(windows)]
+    assert np.mean(plain) > 0.5, "the test would show nothing"
+    assert np.mean(bound) <= 0.05
+
+
+def test_what_many_of_them_do_is_still_found():
+    results = [held(of_few(seed), of_customers(100, 1, 2_000 + seed, shift=1.0)[0]) for seed in range(10)]
+    assert all("amount" in result.drifted_columns for result in results)
+
+
+def test_windows_of_several_days_are_known_as_such():
+    reference = of_few(0)
+    day = count(reference, [of_customers(100, 1, 1)[0]])
+    week = sum([day] * 6, day)
+    assert (day.days, week.days) == (1, 7)
+    assert type(week).from_json(reference, week.to_json()).days == 7
+    # The same shares: seven days of the same customers weigh less than seven times a day.
+    p_value = {n: compare(reference, w, RULE).columns[0].p_value for n, w in (("day", day), ("week", week))}
+    free = replace(reference, design_effects={})
+    as_rows = {n: compare(free, w, RULE).columns[0].p_value for n, w in (("day", day), ("week", week))}
+    assert p_value["week"] > as_rows["week"]
+    assert p_value["day"] > as_rows["day"]
+
+
+def test_missing_values_of_one_customer_are_no_fault_and_of_many_are():
+    reference = of_few(0)
+    frame, who = of_customers(100, 1, 0)
+    some, many = frame.assign(amount=frame["amount"].mask(who < 6)), frame.assign(amount=frame["amount"].mask(who < 60))
+    assert "amount" in wrong(replace(reference, design_effects={}), some)
+    assert "amount" not in wrong(reference, some)
+    assert "amount" in wrong(reference, many)
 
 
 # -- quality ---------------------------------------------------------------------------------------------------------
@@ -212,6 +280,16 @@ def test_evidently_computes_the_same_tests_and_draws_them(reference):
     ours = {c.column: c.p_value for c in held(reference, frame.assign(is_weekend=[0.0, 1.0] * 250)).columns}
     assert said == {column: pytest.approx(p, rel=1e-6) for column, p in ours.items()}
     assert "<html" in html_of(snapshot)[:2_000].lower()
+
+
+def test_evidently_weighs_rows_of_few_customers_as_the_verdict_does():
+    reference = of_few(0)
+    frame, _ = of_customers(100, 1, 3)
+    snapshot = draw(reference, frame, RULE)
+    said = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
+    ours = {c.column: c.p_value for c in held(reference, frame).columns}
+    assert said == {column: pytest.approx(p, rel=0.05) for column, p in ours.items()}
+    assert "design effects" in snapshot.dict()["metrics"][0]["config"]["method"]
 
 
 def test_a_column_that_is_constant_or_empty_on_both_sides_is_left_out_of_the_picture():

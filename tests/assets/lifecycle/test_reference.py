@@ -16,7 +16,8 @@ def frame(n: int, columns: int = 20, seed: int = 0) -> pd.DataFrame:
 def profile(n: int = 3_000, columns: int = 20, seed: int = 0) -> ReferenceProfile:
     rows = frame(n, columns, seed)
     return ReferenceProfile.build(rows, {SCORE: rows["c0"].to_numpy()}, calendar=("is_weekend",),
-                                  importance={"c0": 1.0}, rows_of_weekday=[1.0] * 7)  # fmt: skip
+                                  importance={"c0": 1.0}, rows_of_weekday=[1.0] * 7,
+                                  entities={"customer": np.arange(n) % 300}, day=np.arange(n) % 7)  # fmt: skip
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(60_000, 20), (60_000, 400), (500, 5)])
@@ -35,7 +36,17 @@ def test_it_comes_back(tmp_path):
     assert (back.rows, back.calendar, back.importance, back.rows_of_weekday) == (
         made.rows, made.calendar, made.importance, made.rows_of_weekday,
     )  # fmt: skip
+    assert (back.days, back.design_effects) == (made.days, made.design_effects) == (7, made.design_effects)
+    assert set(made.design_effects) == set(made.columns)
     assert back.summary["c1"]["quantiles"]["0.5"] == pytest.approx(0.0, abs=0.1)
+
+
+def test_whose_the_rows_are_is_not_kept(tmp_path):
+    rows = frame(3_000)
+    who = np.array([f"customer {n % 300}" for n in range(3_000)])
+    ReferenceProfile.build(rows, {}, entities={"customer_id": who}).save(tmp_path)
+    for path in tmp_path.iterdir():
+        assert b"customer" not in path.read_bytes()
 
 
 def test_the_counts_are_of_all_rows_and_the_sample_is_bounded():
@@ -67,7 +78,8 @@ def test_profiles_in_the_same_bins_add_up_and_others_are_refused():
         {c: h.bins.count(rows[c].to_numpy()) for c, h in one.histograms.items()}, one.summary, one.sample, 1_000
     )
     both = one.merge(two)
-    assert both.rows == 4_000
+    assert (both.rows, both.days) == (4_000, 8)
+    assert both.design_effects == one.design_effects
     for column, counts in both.histograms.items():
         assert (counts.counts == one.histograms[column].counts + two.histograms[column].counts).all()
     with pytest.raises(ProfileError, match="c0: the profiles are not in the same bins"):
