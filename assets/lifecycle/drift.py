@@ -34,9 +34,9 @@ from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 
 KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
 METHODS = {"number": KS, "category": CHI_SQUARE}
-WEAK_P, WEAK_EFFECT, LIKE = 0.02, 0.6, 0.5
-"""What each window must show alone before they are taken together: this p-value, this share of ``min_effect``, and this
-share of what they show together. Less, and a day of chance before a great drift would page at the drift's first
+WEAK_P, WEAK_EFFECT = 0.02, 0.6
+"""What each window must show alone before they are taken together: this p-value, and this share of ``min_effect`` and
+of the effect that they show together. Less, and a day of chance before a great drift would page at the drift's first
 window."""
 
 Level = Literal["ok", "warn", "page"]
@@ -209,11 +209,11 @@ def _together(
     reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
 ) -> bool:
     """Whether this window and those of the row before it show together what each shows weakly."""
-    each = [found, *(known.columns[column] for known in row)]
+    each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in row)]
     if not all(_shows(one, drift) for one in each):
         return False
     both = _difference(reference, sum((known.window for known in row), window), column, drift)
-    alike = all(one.effect >= LIKE * both.effect for one in each)
+    alike = all(one.effect >= WEAK_EFFECT * both.effect for one in each)
     return alike and both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
 
 

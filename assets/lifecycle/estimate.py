@@ -3,14 +3,15 @@
 Belongs here: counts of probabilities that add up over days, and the metrics expected of them. Does not belong here: the
 asset (``monitoring.py``), metrics with labels (``metrics``).
 
-If a probability of p is right in p of all cases (which calibration is for, and which the labels will tell), then what
-the labels will be is known up to chance: they are drawn again and again, and the metric of each draw is taken. A change
-of what the features mean shows in no probability; the estimate is blind to it until labels come.
+If a probability of p is right in p of all cases, then what the labels will be is known up to chance: they are drawn
+again and again, and the metric of each draw is taken. How often it was right is known from the folds of the version's
+training, on rows that its fit had not seen; that is held against what is said now. A change of what the features mean
+shows in no probability; the estimate is blind to it until labels come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,42 +35,41 @@ class Tally:
     """Counts of probabilities, of any number of rows.
 
     Args:
-        n, said: int64 and float64 ``[classes, BINS]`` (one class for two): how many probabilities fell into a bin, and
-            their sum.
+        n, expected: int64 and float64 ``[classes, BINS]`` (one class for two): how many probabilities fell into a bin,
+            and how many of them will be right.
         top, surprise: sum and variance over the rows of the largest probability being right, and of the log loss.
         rows: how many rows.
     """
 
     n: np.ndarray
-    said: np.ndarray
+    expected: np.ndarray
     top: tuple[float, float] = (0.0, 0.0)
     surprise: tuple[float, float] = (0.0, 0.0)
     rows: int = 0
 
     @classmethod
-    def of(cls, scores: np.ndarray) -> Tally:
-        """That of probabilities ``[n]`` or ``[n, classes]``."""
+    def of(cls, scores: np.ndarray, calibration: Sequence[Mapping[str, float]] = ()) -> Tally:
+        """That of probabilities ``[n]`` or ``[n, classes]``; ``calibration`` as the reference profile has it."""
         columns = (scores[:, None] if scores.ndim == 1 else scores).astype(np.float64)
-        n, said = np.zeros((columns.shape[1], BINS), np.int64), np.zeros((columns.shape[1], BINS))
+        n, expected = np.zeros((columns.shape[1], BINS), np.int64), np.zeros((columns.shape[1], BINS))
         for of_class, p in enumerate(columns.T):
-            inside = np.clip(p, 1e-9, 1 - 1e-9)
-            where = ((np.log(inside / (1 - inside)) + WIDEST) * BINS / (2 * WIDEST)).astype(int).clip(0, BINS - 1)
+            where = ((_logit(p) + WIDEST) * BINS / (2 * WIDEST)).astype(int).clip(0, BINS - 1)
             n[of_class] = np.bincount(where, minlength=BINS)
-            said[of_class] = np.bincount(where, weights=p, minlength=BINS)
+            expected[of_class] = np.bincount(where, weights=recalibrated(p, calibration), minlength=BINS)
         if columns.shape[1] == 1:
-            return cls(n, said, rows=len(columns))
+            return cls(n, expected, rows=len(columns))
         best, logs = columns.max(axis=1), np.log(np.clip(columns, 1e-15, 1))
         entropy = -(columns * logs).sum(axis=1)
         spread = (columns * logs**2).sum(axis=1) - entropy**2
         return cls(
-            n, said, (float(best.sum()), float((best * (1 - best)).sum())),
+            n, expected, (float(best.sum()), float((best * (1 - best)).sum())),
             (float(entropy.sum()), float(spread.sum())), len(columns),
         )  # fmt: skip
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.n + other.n,
-            self.said + other.said,
+            self.expected + other.expected,
             (self.top[0] + other.top[0], self.top[1] + other.top[1]),
             (self.surprise[0] + other.surprise[0], self.surprise[1] + other.surprise[1]),
             self.rows + other.rows,
@@ -81,22 +81,48 @@ class Tally:
         return {
             "at": [at.tolist() for at in filled],
             "n": [self.n[i][at].tolist() for i, at in enumerate(filled)],
-            "said": [[float(f"{s:.9g}") for s in self.said[i][at]] for i, at in enumerate(filled)],
+            "expected": [[float(f"{s:.9g}") for s in self.expected[i][at]] for i, at in enumerate(filled)],
             "top": self.top, "surprise": self.surprise, "rows": self.rows,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Tally:
         """What :meth:`to_json` gave."""
-        n, said = np.zeros((len(values["at"]), BINS), np.int64), np.zeros((len(values["at"]), BINS))
+        n, expected = np.zeros((len(values["at"]), BINS), np.int64), np.zeros((len(values["at"]), BINS))
         for i, at in enumerate(values["at"]):
-            n[i, at], said[i, at] = values["n"][i], values["said"][i]
-        return cls(n, said, tuple(values["top"]), tuple(values["surprise"]), values["rows"])
+            n[i, at], expected[i, at] = values["n"][i], values["expected"][i]
+        return cls(n, expected, tuple(values["top"]), tuple(values["surprise"]), values["rows"])
+
+
+PRIOR = 0.5
+"""Positives that a bin of the calibration is taken to have had as they were expected: none of few is not never."""
+
+
+def recalibrated(probabilities: np.ndarray, calibration: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """What probabilities ``[n]`` were when a version said so before; as they are where nothing is known.
+
+    Between the bins of the calibration it is interpolated in logits, never against the order.
+    """
+    if not calibration:
+        return probabilities
+    from sklearn.isotonic import IsotonicRegression
+
+    said, was, rows = (np.array([bin_[name] for bin_ in calibration]) for name in ("said", "was", "rows"))
+    right = said * (was * rows + PRIOR) / (said * rows + PRIOR)
+    right = IsotonicRegression(out_of_bounds="clip").fit_transform(said, right, sample_weight=rows)
+    # Beyond the ends the shift of the end holds.
+    shift = np.interp(_logit(probabilities), _logit(said), _logit(right) - _logit(said))
+    return np.asarray(1 / (1 + np.exp(-_logit(probabilities) - shift)))
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    inside = np.clip(p, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric as expected, and the interval in which 95 % of the draws lie."""
+    """A metric as expected, and the interval in which 95 % of the draws lie: the labels' chance, the calibration's not."""
 
     value: float
     low: float
@@ -125,9 +151,9 @@ def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimat
 
 def _of_a_draw(metric: str, tally: Tally, rng: np.random.Generator) -> float:
     values = []
-    for n, said in zip(tally.n, tally.said, strict=True):
+    for n, expected in zip(tally.n, tally.expected, strict=True):
         filled = np.flatnonzero(n)[::-1]  # the surest first
-        n_, p = n[filled], np.clip(said[filled] / n[filled], 0, 1)
+        n_, p = n[filled], np.clip(expected[filled] / n[filled], 0, 1)
         positive = rng.binomial(n_, p)
         values.append(_METRICS[metric](positive, n_ - positive, p))
     return float(np.mean(values))

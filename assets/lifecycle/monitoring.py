@@ -18,11 +18,13 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.answers import answer_columns, score_columns, scores_in
+from assets.lifecycle.bundle import REFERENCE
 from assets.lifecycle.champion import Champion, the_champion
 from assets.lifecycle.cleaning import event_day
-from assets.lifecycle.estimate import ESTIMATED, Estimate, Tally, estimate
+from assets.lifecycle.estimate import ESTIMATED, Estimate, Tally, estimate, recalibrated
 from assets.lifecycle.features import features_of
 from assets.lifecycle.metrics import headline
+from assets.lifecycle.reference import ReferenceProfile
 from assets.lifecycle.scoring import features_by
 from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
 from assets.task import LOWER_IS_BETTER
@@ -178,10 +180,7 @@ def _estimated_performance(model: Model) -> dg.AssetsDefinition:
         rows: dict[str, dict[str, Any]] = {}
         findings = []
         for day in days_in_run(context):
-            batches = [
-                Tally.of(scores_in(model.task, batch)) for batch in predictions.of(day, score_columns(model.task))
-            ]
-            of_day = functools.reduce(operator.add, batches) if batches else None
+            of_day = _tally_of(context.resources.mlflow, model, predictions, day)
             # The days before are read as they stand: the first has none, and is not held back.
             week = {d: rows.get(d) or _row(tables, key, d) for d in days_of_window(day, (1 - TRAILING_DAYS, -1))}
             tallies = [Tally.from_json(json.loads(row["tally"])) for row in week.values() if row and row["rows"]]
@@ -199,15 +198,30 @@ def _estimated_performance(model: Model) -> dg.AssetsDefinition:
         "estimated_performance",
         estimated_performance,
         description=f"What the gate's metric will be over the trailing {TRAILING_DAYS} days if the champion's "
-        "probabilities are right: known at once, where labels come later. `performance` says how far it was off.",
+        "probabilities are as right as they were in training: known at once, where labels come later. `performance` "
+        "says how far it was off.",
         stage="monitoring",
         kinds={"numpy"},
         reads={"predictions": Reads(model.key("predictions"), in_batches=True)},
         checks=[ESTIMATED_FLOOR],
-        code=[estimate],
+        code=[estimate, recalibrated],
         day_column="day",
         automation=eager(model.table.late_days + 1),
+        resources={"mlflow"},
     )
+
+
+def _tally_of(mlflow: Any, model: Model, predictions: InBatches, day: str) -> Tally | None:
+    """The probabilities of a day, by the calibration of the version that said them; ``None`` where there are none."""
+    calibrations: dict[str, list[dict[str, float]]] = {}
+    tallies = []
+    for batch in predictions.of(day, ["version", *score_columns(model.task)]):
+        for version, rows in batch.groupby("version", sort=False):
+            if version not in calibrations:
+                profile = ReferenceProfile.load(mlflow.download(model.name, str(version)) / REFERENCE)
+                calibrations[str(version)] = profile.calibration
+            tallies.append(Tally.of(scores_in(model.task, rows), calibrations[str(version)]))
+    return functools.reduce(operator.add, tallies) if tallies else None
 
 
 def _nothing(model: Model) -> Tally:

@@ -46,7 +46,7 @@ class ReferenceProfile:
         rows: how many rows the counts are of.
         calendar: columns that follow the calendar; they are not compared, the score is compared within them.
         importance: by feature, how much the score moves when its values are shuffled; the largest is 1.
-        calibration: of probabilities, ``[{"said", "was", "rows"}]`` on rows the fit has not seen, rising.
+        calibration: of probabilities, ``[{"said", "was", "rows"}]`` of rows the fit has not seen, rising.
         rows_of_weekday: rows expected on a day, Monday first; empty where there are no days.
         days: how many days the rows are of; 1 where there are no days.
         design_effects: by compared column, how much rows of one entity hang together; empty where none is declared.
@@ -178,12 +178,19 @@ class ReferenceProfile:
             ) from error
 
 
-def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
-    """By rising probability, in equally filled bins: what was said, what was, and of how many rows."""
-    parts = np.array_split(np.argsort(probabilities, kind="stable"), bins)
-    return [
-        {"said": float(probabilities[p].mean()), "was": float(truth[p].mean()), "rows": len(p)} for p in parts if len(p)
-    ]
+def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 20) -> list[dict[str, float]]:
+    """By rising probability: what was said, what was, and of how many rows.
+
+    Half of the cuts are at equal numbers of rows and half at equal numbers of expected positives: where positives are
+    rare, most rows say next to nothing, and most positives are in few rows.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    p, n = probabilities[order], len(probabilities)
+    inner = np.arange(1, bins // 2) / (bins // 2)
+    by_positives = np.searchsorted(np.cumsum(p), inner * p.sum())
+    cuts = np.unique([*(inner * n).astype(int), *by_positives])
+    parts = [part for part in np.split(order, cuts) if len(part)]
+    return [{"said": float(probabilities[i].mean()), "was": float(truth[i].mean()), "rows": len(i)} for i in parts]
 
 
 def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: int) -> pd.DataFrame:

@@ -89,9 +89,30 @@ def test_profiles_in_the_same_bins_add_up_and_others_are_refused():
 def test_calibration_says_what_was_said_and_what_was():
     said = np.linspace(0, 1, 1_000)
     bins = calibration_of(said, (said > 0.5).astype(float))
-    assert [bin_["rows"] for bin_ in bins] == [100] * 10
-    assert [bin_["was"] for bin_ in bins] == [0.0] * 5 + [1.0] * 5
+    assert sum(bin_["rows"] for bin_ in bins) == 1_000
+    assert sorted(bin_["said"] for bin_ in bins) == [bin_["said"] for bin_ in bins]
+    assert {bin_["was"] for bin_ in bins if bin_["said"] < 0.45} == {0.0}
+    assert {bin_["was"] for bin_ in bins if bin_["said"] > 0.55} == {1.0}
     assert bins[0]["said"] == pytest.approx(0.05, abs=0.01)
+
+
+def test_where_positives_are_rare_the_bins_are_fine_where_they_are():
+    rng = np.random.default_rng(0)
+    said = 1 / (1 + np.exp(-rng.normal(-7, 3, 50_000)))
+    bins = calibration_of(said, (rng.random(50_000) < said).astype(float))
+    expected = np.array([bin_["said"] * bin_["rows"] for bin_ in bins])
+    assert 10 < len(bins) <= 20
+    assert expected.max() < 0.11 * expected.sum(), "by tens of rows the last would have nearly all"
+    for bin_ in bins:
+        chance = 4 * np.sqrt(bin_["said"] * bin_["rows"]) + 1
+        assert abs(bin_["was"] - bin_["said"]) * bin_["rows"] < chance
+
+
+@pytest.mark.parametrize("said", [np.zeros(50), np.full(50, 0.3), np.array([0.2])])
+def test_calibration_of_one_value_or_one_row_is_one_line_or_several_alike(said):
+    bins = calibration_of(said, np.zeros(len(said)))
+    assert sum(bin_["rows"] for bin_ in bins) == len(said)
+    assert {round(bin_["said"], 9) for bin_ in bins} == {said[0]}
 
 
 def test_a_damaged_profile_is_named_with_its_mend(tmp_path):
