@@ -122,7 +122,7 @@ def _logit(p: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric as expected, and the interval in which 95 % of the draws lie: the labels' chance, the calibration's not."""
+    """A metric as expected, and where 95 % of the draws lie: of chance in the labels, not in the calibration."""
 
     value: float
     low: float
