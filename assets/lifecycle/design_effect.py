@@ -7,6 +7,9 @@ A test of two samples takes each row for a draw of its own. Twenty payments of o
 of such rows vary more from sample to sample, and the test sees drift in chance. The design effect is that ratio of
 variances (Kish, 1965): the one with whole entities drawn, over the one with rows drawn. Counts that are divided by it
 can be tested as if rows were independent (Rao and Scott, 1981, of first order).
+
+Labels have one, too: where one terminal's frauds are missed, they are missed together, and a week's figure varies more
+than the chance of each row.
 """
 
 from __future__ import annotations
@@ -78,6 +81,22 @@ def measure(
             days = [on == d for d in pd.unique(on)]
             daily = float(np.mean([_ratio(who[rows], where[rows], bins.kind == "number") for rows in days] or [1.0]))
         found |= DesignEffect(daily, whole)
+    return found
+
+
+def of_residuals(residuals: np.ndarray, entities: Mapping[str, np.ndarray]) -> float:
+    """The design effect of what probabilities leave open, ``[n]``: how labels of an entity are right or wrong together.
+
+    The largest of the kinds of entities, at least 1.
+    """
+    by_rows = float((residuals**2).sum())
+    found = 1.0
+    for of_kind in entities.values():
+        known = pd.factorize(of_kind)[0]
+        alone = known < 0
+        sums = np.bincount(known[~alone], weights=residuals[~alone]) if not alone.all() else np.empty(0)
+        by_entities = float((sums**2).sum() + (residuals[alone] ** 2).sum())
+        found = max(found, by_entities / by_rows if by_rows and len(sums) > 1 else 1.0)
     return found
 
 

@@ -174,6 +174,7 @@ def compare(
     enough = len(row) == drift.page_after - 1
     share = len(reference.columns)
     verdicts = []
+    since = day
     for column in reference.columns:
         found = _difference(reference, window, column, drift)
         drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
@@ -187,10 +188,12 @@ def compare(
                 drifted or together, weighs and (lasts or together),
             )
         )  # fmt: skip
+        if together or (drifted and earlier and earlier[-1].columns[column].drifted):
+            began = row[0] if together else earlier[-1]
+            since = min(since, began.since or began.day)
     pages, drifted = any(c.pages for c in verdicts), any(c.drifted for c in verdicts)
     level: Level = "page" if pages else "warn" if drifted else "ok"
-    since = _since(day, earlier, [c.column for c in verdicts if c.drifted], drift) if drifted else ""
-    return DriftResult(window.rows, True, level, since, tuple(verdicts))
+    return DriftResult(window.rows, True, level, since if drifted else "", tuple(verdicts))
 
 
 def _difference(reference: ReferenceProfile, window: Window, column: str, drift: Drift) -> Difference:
@@ -218,15 +221,8 @@ def _together(
 
 
 def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
-    """Whether a window shows a column weakly, by itself."""
+    """Whether a window shows a column at least weakly, by itself."""
     return found.p_value < WEAK_P and found.effect >= WEAK_EFFECT * drift.min_effect
-
-
-def _since(day: str, earlier: Sequence[Before], columns: Sequence[str], drift: Drift) -> str:
-    """First day of the row of windows that show one of the columns."""
-    if not earlier or not any(earlier[-1].columns[c].drifted or _shows(earlier[-1].columns[c], drift) for c in columns):
-        return day
-    return earlier[-1].since or earlier[-1].day
 
 
 def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -> np.ndarray:

@@ -4,11 +4,13 @@ Belongs here: which rows make a window, what is kept of it, the verdicts as chec
 (``drift.py``), who is told (``sensors/alerts.py``).
 
 The table keeps the counts of each day, so that windows of several days are made by adding, and nothing is read twice.
+Of a table without days it has a line for each landing, the newest first: one that drifted warns, the next pages.
 """
 
 from __future__ import annotations
 
 import collections
+import datetime as dt
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,7 +57,7 @@ QUALITY = Check(
     blocking=False,
 )
 MOST_WINDOWS = 31
-"""How far back windows are looked at."""
+"""How far back windows are looked at, and how many landings are kept."""
 USUAL_DAYS = 28
 """Days of which the rows of a weekday are taken as usual."""
 
@@ -66,6 +68,8 @@ class Checked:
 
     Args:
         day: ISO day, or :data:`WHOLE`.
+        at: ISO time of the check where there are no days.
+        landing: data version of the features where there are no days: the same rows are the same window.
         version: that scored it.
         of_day: counts of the day alone; ``None`` where nothing was scored.
         first_day: first day of the window that was judged; the day itself unless it has too few rows.
@@ -81,11 +85,13 @@ class Checked:
     faults: dict[str, str]
     quality: Level
     verdicts: str
+    at: str = ""
+    landing: str = ""
 
     def row(self) -> dict[str, Any]:
         """The line."""
         return {
-            **({} if self.day == WHOLE else {"day": pd.Timestamp(self.day)}),
+            **({"at": self.at, "landing": self.landing} if self.day == WHOLE else {"day": pd.Timestamp(self.day)}),
             "version": self.version,
             "rows": self.of_day.rows if self.of_day else 0,
             "first_day": self.first_day,
@@ -109,6 +115,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
         mlflow, tables = context.resources.mlflow, context.resources.tables
         lines: list[Checked] = []
         findings: list[Finding] = []
+        kept: list[dict[str, Any]] = []
         for day in days_in_run(context):
             version, report = _version_of(predictions, day), None
             if version:
@@ -116,6 +123,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
                 reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
                 past = _Past(tables, model, day, version, reference, lines)
                 line, snapshot = _check(model, reference, version, day, features, predictions, past)
+                kept = past.landings()
                 if line.result.level != "ok":
                     report = _keep_report(tables.root, model, day, html_of(snapshot))
             elif model.table.quiet_days:
@@ -130,7 +138,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
             "quality": line.quality,
             "drifted": ", ".join(line.result.drifted_columns) or "nothing",
         }
-        return Made(pd.DataFrame([line.row() for line in lines]), findings, shown)
+        return Made(pd.DataFrame([line.row() for line in lines] + kept), findings, shown)
 
     asset = table_asset(
         model,
@@ -171,7 +179,7 @@ def _check(
     ]
     of_day = count(reference, itertools.chain(*batches))
     first_day, window = past.reaching_back(of_day)
-    result = compare(reference, window, model.drift, day=day, before=past.windows_apart(first_day))
+    result = compare(reference, window, model.drift, day=past.now, before=past.windows_apart(first_day))
     found = faults(reference, window, model.drift, rows_of_day=of_day.rows, usual_rows=past.usual_rows())
     quality = level_of_faults(found, past.faults_before(), model.drift.page_after)
     snapshot = None
@@ -182,7 +190,8 @@ def _check(
         sample = sample.iloc[: model.drift.max_rows]
         snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
     verdicts = verdicts_json(result, snapshot)
-    return Checked(day, version, of_day, first_day, result, found, quality, verdicts), snapshot
+    at, landing = (past.now, past.landing) if day == WHOLE else ("", "")
+    return Checked(day, version, of_day, first_day, result, found, quality, verdicts, at, landing), snapshot
 
 
 def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
@@ -214,24 +223,27 @@ def _version_of(predictions: InBatches, day: str) -> str:
 
 
 class _Past:
-    """The days before one, as the ``drift`` table has them.
+    """The days before one, or the landings before the one there is, as the ``drift`` table has them.
 
-    They are read as they stand, not as an input: the first day has none, and is not held back.
+    They are read as they stand, not as an input: the first has none, and is not held back.
     """
 
     def __init__(
         self, tables: Any, model: Model, day: str, version: str, reference: ReferenceProfile, in_run: Sequence[Checked]
     ) -> None:
         self._reference, self._drift, self._day = reference, model.drift, day
-        self._rows: dict[str, dict[str, Any]] = {}
-        now = {line.day: line.row() for line in in_run}
-        for earlier in days_of_window(day, (-MOST_WINDOWS, -1)) if day != WHOLE else ():
-            row = now.get(earlier)
-            if row is None and tables.stamp(model.key("drift"), earlier):
-                row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
-            if row is not None:
-                self._rows[earlier] = row
+        self.now, self.landing = day, ""
+        if day == WHOLE:
+            self.now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+            self.landing = tables.stamp(model.key("features")).data_version
+            self._rows = _landings(tables, model, self.landing)
+        else:
+            self._rows = _days(tables, model, day, in_run)
         self._same = {d: row for d, row in self._rows.items() if str(row["version"]) == version and row["rows"]}
+
+    def landings(self) -> list[dict[str, Any]]:
+        """Lines of the landings before, the newest first; none where there are days."""
+        return list(self._rows.values())[::-1] if self._day == WHOLE else []
 
     def usual_rows(self) -> float | None:
         """Rows usual on the day's weekday: the median of the last four weeks', or the reference's where it is new."""
@@ -281,6 +293,27 @@ class _Past:
 
     def _counts(self, day: str) -> Window:
         return Window.from_json(self._reference, json.loads(self._same[day]["counts"]))
+
+
+def _days(tables: Any, model: Model, day: str, in_run: Sequence[Checked]) -> dict[str, dict[str, Any]]:
+    """Lines of the days before one, by day, oldest first; those of this run are not in the table yet."""
+    found: dict[str, dict[str, Any]] = {}
+    now = {line.day: line.row() for line in in_run}
+    for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
+        row = now.get(earlier)
+        if row is None and tables.stamp(model.key("drift"), earlier):
+            row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
+        if row is not None:
+            found[earlier] = row
+    return found
+
+
+def _landings(tables: Any, model: Model, landing: str) -> dict[str, dict[str, Any]]:
+    """Lines of the landings before one, by the time of their check, oldest first."""
+    if not tables.stamp(model.key("drift")):
+        return {}
+    rows = [row for row in tables.read(model.key("drift")).to_dict("records") if row["landing"] != landing]
+    return {str(row["at"]): row for row in rows[: MOST_WINDOWS - 1][::-1]}
 
 
 def _keep_report(root: str, model: Model, day: str, html: str) -> str:

@@ -4,9 +4,9 @@ Belongs here: counts of probabilities that add up over days, and the metrics exp
 asset (``monitoring.py``), metrics with labels (``metrics``).
 
 If a probability of p is right in p of all cases, then what the labels will be is known up to chance: they are drawn
-again and again, and the metric of each draw is taken. How often it was right is known from the folds of the version's
-training, on rows that its fit had not seen; that is held against what is said now. A change of what the features mean
-shows in no probability; the estimate is blind to it until labels come.
+again and again, and the metric of each draw is taken. How often it was right is known from folds and test rows of the
+version's training, which its fit had not seen; that is held against what is said now. A change of what the features
+mean shows in no probability; the estimate is blind to it until labels come.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Tally:
             and how many of them will be right.
         top, surprise: sum and variance over the rows of the largest probability being right, and of the log loss.
         rows: how many rows.
+        bound: sum over the rows of the design effect of their labels.
     """
 
     n: np.ndarray
@@ -46,10 +47,13 @@ class Tally:
     top: tuple[float, float] = (0.0, 0.0)
     surprise: tuple[float, float] = (0.0, 0.0)
     rows: int = 0
+    bound: float = 0.0
 
     @classmethod
-    def of(cls, scores: np.ndarray, calibration: Sequence[Mapping[str, float]] = ()) -> Tally:
-        """That of probabilities ``[n]`` or ``[n, classes]``; ``calibration`` as the reference profile has it."""
+    def of(
+        cls, scores: np.ndarray, calibration: Sequence[Mapping[str, float]] = (), label_effect: float = 1.0
+    ) -> Tally:
+        """That of probabilities ``[n]`` or ``[n, classes]``; the rest as the reference profile has it."""
         columns = (scores[:, None] if scores.ndim == 1 else scores).astype(np.float64)
         n, expected = np.zeros((columns.shape[1], BINS), np.int64), np.zeros((columns.shape[1], BINS))
         for of_class, p in enumerate(columns.T):
@@ -57,13 +61,14 @@ class Tally:
             n[of_class] = np.bincount(where, minlength=BINS)
             expected[of_class] = np.bincount(where, weights=recalibrated(p, calibration), minlength=BINS)
         if columns.shape[1] == 1:
-            return cls(n, expected, rows=len(columns))
+            return cls(n, expected, rows=len(columns), bound=label_effect * len(columns))
         best, logs = columns.max(axis=1), np.log(np.clip(columns, 1e-15, 1))
         entropy = -(columns * logs).sum(axis=1)
         spread = (columns * logs**2).sum(axis=1) - entropy**2
         return cls(
             n, expected, (float(best.sum()), float((best * (1 - best)).sum())),
             (float(entropy.sum()), float(spread.sum())), len(columns),
+            label_effect * len(columns),
         )  # fmt: skip
 
     def __add__(self, other: Tally) -> Tally:
@@ -73,6 +78,7 @@ class Tally:
             (self.top[0] + other.top[0], self.top[1] + other.top[1]),
             (self.surprise[0] + other.surprise[0], self.surprise[1] + other.surprise[1]),
             self.rows + other.rows,
+            self.bound + other.bound,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +88,7 @@ class Tally:
             "at": [at.tolist() for at in filled],
             "n": [self.n[i][at].tolist() for i, at in enumerate(filled)],
             "expected": [[float(f"{s:.9g}") for s in self.expected[i][at]] for i, at in enumerate(filled)],
-            "top": self.top, "surprise": self.surprise, "rows": self.rows,
+            "top": self.top, "surprise": self.surprise, "rows": self.rows, "bound": self.bound,
         }  # fmt: skip
 
     @classmethod
@@ -91,7 +97,7 @@ class Tally:
         n, expected = np.zeros((len(values["at"]), BINS), np.int64), np.zeros((len(values["at"]), BINS))
         for i, at in enumerate(values["at"]):
             n[i, at], expected[i, at] = values["n"][i], values["expected"][i]
-        return cls(n, expected, tuple(values["top"]), tuple(values["surprise"]), values["rows"])
+        return cls(n, expected, tuple(values["top"]), tuple(values["surprise"]), values["rows"], values["bound"])
 
 
 PRIOR = 0.5
@@ -109,9 +115,10 @@ def recalibrated(probabilities: np.ndarray, calibration: Sequence[Mapping[str, f
 
     said, was, rows = (np.array([bin_[name] for bin_ in calibration]) for name in ("said", "was", "rows"))
     right = said * (was * rows + PRIOR) / (said * rows + PRIOR)
-    right = IsotonicRegression(out_of_bounds="clip").fit_transform(said, right, sample_weight=rows)
+    right = IsotonicRegression().fit_transform(said, right, sample_weight=rows)
+    rising = np.argsort(said, kind="stable")
     # Beyond the ends the shift of the end holds.
-    shift = np.interp(_logit(probabilities), _logit(said), _logit(right) - _logit(said))
+    shift = np.interp(_logit(probabilities), _logit(said[rising]), (_logit(right) - _logit(said))[rising])
     return np.asarray(1 / (1 + np.exp(-_logit(probabilities) - shift)))
 
 
@@ -122,7 +129,7 @@ def _logit(p: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric as expected, and where 95 % of the draws lie: of chance in the labels, not in the calibration."""
+    """A metric as expected, and where 95 % would lie: by chance in the labels, that of the calibration not counted."""
 
     value: float
     low: float
@@ -132,21 +139,24 @@ class Estimate:
 def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimate | None:
     """The metric that the labels will give if the probabilities are right; ``None`` where it does not follow from them.
 
-    Cost does not depend on the rows.
+    The interval is as much wider than that of independent labels as their design effect says. Cost does not depend on
+    the rows.
     """
     if metric not in ESTIMATED[task.kind] or not tally.rows:
         return None
+    wider = float(np.sqrt(tally.bound / tally.rows))
     if metric in ("accuracy", "log_loss"):
         total, variance = tally.top if metric == "accuracy" else tally.surprise
-        value, error = total / tally.rows, 1.96 * float(np.sqrt(variance)) / tally.rows
-        return Estimate(value, value - error, value + error)
+        value, error = total / tally.rows, wider * 1.96 * float(np.sqrt(variance)) / tally.rows
+        return Estimate(value, max(value - error, 0.0), value + error)
     rng = np.random.default_rng(seed)
     drawn = [_of_a_draw(metric, tally, rng) for _ in range(DRAWS)]
     known = [value for value in drawn if not np.isnan(value)]
     if not known:
         return None
-    low, high = np.quantile(known, [0.025, 0.975])
-    return Estimate(float(np.mean(known)), float(low), float(high))
+    value = float(np.mean(known))
+    low, high = value + wider * (np.quantile(known, [0.025, 0.975]) - value)
+    return Estimate(value, max(float(low), 0.0), min(float(high), 1.0))
 
 
 def _of_a_draw(metric: str, tally: Tally, rng: np.random.Generator) -> float:

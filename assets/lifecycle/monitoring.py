@@ -213,14 +213,15 @@ def _estimated_performance(model: Model) -> dg.AssetsDefinition:
 
 def _tally_of(mlflow: Any, model: Model, predictions: InBatches, day: str) -> Tally | None:
     """The probabilities of a day, by the calibration of the version that said them; ``None`` where there are none."""
-    calibrations: dict[str, list[dict[str, float]]] = {}
+    profiles: dict[str, ReferenceProfile] = {}
     tallies = []
     for batch in predictions.of(day, ["version", *score_columns(model.task)]):
         for version, rows in batch.groupby("version", sort=False):
-            if version not in calibrations:
-                profile = ReferenceProfile.load(mlflow.download(model.name, str(version)) / REFERENCE)
-                calibrations[str(version)] = profile.calibration
-            tallies.append(Tally.of(scores_in(model.task, rows), calibrations[str(version)]))
+            name = str(version)
+            if name not in profiles:
+                profiles[name] = ReferenceProfile.load(mlflow.download(model.name, name) / REFERENCE)
+            scores = scores_in(model.task, rows)
+            tallies.append(Tally.of(scores, profiles[name].calibration, profiles[name].label_effect))
     return functools.reduce(operator.add, tallies) if tallies else None
 
 

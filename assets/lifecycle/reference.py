@@ -46,10 +46,11 @@ class ReferenceProfile:
         rows: how many rows the counts are of.
         calendar: columns that follow the calendar; they are not compared, the score is compared within them.
         importance: by feature, how much the score moves when its values are shuffled; the largest is 1.
-        calibration: of probabilities, ``[{"said", "was", "rows"}]`` of rows the fit has not seen, rising.
+        calibration: of probabilities, ``[{"said", "was", "rows"}]`` of rows the fit has not seen: folds and test rows.
         rows_of_weekday: rows expected on a day, Monday first; empty where there are no days.
         days: how many days the rows are of; 1 where there are no days.
         design_effects: by compared column, how much rows of one entity hang together; empty where none is declared.
+        label_effect: the design effect of labels, given the scores.
     """
 
     histograms: dict[str, Histogram]
@@ -62,6 +63,7 @@ class ReferenceProfile:
     rows_of_weekday: list[float] = field(default_factory=list)
     days: int = 1
     design_effects: dict[str, DesignEffect] = field(default_factory=dict)
+    label_effect: float = 1.0
 
     @classmethod
     def build(
@@ -75,6 +77,7 @@ class ReferenceProfile:
         rows_of_weekday: Sequence[float] = (),
         entities: Mapping[str, np.ndarray] | None = None,
         day: np.ndarray | None = None,
+        label_effect: float = 1.0,
         seed: int = 0,
         max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
@@ -99,6 +102,7 @@ class ReferenceProfile:
             design_effects={c: measure(b, frame[c].to_numpy(), entities, day, seed) for c, b in bins.items()}
             if entities
             else {},
+            label_effect=label_effect,
         )
 
     @property
@@ -132,6 +136,7 @@ class ReferenceProfile:
             mixed, pd.concat(sample, ignore_index=True), self.rows + other.rows, self.calendar, self.importance,
             self.calibration, self.rows_of_weekday, self.days + other.days,
             {column: self.design_effect(column) | other.design_effect(column) for column in bound},
+            max(self.label_effect, other.label_effect),
         )  # fmt: skip
 
     def save(self, directory: Path) -> None:
@@ -147,6 +152,7 @@ class ReferenceProfile:
             "rows_of_weekday": self.rows_of_weekday,
             "days": self.days,
             "design_effects": {column: [e.day, e.whole] for column, e in self.design_effects.items()},
+            "label_effect": self.label_effect,
             "histograms": {
                 column: {
                     "kind": h.bins.kind, "edges": _short(h.bins.edges), "low": h.bins.low,
@@ -170,7 +176,7 @@ class ReferenceProfile:
             return cls(
                 histograms, said["columns"], sample, said["rows"], tuple(said["calendar"]), said["importance"],
                 said["calibration"], said["rows_of_weekday"], said["days"],
-                {column: DesignEffect(*e) for column, e in said["design_effects"].items()},
+                {column: DesignEffect(*e) for column, e in said["design_effects"].items()}, said["label_effect"],
             )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(

@@ -25,11 +25,12 @@ from assets.declaration import Model
 from assets.lifecycle.answers import compared_scores
 from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
 from assets.lifecycle.cleaning import event_day
+from assets.lifecycle.design_effect import of_residuals
 from assets.lifecycle.features import features_of
 from assets.lifecycle.fitting import FOLD_METRIC, Choice, Head, as_target, beside, choose, fit, linear_model, outputs_of
 from assets.lifecycle.leakage import LEAK_MEND, leaks
 from assets.lifecycle.networks import tabular
-from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.reference import ReferenceProfile, calibration_of
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
 from assets.lifecycle.windows import Windows, days_ending, history_days, holdout_rows, iso_days, rows_of, windows_of
 from resources.dagster_internals import Finding
@@ -339,6 +340,7 @@ def _train(
         recent = recent_rows(context.resources.tables, frozen, model)
         X = recent.features[list(names)].to_numpy(dtype=np.float32)
         scores = candidate.predict(X)
+        calibration, label_effect = _on_test_rows(candidate, frozen, model)
         columns = recent.features[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
@@ -366,16 +368,32 @@ def _train(
                 compared_scores(model.task, scores),
                 calendar=features_of(model).calendar,
                 importance=_importance(candidate, X, names, model.training.seed),
-                calibration=choice.calibration,
+                calibration=choice.calibration + calibration,
                 rows_of_weekday=recent.rows_of_weekday,
                 entities=recent.entities,
                 day=recent.day,
+                label_effect=label_effect,
                 seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)
             return mlflow.register(
                 model.name, run.mlflow_run_id, folder, tags=of, loader_module="assets.lifecycle.bundle"
             )
+
+
+def _on_test_rows(candidate: Candidate, frozen: pd.DataFrame, model: Model) -> tuple[list[dict[str, float]], float]:
+    """Of probabilities: the candidate's own calibration on the test rows, and the design effect of what it leaves open.
+
+    They are later than the folds, and nothing is chosen by them.
+    """
+    if model.task.kind == "regression":
+        return [], 1.0
+    test = frozen[test_rows(frozen, model)]
+    scores, truth = candidate.predict(matrix(test, model)), test[model.target].to_numpy(dtype=float)
+    who = {name: test[name].to_numpy() for name in entities_of(model)}
+    if model.task.kind == "binary":
+        return calibration_of(scores, truth), of_residuals(truth - scores, who)
+    return [], of_residuals((scores.argmax(axis=1) == truth) - scores.max(axis=1), who)
 
 
 def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed: int) -> dict[str, float]:
@@ -412,13 +430,18 @@ class Recent:
     rows_of_weekday: Sequence[float] = ()
 
 
+def entities_of(model: Model) -> list[str]:
+    """Columns that say whose a row is: those the features look back over, and the one the evaluation draws by."""
+    return list(dict.fromkeys([*features_of(model).entities, *filter(None, [model.evaluation.entity])]))
+
+
 def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
     """The latest whole weeks, as many as :data:`REFERENCE_ROWS` ask for and as come after the days fitted on.
 
     They need no labels: with a clock, the days since the latest labelled one; else, or where days lack, the test rows.
     """
     names, table = list(features_of(model).names), model.table
-    entities = list(dict.fromkeys([*features_of(model).entities, *filter(None, [model.evaluation.entity])]))
+    entities = entities_of(model)
     if days := _recent_weeks(tables, frozen, model):
         rows = tables.read(model.key("features"), days, [table.key, table.time, *names])
         who = tables.read(model.key(table.name), days, [table.key, *entities])
@@ -435,7 +458,7 @@ def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
         )
     unseen = frozen[test_rows(frozen, model)]
     features = unseen[[feature_column(name) for name in names]].set_axis(names, axis=1)
-    return Recent(features, {name: unseen[name].to_numpy() for name in entities if name in unseen})
+    return Recent(features, {name: unseen[name].to_numpy() for name in entities})
 
 
 def _recent_weeks(tables: Any, frozen: pd.DataFrame, model: Model) -> list[str]:

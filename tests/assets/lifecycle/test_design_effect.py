@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from assets.lifecycle import design_effect
-from assets.lifecycle.design_effect import DesignEffect, measure, thinned
+from assets.lifecycle.design_effect import DesignEffect, measure, of_residuals, thinned
 from assets.lifecycle.histograms import Bins
 
 RNG = np.random.default_rng(0)
@@ -100,3 +100,22 @@ def test_the_fewer_of_an_entity_are_drawn_the_more_each_says():
     drawn = RNG.random(len(who)) < 0.2
     assert effect(values[drawn], who[drawn]).whole == pytest.approx(thinned(20, 0.2), rel=0.1)
     assert thinned(20, 1) == thinned(20, 3) == 20
+
+
+def test_labels_that_are_wrong_together_have_one():
+    customer, terminal = np.repeat(np.arange(1_000), 10), np.tile(np.arange(1_000), 10)
+    together = RNG.normal(size=1_000)[customer]
+    assert of_residuals(together, {"terminal": terminal, "customer": customer}) == pytest.approx(10)
+    assert of_residuals(RNG.normal(size=10_000), {"customer": customer}) == pytest.approx(1, abs=0.15)
+    nobody = np.where(customer < 500, customer, np.nan)
+    assert of_residuals(together, {"customer": nobody}) == pytest.approx(5.5, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("residuals", "who"),
+    [(np.zeros(9), np.arange(9) // 3), (np.ones(9), np.zeros(9)), (np.ones(9), np.full(9, np.nan)),
+     (np.empty(0), np.empty(0))],
+    ids=["nothing is left open", "one entity", "nobody", "no rows"],
+)  # fmt: skip
+def test_where_nothing_can_be_said_of_labels_they_are_taken_as_they_are(residuals, who):
+    assert of_residuals(residuals, {"customer": who}) == of_residuals(residuals, {}) == 1.0

@@ -126,6 +126,21 @@ def test_a_calibration_against_the_order_is_levelled():
     assert between == pytest.approx(0.4, abs=0.02)
 
 
+def test_where_labels_are_wrong_together_the_interval_is_wider():
+    """Twenty rows each of entities of which all are positive or none: what is expected stays, chance is larger."""
+    from sklearn.metrics import roc_auc_score
+
+    inside = {1.0: 0, 20.0: 0}
+    for seed in range(40):
+        p = np.repeat(said(1_000, seed), 20)
+        y = np.repeat(np.random.default_rng(100 + seed).random(1_000) < p[::20], 20)
+        for effect in inside:
+            found = estimate(BINARY, "roc_auc", Tally.of(p[:10_000], (), effect) + Tally.of(p[10_000:], (), effect))
+            inside[effect] += found.low <= roc_auc_score(y, p) <= found.high
+    assert inside[1.0] < 25
+    assert inside[20.0] >= 34
+
+
 def test_of_classes_accuracy_and_log_loss_follow_too():
     from sklearn.metrics import log_loss
 
@@ -153,7 +168,7 @@ def test_tallies_add_up_over_days_and_come_back_from_json():
     added = Tally.from_json((parts[0] + parts[1] + parts[2] + parts[3] + parts[4]).to_json())
     assert (added.n == whole.n).all()
     assert added.expected == pytest.approx(whole.expected)
-    assert added.rows == 5_000
+    assert (added.rows, added.bound) == (5_000, 5_000)
 
 
 @pytest.mark.parametrize(

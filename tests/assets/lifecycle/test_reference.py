@@ -17,7 +17,8 @@ def profile(n: int = 3_000, columns: int = 20, seed: int = 0) -> ReferenceProfil
     rows = frame(n, columns, seed)
     return ReferenceProfile.build(rows, {SCORE: rows["c0"].to_numpy()}, calendar=("is_weekend",),
                                   importance={"c0": 1.0}, rows_of_weekday=[1.0] * 7,
-                                  entities={"customer": np.arange(n) % 300}, day=np.arange(n) % 7)  # fmt: skip
+                                  entities={"customer": np.arange(n) % 300}, day=np.arange(n) % 7,
+                                  label_effect=2.5)  # fmt: skip
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(60_000, 20), (60_000, 400), (500, 5)])
@@ -37,6 +38,7 @@ def test_it_comes_back(tmp_path):
         made.rows, made.calendar, made.importance, made.rows_of_weekday,
     )  # fmt: skip
     assert (back.days, back.design_effects) == (made.days, made.design_effects) == (7, made.design_effects)
+    assert back.label_effect == made.label_effect == 2.5
     assert set(made.design_effects) == set(made.columns)
     assert back.summary["c1"]["quantiles"]["0.5"] == pytest.approx(0.0, abs=0.1)
 
