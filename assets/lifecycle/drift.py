@@ -6,9 +6,9 @@ Belongs here: pure functions of profiles, counts and frames. Does not belong her
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
 is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
-when one of so many did, all show the column weakly and alike, and their rows together do so at ``page_alpha`` divided
-by the number of columns, with the effect: that finds what is small and lasts. A column that hardly moves the score
-never pages. Rows of one entity are not many rows: p-values stand on counts divided by the design effect.
+when one of so many did and all show it weakly and alike, which finds what is small and lasts; in either case their rows
+together must show it at ``page_alpha`` divided by the number of columns, with the effect. A column that hardly moves
+the score never pages. Rows of one entity are not many rows: p-values stand on counts divided by the design effect.
 
 The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
 two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
@@ -36,8 +36,8 @@ KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
 METHODS = {"number": KS, "category": CHI_SQUARE}
 WEAK_P, WEAK_EFFECT = 0.02, 0.6
 """What each window must show alone before they are taken together: this p-value, and this share of ``min_effect`` and
-of the effect that they show together. Less, and a day of chance before a great drift would page at the drift's first
-window."""
+of the effect that they show together (as that must be of each: they go the same way). Less, and a day of chance before
+a great drift would page at the drift's first window."""
 
 Level = Literal["ok", "warn", "page"]
 
@@ -179,17 +179,18 @@ def compare(
         found = _difference(reference, window, column, drift)
         drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
         weighs = reference.importance.get(column, 1.0) >= drift.min_importance
-        lasts = drifted and enough and all(known.columns[column].drifted for known in row)
-        alone = drifted or any(known.columns[column].drifted for known in row)
-        together = enough and bool(row) and alone and _together(reference, window, row, column, found, drift)
+        were = [known.columns[column] for known in row]
+        sure, alike = _together(reference, window, row, column, found, drift)
+        lasts = enough and drifted and all(one.drifted for one in were) and sure
+        weakly = enough and (drifted or any(one.drifted for one in were)) and alike and sure
         verdicts.append(
             ColumnDrift(
                 column, METHODS[reference.histograms[column].bins.kind], found.p_value, found.effect,
-                drifted or together, weighs and (lasts or together),
+                drifted or weakly, weighs and (lasts or weakly),
             )
         )  # fmt: skip
-        if together or (drifted and earlier and earlier[-1].columns[column].drifted):
-            began = row[0] if together else earlier[-1]
+        if weakly or (drifted and earlier and earlier[-1].columns[column].drifted):
+            began = row[0] if weakly and row else earlier[-1]
             since = min(since, began.since or began.day)
     pages, drifted = any(c.pages for c in verdicts), any(c.drifted for c in verdicts)
     level: Level = "page" if pages else "warn" if drifted else "ok"
@@ -210,14 +211,18 @@ def _difference(reference: ReferenceProfile, window: Window, column: str, drift:
 
 def _together(
     reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
-) -> bool:
-    """Whether this window and those of the row before it show together what each shows weakly."""
+) -> tuple[bool, bool]:
+    """What this window and those of the row before it show together: whether surely, and whether each shows the like.
+
+    However often a window is held against it, a reference is one sample: what it has by chance is in every comparison,
+    and only the test of all rows against it says how likely that is.
+    """
+    both = _difference(reference, sum((known.window for known in row), window), column, drift) if row else found
+    sure = both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
     each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in row)]
-    if not all(_shows(one, drift) for one in each):
-        return False
-    both = _difference(reference, sum((known.window for known in row), window), column, drift)
-    alike = all(one.effect >= WEAK_EFFECT * both.effect for one in each)
-    return alike and both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
+    effects = [one.effect for one in each]
+    like = min(effects) >= WEAK_EFFECT * both.effect and both.effect >= WEAK_EFFECT * max(effects)
+    return sure, bool(row) and like and all(_shows(one, drift) for one in each)
 
 
 def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:

@@ -13,6 +13,7 @@ from resources.settings import project_root
 from runner import RunError, Runner
 from scaffold.new_model import drafted
 from tests.serving.processes import Service
+from tests.worlds import why
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,27 @@ def test_a_measured_value(live):
     answer = answered(world, model, raw_row(path, "use"))
     assert set(answer) == {"row", "prediction", "model", "version"}
     assert said.sub(answer["prediction"]).abs().min() < 1e-2
+
+
+def test_a_drift_of_a_table_without_days_warns_at_one_landing_and_pages_at_the_next(live):
+    model, world, _, path = live("plant", energy(3_000), "use")
+
+    def landed(frame: pd.DataFrame) -> str:
+        frame.to_csv(path, index=False)
+        done = world.materialize(
+            "raw_plant_table", "plant_table", "quarantine", "labels", "features", "predictions", "drift"
+        )
+        assert done.success, why(done)
+        return world.row("drift")["level"]
+
+    assert landed(energy(3_000, seed=1)) == "ok"
+    warm = energy(3_000, seed=2).assign(outside=lambda rows: rows["outside"] + 6)
+    assert [landed(warm), landed(warm)] == ["warn", "warn"], "the same rows are the same window"
+    assert landed(energy(3_000, seed=3).assign(outside=lambda rows: rows["outside"] + 6)) == "page"
+    lines = world.tables.read(model.key("drift"))
+    assert list(lines["level"]) == ["page", "warn", "ok", "ok"], "a line for each landing, the newest first"
+    assert lines["since"][0] == lines["at"][1]
+    assert landed(energy(3_000, seed=4)) == "ok"
 
 
 def test_free_text_tells_who_leaves(live):

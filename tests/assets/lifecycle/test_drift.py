@@ -164,6 +164,21 @@ def test_a_day_of_chance_before_a_great_drift_does_not_make_its_first_window_pag
     assert found.p_value < 0.02, "the test would show nothing"
     assert found.effect >= 0.03
     assert [first.level, second.level, third.level] == ["ok", "warn", "page"]
+    # Nor does one that went the other way.
+    back, great, _ = lived(reference, [window(2_000, 4, shift=-0.08), great, great])
+    assert [back.level, great.level] == ["ok", "warn"]
+
+
+def test_what_a_small_reference_has_by_chance_pages_rarely():
+    """A column drifted twice in a row against 300 rows: every window says the same of them."""
+    warned, paged = 0, 0
+    for seed in range(150):
+        small = ReferenceProfile.build(world(300, 5_000 + seed).drop(columns="is_weekend"), {})
+        results = lived(small, [window(1_500, 9_000 + 3 * seed + n) for n in range(3)])
+        warned += any(result.level != "ok" for result in results)
+        paged += any(result.level == "page" for result in results)
+    assert paged <= 4
+    assert warned >= paged
 
 
 def test_a_column_that_hardly_moves_the_score_never_pages(reference):
