@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cli import main
-from resources.alerts import AlertStore
+from resources.alerts import Alerts, AlertStore
 from resources.settings import Settings
 from tests.resources.alerts.doubles import SLACK_PATH, Doubles
 
@@ -101,10 +101,7 @@ def test_by_hand_it_delivers_and_tries_a_channel_and_a_secret_that_is_absent_is_
     assert (code, "set the environment variable HOOK" in err) == (2, True)
     monkeypatch.setenv("HOOK", doubles.url + SLACK_PATH)
     assert said("test")[:2] == (0, "risk: sent\n")
-    store = AlertStore(Settings.from_env().database_url, [])
     assert said("deliver")[:2] == (0, "risk: 0 delivered\n")
-    from resources.alerts import Alerts
-
     alerts = Alerts.from_settings(Settings.from_env())
     alerts.store.report("fraud", "drift/drift", severity="page", summary="x")
     assert said("deliver")[:2] == (0, "risk: 1 delivered\n")
@@ -114,5 +111,4 @@ def test_by_hand_it_delivers_and_tries_a_channel_and_a_secret_that_is_absent_is_
     code, out, _ = said("deliver")
     assert (code, "risk: 0 delivered, 1 wait (404" in out) == (1, True)
     assert said("test")[0] == 1
-    assert store.open_alerts()
     doubles.shutdown()
