@@ -29,7 +29,8 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.drift import Before, Level, compare, count, faults, level_of_faults
+from assets.lifecycle.drift import Before, Level, compare, count
+from assets.lifecycle.quality import faults, level_of_faults
 from assets.lifecycle.reference import ReferenceProfile
 
 RULE = Drift()
@@ -183,8 +184,8 @@ def one_day(path: Path) -> None:
     """Counts, judges and draws one day, as the asset does, and prints what it took as JSON."""
     import dagster as dg
 
-    from assets.lifecycle.drift import draw
     from assets.lifecycle.drift_days import sampling
+    from assets.lifecycle.drift_report import draw
     from resources.tables import ParquetTables
 
     warnings.filterwarnings("ignore")

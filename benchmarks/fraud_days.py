@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from assets.lifecycle.drift import Before, Level, compare, count, faults, level_of_faults
+from assets.lifecycle.drift import Before, Level, compare, count
 from assets.lifecycle.features import compute_features
+from assets.lifecycle.quality import faults, level_of_faults
 from assets.lifecycle.reference import SCORE, ReferenceProfile
 from assets.lifecycle.training import REFERENCE_ROWS
 from assets.models.fraud import FAST, model

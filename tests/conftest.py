@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import hypothesis
 import pytest
 
 from assets.declaration import Model
 from resources import home
 from resources.settings import Settings
 from tests.worlds import World
+
+# Speed is measured in benchmarks/, never by a test: on a busy machine an example may take any time.
+hypothesis.settings.register_profile("assetline", deadline=None)
+hypothesis.settings.load_profile("assetline")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""Whether a window of rows still looks like the reference profile: the rule, and Evidently's computation and report.
+"""Whether a window of rows still looks like the reference profile: the rule.
 
-Belongs here: pure functions of profiles, counts and frames. Does not belong here: which window, which champion
-(``drift_days.py``), the tests on counts (``histograms.py``), who is told (``sensors/alerts.py``).
+Belongs here: pure functions of profiles and counts. Does not belong here: which window, which champion
+(``drift_days.py``), the tests on counts (``histograms.py``), other faults of rows (``quality.py``), Evidently
+(``drift_report.py``), who is told (``sensors/alerts.py``).
 
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
@@ -18,10 +19,8 @@ sample of them, and draws.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +28,7 @@ import pandas as pd
 
 from assets.declaration import Drift
 from assets.lifecycle.design_effect import thinned
-from assets.lifecycle.histograms import Bins, Difference, Histogram, difference
+from assets.lifecycle.histograms import Difference, Histogram, difference
 from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 
 KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
@@ -237,169 +236,3 @@ def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -
         if value is not None:
             like &= sample[column].to_numpy() == np.float32(value)
     return like
-
-
-# -- quality ---------------------------------------------------------------------------------------------------------
-
-LEAST = 4
-"""Fewer strange rows than this are no fault, whatever share of a small window they are."""
-
-
-def faults(
-    reference: ReferenceProfile, window: Window, drift: Drift, *, rows_of_day: int, usual_rows: float | None = None
-) -> dict[str, str]:
-    """What is wrong with the rows, by column (empty: no column's): missing, new, out of range, too few or too many.
-
-    Args:
-        reference: of the version that scored the window.
-        window: its counts.
-        drift: the declared limits.
-        rows_of_day: rows of its latest day.
-        usual_rows: rows usual on that weekday; ``None`` where nothing is known.
-    """
-    found = {}
-    for column, counts in window.histograms.items():
-        if column in (SCORE, PREDICTED) or not counts.rows:
-            continue
-        n, usual, effect = counts.rows, reference.histograms[column], reference.design_effect(column)
-        missing, was = counts.missing / n, usual.missing / max(usual.rows, 1)
-        independent = n / effect.over(window.days, reference.days), max(usual.rows, 1) / effect.whole
-        outside = 0 if counts.bins.kind == "category" else counts.below + counts.above
-        if missing - was >= drift.missing and counts.missing >= LEAST and _is_more(missing, was, *independent):
-            found[column] = f"{missing:.1%} are missing, {was:.1%} in the reference"
-        elif counts.new / n > drift.new and counts.new >= LEAST:
-            found[column] = f"{counts.new / n:.1%} have values that the reference does not know"
-        elif outside / n > drift.outside and outside >= LEAST:
-            low, high = counts.bins.low, counts.bins.high
-            found[column] = f"{outside / n:.1%} are outside the reference's range, {low:g} to {high:g}"
-    if usual_rows and not usual_rows * drift.volume <= rows_of_day <= usual_rows / drift.volume:
-        found[""] = f"{rows_of_day:,} rows, {usual_rows:,.0f} are usual on this weekday"
-    return found
-
-
-def _is_more(share: float, was: float, n: float, m: float) -> bool:
-    """Whether the difference of two shares, of ``n`` and ``m`` rows, is more than three and a half standard errors."""
-    pooled = (share * n + was * m) / (n + m)
-    return share - was > 3.5 * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
-
-
-def level_of_faults(found: Mapping[str, str], before: Sequence[Mapping[str, str]], page_after: int) -> Level:
-    """The first day with a fault of a column warns, the ``page_after``-th in a row pages.
-
-    Args:
-        found: faults of the day by column.
-        before: those of the days before, oldest first.
-        page_after: as declared.
-    """
-    if not found:
-        return "ok"
-    recent = list(before)[1 - page_after :] if page_after > 1 else []
-    lasts = [c for c in found if len(recent) >= page_after - 1 and all(c in known for known in recent)]
-    return "page" if lasts else "warn"
-
-
-# -- Evidently -------------------------------------------------------------------------------------------------------
-
-
-def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift, *, share: float = 1.0) -> Any:
-    """Evidently's run over the compared columns: the same tests on samples of both sides.
-
-    Args:
-        reference: the profile; its sample is one side.
-        sample: of the rows of a day, at most ``max_rows`` of them, missing values as NaN.
-        drift: the declared limits.
-        share: of the day's rows that the sample is.
-    """
-    columns = reference.columns
-    before, now = _missing_as_values(reference.sample[columns], sample[columns])
-    # A column that is empty or constant on both sides has nothing to compare; a test would fail on it.
-    alive = [c for c in columns if pd.concat([before[c], now[c]]).nunique() > 1]
-    methods = {}
-    for c in alive:
-        effect = reference.design_effect(c)
-        of_sample = thinned(effect.whole, len(before) / max(reference.rows, 1))
-        methods[c] = _registered(METHODS[reference.histograms[c].bins.kind], of_sample, thinned(effect.day, share))
-    return _evidently(before[alive], now[alive], methods, drift.alpha / len(columns))
-
-
-def html_of(snapshot: Any) -> str:
-    """Evidently's page, 4 to 5 MB: keep it where there is something to look at."""
-    return str(snapshot.get_html_str(as_iframe=False))
-
-
-def verdicts_json(result: DriftResult, snapshot: Any) -> str:
-    """The verdicts and what Evidently computed, as JSON."""
-    return json.dumps(
-        {
-            "rows": result.rows,
-            "judged": result.judged,
-            "columns": [asdict(column) for column in result.columns],
-            "evidently": json.loads(snapshot.json()) if snapshot is not None else None,
-        }
-    )
-
-
-def _missing_as_values(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both sides with a value below all others where one is missing.
-
-    Evidently drops missing values, and a feature that stops arriving would look the same as ever.
-    """
-    lowest = pd.concat([before, now]).min().fillna(0.0) - 1
-    return before.fillna(lowest), now.fillna(lowest)
-
-
-def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], alpha: float) -> Any:
-    """Evidently's run over all columns, with pinned methods and the corrected threshold."""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import ValueDrift
-
-    few = [column for column, method in methods.items() if method.startswith(CHI_SQUARE)]
-    definition = DataDefinition(numerical_columns=[c for c in methods if c not in few], categorical_columns=few)
-    sides = [side.astype(dict.fromkeys(few, str)) for side in (before, now)]
-    datasets = [Dataset.from_pandas(side, data_definition=definition) for side in sides]
-    metrics = [ValueDrift(column=column, method=method, threshold=alpha) for column, method in methods.items()]
-    return Report(metrics, include_tests=True).run(current_data=datasets[1], reference_data=datasets[0])
-
-
-def _registered(method: str, of_before: float, of_now: float) -> str:
-    """The name by which Evidently knows a test with these design effects, to three digits: it has no place for them."""
-    said = f"{of_before:.3g}", f"{of_now:.3g}"
-    name = method if said == ("1", "1") else f"{method}, design effects {said[0]} and {said[1]}"
-    _register(method, name, float(said[0]), float(said[1]))
-    return name
-
-
-@functools.cache
-def _register(method: str, name: str, *design_effects: float) -> None:
-    from evidently.legacy.calculations.stattests import StatTest, register_stattest
-    from evidently.legacy.core import ColumnType
-
-    kind, test = {
-        KS: (ColumnType.Numerical, binned_ks),
-        CHI_SQUARE: (ColumnType.Categorical, two_sample_chi_square),
-    }[method]
-
-    def decide(before: Any, now: Any, _type: Any, threshold: float) -> tuple[float, bool]:
-        p = test(before, now, design_effects)
-        return p, p < threshold
-
-    register_stattest(
-        StatTest(name=name, display_name=f"{name} p_value", allowed_feature_types=[kind], default_threshold=0.05),
-        default_impl=decide,
-    )
-
-
-def binned_ks(before: pd.Series, now: pd.Series, design_effects: Sequence[float] = (1.0, 1.0)) -> float:
-    """The p-value that two samples of numbers come from one distribution, in bins that the first one chooses."""
-    bins = Bins.of(before.to_numpy())
-    counted = bins.count(before.to_numpy()), bins.count(now.to_numpy())
-    return difference(*counted, (design_effects[0], design_effects[1])).p_value
-
-
-def two_sample_chi_square(before: pd.Series, now: pd.Series, design_effects: Sequence[float] = (1.0, 1.0)) -> float:
-    """The p-value that two samples of categories come from one distribution, both taken as samples."""
-    from scipy.stats import chi2_contingency
-
-    counts = pd.concat([before.value_counts(), now.value_counts()], axis=1).fillna(0).to_numpy()
-    counts = counts[counts.sum(axis=1) > 0] / np.asarray(design_effects)
-    return float(chi2_contingency(counts, correction=False).pvalue) if len(counts) > 1 else 1.0

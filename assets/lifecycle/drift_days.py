@@ -1,7 +1,7 @@
 """The asset ``drift``: each day's rows against the reference profile of the version that scored them.
 
-Belongs here: which rows make a window, what is kept of it, the verdicts as checks. Does not belong here: the rule
-(``drift.py``), who is told (``sensors/alerts.py``).
+Belongs here: which rows make a window, what is kept of it, the verdicts as checks. Does not belong here: the rules
+(``drift.py``, ``quality.py``), who is told (``sensors/alerts.py``).
 
 The table keeps the counts of each day, so that windows of several days are made by adding, and nothing is read twice.
 Of a table without days it has a line for each landing, the newest first: one that drifted warns, the next pages.
@@ -24,21 +24,10 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.answers import compared_scores, score_columns, scores_in
 from assets.lifecycle.bundle import REFERENCE
-from assets.lifecycle.drift import (
-    Before,
-    ColumnDrift,
-    DriftResult,
-    Level,
-    Window,
-    compare,
-    count,
-    draw,
-    faults,
-    html_of,
-    level_of_faults,
-    verdicts_json,
-)
+from assets.lifecycle.drift import Before, ColumnDrift, DriftResult, Level, Window, compare, count
+from assets.lifecycle.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.histograms import difference
+from assets.lifecycle.quality import faults, level_of_faults
 from assets.lifecycle.reference import PREDICTED, SCORE, ReferenceProfile
 from assets.lifecycle.stage import Check, Made, Reads, days_in_run, eager, table_asset
 from resources.dagster_internals import Finding
@@ -153,7 +142,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
             "predictions": Reads(model.key("predictions"), in_batches=True),
         },
         checks=[DRIFT, QUALITY],
-        code=[compare, difference],
+        code=[compare, difference, faults],
         day_column="day" if model.is_stream else None,
         automation=eager(model.table.late_days + 1 if model.is_stream else None),
         resources={"mlflow"},

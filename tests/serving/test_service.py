@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from assets.lifecycle.bundle import Bundle
 from assets.models.fraud import model
@@ -26,6 +27,16 @@ def register(mlflow: MlflowTracking, bundle) -> str:
     return mlflow.register(model.name, client.create_run(experiment).info.run_id, bundle)
 
 
+@pytest.fixture
+def one_thread():
+    """Computes as the service does: where a batch is cut between threads, the rows at the cut round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_before_any_model_it_says_what_to_do_and_then_follows_the_alias(home, bundles, batch, serve, tmp_path):
     service = serve(home)
     waiting = service.predict(payment(1))

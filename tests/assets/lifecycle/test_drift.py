@@ -7,19 +7,9 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.drift import (
-    CHI_SQUARE,
-    KS,
-    Before,
-    DriftResult,
-    compare,
-    count,
-    draw,
-    faults,
-    html_of,
-    level_of_faults,
-    two_sample_chi_square,
-)
+from assets.lifecycle.drift import CHI_SQUARE, KS, Before, DriftResult, compare, count
+from assets.lifecycle.drift_report import draw, html_of, two_sample_chi_square
+from assets.lifecycle.quality import faults, level_of_faults
 from assets.lifecycle.reference import SCORE, ReferenceProfile
 
 RULE = Drift()
