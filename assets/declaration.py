@@ -212,7 +212,7 @@ class Drift:
     Args:
         columns: features compared; default all but the calendar ones.
         alpha: family error rate of one window, shared among the columns (Bonferroni).
-        page_alpha: that of ``page_after`` windows together, which a page asks for.
+        page_alpha: that of ``page_after`` windows together, or of each, which a page asks for.
         min_effect: smallest effect that counts: the K-S distance, or total variation for categories.
         min_importance: a column that moves the score by less than this share of the most important one's never pages.
         min_rows: a window with fewer rows takes in the days before it; one that still has fewer is not judged.

@@ -7,9 +7,10 @@ Belongs here: pure functions of profiles and counts. Does not belong here: which
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
 the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
 is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
-when one of so many did and all show it weakly and alike, which finds what is small and lasts; in either case their rows
-together must show it at ``page_alpha`` divided by the number of columns, with the effect. A column that hardly moves
-the score never pages. Rows of one entity are not many rows: p-values stand on counts divided by the design effect.
+when one of so many did and all show it weakly and alike, which finds what is small and lasts; in either case all their
+rows together, or each by itself, must show it at ``page_alpha`` divided by the number of columns, with the effect. A
+column that hardly moves the score never pages. Rows of one entity are not many rows: p-values stand on counts divided
+by the design effect.
 
 The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
 two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
@@ -211,17 +212,21 @@ def _difference(reference: ReferenceProfile, window: Window, column: str, drift:
 def _together(
     reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
 ) -> tuple[bool, bool]:
-    """What this window and those of the row before it show together: whether surely, and whether each shows the like.
+    """What this window and those of the row before it show: whether surely, and whether each shows the like.
 
     However often a window is held against it, a reference is one sample: what it has by chance is in every comparison,
-    and only the test of all rows against it says how likely that is.
+    and only a test at the level of a page says how likely that is. All rows together pass it, or each window alone (a
+    column that goes up one day and down the next shows nothing together).
     """
     both = _difference(reference, sum((known.window for known in row), window), column, drift) if row else found
-    sure = both.p_value < drift.page_alpha / len(reference.columns) and both.effect >= drift.min_effect
     each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in row)]
     effects = [one.effect for one in each]
+
+    def passes(one: Difference | ColumnDrift) -> bool:
+        return one.p_value < drift.page_alpha / len(reference.columns) and one.effect >= drift.min_effect
+
     like = min(effects) >= WEAK_EFFECT * both.effect and both.effect >= WEAK_EFFECT * max(effects)
-    return sure, bool(row) and like and all(_shows(one, drift) for one in each)
+    return passes(both) or all(map(passes, each)), bool(row) and like and all(_shows(one, drift) for one in each)
 
 
 def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:

@@ -120,6 +120,10 @@ def test_it_says_since_when(reference):
     assert [r.since for r in results] == ["", "2026-03-02", "2026-03-02", "2026-03-02"]
 
 
+def test_up_one_day_and_down_the_next_pages_too(reference):
+    assert [r.level for r in lived(reference, [window(1_000, n, shift=(-1) ** n) for n in (1, 2)])] == ["warn", "page"]
+
+
 def test_another_column_each_time_is_no_row(reference):
     frames = [window(2_000, 1, swap=0.2), window(2_000, 2, shift=0.4)]
     assert [r.level for r in lived(reference, frames)] == ["warn", "warn"]
