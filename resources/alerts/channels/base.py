@@ -6,6 +6,7 @@ rate (``resources/alerts/delivery.py``): a channel sends once and raises when it
 
 from __future__ import annotations
 
+import abc
 import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
@@ -56,12 +57,12 @@ class Channel(dg.ConfigurableResource):
         default=60.0, gt=0, description="Open alerts are sent again so often, where it wants them."
     )
 
+    @abc.abstractmethod
     def send(self, changes: Sequence[Delivery]) -> None:
         """Tells of changes, in their order, in one message. Raises when it could not."""
-        raise NotImplementedError
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
-        """Sends a sign of life."""
+        """Sends a sign of life. A kind that leaves it out has none: ``channels.toml`` refuses to ask it for one."""
         raise NotImplementedError(
             f"{type(self).__name__} has no heartbeat; set heartbeat_minutes = 0, or give it to another channel"
         )

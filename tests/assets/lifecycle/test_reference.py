@@ -37,7 +37,8 @@ def test_it_comes_back(tmp_path):
     assert (back.rows, back.calendar, back.importance, back.rows_of_weekday) == (
         made.rows, made.calendar, made.importance, made.rows_of_weekday,
     )  # fmt: skip
-    assert (back.days, back.design_effects) == (made.days, made.design_effects) == (7, made.design_effects)
+    assert back.days == made.days == 7
+    assert back.design_effects == made.design_effects
     assert back.label_effect == made.label_effect == 2.5
     assert set(made.design_effects) == set(made.columns)
     assert back.summary["c1"]["quantiles"]["0.5"] == pytest.approx(0.0, abs=0.1)

@@ -81,6 +81,14 @@ def test_the_console_has_a_line_for_each_change(url, caplog):
     assert lines[1] == "ESCALATED page [fraud] drift/drift: 3 of 9 columns"
 
 
+def test_a_channel_that_cannot_send_is_none():
+    class Mute(Channel):
+        """Has fields, and no way to tell anybody."""
+
+    with pytest.raises(TypeError, match=r"abstract method '?send"):
+        Mute()
+
+
 def test_a_part_of_a_secret_is_hidden_too():
     channel = WebhookChannel(url="https://hooks.example.org/T000/a-token-of-the-hook?key=1")
     assert channel.hidden("no route to hooks.example.org/a-token-of-the-hook") == "no route to ***/***"
