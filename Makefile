@@ -19,8 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## install into .venv
 
-run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resolved alert
-	$(BIN)/assetline run
+run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resolved alert [UNTIL=2026-10-03 SIZE=published SEED=1]
+	$(BIN)/assetline run $(if $(UNTIL),--until "$(UNTIL)") $(if $(SIZE),--size "$(SIZE)") $(if $(SEED),--seed "$(SEED)")
 
 dev: $(STAMP) ## Dagster UI, MLflow UI, scoring service and alerts under one supervisor
 	$(BIN)/assetline dev

@@ -6,11 +6,13 @@ Belongs here: arguments, exit codes, how an error is shown. Does not belong here
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from resources.settings import Settings, SettingsError, quiet_telemetry
 
@@ -22,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="assetline", description="The life of a model, from the command line.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="play the whole life of the example, from raw rows to a resolved alert")
+    play = commands.add_parser("run", help="play the whole life of the example, from raw rows to a resolved alert")
+    play.add_argument("--until", type=_day, help="last day to play, e.g. 2026-10-03 (default: yesterday)")
+    play.add_argument("--size", default="", choices=("", "small", "published"), help="of the simulated world")
+    play.add_argument("--seed", type=int, help="of the simulated world (default: 0)")
     commands.add_parser("dev", help="Dagster UI, MLflow UI, scoring service and alerts under one supervisor")
     materialize = commands.add_parser("materialize", help="bring one model up to date: to a champion and its scores")
     materialize.add_argument("--model", required=True, help="name of a declared model")
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if given.command == "run":
-            _play(settings)
+            _play(settings, until=given.until, size=given.size, seed=given.seed)
         else:
             _materialize(settings, given.model)
     except RunError as error:
@@ -104,7 +109,14 @@ def _update(given: argparse.Namespace) -> int:
     return 1 if done.conflicts else 0
 
 
-def _play(settings: Settings) -> None:
+def _day(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as 2026-10-03") from None
+
+
+def _play(settings: Settings, **how: Any) -> None:
     """The story of the model folder that has one: the example's, unless a fork removed it."""
     import pkgutil
 
@@ -113,7 +125,7 @@ def _play(settings: Settings) -> None:
 
     for _, name, is_package in pkgutil.iter_modules(folders.__path__):
         if is_package and importlib.util.find_spec(f"assets.models.{name}.story"):
-            importlib.import_module(f"assets.models.{name}.story").play(settings)
+            importlib.import_module(f"assets.models.{name}.story").play(settings, **how)
             return
     raise RunError("no model folder has a story.py to play; bring a model up to date with `assetline materialize`")
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "ASSETLINE_"
-PRESETS = ("book", "small")
 
 
 class SettingsError(Exception):
@@ -54,7 +53,6 @@ class Settings:
     Args:
         home: absolute folder in which all state lives.
         database_url: SQLAlchemy URL of the tables of our own: alerts, and the ledger of promotions.
-        preset: size of the example's simulated upstream: ``book`` (as published) or ``small`` (for tests).
         ui_port: port of the Dagster UI.
         mlflow_port: port of the MLflow UI.
         service_port: port of the scoring service.
@@ -68,7 +66,6 @@ class Settings:
 
     home: Path
     database_url: str = field(repr=False)  # it may hold a password
-    preset: str = "book"
     ui_port: int = 3000
     mlflow_port: int = 5000
     service_port: int = 8000
@@ -231,12 +228,6 @@ def _database_url(name: str, value: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _preset(name: str, value: str) -> str:
-    if value not in PRESETS:
-        raise SettingsError(f"{name}={_shown(value)} is not a preset; {_did_you_mean(value, PRESETS)}")
-    return value
-
-
 def _port(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
         raise SettingsError(f"{name}={_shown(value)} is not a port; give a whole number from 1 to 65535")
@@ -246,7 +237,6 @@ def _port(name: str, value: str) -> int:
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "home": _folder,
     "database_url": _database_url,
-    "preset": _preset,
     "ui_port": _port,
     "mlflow_port": _port,
     "service_port": _port,

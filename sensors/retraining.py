@@ -12,9 +12,10 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.jobs import TRAIN, job_name
+from assets.lifecycle.windows import windows_of
 from resources.alerts import Alert, Alerts
 from resources.tables import ParquetTables
-from sensors.alerts import retraining_alerts
+from sensors.alerts import DRIFT_CAUSE, retraining_alerts
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ def retraining_due(
     """Whether confirmed drift calls for training.
 
     It does once the days since the drift began that have labels fill the candidate's test window, so that champion and
-    challenger meet on rows of the new world; and again after the cool-down, while the drift lasts.
+    challenger meet on rows of the new world; and again after the cool-down, until a candidate has learnt the new world.
 
     Args:
-        drifting_since: first day of the drift that an open alert is about.
+        drifting_since: first day of a drift that still asks for training (:func:`drifting_since`).
         labelled_until: last day whose labels are here.
         trained_as_of: last labelled day that the latest candidate saw.
     """
@@ -77,7 +78,7 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
         labelled = tables.days(model.key("labels"))
         decision = retraining_due(
             model,
-            drifting_since=drifting_since(context.resources.alerts, model),
+            drifting_since=drifting_since(context.resources.alerts, tables, model),
             labelled_until=dt.date.fromisoformat(labelled[-1]) if labelled else None,
             trained_as_of=trained_as_of(tables, model),
         )
@@ -93,15 +94,42 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
     return retraining
 
 
-def drifting_since(alerts: Alerts, model: Model) -> dt.date | None:
-    """First day of what an open page of this model is about: its drift, or its lost performance."""
-    days = [alert.since_day for alert in retraining_pages(alerts, model)]
-    return min((dt.date.fromisoformat(day) for day in days if day), default=None)
+def drifting_since(alerts: Alerts, tables: ParquetTables, model: Model) -> dt.date | None:
+    """First day of what still asks for training: an open page, or a drift that no candidate was fitted on yet.
+
+    A version brings a reference profile of its own days, so its promotion resolves a drift whether or not the version
+    was fitted on a day of the new world. The one that has learnt it is still to come.
+    """
+    asking = retraining_pages(alerts, model) + unlearnt_drifts(alerts, tables, model)
+    return min((dt.date.fromisoformat(alert.since_day) for alert in asking if alert.since_day), default=None)
 
 
 def retraining_pages(alerts: Alerts, model: Model) -> list[Alert]:
     """Open pages that ask for a training run: confirmed drift, lost performance."""
     return [alert for alert in retraining_alerts(alerts, model.name) if alert.severity == "page"]
+
+
+def unlearnt_drifts(alerts: Alerts, tables: ParquetTables, model: Model) -> list[Alert]:
+    """Drifts that a promotion resolved, while the latest candidate was fitted on no day of them."""
+    as_of = trained_as_of(tables, model)
+    if as_of is None:
+        return []
+    fitted_until = windows_of(as_of, model.training, model.label_delay_days).fit[1].isoformat()
+
+    def scored_by(day: str) -> str:
+        key = model.key("drift")
+        return str(tables.read(key, [day], ["version"])["version"].iloc[0]) if tables.stamp(key, day) else ""
+
+    return [
+        alert
+        for alert in alerts.store.alerts(model.name)
+        if alert.cause == DRIFT_CAUSE
+        and alert.severity == "page"
+        and alert.resolved_day
+        and alert.since_day
+        and alert.since_day > fitted_until
+        and scored_by(alert.resolved_day) != scored_by(alert.since_day)
+    ]
 
 
 def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:

@@ -15,9 +15,9 @@ def test_an_unknown_model_is_named_with_those_there_are(tmp_path, monkeypatch, c
 
 def test_a_mistyped_setting_is_named_before_anything_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ASSETLINE_PRESETT", "small")
+    monkeypatch.setenv("ASSETLINE_HOEM", "/tmp")
     assert main(["run"]) == 2
-    assert "ASSETLINE_PRESETT" in capsys.readouterr().err
+    assert "ASSETLINE_HOEM" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 

@@ -12,6 +12,11 @@ rows together, or each by itself, must show it at ``page_alpha`` divided by the 
 column that hardly moves the score never pages. Rows of one entity are not many rows: p-values stand on counts divided
 by the design effect.
 
+The score is a function of all features, and some are not watched because they remember weeks: a 30-day mean goes on
+moving for a month after a shift that a new version has learnt already, and the score moves with it. So a score that
+drifts alone does not count as long as such a feature is still moving, that is, differs from the reference and does not
+jump from one window to the next. A jump is no memory but a fault, and counts.
+
 The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
 two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
 of the time at a nominal 5 %). The verdict stands on the counts of all rows; Evidently computes the same tests on a
@@ -21,7 +26,7 @@ sample of them, and draws.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +49,11 @@ Level = Literal["ok", "warn", "page"]
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """How one column compares: the p-value, and the effect (K-S distance, or total variation for few values)."""
+    """How one column compares: the p-value, and the effect (K-S distance, or total variation for few values).
+
+    ``settling``: of a score that would have drifted, the unwatched features that it still moves with; it then counts as
+    not drifted.
+    """
 
     column: str
     method: str
@@ -52,6 +61,7 @@ class ColumnDrift:
     effect: float
     drifted: bool
     pages: bool = False
+    settling: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Window:
     @classmethod
     def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> Window:
         """What :meth:`to_json` gave."""
-        of = reference.histograms
+        of = reference.counted
         counts = {c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}
         return cls(counts, said["calendar"], said["days"])
 
@@ -121,6 +131,11 @@ class DriftResult:
         return any(column.drifted for column in self.columns)
 
     @property
+    def settling(self) -> tuple[str, ...]:
+        """Unwatched features that a score still moves with; empty where it does not, or where it counts as drifted."""
+        return tuple(dict.fromkeys(name for column in self.columns for name in column.settling))
+
+    @property
     def drifted_columns(self) -> list[str]:
         """Names of the drifted columns, the largest effect first."""
         found = [column for column in self.columns if column.drifted]
@@ -137,21 +152,22 @@ def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Windo
     """
     counts: dict[str, Histogram] = {}
     calendar: dict[str, float | None] = {}
+    wanted = reference.counted
     for batch in batches:
         for column in batch:
             name, values = str(column), batch[column].to_numpy()
-            if name in reference.histograms:
-                counted = reference.histograms[name].bins.count(values)
+            if name in wanted:
+                counted = wanted[name].bins.count(values)
                 counts[name] = counts[name] + counted if name in counts else counted
             elif name in reference.calendar and len(values):
                 value = float(values[0]) if (values == values[0]).all() else None
                 calendar[name] = value if calendar.get(name, value) == value else None
-    if missing := [name for name in reference.histograms if name not in counts]:
+    if missing := [name for name in wanted if name not in counts]:
         raise KeyError(
             f"the window lacks {', '.join(missing)}, which the reference profile has; materialise features and "
             "predictions of that day again, or train a model on the features there are"
         )
-    return Window({name: counts[name] for name in reference.histograms}, calendar)
+    return Window({name: counts[name] for name in wanted}, calendar)
 
 
 def compare(
@@ -174,7 +190,7 @@ def compare(
     enough = len(row) == drift.page_after - 1
     share = len(reference.columns)
     verdicts = []
-    since = day
+    began: dict[str, str] = {}
     for column in reference.columns:
         found = _difference(reference, window, column, drift)
         drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
@@ -190,11 +206,54 @@ def compare(
             )
         )  # fmt: skip
         if weakly or (drifted and earlier and earlier[-1].columns[column].drifted):
-            began = row[0] if weakly and row else earlier[-1]
-            since = min(since, began.since or began.day)
+            first = row[0] if weakly and row else earlier[-1]
+            began[column] = first.since or first.day
+    moving = _settling(reference, window, drift, verdicts, earlier[-1] if earlier else None)
+    if moving:
+        verdicts = [
+            replace(one, drifted=False, pages=False, settling=moving) if one.drifted else one for one in verdicts
+        ]
+    since = min([day, *(began[one.column] for one in verdicts if one.drifted and one.column in began)])
     pages, drifted = any(c.pages for c in verdicts), any(c.drifted for c in verdicts)
     level: Level = "page" if pages else "warn" if drifted else "ok"
     return DriftResult(window.rows, True, level, since if drifted else "", tuple(verdicts))
+
+
+def _settling(
+    reference: ReferenceProfile,
+    window: Window,
+    drift: Drift,
+    verdicts: Sequence[ColumnDrift],
+    before: Before | None,
+) -> tuple[str, ...]:
+    """The unwatched features that still move, where nothing but a score drifted; empty where the score counts.
+
+    A score that drifted alone before and counted goes on counting: what has jumped does not jump again.
+    """
+    if not _score_alone(verdicts) or (before is not None and _score_alone(before.columns.values())):
+        return ()
+    share = drift.alpha / max(len(reference.unwatched), 1)
+    moving = []
+    for name, usual in reference.unwatched.items():
+        effect, now = reference.design_effect(name), window.histograms[name]
+        of_window = effect.over(window.days, reference.days)
+        found = difference(usual, now, (effect.whole, of_window))
+        if found.effect < drift.min_effect or found.p_value >= share:
+            continue
+        moving.append(name)
+        if before is None:
+            continue
+        of_before = effect.over(before.window.days, reference.days)
+        jump = difference(before.window.histograms[name], now, (of_before, of_window))
+        if jump.effect >= drift.min_effect and jump.p_value < share:
+            return ()
+    return tuple(moving)
+
+
+def _score_alone(columns: Iterable[ColumnDrift]) -> bool:
+    """Whether a score drifted, and counted, and nothing else did."""
+    drifted = [one.column for one in columns if one.drifted]
+    return bool(drifted) and all(name in (SCORE, PREDICTED) for name in drifted)
 
 
 def _difference(reference: ReferenceProfile, window: Window, column: str, drift: Drift) -> Difference:

@@ -20,6 +20,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from assets.declaration import Model
 from assets.lifecycle.answers import compared_scores, score_columns, scores_in
@@ -63,7 +64,8 @@ class Checked:
         of_day: counts of the day alone; ``None`` where nothing was scored.
         first_day: first day of the window that was judged; the day itself unless it has too few rows.
         result, faults, quality: verdicts on the window.
-        verdicts: as JSON, with what Evidently computed.
+        verdicts: as JSON, with what Evidently computed where it drew.
+        report: path of Evidently's page of this alarm, empty where there is none.
     """
 
     day: str
@@ -76,6 +78,7 @@ class Checked:
     verdicts: str
     at: str = ""
     landing: str = ""
+    report: str = ""
 
     def row(self) -> dict[str, Any]:
         """The line."""
@@ -93,6 +96,7 @@ class Checked:
             "quality": self.quality,
             "faults": json.dumps(self.faults),
             "verdicts": self.verdicts,
+            "report": self.report,
             "counts": json.dumps(self.of_day.to_json() if self.of_day else None, separators=(",", ":")),
         }
 
@@ -102,25 +106,24 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
 
     def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> Made:
         mlflow, tables = context.resources.mlflow, context.resources.tables
+        always = context.op_execution_context.op_config["draw"]
         lines: list[Checked] = []
         findings: list[Finding] = []
         kept: list[dict[str, Any]] = []
         for day in days_in_run(context):
-            version, report = _version_of(predictions, day), None
+            version = _version_of(predictions, day)
             if version:
                 # The reference is that of the version which scored the day: after a rollback, the right one again.
                 reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
                 past = _Past(tables, model, day, version, reference, lines)
-                line, snapshot = _check(model, reference, version, day, features, predictions, past)
+                line = _check(model, reference, version, day, features, predictions, past, tables.root, always)
                 kept = past.landings()
-                if line.result.level != "ok":
-                    report = _keep_report(tables.root, model, day, html_of(snapshot))
             elif model.table.quiet_days:
                 line = Checked(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
             else:
                 raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
             lines.append(line)
-            findings += _findings(line, report)
+            findings += _findings(line)
         shown = {
             "version": line.version,
             "level": line.result.level,
@@ -133,8 +136,8 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
         model,
         "drift",
         drift,
-        description="The day's features and scores against the champion's reference profile, by Evidently; and the "
-        "day's counts, which add up over days.",
+        description="The day's features and scores against the champion's reference profile, and the day's counts, "
+        "which add up over days. Evidently draws its page when an alarm begins or rises, or on request.",
         stage="monitoring",
         kinds={"evidently"},
         reads={
@@ -146,8 +149,15 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
         day_column="day" if model.is_stream else None,
         automation=eager(model.table.late_days + 1 if model.is_stream else None),
         resources={"mlflow"},
+        config=DriftConfig,
     )
     return [asset]
+
+
+class DriftConfig(dg.Config):
+    """What a person may set before a drift check."""
+
+    draw: bool = Field(default=False, description="Draw Evidently's page of each day of the run, whatever the verdict.")
 
 
 def _check(
@@ -158,8 +168,14 @@ def _check(
     features: InBatches,
     predictions: InBatches,
     past: _Past,
-) -> tuple[Checked, Any]:
-    """The verdicts on a day, and Evidently's snapshot (``None`` where too few rows are there to judge)."""
+    root: str,
+    always: bool,
+) -> Checked:
+    """The verdicts on a day.
+
+    Evidently's run costs as much as the rest of a day's work, and its page has megabytes. So it draws when an alarm
+    begins or rises, and the days on which the alarm lasts point to that page.
+    """
     sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
     rows = max(predictions.rows(day), 1)
     batches = [
@@ -172,20 +188,24 @@ def _check(
     found = faults(reference, window, model.drift, rows_of_day=of_day.rows, usual_rows=past.usual_rows())
     quality = level_of_faults(found, past.faults_before(), model.drift.page_after)
     snapshot = None
-    if result.judged:
+    level_before, report = past.alarm()
+    if result.level == "ok":
+        report = ""
+    if result.judged and (always or result.level not in ("ok", level_before)):
         parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
         least = min(len(part) for part in parts)  # a row may have features and no score yet
         sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
         sample = sample.iloc[: model.drift.max_rows]
         snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
+        report = _keep_report(root, model, day, html_of(snapshot))
     verdicts = verdicts_json(result, snapshot)
     at, landing = (past.now, past.landing) if day == WHOLE else ("", "")
-    return Checked(day, version, of_day, first_day, result, found, quality, verdicts, at, landing), snapshot
+    return Checked(day, version, of_day, first_day, result, found, quality, verdicts, at, landing, report)
 
 
 def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
     names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
-    return features.of(day, names)
+    return features.of(day, [*names, *reference.unwatched])
 
 
 def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
@@ -260,6 +280,11 @@ class _Past:
         """What was wrong with the rows of the days before, oldest first."""
         return [json.loads(row["faults"]) for row in self._same.values()]
 
+    def alarm(self) -> tuple[str, str]:
+        """Level of the latest judged window, and Evidently's page of its alarm (empty where there is none)."""
+        judged = [row for row in self._same.values() if row["judged"]]
+        return (str(judged[-1]["level"]), str(judged[-1]["report"])) if judged else ("ok", "")
+
     def windows_apart(self, first_day: str) -> list[Before]:
         """Earlier judged windows that share no day with the one that begins at ``first_day``, nor with each other."""
         chain: list[Before] = []
@@ -316,21 +341,23 @@ def _keep_report(root: str, model: Model, day: str, html: str) -> str:
     return path
 
 
-def _findings(line: Checked, report: str | None) -> list[Finding]:
+def _findings(line: Checked) -> list[Finding]:
     day = None if line.day == WHOLE else line.day
-    return [_drift_finding(line, day, report), _quality_finding(line, day)]
+    return [_drift_finding(line, day), _quality_finding(line, day)]
 
 
 def _severity(level: Level) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN
 
 
-def _drift_finding(line: Checked, day: str | None, report: str | None) -> Finding:
+def _drift_finding(line: Checked, day: str | None) -> Finding:
     result = line.result
     if not result.judged:
         words = f"{result.rows} rows are too few to judge"
     elif result.level == "ok":
         words = f"{result.rows:,} rows look like the reference of version {line.version}"
+        if result.settling:
+            words += f"; the score still moves with {', '.join(result.settling[:3])}, which are not watched"
     else:
         words = (
             f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
@@ -342,7 +369,7 @@ def _drift_finding(line: Checked, day: str | None, report: str | None) -> Findin
         metadata |= {
             "since": result.since,
             "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
-            "report": dg.MetadataValue.path(report or ""),
+            "report": dg.MetadataValue.path(line.report),
         }
     return Finding(
         check=DRIFT.name,

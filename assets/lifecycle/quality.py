@@ -31,10 +31,11 @@ def faults(
         usual_rows: rows usual on that weekday; ``None`` where nothing is known.
     """
     found = {}
-    for column, counts in window.histograms.items():
+    for column, usual in reference.histograms.items():
+        counts = window.histograms[column]
         if column in (SCORE, PREDICTED) or not counts.rows:
             continue
-        n, usual, effect = counts.rows, reference.histograms[column], reference.design_effect(column)
+        n, effect = counts.rows, reference.design_effect(column)
         missing, was = counts.missing / n, usual.missing / max(usual.rows, 1)
         independent = n / effect.over(window.days, reference.days), max(usual.rows, 1) / effect.whole
         outside = 0 if counts.bins.kind == "category" else counts.below + counts.above

@@ -51,6 +51,7 @@ class ReferenceProfile:
         days: how many days the rows are of; 1 where there are no days.
         design_effects: by compared column, how much rows of one entity hang together; empty where none is declared.
         label_effect: the design effect of labels, given the scores.
+        unwatched: by feature that is not compared, the counts of all rows. A score may follow such a feature.
     """
 
     histograms: dict[str, Histogram]
@@ -64,6 +65,7 @@ class ReferenceProfile:
     days: int = 1
     design_effects: dict[str, DesignEffect] = field(default_factory=dict)
     label_effect: float = 1.0
+    unwatched: dict[str, Histogram] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -78,19 +80,25 @@ class ReferenceProfile:
         entities: Mapping[str, np.ndarray] | None = None,
         day: np.ndarray | None = None,
         label_effect: float = 1.0,
+        unwatched: pd.DataFrame | None = None,
         seed: int = 0,
         max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
         """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``.
 
-        ``entities`` (by kind, whose each row is) and ``day`` of the rows, ``[n]``, are looked at and not kept.
+        ``entities`` (by kind, whose each row is) and ``day`` of the rows, ``[n]``, are looked at and not kept. Of the
+        ``unwatched`` features (``[n]`` rows) the counts alone are kept.
         """
         frame = features.astype(np.float32).assign(**{name: np.asarray(s, np.float32) for name, s in scores.items()})
         compared = [str(column) for column in frame if column not in calendar]
-        most_edges = min(MOST_EDGES, max(8, MAX_ALL_EDGES // max(len(compared), 1)))
-        bins = {column: Bins.of(frame[column].to_numpy(), most_edges) for column in compared}
+        values = {column: frame[column].to_numpy() for column in compared}
+        if unwatched is not None:
+            values |= {str(column): unwatched[column].to_numpy(np.float32) for column in unwatched}
+        most_edges = min(MOST_EDGES, max(8, MAX_ALL_EDGES // max(len(values), 1)))
+        bins = {column: Bins.of(of_column, most_edges) for column, of_column in values.items()}
+        counts = {column: b.count(values[column]) for column, b in bins.items()}
         return cls(
-            histograms={column: b.count(frame[column].to_numpy()) for column, b in bins.items()},
+            histograms={column: counts[column] for column in compared},
             summary={str(column): _summary(frame[column]) for column in frame},
             sample=_sample(frame, [*scores, *calendar], seed, max_rows),
             rows=len(frame),
@@ -99,16 +107,20 @@ class ReferenceProfile:
             calibration=[dict(bin_) for bin_ in calibration],
             rows_of_weekday=list(rows_of_weekday),
             days=1 if day is None else len(np.unique(day)),
-            design_effects={c: measure(b, frame[c].to_numpy(), entities, day, seed) for c, b in bins.items()}
-            if entities
-            else {},
+            design_effects={c: measure(b, values[c], entities, day, seed) for c, b in bins.items()} if entities else {},
             label_effect=label_effect,
+            unwatched={column: h for column, h in counts.items() if column not in compared},
         )
 
     @property
     def columns(self) -> list[str]:
         """The columns that are compared."""
         return list(self.histograms)
+
+    @property
+    def counted(self) -> dict[str, Histogram]:
+        """The counts of all columns, compared or not."""
+        return {**self.histograms, **self.unwatched}
 
     def design_effect(self, column: str) -> DesignEffect:
         """That of a column; none where no entity is declared."""
@@ -119,8 +131,9 @@ class ReferenceProfile:
 
         Raises :class:`ProfileError` where they are not of the same columns in the same bins.
         """
-        for column, mine in self.histograms.items():
-            if column not in other.histograms or not mine.bins.same_as(other.histograms[column].bins):
+        theirs = other.counted
+        for column, mine in self.counted.items():
+            if column not in theirs or not mine.bins.same_as(theirs[column].bins):
                 raise ProfileError(f"{column}: the profiles are not in the same bins; build one from all rows")
         share = self.rows / (self.rows + other.rows)
         size = max(len(self.sample), len(other.sample))
@@ -137,6 +150,7 @@ class ReferenceProfile:
             self.calibration, self.rows_of_weekday, self.days + other.days,
             {column: self.design_effect(column) | other.design_effect(column) for column in bound},
             max(self.label_effect, other.label_effect),
+            {column: mine + other.unwatched[column] for column, mine in self.unwatched.items()},
         )  # fmt: skip
 
     def save(self, directory: Path) -> None:
@@ -153,14 +167,9 @@ class ReferenceProfile:
             "days": self.days,
             "design_effects": {column: [e.day, e.whole] for column, e in self.design_effects.items()},
             "label_effect": self.label_effect,
-            "histograms": {
-                column: {
-                    "kind": h.bins.kind, "edges": _short(h.bins.edges), "low": h.bins.low,
-                    "high": h.bins.high, **h.to_json(),
-                }
-                for column, h in self.histograms.items()
-            },
-        }  # fmt: skip
+            "histograms": {column: _said(h) for column, h in self.histograms.items()},
+            "unwatched": {column: _said(h) for column, h in self.unwatched.items()},
+        }
         (directory / "profile.json").write_text(json.dumps(said, separators=(",", ":")))
 
     @classmethod
@@ -169,15 +178,20 @@ class ReferenceProfile:
         try:
             said = json.loads((directory / "profile.json").read_text())
             sample = pd.read_parquet(directory / "sample.parquet")
-            histograms = {}
-            for column, h in said["histograms"].items():
-                bins = Bins(h["kind"], np.asarray(h["edges"], dtype=np.float32).astype(np.float64), h["low"], h["high"])
-                histograms[column] = Histogram.from_json(bins, h)
             return cls(
-                histograms, said["columns"], sample, said["rows"], tuple(said["calendar"]), said["importance"],
-                said["calibration"], said["rows_of_weekday"], said["days"],
-                {column: DesignEffect(*e) for column, e in said["design_effects"].items()}, said["label_effect"],
-            )  # fmt: skip
+                histograms={column: _read(h) for column, h in said["histograms"].items()},
+                summary=said["columns"],
+                sample=sample,
+                rows=said["rows"],
+                calendar=tuple(said["calendar"]),
+                importance=said["importance"],
+                calibration=said["calibration"],
+                rows_of_weekday=said["rows_of_weekday"],
+                days=said["days"],
+                design_effects={column: DesignEffect(*e) for column, e in said["design_effects"].items()},
+                label_effect=said["label_effect"],
+                unwatched={column: _read(h) for column, h in said["unwatched"].items()},
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(
                 f"{directory}: no reference profile can be read ({error}); train the model again to make one"
@@ -206,6 +220,19 @@ def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: i
     sample = frame.iloc[chosen].reset_index(drop=True)
     alone = [column for column in frame if column not in together]
     return sample.assign(**{str(column): rng.permutation(sample[column].to_numpy()) for column in alone})
+
+
+def _said(histogram: Histogram) -> dict[str, Any]:
+    """A histogram with its bins, as JSON has it."""
+    bins = histogram.bins
+    edges = {"kind": bins.kind, "edges": _short(bins.edges), "low": bins.low, "high": bins.high}
+    return {**edges, **histogram.to_json()}
+
+
+def _read(said: Mapping[str, Any]) -> Histogram:
+    """What :func:`_said` gave."""
+    edges = np.asarray(said["edges"], dtype=np.float32).astype(np.float64)
+    return Histogram.from_json(Bins(said["kind"], edges, said["low"], said["high"]), said)
 
 
 def _short(edges: np.ndarray) -> list[float]:

@@ -343,6 +343,7 @@ def _train(
         scores = candidate.predict(X)
         calibration, label_effect = _on_test_rows(candidate, frozen, model)
         columns = recent.features[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
+        unwatched = [name for name in features_of(model).compared if name not in columns]
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             Bundle.save(
@@ -374,6 +375,7 @@ def _train(
                 entities=recent.entities,
                 day=recent.day,
                 label_effect=label_effect,
+                unwatched=recent.features[unwatched],
                 seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)

@@ -48,7 +48,7 @@ class Ui:
     def __init__(self, home) -> None:
         self.home, self.ports = home, {name: free_port() for name in PORTS}
         settings = {f"ASSETLINE_{name}": str(port) for name, port in self.ports.items()}
-        settings |= {"ASSETLINE_PRESET": "small", "FRESHNESS_DAEMON_INTERVAL_SECONDS": "2"}
+        settings |= {"FRESHNESS_DAEMON_INTERVAL_SECONDS": "2"}
         self.process, _ = started(home, [sys.executable, "-m", "serving.supervisor"], settings)
         self.url = f"http://127.0.0.1:{self.ports['UI_PORT']}"
         self.client = httpx.Client(base_url=self.url, trust_env=False, timeout=30)

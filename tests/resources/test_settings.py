@@ -16,12 +16,7 @@ def test_without_variables_all_state_is_in_var():
     assert settings.home == project_root() / "var"
     assert settings.database_url == f"sqlite:///{project_root()}/var/assetline.db"
     assert settings.tracking_uri == f"sqlite:///{project_root()}/var/mlflow/mlflow.db"
-    assert (settings.preset, settings.ui_port, settings.mlflow_port, settings.service_port) == (
-        "book",
-        3000,
-        5000,
-        8000,
-    )
+    assert (settings.ui_port, settings.mlflow_port, settings.service_port) == (3000, 5000, 8000)
     assert settings.test_data is None
 
 
@@ -29,7 +24,6 @@ def test_each_variable_is_read(tmp_path):
     settings = Settings.from_env(
         {
             "ASSETLINE_HOME": str(tmp_path),
-            "ASSETLINE_PRESET": "small",
             "ASSETLINE_UI_PORT": "3100",
             "ASSETLINE_MLFLOW_PORT": " 5100 ",
             "ASSETLINE_SERVICE_PORT": "8100",
@@ -39,7 +33,6 @@ def test_each_variable_is_read(tmp_path):
     assert settings == Settings(
         home=tmp_path,
         database_url=f"sqlite:///{tmp_path}/assetline.db",
-        preset="small",
         ui_port=3100,
         mlflow_port=5100,
         service_port=8100,
@@ -59,7 +52,7 @@ def test_links_for_people_lead_where_people_are():
 
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings.from_env({}).preset = "small"
+        Settings.from_env({}).ui_port = 3001
 
 
 def test_relative_paths_start_at_the_project_root_whatever_the_current_folder(tmp_path, monkeypatch):
@@ -84,8 +77,6 @@ FILE = str(Path(__file__).resolve())
         ("ASSETLINE_HOME", FILE, "give a folder"),
         ("ASSETLINE_HOME", "s3://bucket/state", "need a folder on this machine"),
         ("ASSETLINE_HOME", " ", "unset it"),
-        ("ASSETLINE_PRESET", "smal", "did you mean small"),
-        ("ASSETLINE_PRESET", "x", "there are book, small"),
         ("ASSETLINE_UI_PORT", "three", "whole number from 1 to 65535"),
         ("ASSETLINE_UI_PORT", "70000", "whole number from 1 to 65535"),
         ("ASSETLINE_UI_PORT", "-1", "whole number from 1 to 65535"),

@@ -1,13 +1,13 @@
 """Card payments: which of them are fraud? The example; a fork reads it, copies what it needs, and may delete it.
 
 Belongs here: the declaration. The table is in ``tables.py``, the features in ``features.py``, the network in
-``network.py``, the simulated upstream in ``simulator.py``, the best that any model could do in ``ceiling.py``.
+``network.py``, the simulated upstream in ``simulator.py`` and ``world.py``, the best that any model could do in
+``ceiling.py``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,8 @@ from assets.declaration import Drift, Evaluation, Gate, Model, Table, Training
 from assets.models.fraud.ceiling import ceiling
 from assets.models.fraud.features import features
 from assets.models.fraud.network import network
-from assets.models.fraud.simulator import PaymentSimulator
+from assets.models.fraud.simulator import WorldPayments
 from assets.models.fraud.tables import Payments, clean
-from resources.settings import Settings
 
 FAST = (
     "amount",
@@ -34,15 +33,6 @@ FAST = (
     "terminal_days_since_label",
 )
 """Features whose memory is short: those the drift check compares."""
-
-
-def payments_upstream(settings: Settings) -> PaymentSimulator:
-    """The simulated upstream in the size of ``ASSETLINE_PRESET``, shifted from the day that ``make run`` drew up."""
-    world = settings.home / "upstream.json"
-    shift = json.loads(world.read_text())["shift_from"] if world.exists() else ""
-    return (
-        PaymentSimulator.small(shift_from=shift) if settings.preset == "small" else PaymentSimulator(shift_from=shift)
-    )
 
 
 def slices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -68,7 +58,7 @@ model = Model(
     description="The probability that a card payment is fraud, the moment it is made.",
     table=Table(
         name="payments",
-        source=payments_upstream(Settings.from_env()),
+        source=WorldPayments(),
         key="transaction_id",
         time="paid_at",
         start=dt.date(2025, 6, 1),

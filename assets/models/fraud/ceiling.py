@@ -23,6 +23,7 @@ from assets.models.fraud.simulator import (
     TERMINAL_RATE,
     THEFT_SHARE,
     PaymentSimulator,
+    WorldPayments,
 )
 from resources.sources import Source
 
@@ -42,12 +43,15 @@ def ceiling(source: Source, events: pd.DataFrame, wanted: np.ndarray) -> np.ndar
     two overlap the posterior is a hair too low or too high. The shifted world is inverted with its own parameters.
 
     Args:
-        source: the :class:`PaymentSimulator` that made the rows (any other source is a ``TypeError``).
+        source: what made the rows: a :class:`PaymentSimulator`, or the :class:`WorldPayments` of a state folder (any
+            other source is a ``TypeError``).
         events: ``paid_at`` (UTC), ``customer_id``, ``terminal_id``, ``amount``, ``is_fraud`` (missing: unknown), in
             any order; the 63 days before the wanted rows should be among them. Labels too young to be known are not
             looked at.
         wanted: integer positions in ``events``.
     """
+    if isinstance(source, WorldPayments):
+        source = source.simulator()
     if not isinstance(source, PaymentSimulator):
         raise TypeError(f"the ceiling is known for PaymentSimulator alone, not for {type(source).__name__}")
     wanted = np.asarray(wanted, dtype=np.int64)
@@ -110,7 +114,7 @@ def _amount_log_densities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log density of each amount as the customer's own payment, and as a theft."""
     shifted = source.shifted(second // 86_400 + _UNIX_EPOCH_ORDINAL)
-    mean = source.world().mean_amount[customer] * np.where(shifted, source.shift_amount, 1.0)
+    mean = source.population().mean_amount[customer] * np.where(shifted, source.shift_amount, 1.0)
     factor = source.theft_factor(shifted)
 
     def own(value: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ Detection" (2022), implemented from its description. Three things are ours, and 
 a real upstream has them; compromises without a beginning, so that any day of any year can be made alone; and a
 shift that may be injected from one day on.
 
-Belongs here: what happened (:meth:`PaymentSimulator.payments`) and what arrived of it (``land``, ``land_labels``).
-Does not belong here: cleaning and the contract (``tables.py``), what could be known of it (``ceiling.py``).
+Belongs here: what happened (:meth:`PaymentSimulator.payments`) and what arrived of it (``land``, ``land_labels``), and
+the upstream of a state folder (:class:`WorldPayments`). Does not belong here: what is decided about that world
+(``world.py``), cleaning and the contract (``tables.py``), what could be known of it (``ceiling.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from assets.models.fraud.tables import MAX_AMOUNT, MAX_ENTITIES
+from assets.models.fraud.world import SIZES, World, world_of
+from resources.settings import Settings
 from resources.sources import SourceError, Stream
 
 LABEL_DELAY = dt.timedelta(days=7)
@@ -54,13 +57,15 @@ the payment, so .3 % of the payments never become clean rows. Their labels land 
 _SECOND, _DAY = np.timedelta64(1, "s"), np.timedelta64(1, "D")
 _LATEST_ARRIVAL = 2  # days after the payment
 _IDS_A_DAY = 1_000_000
+_FIRST_NUMBER = 1_000
+"""Number of a world's first day. Compromises and late rows of the days before it need numbers, too."""
 _IDS = ("transaction_id", "customer_id", "terminal_id")
 
 
 class _Draw(enum.IntEnum):
     """Independent random streams; each day of each has its own generator."""
 
-    WORLD = 0
+    POPULATION = 0
     PAYMENTS = 1
     TERMINALS = 2
     CUSTOMERS = 3
@@ -68,8 +73,8 @@ class _Draw(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class World:
-    """What stays the same every day. Arrays are indexed by customer id.
+class Population:
+    """Customers and terminals, which stay the same every day. Arrays are indexed by customer id.
 
     Attributes:
         mean_amount: mean of the customer's amounts before any shift; their standard deviation is half of it.
@@ -87,7 +92,8 @@ class World:
 class PaymentSimulator(Stream):
     """Card payments by the published method, at the published size by default; any day of any year, deterministic.
 
-    The same settings and day give the same bytes, whether the day is made alone or within a range. In the shifted
+    The same settings and day give the same bytes, whether the day is made alone or within a range. With ``first_day``
+    a world counts its own days: what happens on its n-th day does not depend on the date. In the shifted
     world amounts are larger and later in the day, so that more of them exceed scenario 1's unchanged limit, and
     thieves behave differently; the days before it are the same as without.
     """
@@ -102,6 +108,11 @@ class PaymentSimulator(Stream):
     )
     dirty_share: float = Field(default=0.01, ge=0, le=0.5, description="Share of payments that land with some dirt.")
     late_share: float = Field(default=0.002, ge=0, le=0.5, description="Share of payments landing 1 or 2 days late.")
+    first_day: str = Field(
+        default="",
+        description="ISO day on which the simulated world begins; its days are counted from there. Empty: it has no "
+        "beginning, and days are counted by the calendar.",
+    )
     compromised_from: str = Field(
         default="",
         description="ISO day before which nothing is compromised. The published data begin with a clean slate on "
@@ -139,21 +150,28 @@ class PaymentSimulator(Stream):
 
     def land(self, day: dt.date) -> pd.DataFrame:
         """Rows that arrived on ``day`` in the order of arrival, as text, dirty as :data:`DIRT` says."""
+        self._refuse_before_the_first(day)
         arrivals = [_sent(self, day.toordinal() - age) for age in range(_LATEST_ARRIVAL, -1, -1)]
         today = [sent[sent["arrived_at"].str.startswith(day.isoformat())] for sent in arrivals]
         return pd.concat(today).sort_values("arrived_at", kind="stable", ignore_index=True)
 
     def land_labels(self, day: dt.date) -> pd.DataFrame:
         """Labels of the payments made 7 days before ``day``: transaction_id int64, is_fraud int8, scenario int8."""
+        self._refuse_before_the_first(day)
         return _payments(self, (day - LABEL_DELAY).toordinal())[["transaction_id", "is_fraud", "scenario"]].copy()
 
     def landed_until(self) -> dt.date:
         """Yesterday, UTC."""
         return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
-    def world(self) -> World:
+    def population(self) -> Population:
         """Customers and terminals, the same for every day and for every setting but the seed and the sizes."""
-        return _world(self.seed, self.customers, self.terminals)
+        return _population(self.seed, self.customers, self.terminals)
+
+    def number(self, day: int) -> int:
+        """The number of a day (a proleptic ordinal) in this world: what random draws and identifiers stand on."""
+        first = _ordinal(self.first_day, "first_day", never=dt.date.min)
+        return day - first + _FIRST_NUMBER if self.first_day else day
 
     def shifted(self, days: int | np.ndarray) -> np.ndarray:
         """Whether the shift holds, for proleptic ordinals (``date.toordinal``)."""
@@ -167,6 +185,43 @@ class PaymentSimulator(Stream):
         """Whether terminals and customers may become compromised, for proleptic ordinals."""
         return np.asarray(days) >= _ordinal(self.compromised_from, "compromised_from", never=dt.date.min)
 
+    def _refuse_before_the_first(self, day: dt.date) -> None:
+        if self.first_day and day.toordinal() < _ordinal(self.first_day, "first_day", never=dt.date.min):
+            raise SourceError(f"{day}: the simulated world begins on {self.first_day}; land that day or a later one")
+
+
+class WorldPayments(Stream):
+    """The payments of the state folder's own world (``world.json``), which whoever asks first draws up."""
+
+    def simulator(self) -> PaymentSimulator:
+        """The simulator with the settings of that world."""
+        return simulator_of(world_of(Settings.from_env().home))
+
+    def land(self, day: dt.date) -> pd.DataFrame:
+        """See :meth:`PaymentSimulator.land`."""
+        return self.simulator().land(day)
+
+    def land_labels(self, day: dt.date) -> pd.DataFrame:
+        """See :meth:`PaymentSimulator.land_labels`."""
+        return self.simulator().land_labels(day)
+
+    def landed_until(self) -> dt.date:
+        """Yesterday, UTC."""
+        return self.simulator().landed_until()
+
+
+@lru_cache(maxsize=4)
+def simulator_of(world: World) -> PaymentSimulator:
+    """The simulator of a world that was drawn up."""
+    size = SIZES[world.size]
+    return PaymentSimulator(
+        seed=world.seed,
+        customers=size.customers,
+        terminals=size.terminals,
+        first_day=world.first_day.isoformat(),
+        shift_from=world.shift_from.isoformat(),
+    )
+
 
 def _ordinal(text: str, setting: str, never: dt.date) -> int:
     try:
@@ -176,18 +231,18 @@ def _ordinal(text: str, setting: str, never: dt.date) -> int:
 
 
 def _generator(source: PaymentSimulator, draw: _Draw, day: int) -> np.random.Generator:
-    return np.random.default_rng([source.seed, draw, day])
+    return np.random.default_rng([source.seed, draw, source.number(day)])
 
 
 @lru_cache(maxsize=4)
-def _world(seed: int, customers: int, terminals: int) -> World:
+def _population(seed: int, customers: int, terminals: int) -> Population:
     from scipy.spatial import cKDTree
 
-    rng = np.random.default_rng([seed, _Draw.WORLD])
+    rng = np.random.default_rng([seed, _Draw.POPULATION])
     homes, places = rng.uniform(0, 100, (customers, 2)), rng.uniform(0, 100, (terminals, 2))
     reach = 5 * math.sqrt(10_000 / terminals)  # as many terminals within reach as published, whatever the size
     usable = cKDTree(places).query_ball_point(homes, reach, return_sorted=True)
-    return World(
+    return Population(
         mean_amount=rng.uniform(5, 100, customers),
         daily=rng.uniform(0, 4, customers),
         usable=np.concatenate([np.asarray(near, dtype=np.int64) for near in usable]),
@@ -218,16 +273,18 @@ def _compromised(source: PaymentSimulator, day: int, draw: _Draw) -> np.ndarray:
 @lru_cache(maxsize=16)  # the days that landing one day after another asks for again
 def _payments(source: PaymentSimulator, day: int) -> pd.DataFrame:
     """Payments of one day (proleptic ordinal); see :meth:`PaymentSimulator.payments`. Callers must not change it."""
-    world, rng, shifted = source.world(), _generator(source, _Draw.PAYMENTS, day), bool(source.shifted(day))
+    people, rng, shifted = source.population(), _generator(source, _Draw.PAYMENTS, day), bool(source.shifted(day))
 
-    reachable = np.diff(world.first)
-    customer = np.repeat(np.arange(source.customers), rng.poisson(world.daily) * (reachable > 0))
+    reachable = np.diff(people.first)
+    customer = np.repeat(np.arange(source.customers), rng.poisson(people.daily) * (reachable > 0))
     second = np.floor(rng.normal(43_200 + shifted * source.shift_hours * 3_600, 20_000, len(customer)))
-    mean = world.mean_amount[customer]
+    mean = people.mean_amount[customer]
     amount = rng.normal(mean, mean / 2)
     redrawn = rng.uniform(0, 2 * mean)
     amount = np.where(amount < 0, redrawn, amount) * (source.shift_amount if shifted else 1.0)
-    terminal = world.usable[world.first[customer] + (rng.random(len(customer)) * reachable[customer]).astype(np.int64)]
+    terminal = people.usable[
+        people.first[customer] + (rng.random(len(customer)) * reachable[customer]).astype(np.int64)
+    ]
     thief = rng.random(len(customer)) < THEFT_SHARE
 
     within = np.flatnonzero((second >= 0) & (second < 86_400))  # as published: those outside the day are discarded
@@ -243,7 +300,7 @@ def _payments(source: PaymentSimulator, day: int) -> pd.DataFrame:
 
     return pd.DataFrame(
         {
-            "transaction_id": day * _IDS_A_DAY + np.arange(len(order)),
+            "transaction_id": source.number(day) * _IDS_A_DAY + np.arange(len(order)),
             "paid_at": (_midnight(day) + second[order].astype("timedelta64[s]")).astype("datetime64[us]"),
             "customer_id": customer,
             "terminal_id": terminal,

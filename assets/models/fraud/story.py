@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,18 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from assets.declaration import Model
 from assets.lifecycle.jobs import CLEAN, DAILY, DEPLOY, FEATURES, LABEL, LAND, MATURE, TRAIN
-from assets.lifecycle.windows import iso_days, windows_of
-from assets.models.fraud import model, payments_upstream
+from assets.lifecycle.windows import Windows, iso_days, windows_of
+from assets.models.fraud import model
+from assets.models.fraud.world import SIZES, STORY_DAYS, WORLD_FILE, World, draw_up, world_of, yesterday
+from resources.alerts import Alert
 from resources.settings import Settings
 from runner import RunError, Runner, alone
 
-STORY_DAYS = 183
-LEARNING_DAYS = 150
-SHIFT_AFTER_DAYS = 153
+LEARNING_DAYS = 140
+"""Days before the first model: a training run needs 70 labelled days, and features look back 60 more."""
+MOST_FURTHER_DAYS = 21
+"""Days that the story may live on after its last one: one more cool-down, a training run and its check."""
 
 
 class StoryError(RunError):
@@ -65,22 +67,6 @@ class Journal:
         return result, True
 
 
-def upstream_world(home: Path, until: dt.date) -> dict[str, str]:
-    """First day and day of the injected shift of the simulated upstream, drawn up once for a state folder.
-
-    The simulator reads the same file, so that the daemon lands tomorrow's payments from the same world.
-    """
-    path = home / "upstream.json"
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        first = until - dt.timedelta(days=STORY_DAYS - 1)
-        world = {"first_day": first.isoformat(), "shift_from": str(first + dt.timedelta(days=SHIFT_AFTER_DAYS))}
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(world))
-        os.replace(scratch, path)
-    return json.loads(path.read_text())
-
-
 class Story:
     """Plays the life of one model of a stream on a state folder."""
 
@@ -92,6 +78,7 @@ class Story:
             self.console.width = 120  # a file has no width, and the tables want one
         self.began = time.monotonic()
         self.windows: dict[str, str] = {}
+        self.checked: set[str] = set()
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -115,6 +102,7 @@ class Story:
                 "why": why,
                 "version": version,
                 "promoted": bool(judged["passed"]),
+                "fitted_until": str(self._windows(as_of).fit[1]),
                 "reasons": [reason["words"] for reason in json.loads(judged["verdict"])["reasons"]],
                 "report": _short(json.loads(judged["report"])),
                 "run": training_run,
@@ -158,6 +146,7 @@ class Story:
         self.say(f"{day} {verdict['rows']:,} scored by version {verdict['version']}, drift "
                  f"[{colour}]{verdict['level']}[/{colour}]{_clip(what)}{shifted}", fresh=not made)  # fmt: skip
         self.windows[day] = str(verdict["level"])
+        self.checked.add(str(verdict["version"]))
         known = self.journal.entries.get(f"train on {day}")
         if known is not None:
             why = known["result"]["why"]
@@ -170,6 +159,23 @@ class Story:
         self.check_alerts()
         return [result]
 
+    def unfinished(self) -> list[str]:
+        """What of the story has not come to its end yet, in words: a version not checked, an alert not resolved."""
+        left = []
+        champion = self.runner.resources["ledger"].champion(self.model.name)
+        if champion is not None and champion.version not in self.checked:
+            left.append(f"version {champion.version} was checked for drift")
+        if any(alert.resolved_at is None for alert in self.drift_alerts()):
+            left.append("the alert was resolved")
+        return left
+
+    def drift_alerts(self) -> list[Alert]:
+        """The alerts of the drift check, open and resolved."""
+        from sensors.alerts import DRIFT_CAUSE
+
+        store = self.runner.resources["alerts"].store
+        return [alert for alert in store.alerts(self.model.name) if alert.cause == DRIFT_CAUSE]
+
     # -- what it says ------------------------------------------------------------------------------------------------
 
     def say(self, words: str, *, fresh: bool = False) -> None:
@@ -178,9 +184,12 @@ class Story:
         mark = "[dim]fresh[/dim]" if fresh else "[green] done[/green]"
         self.console.print(f"[dim]{seconds:6.1f} s[/dim] {mark}  {words}")
 
+    def _windows(self, as_of: str) -> Windows:
+        return windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
+
     def _training_inputs(self, as_of: str) -> str:
         """What a training run as of a day rests on: rows by data version, stages by code version."""
-        split = windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
+        split = self._windows(as_of)
         days = iso_days((split.first, split.test[1]))
         rows = {name: self.tables.versions(self.model.key(name), days) for name in ("features", "labels")}
         stages = ("training_set", "trained_model", "evaluation", "staged", "deployment")
@@ -204,34 +213,67 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shifted(settings: Settings) -> Model:
-    """The declaration on the upstream of this state folder, which it may have read too early, when it was imported."""
-    return replace(model, table=replace(model.table, source=payments_upstream(settings)))
-
-
-def play(settings: Settings) -> None:
+def play(settings: Settings, *, until: dt.date | None = None, size: str = "", seed: int | None = None) -> None:
     """Plays the story on the state folder of ``settings``.
 
-    Two at once take turns: the second finds all done. Raises :class:`~runner.RunError` when a run failed and
-    :class:`StoryError` when a step did not happen.
+    Two at once take turns: the second finds all done.
+
+    Args:
+        settings: of the state folder.
+        until: last day to play; default: yesterday.
+        size: of the simulated world, one of :data:`~assets.models.fraud.world.SIZES`; default: ``small``, or that of
+            the world that is there.
+        seed: of the simulated world; default: 0, or that of the world that is there.
+
+    Raises:
+        RunError: a run failed, or the state folder's world is another one or too young for ``until``.
+        StoryError: a step did not happen.
     """
-    until = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
-    world = upstream_world(settings.home, until)
-
-    with alone(settings, lambda: shifted(settings)) as runner:
-        first, shift = (dt.date.fromisoformat(world[day]) for day in ("first_day", "shift_from"))
-        _play(Story(runner), first, until, shift)
+    world, last = world_to_play(settings.home, until, size, seed)
+    with alone(settings, lambda: model) as runner:
+        _play(Story(runner), world, last)
 
 
-def _play(story: Story, first: dt.date, until: dt.date, shift: dt.date) -> None:
+def world_to_play(home: Path, until: dt.date | None, size: str, seed: int | None) -> tuple[World, dt.date]:
+    """The world of a state folder, drawn up now where there is none, and the last day to play."""
+    last = until or yesterday()
+    if last > yesterday():
+        raise RunError(f"{last} is not over yet; the latest day that can be played is {yesterday()}")
+    start = model.table.start
+    assert start is not None
+    if not (home / WORLD_FILE).exists():
+        drawn = World.ending(last, size=size or "small", seed=seed or 0)
+        if drawn.first_day < start:
+            soonest = start + dt.timedelta(days=STORY_DAYS - 1)
+            raise RunError(f"{last} is too early: the table of payments starts on {start}, choose {soonest} or later")
+        draw_up(home, drawn)
+    world = world_of(home)
+    if (size and size != world.size) or (seed is not None and seed != world.seed):
+        raise RunError(
+            f"the world of {home} was drawn up with size '{world.size}' and seed {world.seed}; remove that folder "
+            "(`make clean`), or set ASSETLINE_HOME to another one, for another world"
+        )
+    soonest = world.first_day + dt.timedelta(days=STORY_DAYS - 1)
+    if last < soonest:
+        raise RunError(
+            f"the world of {home} begins on {world.first_day} and its story ends on {soonest}; choose that day or a "
+            "later one, or set ASSETLINE_HOME to another folder for another world"
+        )
+    return world, last
+
+
+def _play(story: Story, world: World, until: dt.date) -> None:
     model = story.model
     delay = dt.timedelta(days=model.label_delay_days)
+    first, shift = world.first_day, world.shift_from
     everything = iso_days((first, until))
     learn_until = first + dt.timedelta(days=LEARNING_DAYS - 1)
     learning = iso_days((first, learn_until))
 
     made = story.runner.make(LAND, everything)
-    story.say(f"{len(everything)} days of payments landed, {first} to {until}", fresh=not made)
+    customers = SIZES[world.size].customers
+    story.say(f"{len(everything)} days of payments of {customers:,} customers landed, {first} to {until}",
+              fresh=not made)  # fmt: skip
     made = story.runner.make(CLEAN, learning)
     story.say(f"cleaned to {learn_until}; refused rows are in quarantine", fresh=not made)
     made = story.runner.make(LABEL, iso_days((first, learn_until - delay)))
@@ -244,20 +286,31 @@ def _play(story: Story, first: dt.date, until: dt.date, shift: dt.date) -> None:
     trainings = [champion]
     for day in iso_days((learn_until + dt.timedelta(days=1), until)):
         trainings += story.live_through(day, shift)
-    _close(story, trainings, first, until, shift)
+    last = until
+    # A promotion is not an end: the daemon would check the new version on the next day, and so does the story.
+    while story.unfinished() and last < min(yesterday(), until + dt.timedelta(days=MOST_FURTHER_DAYS)):
+        last += dt.timedelta(days=1)
+        story.runner.make(LAND, [str(last)])
+        trainings += story.live_through(str(last), shift)
+    _close(story, trainings, world, until, last)
 
 
-def _close(story: Story, trainings: list[dict[str, Any]], first: dt.date, until: dt.date, shift: dt.date) -> None:
+def _close(story: Story, trainings: list[dict[str, Any]], world: World, until: dt.date, last: dt.date) -> None:
     """The tables at the end, and the check that every step of the story happened."""
     story.console.print()
-    _rows_table(story, first, until)
+    _rows_table(story, world.first_day, last)
+    if last > until:
+        story.console.print(
+            f"The story lived on for {(last - until).days} further days of the simulated world, to {last}, until what "
+            "was promoted had been checked and the alert was resolved."
+        )
     _quality_table(story, trainings)
     _alerts_table(story)
     ledger = story.runner.resources["ledger"].history(story.model.name)
     promotions = [entry for entry in ledger if entry.action == "promote"]
     champions = " → ".join(f"version {entry.version} ({entry.at:%H:%M:%S} UTC)" for entry in promotions)
     story.console.print(f"Champions: {champions}")
-    _refuse_incomplete(story, trainings, shift)
+    _refuse_incomplete(story, trainings, world.shift_from)
     story.console.print(
         f"[bold]All of it happened[/bold], in {time.monotonic() - story.began:.0f} s. `make dev` shows it: the Dagster "
         f"UI at {story.settings.ui_url}, MLflow at {story.settings.mlflow_url}, the scoring service at "
@@ -321,25 +374,25 @@ def _alerts_table(story: Story) -> None:
 
 
 def _refuse_incomplete(story: Story, trainings: list[dict[str, Any]], shift: dt.date) -> None:
-    """Raises :class:`StoryError` naming the first step that did not happen."""
-    from sensors.alerts import DRIFT_CAUSE
-
+    """Raises :class:`StoryError` naming the steps that did not happen."""
     before = {day: level for day, level in story.windows.items() if day < str(shift)}
     first, second = str(shift), str(shift + dt.timedelta(days=1))
-    drifts = [a for a in story.runner.resources["alerts"].store.alerts(story.model.name) if a.cause == DRIFT_CAUSE]
-    champion = story.runner.resources["ledger"].champion(story.model.name)
+    ledger = story.runner.resources["ledger"]
     steps = {
         f"no page before {first}": "page" not in before.values(),
-        f"the first shifted window, {first}, warns": story.windows.get(first) == "warn",
-        f"the second, {second}, pages": story.windows.get(second) == "page",
-        "an alert of the drift opened": bool(drifts),
+        f"the first shifted window, {first}, warned": story.windows.get(first) == "warn",
+        f"the second, {second}, paged": story.windows.get(second) == "page",
+        "an alert of the drift opened": bool(story.drift_alerts()),
         "a challenger met the champion on later labelled rows": any(
-            "champion" in t["report"]["models"] for t in trainings[1:]
+            "champion" in training["report"]["models"] for training in trainings[1:]
         ),
-        "a version is in production": champion is not None,
-        "the alert was resolved": bool(drifts) and all(alert.resolved_at for alert in drifts),
+        "a version that was fitted on shifted payments was promoted": any(
+            training["promoted"] and training["fitted_until"] >= first for training in trainings
+        ),
+        "a version is in production": ledger.champion(story.model.name) is not None,
     }
-    if missing := [step for step, happened in steps.items() if not happened]:
+    missing = [step for step, happened in steps.items() if not happened] + story.unfinished()
+    if missing:
         raise StoryError(
             f"this did not happen: {'; '.join(missing)}; see the alerts and the runs in the UI (`make dev`)"
         )

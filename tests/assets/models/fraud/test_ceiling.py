@@ -91,7 +91,7 @@ def test_it_equals_the_formula_written_out_row_by_row(
 
 def by_hand(source: PaymentSimulator, events: pd.DataFrame, row: int) -> float:
     """FINDINGS' posterior with plain loops, for one row of at most 220."""
-    mean = source.world().mean_amount
+    mean = source.population().mean_amount
 
     def own(amount: float, m: float) -> float:
         normal = math.exp(-0.5 * ((amount - m) / (m / 2)) ** 2) / (m / 2 * math.sqrt(2 * math.pi))

@@ -22,7 +22,7 @@ any_day = st.dates(dt.date(1700, 1, 1), dt.date(2200, 1, 1))
 
 def forget() -> None:
     """Makes the simulator compute again what it has cached."""
-    for cache in (simulator._world, simulator._payments, simulator._sent):
+    for cache in (simulator._population, simulator._payments, simulator._sent):
         cache.cache_clear()
 
 
@@ -50,12 +50,12 @@ def test_the_published_figures_are_reproduced(published: pd.DataFrame) -> None:
 
 
 def test_terminals_stay_within_reach_of_their_customers(published: pd.DataFrame) -> None:
-    world = PaymentSimulator().world()
+    people = PaymentSimulator().population()
     for customer in (0, 17, 4_999):
-        usable = world.usable[world.first[customer] : world.first[customer + 1]]
+        usable = people.usable[people.first[customer] : people.first[customer + 1]]
         used = published.loc[published["customer_id"] == customer, "terminal_id"]
         assert set(used) <= set(usable)
-    assert np.diff(world.first).mean() == pytest.approx(np.pi * 25, rel=0.1)  # less at the borders
+    assert np.diff(people.first).mean() == pytest.approx(np.pi * 25, rel=0.1)  # less at the borders
 
 
 @pytest.mark.parametrize(("size", "drawn", "days"), [("TERMINALS", 2, 28), ("CUSTOMERS", 3, 14)])
