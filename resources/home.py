@@ -19,6 +19,8 @@ from resources.processes import still_runs
 from resources.settings import Settings, project_root, quiet_telemetry
 
 _LOCK_TIMEOUT_S = 300
+EVENTS_AT_ONCE = "500"
+"""Most events that Dagster stores in one transaction: those of a step over many days belong together."""
 
 
 def prepare(settings: Settings) -> None:
@@ -29,6 +31,7 @@ def prepare(settings: Settings) -> None:
     """
     quiet_telemetry()
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENTS_AT_ONCE)
     template = project_root() / "deploy" / "dagster.yaml"
     seal, sealed = settings.home / ".prepared", _seal(template)
     if (

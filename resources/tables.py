@@ -7,6 +7,7 @@ that cannot be read. Does not belong here: what is in a table. Layout: ``<root>/
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -24,6 +25,9 @@ from pydantic import Field, PrivateAttr
 
 WHOLE = "all"
 """Stands for the day of a table without days."""
+
+FEW_ROWS = 100_000
+"""A file of so many rows is read faster by one thread than by several."""
 
 _STAMP = b"assetline"
 
@@ -106,11 +110,14 @@ class ParquetTables(dg.ConfigurableIOManager):
     def stamp(self, key: dg.AssetKey, day: str = WHOLE) -> Stamp | None:
         """What the file of ``day`` says of itself; ``None`` where there is no file."""
         fs, path = self._fs(self.path(key, day))
-        if not fs.exists(path):
-            return None
         try:
+            if _is_local(fs):
+                found = os.stat(path)
+                return _stamp_of_file(path, found.st_mtime_ns, found.st_size, found.st_ino)
             with fs.open(path, "rb") as file:
-                return Stamp(**json.loads((pq.read_metadata(file).metadata or {})[_STAMP]))
+                return _stamp_in(file)
+        except FileNotFoundError:
+            return None
         except (pa.ArrowInvalid, KeyError) as error:
             raise self._unreadable(key, day, error) from error
 
@@ -174,7 +181,7 @@ class ParquetTables(dg.ConfigurableIOManager):
             writer.add_key_value_metadata({_STAMP: json.dumps(asdict(stamp))})
         fs, path = self._fs(self.path(key, day))
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+        if _is_local(fs):
             # Rename is atomic on a local file system. Two writers never share a temporary name.
             scratch = posixpath.join(posixpath.dirname(path), f".{day}.{os.getpid()}.tmp")
             with open(scratch, "wb") as file:
@@ -188,7 +195,10 @@ class ParquetTables(dg.ConfigurableIOManager):
         fs, path = self._fs(self.path(key, day))
         try:
             with fs.open(path, "rb") as file:
-                return pq.read_table(file, columns=list(columns) if columns is not None else None)
+                # A file of its own, not a dataset of one: half the time, which counts where sixty days are read.
+                parquet = pq.ParquetFile(file, pre_buffer=False)
+                wanted = list(columns) if columns is not None else None
+                return parquet.read(wanted, use_threads=parquet.metadata.num_rows > FEW_ROWS)
         except FileNotFoundError as error:
             raise TableError(
                 f"{key.to_user_string()}: there is no file of {day} ({path}); materialise that day of it first"
@@ -285,6 +295,21 @@ class InBatches:
         """How many rows a day has; 0 where there is no such day."""
         stamp = self.tables.stamp(self.key, day) if day in self.days else None
         return stamp.rows if stamp else 0
+
+
+def _is_local(fs: Any) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def _stamp_in(file: Any) -> Stamp:
+    return Stamp(**json.loads((pq.read_metadata(file).metadata or {})[_STAMP]))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _stamp_of_file(path: str, _modified_ns: int, _size: int, _inode: int) -> Stamp:
+    """The stamp of a local file in that state: a file is replaced as a whole, so it gets another inode."""
+    with open(path, "rb") as file:
+        return _stamp_in(file)
 
 
 def _span(days: Sequence[str]) -> str:

@@ -48,11 +48,7 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         resource: Alerts = context.resources.alerts
         found = check_evaluations(context.instance, after=resource.store.position(EVALUATIONS))
-        for evaluation in found:
-            if evaluation.asset_key.path[0] in owners:
-                handle(resource, evaluation, owner=owners[evaluation.asset_key.path[0]])
-            else:
-                resource.store.advance(Seen(EVALUATIONS, evaluation.storage_id))
+        handle_all(resource, found, owners)
         tell_what_came_of_retraining(resource, context.resources.ledger)
         for changed in resource.store.tend():
             resource.tell(changed)
@@ -64,6 +60,27 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         return dg.SensorResult(asset_events=[alerts_materialization(resource.store)], cursor=last, skip_reason=None)
 
     return alerts
+
+
+def handle_all(alerts: Alerts, evaluations: Sequence[Evaluation], owners: Mapping[str, str]) -> None:
+    """What check evaluations mean for the alerts, in their order.
+
+    Most checks pass and have no open alert: they change nothing, and the store is not asked for each of them.
+
+    Args:
+        alerts: the store and the channels.
+        evaluations: oldest first.
+        owners: by model; evaluations of others are passed over.
+    """
+    still_open = {(alert.model, alert.cause) for alert in alerts.store.open_alerts()}
+    for evaluation in evaluations:
+        model, *asset = evaluation.asset_key.path
+        of = (model, cause_of("/".join(asset), evaluation.check))
+        if model in owners and (not evaluation.passed or of in still_open):
+            handle(alerts, evaluation, owner=owners[model])
+            still_open.add(of)
+    if evaluations:
+        alerts.store.advance(Seen(EVALUATIONS, evaluations[-1].storage_id))
 
 
 def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:

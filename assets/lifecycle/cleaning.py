@@ -18,6 +18,7 @@ from collections.abc import Callable, Set
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from assets.declaration import Model, Table
@@ -110,8 +111,8 @@ def fates(
     accepted: pd.DataFrame,
     table: Table,
     *,
-    in_clean: set[str],
-    in_quarantine: set[str],
+    in_clean: pd.Series,
+    in_quarantine: pd.Series,
     stale: Stale,
 ) -> pd.DataFrame:
     """Which fates each landed row has met: exactly one each, or rows were lost or used twice.
@@ -129,18 +130,29 @@ def fates(
         Indexed by row id, one boolean column per fate.
     """
     first = first_landed(accepted, table)
-    met = pd.DataFrame(index=pd.Index(raw[ROW_ID], name=ROW_ID))
-    met["clean"] = met.index.isin(in_clean)
-    met["duplicate"] = met.index.isin(set(accepted.loc[~first, ROW_ID]))
-    met["quarantined"] = met.index.isin(in_quarantine)
+    ids = raw[ROW_ID]
+    clean = _among(ids, in_clean)
+    met = {
+        "clean": clean,
+        "duplicate": _among(ids, accepted.loc[~first, ROW_ID]),
+        "quarantined": _among(ids, in_quarantine),
+    }
     waiting = accepted[first]
     if table.time is not None and len(waiting):
         pairs = zip(event_day(waiting, table), iso_day(waiting[LANDING_DAY]), strict=True)
         waiting = waiting[[pair in stale for pair in pairs]]
     else:
         waiting = waiting.iloc[:0]
-    met["pending"] = met.index.isin(set(waiting[ROW_ID]) - in_clean)
-    return met
+    met["pending"] = _among(ids, waiting[ROW_ID]) & ~clean
+    return pd.DataFrame(met, index=pd.Index(ids, name=ROW_ID))
+
+
+def _among(ids: pd.Series, others: pd.Series) -> np.ndarray:
+    """Boolean per row id: whether it is one of ``others``. pandas' own ``isin`` takes text apart value by value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.is_in(pa.array(ids, pa.large_string()), value_set=pa.array(others, pa.large_string())).to_numpy(False)
 
 
 def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
@@ -223,8 +235,10 @@ def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
 
 def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series:
     """The reason against rows from the future or from too far back."""
-    day = pd.to_datetime(typed[table.time], errors="coerce").dt.floor("D")
-    lag = (raw[LANDING_DAY] - day).dt.days
+    times = typed[table.time]
+    if not pd.api.types.is_datetime64_dtype(times.dtype):
+        times = pd.to_datetime(times, errors="coerce")
+    lag = (raw[LANDING_DAY] - times.dt.floor("D")).dt.days
     reasons = pd.Series(pd.NA, index=raw.index, dtype="string")
     reasons = reasons.mask(lag < 0, f"{table.time}: after the day it landed")
     return reasons.mask(lag > table.late_days, f"{table.time}: landed more than {table.late_days} days late")
@@ -301,8 +315,8 @@ def _quarantine(model: Model) -> dg.AssetsDefinition:
             raw,
             accepted,
             table,
-            in_clean=set(cleaned[ROW_ID]),
-            in_quarantine=set(refused[ROW_ID]),
+            in_clean=cleaned[ROW_ID],
+            in_quarantine=refused[ROW_ID],
             stale=_stale(context, model, days, around),
         )[asked.to_numpy()]
         met_on = landing[asked].to_numpy()

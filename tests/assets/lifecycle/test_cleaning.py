@@ -67,10 +67,10 @@ def test_every_landed_row_meets_exactly_one_fate(days: list[list[tuple]], built_
     accepted, refused = type_and_refuse(raw, TABLE)
     # The cleaned tables were built when only the first landings were there: what landed since is pending.
     seen = accepted[accepted[LANDING_DAY] < pd.Timestamp(START) + pd.Timedelta(days=built_after)]
-    in_clean = set(seen.loc[first_landed(seen, TABLE), ROW_ID])
+    in_clean = seen.loc[first_landed(seen, TABLE), ROW_ID]
     late = accepted[~accepted.index.isin(seen.index)]
     stale = set(zip(event_day(late, TABLE), late[LANDING_DAY].dt.strftime("%Y-%m-%d"), strict=True))
-    met = fates(raw, accepted, TABLE, in_clean=in_clean, in_quarantine=set(refused[ROW_ID]), stale=stale)
+    met = fates(raw, accepted, TABLE, in_clean=in_clean, in_quarantine=refused[ROW_ID], stale=stale)
     assert (met.sum(axis=1) == 1).all(), met[met.sum(axis=1) != 1]
     assert refused["reason"].notna().all()
 
@@ -89,8 +89,9 @@ def test_later_landings_change_no_verdict_on_earlier_ones(days: list[list[tuple]
 def test_a_row_lost_or_used_twice_is_found() -> None:
     raw = landed([[("1", "2026-01-01", "1", "north"), ("2", "2026-01-01", "2", "north")]])
     accepted, _ = type_and_refuse(raw, TABLE)
-    lost = fates(raw, accepted, TABLE, in_clean={raw[ROW_ID][0]}, in_quarantine=set(), stale=set())
-    twice = fates(raw, accepted, TABLE, in_clean=set(raw[ROW_ID]), in_quarantine={raw[ROW_ID][1]}, stale=set())
+    ids = raw[ROW_ID]
+    lost = fates(raw, accepted, TABLE, in_clean=ids[:1], in_quarantine=ids[:0], stale=set())
+    twice = fates(raw, accepted, TABLE, in_clean=ids, in_quarantine=ids[1:2], stale=set())
     assert lost.sum(axis=1).tolist() == [1, 0]
     assert twice.sum(axis=1).tolist() == [1, 2]
 
