@@ -14,8 +14,8 @@ by the design effect.
 
 The score is a function of all features, and some are not watched because they remember weeks: a 30-day mean goes on
 moving for a month after a shift that a new version has learnt already, and the score moves with it. So a score that
-drifts alone does not count as long as such a feature is still moving, that is, differs from the reference and does not
-jump from one window to the next. A jump is no memory but a fault, and counts.
+drifts alone does not count as long as such a feature explains it: it differs from the reference by about as much or
+more, and does not jump from one window to the next. A jump is no memory but a fault, and counts.
 
 The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
 two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
@@ -43,6 +43,9 @@ WEAK_P, WEAK_EFFECT = 0.02, 0.6
 """What each window must show alone before they are taken together: this p-value, and this share of ``min_effect`` and
 of the effect that they show together (as that must be of each: they go the same way). Less, and a day of chance before
 a great drift would page at the drift's first window."""
+
+JUMP = 0.5
+"""Share of a feature's distance from the reference that lies between two windows in a row, from which on it jumped."""
 
 Level = Literal["ok", "warn", "page"]
 
@@ -232,20 +235,22 @@ def _settling(
     """
     if not _score_alone(verdicts) or (before is not None and _score_alone(before.columns.values())):
         return ()
-    share = drift.alpha / max(len(reference.unwatched), 1)
+    share = drift.page_alpha / max(len(reference.unwatched), 1)
+    moved = max(one.effect for one in verdicts if one.drifted)
     moving = []
     for name, usual in reference.unwatched.items():
         effect, now = reference.design_effect(name), window.histograms[name]
         of_window = effect.over(window.days, reference.days)
         found = difference(usual, now, (effect.whole, of_window))
-        if found.effect < drift.min_effect or found.p_value >= share:
+        # A feature that moved much less than the score does not explain it.
+        if found.effect < WEAK_EFFECT * max(moved, drift.min_effect) or found.p_value >= WEAK_P:
             continue
         moving.append(name)
         if before is None:
             continue
         of_before = effect.over(before.window.days, reference.days)
         jump = difference(before.window.histograms[name], now, (of_before, of_window))
-        if jump.effect >= drift.min_effect and jump.p_value < share:
+        if jump.effect >= max(drift.min_effect, JUMP * found.effect) and jump.p_value < share:
             return ()
     return tuple(moving)
 

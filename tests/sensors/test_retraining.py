@@ -10,7 +10,7 @@ from assets.models.fraud import model as fraud
 from resources.alerts import Alerts
 from resources.tables import ParquetTables
 from sensors.alerts import DRIFT_CAUSE, LOST_CAUSE
-from sensors.retraining import retraining_due, retraining_schedule, retraining_sensor
+from sensors.retraining import drifting_since, retraining_due, retraining_schedule, retraining_sensor
 
 SINCE = dt.date(2026, 3, 1)  # test_days = 7: labels of March 7 fill the test window; cool-down: 14 days
 
@@ -85,6 +85,41 @@ def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for
     assert request.run_key == "fraud-retrain-2026-03-01-2026-03-07"
     told = [event.words for event in alerts.store.history(alert.id) if event.change == "updated"]
     assert told == ["a training run is requested: drift since 2026-03-01, labels up to 2026-03-07"]
+
+
+@pytest.mark.parametrize(
+    ("scored_by", "fitted_until", "asked"),
+    [
+        ({"2026-03-02": "1", "2026-03-20": "2"}, "2026-02-20", True),  # promoted without a day of the new world
+        ({"2026-03-02": "1", "2026-03-20": "2"}, "2026-03-08", False),  # the candidate has learnt some of it
+        ({"2026-03-02": "1", "2026-03-20": "1"}, "2026-02-20", False),  # it passed by itself
+    ],
+)
+def test_a_drift_that_a_promotion_resolved_asks_until_a_candidate_was_fitted_on_it(
+    tmp_path, scored_by, fitted_until, asked
+):
+    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
+    tables = ParquetTables(root=str(tmp_path / "tables"))
+    for day, version in scored_by.items():
+        tables.write(fraud.key("drift"), pd.DataFrame({"day": pd.to_datetime([day]), "version": [version]}), day)
+    # A candidate is fitted up to the gap before its test days: 14 days before the last label it saw.
+    as_of = dt.date.fromisoformat(fitted_until) + dt.timedelta(days=14)
+    frozen = pd.DataFrame({"paid_at": [pd.Timestamp(as_of)]})
+    tables.write(fraud.key("training_set"), frozen)
+    given = {"day": "2026-03-03", "since_day": "2026-03-02"}
+    alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", **given)
+    assert drifting_since(alerts, tables, fraud) == dt.date(2026, 3, 2), "an open page asks in any case"
+    alerts.store.resolve("fraud", DRIFT_CAUSE, reason="passed", day="2026-03-20")
+    assert drifting_since(alerts, tables, fraud) == (dt.date(2026, 3, 2) if asked else None)
+
+
+def test_a_warning_that_was_resolved_asks_for_nothing(tmp_path):
+    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
+    tables = ParquetTables(root=str(tmp_path / "tables"))
+    tables.write(fraud.key("training_set"), pd.DataFrame({"paid_at": [pd.Timestamp("2026-02-20")]}))
+    alerts.store.report("fraud", DRIFT_CAUSE, severity="warn", summary="x", day="2026-03-03", since_day="2026-03-03")
+    alerts.store.resolve("fraud", DRIFT_CAUSE, reason="passed", day="2026-03-04")
+    assert drifting_since(alerts, tables, fraud) is None
 
 
 def test_the_declared_retraining_runs_the_train_job_on_its_cron():

@@ -316,3 +316,79 @@ def test_two_samples_of_one_distribution_alarm_as_often_as_they_should():
         one, two = (pd.Series(rng.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])) for n in (3_000, 1_000))
         alarms += two_sample_chi_square(one, two) < 0.05
     assert 5 <= alarms <= 40, "Evidently's own takes the reference for exact, and alarms several times as often"
+
+
+# -- a score that settles ---------------------------------------------------------------------------------------------
+
+MEMORY = 30
+"""Days that the unwatched mean remembers."""
+
+
+def settling_world(n: int, seed: int, moved: float) -> pd.DataFrame:
+    """Rows whose watched amount is as it was, while an unwatched mean has moved; the score follows the mean."""
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(moved, 1, n)
+    return pd.DataFrame({"amount": rng.normal(0, 1, n), "mean_30d": mean, "score": 1 / (1 + np.exp(-mean))})
+
+
+@pytest.fixture(scope="module")
+def young() -> ReferenceProfile:
+    """The reference of a version that was made while the mean had half its way to go."""
+    rows = settling_world(20_000, 0, 0.0)
+    return ReferenceProfile.build(rows[["amount"]], {SCORE: rows["score"].to_numpy()}, unwatched=rows[["mean_30d"]])
+
+
+def test_a_score_that_moves_with_what_is_not_watched_neither_warns_nor_pages(young):
+    days = [settling_world(3_000, 10 + day, day / MEMORY) for day in range(MEMORY)]
+    results = lived_days(young, days)
+    assert {result.level for result in results} == {"ok"}
+    assert results[-1].settling == ("mean_30d",)
+    assert not results[-1].drifted
+    assert not results[0].settling, "it has not moved yet"
+
+
+def test_a_score_that_nothing_explains_warns_and_pages(young):
+    rows = [settling_world(3_000, seed, 0.0) for seed in (1, 2, 3)]
+    wrong = [frame.assign(score=frame["score"] ** 2) for frame in rows]  # another version answers, say
+    assert [result.level for result in lived_days(young, wrong)] == ["warn", "page", "page"]
+
+
+def test_a_jump_of_what_is_not_watched_is_a_fault_and_goes_on_counting(young):
+    days = [0.0, 0.0, 1.0, 1.0, 1.0]
+    levels = [r.level for r in lived_days(young, [settling_world(3_000, n, moved) for n, moved in enumerate(days)])]
+    assert levels == ["ok", "ok", "warn", "page", "page"]
+
+
+def test_a_watched_feature_that_drifts_counts_however_the_others_move(young):
+    days = [settling_world(3_000, 20 + day, 0.5 + day / MEMORY) for day in range(3)]
+    days = [frame.assign(amount=frame["amount"] + 0.5) for frame in days]
+    results = lived_days(young, days)
+    assert [result.level for result in results] == ["warn", "page", "page"]
+    assert set(results[-1].drifted_columns) == {"amount", SCORE}
+
+
+def test_what_is_not_watched_is_kept_counted_and_added_but_not_compared(young, tmp_path):
+    young.save(tmp_path)
+    again = ReferenceProfile.load(tmp_path)
+    assert again.columns == ["amount", SCORE]
+    assert list(again.unwatched) == ["mean_30d"]
+    assert "mean_30d" not in again.sample
+    day = settling_world(3_000, 5, 1.0)
+    assert count(again, [day]).histograms["mean_30d"].rows == 3_000
+    with pytest.raises(KeyError, match="mean_30d"):
+        count(again, [day.drop(columns="mean_30d")])
+    assert young.merge(again).unwatched["mean_30d"].rows == 40_000
+    absurd = day.assign(mean_30d=1e6)
+    assert not faults(again, count(again, [absurd]), RULE, rows_of_day=3_000), "its range is nobody's business"
+
+
+def lived_days(reference: ReferenceProfile, frames: list[pd.DataFrame]) -> list[DriftResult]:
+    """The verdicts on days in a row, of any number."""
+    results: list[DriftResult] = []
+    before: list[Before] = []
+    for number, frame in enumerate(frames):
+        counted = count(reference, [frame])
+        results.append(compare(reference, counted, RULE, before=before[-3:], day=f"{number:03d}"))
+        columns = {column.column: column for column in results[-1].columns}
+        before.append(Before(f"{number:03d}", counted, True, columns, results[-1].since))
+    return results
