@@ -61,7 +61,7 @@ format: $(DEV_STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ci: lint test slow ## what .ci/run calls
+ci: lint test slow ## everything but the benches; .ci/run calls `make run` and `make test` first
 
 bench: $(DEV_STAMP) ## every speed and quality claim, as ratios measured in one run
 	$(BIN)/python -m benchmarks
