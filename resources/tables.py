@@ -270,12 +270,20 @@ class ParquetTables(dg.ConfigurableIOManager):
                 f"{context.asset_key.to_user_string()}: a run of {len(keys)} days needs the definition metadata "
                 "'day_column' to know which row belongs to which day"
             )
-        day = pd.to_datetime(frame[column]).dt.strftime("%Y-%m-%d")
-        if stray := sorted(set(day.unique()) - set(keys)):
+        # Few days, many rows: each day is named once.
+        day = pd.to_datetime(frame[column]).dt.floor("D")
+        if missing := int(day.isna().sum()):
+            raise TableError(
+                f"{context.asset_key.to_user_string()}: {missing} rows have no '{column}': no day is theirs"
+            )
+        names = {of_day: str(of_day.date()) for of_day in day.unique()}
+        if stray := sorted(set(names.values()) - set(keys)):
             raise TableError(
                 f"{context.asset_key.to_user_string()}: rows of {stray[:3]} in a run of {keys[0]}…{keys[-1]}"
             )
-        groups = dict(iter(frame.groupby(day, sort=False)))
+        if len(names) == 1:
+            return [(key, frame if key in names.values() else frame.iloc[:0]) for key in keys]
+        groups = {names[of_day]: rows for of_day, rows in frame.groupby(day, sort=False)}
         return [(key, groups.get(key, frame.iloc[:0])) for key in keys]
 
 

@@ -163,3 +163,24 @@ def test_a_row_of_another_day_is_refused_and_nothing_is_written(tables: ParquetT
     result = dg.materialize([stray], resources={"io_manager": tables}, partition_key=DAYS[0], raise_on_error=False)
     assert not result.success
     assert tables.days(dg.AssetKey("stray")) == []
+
+
+def test_a_row_without_a_day_is_refused_and_nothing_is_written(tables: ParquetTables) -> None:
+    @dg.asset(partitions_def=PARTITIONS, metadata={"day_column": "at"})
+    def lost():
+        return pd.concat([frame(DAYS[0]), frame(DAYS[0]).assign(at=pd.NaT)], ignore_index=True)
+
+    result = dg.materialize([lost], resources={"io_manager": tables}, partition_key=DAYS[0], raise_on_error=False)
+    assert not result.success
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert "rows have no 'at'" in str(failure.step_failure_data.error)
+    assert tables.days(dg.AssetKey("lost")) == []
+
+
+def test_a_stamp_is_read_again_when_the_file_is_another(tables: ParquetTables) -> None:
+    first = tables.write(KEY, frame(DAYS[0]), DAYS[0])
+    assert tables.stamp(KEY, DAYS[0]) == first
+    other = tables.write(KEY, frame(DAYS[0]).assign(n=7), DAYS[0])
+    assert tables.stamp(KEY, DAYS[0]) == other != first
+    Path(tables.path(KEY, DAYS[0])).unlink()
+    assert tables.stamp(KEY, DAYS[0]) is None
