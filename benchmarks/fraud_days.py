@@ -79,9 +79,10 @@ def lives(seed: int, customers: int = 5_000) -> Iterator[Life]:
     wanted = np.flatnonzero(day >= WARM_UP)
     made = pd.DataFrame(
         compute_features(model.features, events_of(payments), wanted), columns=list(model.features.names)
-    )[[*FAST, *calendar]]
+    )
     fitted = day[wanted] < WARM_UP + FITTED
-    plain = QuantileTransformer(random_state=0).fit(made[fitted]).transform(made.fillna(0.0))
+    seen = made[[*FAST, *calendar]]
+    plain = QuantileTransformer(random_state=0).fit(seen[fitted]).transform(seen.fillna(0.0))
     fit = LogisticRegression(max_iter=500).fit(plain[fitted], payments["is_fraud"].to_numpy()[wanted][fitted])
     made[SCORE] = fit.predict_proba(plain)[:, 1]
     who = payments[entities].iloc[wanted].reset_index(drop=True)
@@ -92,12 +93,61 @@ def lives(seed: int, customers: int = 5_000) -> Iterator[Life]:
         rows, on = made[of_reference], day[wanted][of_reference]
         weekdays = [(FIRST.weekday() + n) % 7 for n in on]
         reference = ReferenceProfile.build(
-            rows.drop(columns=SCORE),
+            rows[[*FAST, *calendar]],
             {SCORE: rows[SCORE].to_numpy()},
             calendar=calendar,
             rows_of_weekday=list(np.bincount(weekdays, minlength=7) / weeks),
             entities={name: who.loc[of_reference, name].to_numpy() for name in entities},
             day=on,
+            unwatched=rows[[name for name in model.features.compared if name not in FAST]],
         )
         lived = {n: made[day[wanted] == n] for n in range(lives_from, lives_from + LIVED)}
         yield Life(reference, rows, lived)
+
+
+SHIFT, AFTER, SETTLING = 83, (6, 20), 30
+"""A shift in a world, the last labelled days after it as of which versions are made, and the days that they live."""
+
+
+def lives_after_a_shift(seed: int, customers: int) -> Iterator[tuple[int, Life]]:
+    """How many days after a shift a version is made, and its life while features with a long memory still settle.
+
+    The score is XGBoost's on all features, fitted on the rows of a training run as of that day: a network would take
+    hours, and a score on the watched features alone would not settle.
+    """
+    from assets.lifecycle.baselines import xgboost
+
+    delay, training = model.label_delay_days, model.training
+    source = PaymentSimulator(
+        seed=seed,
+        customers=customers,
+        terminals=2 * customers,
+        shift_from=str(FIRST + dt.timedelta(days=SHIFT)),
+    )
+    last = SHIFT + max(AFTER) + delay + SETTLING
+    payments = source.payments(FIRST, FIRST + dt.timedelta(days=last))
+    day = (payments["paid_at"].to_numpy() - np.datetime64(FIRST)).astype("timedelta64[D]").astype(int)
+    assert model.features is not None
+    names, calendar, entities = list(model.features.names), list(model.features.calendar), model.features.entities
+    made = compute_features(model.features, events_of(payments), np.arange(len(payments)))
+    frame = pd.DataFrame(made, columns=names)
+    truth = payments["is_fraud"].to_numpy()
+    for after in AFTER:
+        as_of = SHIFT + after
+        fitted_until = as_of - training.test_days - delay
+        fitted = (day > fitted_until - training.window_days) & (day <= fitted_until)
+        frame[SCORE] = xgboost(made[fitted], truth[fitted], made)
+        made_on = as_of + delay
+        of_reference = (day > made_on - 7) & (day <= made_on)
+        rows = frame[of_reference]
+        reference = ReferenceProfile.build(
+            rows[[*FAST, *calendar]],
+            {SCORE: rows[SCORE].to_numpy()},
+            calendar=calendar,
+            rows_of_weekday=[float(of_reference.sum()) / 7] * 7,
+            entities={name: payments[name].to_numpy()[of_reference] for name in entities},
+            day=day[of_reference],
+            unwatched=rows[[name for name in model.features.compared if name not in FAST]],
+        )
+        lived = {n: frame[day == n] for n in range(made_on + 1, made_on + 1 + SETTLING)}
+        yield made_on - SHIFT, Life(reference, rows, lived)
