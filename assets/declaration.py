@@ -132,6 +132,9 @@ class Training:
         members: networks side by side in the default network; default: 8, or 2 from 20,000 rows on, where noise is less
             of a danger and the same time is better spent on more steps of fewer, wider ones.
         weight_decay: AdamW's.
+        beside: what stands beside the network in the candidate: ``linear`` (a regularised linear model), ``trees``
+            (boosted trees), both or none. The folds settle what share each has.
+        half_life_days: a row this much older than another counts half as much; default: all rows count alike.
         seed: everything random is drawn from it.
         holdout: share of a plain table that is the test rows.
         min_rows: fewer labelled rows than this (or fewer than 10 of a class) and training refuses.
@@ -146,6 +149,8 @@ class Training:
     learning_rate: float | None = None
     members: int | None = None
     weight_decay: float = 3e-3
+    beside: tuple[str, ...] = ("linear", "trees")
+    half_life_days: float | None = None
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
@@ -306,7 +311,8 @@ class Model:
 
 def refuse_wrong_declaration(model: Model) -> None:
     """Raises :class:`DeclarationError` for the first value that cannot work, with the mend."""
-    for part in (_wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_gate, _wrong_drift):
+    parts = (_wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift)
+    for part in parts:
         for field_name, value, mend in part(model):
             raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
 
@@ -376,6 +382,14 @@ def _wrong_features(model: Model) -> Wrong:
         yield "features.calendar / drift.columns", unknown, f"name features: {', '.join(features.names)}"
     for unknown in set(features.entities) - set(model.table.columns):
         yield "features.entities", unknown, f"name columns of the contract: {', '.join(model.table.columns)}"
+
+
+def _wrong_training(model: Model) -> Wrong:
+    beside, half_life = model.training.beside, model.training.half_life_days
+    if not set(beside) <= {"linear", "trees"} or len(set(beside)) != len(beside):
+        yield "training.beside", beside, "name 'linear', 'trees', both or none, in a tuple"
+    if half_life is not None and not (half_life > 0 and model.is_stream):
+        yield "training.half_life_days", half_life, "give more than 0 days, and only where there is `table.time`"
 
 
 def _wrong_gate(model: Model) -> Wrong:

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.baselines import for_trees, linear, xgboost
+from assets.lifecycle.baselines import linear, xgboost
 from assets.lifecycle.features import features_of
 from assets.lifecycle.metrics import headline
 from assets.lifecycle.rehearsal import rehearse
 from assets.lifecycle.training import fit_candidate, fit_rows, matrix, test_rows
+from assets.lifecycle.trees import columns_of, frequent_words
 from assets.task import LOWER_IS_BETTER
 from benchmarks.made import energy, machines, spending, tickets
 from resources.settings import project_root
@@ -111,7 +112,9 @@ def _lightgbm(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model, se
     """As many trees as a held-back sixth asks for, then fitted again on all rows."""
     import lightgbm
 
-    X, X_test = for_trees(X, X_test, features_of(model).word_positions)
+    tokens = features_of(model).word_positions
+    words = frequent_words(X, tokens)
+    X, X_test = columns_of(X, tokens, words), columns_of(X_test, tokens, words)
     kind: Any = lightgbm.LGBMRegressor if model.task.kind == "regression" else lightgbm.LGBMClassifier
     settings = {"n_estimators": 2000, "learning_rate": 0.05, "num_leaves": 31, "min_child_samples": 20,
                 "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.8, "n_jobs": 2, "random_state": seed,

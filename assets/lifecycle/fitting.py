@@ -1,24 +1,30 @@
-"""Fitting a torch network on a table, and choosing epochs, calibration and threshold on rows that do not report.
+"""Fitting a candidate on a table, and choosing epochs, shares, calibration and threshold on rows that do not report.
 
-Belongs here: the optimiser, preprocessing as part of the network, the choice over folds; pure functions of arrays.
-Does not belong here: which rows are which (``windows.py``, ``training.py``), the layers (``networks.py``).
+A candidate is a mixture: the network, a linear model and boosted trees, each with the share that the folds give it.
+
+Belongs here: the optimiser, the choice over folds, the mixture; pure functions of arrays. Does not belong here: which
+rows are which (``windows.py``, ``training.py``), the layers (``networks.py``), the other two learners (``linear.py``,
+``trees.py``).
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assets.declaration import NetworkFactory, Training
+from assets.lifecycle.linear import fit_linear
 from assets.lifecycle.metrics.ranking import average_precision
-from assets.lifecycle.networks import line, tabular
+from assets.lifecycle.networks import tabular
+from assets.lifecycle.preprocessing import preprocessing
 from assets.lifecycle.reference import calibration_of
 from assets.lifecycle.text import WORDS
+from assets.lifecycle.trees import Trees, as_module, fit_trees
 from assets.task import BINARY, Kind, Task
 
 if TYPE_CHECKING:
@@ -30,10 +36,12 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 SMOOTHING_STEPS = 500
 """Weights are averaged over about so many last steps: any epoch's average is a model that could be kept."""
-SHARES = tuple(tenths / 10 for tenths in range(1, 11))
-"""Of the linear model beside the default network, to choose from (or none)."""
-PREDICT_ROWS = 8_192
-"""Rows scored at once: a row of 38 features is a thousand numbers inside a network."""
+NETWORK, LINEAR, TREES = "network", "linear", "trees"
+"""What a candidate may be mixed of."""
+LEAST_SHARE = 0.05
+"""A part with a smaller share than this is left out: it would cost its time at each fit and each score."""
+PREDICT_ROWS = 512
+"""Rows scored at once. What a batch needs then stays in the processor's cache: trees are three times as fast."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +75,16 @@ class Choice:
     """What the folds decided.
 
     Args:
-        epochs: passes over the rows for the final fit.
-        head: fitted on the folds' validation outputs at that epoch.
+        epochs: passes over the rows for the final fit of the network.
+        head: from the mixture's outputs to scores, fitted on the folds' validation rows.
         threshold: binary: probability above which a row is alerted when it has no amount (best F1 on the same rows).
-        score: mean over the folds of :data:`FOLD_METRIC` at that epoch; higher is better.
+        score: mean over the folds of the mixture's :data:`FOLD_METRIC`; higher is better.
         chance: what that metric is for whoever knows nothing but the base rate.
-        line_share: what the regularised linear model says counts so much beside the network, 0 to 1; ``score`` and
-            ``curves`` are the network's alone.
+        shares: by part (:data:`NETWORK`, :data:`LINEAR`, :data:`TREES`), what its outputs count in the mixture; they
+            add up to 1, and a part that is left out has 0.
+        rounds: rounds of boosting of the trees' final fit; ``None`` where that is not for the folds to settle.
         calibration: of probabilities, on the folds' validation rows: what was said and what was, by rising probability.
-        curves: by quantity (``loss`` and the metric) and fold, the value after each epoch.
+        curves: by quantity (``loss`` and the metric) and fold, the network's value after each epoch.
     """
 
     epochs: int
@@ -83,7 +92,8 @@ class Choice:
     score: float
     chance: float
     threshold: float = 0.5
-    line_share: float = 0.0
+    shares: dict[str, float] = field(default_factory=lambda: {NETWORK: 1.0})
+    rounds: int | None = None
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     calibration: list[dict[str, float]] = field(default_factory=list)
 
@@ -112,6 +122,7 @@ def fit(
     task: Task = BINARY,
     tokens: Sequence[int] = (),
     network: NetworkFactory | None = None,
+    weight: np.ndarray | None = None,
     log: Log = lambda _: None,
     after_epoch: Callable[[int, torch.nn.Module, float], bool | None] | None = None,
 ) -> torch.nn.Module:
@@ -125,6 +136,7 @@ def fit(
         task: the kind of target.
         tokens: positions of the columns of word numbers; the network gets them last, as they are.
         network: builds the layers; default: :func:`~assets.lifecycle.networks.tabular`.
+        weight: of each row in the loss, ``[n]``, 1 in the mean; default: all alike.
         log: gets a line per epoch.
         after_epoch: gets the epoch (from 1), the averaged network and the epoch's mean loss; true ends the fit.
 
@@ -152,6 +164,7 @@ def fit(
         module = torch.nn.Sequential(before, build(before(rows), target)).to(device)
         with torch.no_grad():
             ready, target = module[0](rows.to(device)), target.to(device)  # it learns nothing: once is enough
+            weights = None if weight is None else torch.from_numpy(weight.astype(np.float32)).to(device)
         averaged = copy.deepcopy(module).eval()
         optimiser = torch.optim.AdamW(
             module.parameters(), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -166,7 +179,7 @@ def fit(
             total = torch.zeros((), device=device)
             for start in range(0, len(rows), batch_size):
                 batch = order[start : start + batch_size]
-                loss = lose(module[1](ready[batch]), target[batch])
+                loss = lose(module[1](ready[batch]), target[batch], None if weights is None else weights[batch])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -185,21 +198,25 @@ def fit(
     return averaged.cpu().eval()
 
 
-def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Mean loss of outputs, of one network or of members side by side, against the target."""
+def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:
+    """Mean loss of outputs, of one network or of members side by side, against the target; weighed by row."""
     import torch
     from torch.nn import functional
 
     per_class = 1 if task.kind == "multiclass" else 0
 
-    def lose(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def lose(outputs: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         if outputs.ndim > 1 + per_class:
             target = target.unsqueeze(1).expand_as(outputs)
         if task.kind == "binary":
-            return functional.binary_cross_entropy_with_logits(outputs, target)
-        if task.kind == "regression":
-            return functional.mse_loss(outputs, target)
-        return -(torch.log_softmax(outputs, dim=-1) * target).sum(-1).mean()
+            each = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
+        elif task.kind == "regression":
+            each = functional.mse_loss(outputs, target, reduction="none")
+        else:
+            each = -(torch.log_softmax(outputs, dim=-1) * target).sum(-1)
+        if weight is None:
+            return each.mean()
+        return (each * (weight if each.ndim == 1 else weight.unsqueeze(1))).mean()
 
     return lose
 
@@ -210,58 +227,15 @@ def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> N
 
     weight = max(1 / step, 1 / SMOOTHING_STEPS)
     with torch.no_grad():
-        torch._foreach_lerp_(list(averaged.parameters()), list(module.parameters()), weight)
-
-
-def preprocessing(rows: torch.Tensor, tokens: Sequence[int] = ()) -> torch.nn.Module:
-    """Fills missing values with the median, standardises, and adds an indicator per feature that was ever missing.
-
-    Word numbers (``tokens``: their positions) come last, untouched. A part of the network, so that what is exported
-    takes raw features.
-    """
-    import torch
-
-    is_token = torch.zeros(rows.shape[1], dtype=torch.bool)
-    is_token[list(tokens)] = True
-    rows = rows[:, ~is_token]
-
-    class Preprocessing(torch.nn.Module):
-        medians: torch.Tensor
-        means: torch.Tensor
-        scales: torch.Tensor
-        missing: torch.Tensor
-        numbers: torch.Tensor
-        words: torch.Tensor
-
-        def __init__(self) -> None:
-            super().__init__()
-            medians = torch.nan_to_num(rows.nanmedian(dim=0).values)
-            filled = torch.where(rows.isnan(), medians, rows)
-            scales = filled.std(dim=0, unbiased=False)
-            self.register_buffer("medians", medians)
-            self.register_buffer("means", filled.mean(dim=0))
-            self.register_buffer("scales", torch.where(scales > 0, scales, torch.ones_like(scales)))
-            self.register_buffer("missing", rows.isnan().any(dim=0).nonzero().flatten())
-            self.register_buffer("numbers", (~is_token).nonzero().flatten())
-            self.register_buffer("words", is_token.nonzero().flatten())
-
-        def forward(self, everything: torch.Tensor) -> torch.Tensor:
-            x = everything.index_select(1, self.numbers) if len(self.words) else everything
-            unknown = x.isnan()
-            standard = (torch.where(unknown, self.medians, x) - self.means) / self.scales
-            parts = [standard, unknown.index_select(1, self.missing).to(x.dtype)]
-            if len(self.words):
-                parts.append(everything.index_select(1, self.words))
-            return torch.cat(parts, dim=1)
-
-    return Preprocessing()
+        for mean, now in zip(averaged.parameters(), module.parameters(), strict=True):
+            mean.lerp_(now, weight)
 
 
 def outputs_of(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
     """float64 outputs ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``, on the module's device."""
     import torch
 
-    device = next(module.parameters()).device
+    device = next((part.device for part in (*module.parameters(), *module.buffers())), torch.device("cpu"))
     with torch.inference_mode():
         parts = [
             module(torch.from_numpy(np.ascontiguousarray(X[i : i + PREDICT_ROWS], dtype=np.float32)).to(device)).cpu()
@@ -279,86 +253,183 @@ def choose(
     task: Task = BINARY,
     tokens: Sequence[int] = (),
     network: NetworkFactory | None = None,
+    weight: np.ndarray | None = None,
     log: Log = lambda _: None,
 ) -> Choice:
-    """Epochs, head and threshold from validation rows that nothing was fitted on.
+    """Epochs, shares, head and threshold from validation rows that nothing was fitted on.
 
-    The epoch with the best mean :data:`FOLD_METRIC` over the folds is taken; head and threshold are settled on the
-    folds' pooled validation outputs of that epoch. A fold ends early once it has not got better for long.
-
-    Where the layers are not declared, the share of a linear model beside them is settled in the same way, by the loss:
-    around a line, a network follows some of the noise.
+    The epoch with the best mean :data:`FOLD_METRIC` over the folds is taken. Then the network's, the linear model's and
+    the trees' validation outputs of all folds are mixed with the shares that lose least (stacking: Breiman, 1996), and
+    head and threshold are settled on the mixture. A fold's network ends early once it has not got better for long.
     """
     metric = FOLD_METRIC[task.kind]
     looks: list[_Look] = []
-    lines: list[np.ndarray] = []
+    outputs: dict[str, list[np.ndarray]] = {}
+    rounds: list[int] = []
     for number, (fitted, valid) in enumerate(folds, start=1):
         looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
         sized = recipe.sized_for(len(fitted))
         assert sized.max_epochs is not None
-        fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, task=task, tokens=tokens, network=network,
+        weighed = None if weight is None else weight[fitted] / weight[fitted].mean()
+        how: Any = {"task": task, "tokens": tokens, "weight": weighed}
+        fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, **how,
             log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=looked)  # type: ignore[misc]  # fmt: skip
         looks.append(looked)
-        if network is None:
-            lines.append(outputs_of(linear_model(X[fitted], y[fitted], task=task, tokens=tokens), X[valid]))
+        for part in recipe.beside:
+            if part == LINEAR:
+                module = linear_model(X[fitted], y[fitted], **how)
+            else:
+                trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **how)
+                rounds.append(trees.rounds)
+                module = as_module(trees, task, tokens)
+            outputs.setdefault(part, []).append(outputs_of(module, X[valid]))
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     # A fold that ended early stands where it ended: later epochs would have been no better.
     longest = max(len(look.metric) for look in looks)
     mean = np.mean([np.pad(look.metric, (0, longest - len(look.metric)), mode="edge") for look in looks], axis=0)
     epochs = int(mean.argmax()) + 1
-    outputs = [look.outputs[min(epochs, len(look.outputs)) - 1] for look in looks]
-    truth = np.concatenate([y[valid] for _, valid in folds])
-    settled = {0.0: _settled(outputs, truth, looks, task)}
-    for share in SHARES if lines else ():
-        mixed = [share * straight + (1 - share) * own for straight, own in zip(lines, outputs, strict=True)]
-        settled[share] = _settled(mixed, truth, looks, task)
-    line_share = min(settled, key=lambda share: settled[share][2])
-    head, scores, _ = settled[line_share]
-    threshold = best_threshold(scores, truth) if task.kind == "binary" else 0.5
-    chance = _figure_by_chance(truth, task)
-    calibration = calibration_of(scores, truth) if task.kind == "binary" else []
-    return Choice(epochs, head, float(mean[epochs - 1]), chance, threshold, line_share, curves, calibration)
+    outputs[NETWORK] = [look.outputs[min(epochs, len(look.outputs)) - 1] for look in looks]
+    scales = [look.head for look in looks]
+    truth = [y[valid] for _, valid in folds]
+    shares, head = mixed(outputs, truth, scales, task)
+    scores = [
+        (scale if task.kind == "regression" else head)(
+            np.sum([shares[part] * of[n] for part, of in outputs.items()], axis=0)
+        )
+        for n, scale in enumerate(scales)
+    ]
+    score = float(np.mean([_figure(of_fold, said, task) for of_fold, said in zip(truth, scores, strict=True)]))
+    every, said = np.concatenate(truth), np.concatenate(scores)
+    return Choice(
+        epochs=epochs,
+        head=head,
+        score=score,
+        chance=_figure_by_chance(every, task),
+        threshold=best_threshold(said, every) if task.kind == "binary" else 0.5,
+        shares=shares,
+        # A fold has fewer rows than the final fit, which has use for a few more trees.
+        rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and task.kind != "binary" else None,
+        curves=curves,
+        calibration=calibration_of(said, every) if task.kind == "binary" else [],
+    )
 
 
-def _settled(
-    outputs: Sequence[np.ndarray], truth: np.ndarray, looks: Sequence[_Look], task: Task
-) -> tuple[Head, np.ndarray, float]:
-    """The head for the folds' outputs, the scores it makes of them, and their mean loss."""
-    if task.kind == "regression":
-        scores = np.concatenate([look.head(of_fold) for look, of_fold in zip(looks, outputs, strict=True)])
-        return Head(task.kind), scores, float(np.square(scores - truth).mean())
-    pooled = np.concatenate(outputs)
-    head = (calibrate if task.kind == "binary" else temperature)(pooled, truth)
-    scores = head(pooled)
-    of_truth = np.where(truth == 1, scores, 1 - scores) if task.kind == "binary" else scores[_each(truth)]
-    return head, scores, -float(np.log(np.clip(of_truth, 1e-15, 1)).mean())
+def mixed(
+    outputs: Mapping[str, Sequence[np.ndarray]], truth: Sequence[np.ndarray], scales: Sequence[Head], task: Task
+) -> tuple[dict[str, float], Head]:
+    """The shares of the parts that lose least on the folds, and the head of their mixture.
+
+    Shares are at least :data:`LEAST_SHARE`, or 0; they add up to 1.
+
+    Args:
+        outputs: by part and fold, ``[n]`` or ``[n, classes]``.
+        truth: by fold, ``[n]``, class codes or measured values.
+        scales: by fold, the head of a measured value's scale.
+        task: the kind of target.
+    """
+    parts = list(outputs)
+    while True:
+        columns = np.stack([np.concatenate(outputs[part]) for part in parts], axis=-1)
+        if task.kind == "regression":
+            wanted = [(y - scale.offset) / scale.slope for y, scale in zip(truth, scales, strict=True)]
+            found, head = _least_squares(columns, np.concatenate(wanted)), Head(task.kind)
+        else:
+            found, head = _likeliest(columns, np.concatenate(truth), task)
+        least = int(found.argmin())
+        if found[least] >= LEAST_SHARE or len(parts) == 1:
+            return dict.fromkeys(outputs, 0.0) | dict(zip(parts, map(float, found), strict=True)), head
+        parts.pop(least)
 
 
-def linear_model(X: np.ndarray, y: np.ndarray, *, task: Task, tokens: Sequence[int] = ()) -> torch.nn.Module:
+def _least_squares(columns: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The convex weights ``[k]`` of ``columns`` ``[n, k]`` that come closest to ``wanted``."""
+    from scipy.optimize import minimize
+
+    errors = columns - wanted[:, None]
+    squares = errors.T @ errors / len(errors)
+    squares /= np.trace(squares)
+    k = len(squares)
+    if k == 1:
+        return np.ones(1)
+    found = minimize(
+        lambda w: float(w @ squares @ w), np.full(k, 1 / k), jac=lambda w: 2 * squares @ w, method="SLSQP",
+        bounds=[(0, 1)] * k, constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-12},
+    )  # fmt: skip
+    weights = np.clip(found.x, 0, None)
+    return weights / weights.sum()
+
+
+def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
+    """Convex weights of the columns ``[n, k]`` or ``[n, classes, k]``, and the head, that make ``y`` likeliest.
+
+    Weights times the head's slope are what is looked for: none below 0, and the problem is convex.
+    """
+    from scipy.optimize import minimize
+
+    columns = np.clip(columns, -30, 30)
+    k = columns.shape[-1]
+
+    def surprise(at: np.ndarray) -> tuple[float, np.ndarray]:
+        raised = columns @ at[:k]
+        if task.kind == "binary":
+            raised = raised + at[k]
+            lost = np.logaddexp(0, raised) - y * raised
+            error = (1 / (1 + np.exp(-np.clip(raised, -60, 60))) - y) / len(y)
+            return float(lost.mean()), np.append(columns.T @ error, error.sum())
+        raised = raised - raised.max(axis=1, keepdims=True)
+        chances = np.exp(raised)
+        chances /= chances.sum(axis=1, keepdims=True)
+        lost = -np.log(np.clip(chances[_each(y)], 1e-300, 1))
+        chances[_each(y)] -= 1
+        return float(lost.mean()), np.einsum("nc,nck->k", chances, columns) / len(y)
+
+    more = [(None, None)] if task.kind == "binary" else []
+    start = np.append(np.full(k, 1 / k), np.zeros(len(more)))
+    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * k + more).x
+    slope = float(found[:k].sum())
+    if slope <= 0:  # nothing that was said is worth anything: never turn its order around
+        return np.full(k, 1 / k), Head(task.kind)
+    return found[:k] / slope, Head(task.kind, slope, float(found[k]) if more else 0.0)
+
+
+def linear_model(
+    X: np.ndarray, y: np.ndarray, *, task: Task, tokens: Sequence[int] = (), weight: np.ndarray | None = None
+) -> torch.nn.Module:
     """The regularised linear model, from and to what :func:`fit`'s network is."""
+    return fit_linear(X, _learnt(y, task), task=task, tokens=tokens, weight=weight)
+
+
+def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **how: Any) -> Trees:
+    """The trees, whose module goes from and to what :func:`fit`'s network does; see :func:`fit_trees`."""
+    if (valid := how.get("valid")) is not None and task.kind == "regression":
+        head = as_target(y, task)[1]
+        how["valid"] = valid[0], (valid[1] - head.offset) / head.slope
+    return fit_trees(X, _learnt(y, task), task=task, **how)
+
+
+def _learnt(y: np.ndarray, task: Task) -> np.ndarray:
+    """Class codes, or measured values standardised as the network gets them."""
+    return as_target(y, task)[0] if task.kind == "regression" else y
+
+
+def mixture(parts: Mapping[str, torch.nn.Module], shares: Mapping[str, float]) -> torch.nn.Module:
+    """A module that says what its parts say, each by its share; the only one itself where there is one."""
     import torch
 
-    rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(as_target(y, task)[0])
-    before = preprocessing(rows, tokens)
-    fitted = line(before(rows), target, texts=len(tokens) // WORDS, measured=task.kind == "regression")
-    return torch.nn.Sequential(before, fitted).eval()
+    if len(parts) == 1:
+        return next(iter(parts.values()))
 
-
-def beside(network: torch.nn.Module, other: torch.nn.Module, share: float) -> torch.nn.Module:
-    """A module that says what the network does, but for the other's share."""
-    import torch
-
-    class Beside(torch.nn.Module):
+    class Mixture(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.other = network, other
+            self.parts = torch.nn.ModuleDict(dict(parts))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            said: torch.Tensor = share * self.other(x) + (1 - share) * self.network(x)
-            return said
+            said = [shares[name] * part(x) for name, part in self.parts.items()]
+            return torch.stack(said).sum(dim=0)
 
-    return Beside().eval() if share else network
+    return Mixture().eval()
 
 
 @dataclass
@@ -404,27 +475,6 @@ def _figure_by_chance(y: np.ndarray, task: Task) -> float:
         return 0.0
     shares = np.bincount(y.astype(int)) / len(y)
     return float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
-
-
-def calibrate(logits: np.ndarray, y: np.ndarray) -> Head:
-    """The binary head that makes ``y`` likeliest; never one that turns the order around."""
-    from sklearn.linear_model import LogisticRegression
-
-    fitted = LogisticRegression(C=1e4).fit(np.clip(logits, -30, 30)[:, None], y)
-    slope = float(fitted.coef_[0, 0])
-    return Head("binary", slope, float(fitted.intercept_[0])) if slope > 0 else Head()
-
-
-def temperature(logits: np.ndarray, y: np.ndarray) -> Head:
-    """The multiclass head that makes ``y`` likeliest."""
-    from scipy.optimize import minimize_scalar
-
-    def surprise(log_slope: float) -> float:
-        p = Head("multiclass", float(np.exp(log_slope)))(logits)
-        return -float(np.log(np.clip(p[_each(y)], 1e-15, 1)).mean())
-
-    found = minimize_scalar(surprise, bounds=(-3, 3), method="bounded")
-    return Head("multiclass", float(np.exp(found.x)))
 
 
 def best_threshold(probability: np.ndarray, y: np.ndarray) -> float:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assets.lifecycle.baselines import MAX_DEVIATIONS
-
 if TYPE_CHECKING:
     import torch
 
@@ -94,50 +92,6 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a feature of few values has few pieces, as it should
         return Tabular()
-
-
-def line(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, measured: bool = False) -> torch.nn.Module:
-    """The regularised linear (or logistic) model of the numbers, fitted, as a module of the shapes of :func:`tabular`.
-
-    Args:
-        X, y, texts: as of :func:`tabular`; words say nothing here.
-        measured: whether the target is a quantity.
-    """
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    from assets.lifecycle.text import WORDS
-
-    numbers = X.shape[1] - texts * WORDS
-
-    class Line(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            # Not drawn and thrown away: the random state is nobody's business here.
-            self.weights = nn.utils.skip_init(nn.Linear, numbers, y.shape[1] if y.ndim == 2 else 1)
-            for start in self.parameters():
-                nn.init.zeros_(start)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            said = self.weights(x[:, :numbers].clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS))
-            return said.squeeze(-1) if y.ndim == 1 else said
-
-    module = Line()
-    optimiser = torch.optim.LBFGS(module.parameters(), max_iter=100, line_search_fn="strong_wolfe")
-
-    def surprise() -> torch.Tensor:
-        optimiser.zero_grad()
-        if y.ndim == 2:
-            loss = functional.cross_entropy(module(X), y)
-        else:
-            loss = (functional.mse_loss if measured else functional.binary_cross_entropy_with_logits)(module(X), y)
-        loss = loss + module.weights.weight.square().sum() / (2 * len(X))
-        loss.backward()
-        return loss
-
-    optimiser.step(surprise)
-    return module.eval()
 
 
 def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False, seed: int = 0) -> np.ndarray:

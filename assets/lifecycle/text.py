@@ -59,7 +59,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
 
     words = numbers.long()
     word_counts = _rows_with(words)
-    pair_counts = _rows_with(_pairs(words))
+    pair_counts = _rows_with(pairs_of(words))
 
     class TextEncoder(nn.Module):
         known: torch.Tensor
@@ -79,7 +79,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
             words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number is no word
-            pairs = _pairs(words)
+            pairs = pairs_of(words)
             there = self.known[words]
             said = (self.words(words) * self.left_out(there).unsqueeze(-1)).sum(1)
             said = said + (self.pairs(pairs) * self.left_out(self.frequent[pairs]).unsqueeze(-1)).sum(1)
@@ -89,8 +89,15 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
     return TextEncoder()
 
 
-def _pairs(words: torch.Tensor) -> torch.Tensor:
-    """Numbers ``[n, WORDS - 1]`` of neighbouring words; 0 where there is no second one."""
+def pairs_of(words: torch.Tensor, texts: int = 1) -> torch.Tensor:
+    """Numbers ``[n, texts · (WORDS - 1)]`` of neighbouring words; 0 where there is no second one.
+
+    Args:
+        words: int64 ``[n, texts · WORDS]``.
+        texts: how many texts are side by side; the last word of one has no neighbour.
+    """
+    if texts > 1:
+        return pairs_of(words.unflatten(1, (texts, WORDS)).flatten(0, 1)).unflatten(0, (-1, texts)).flatten(1)
     first, second = words[:, :-1], words[:, 1:]
     return ((first * 31 + second * 17) % BUCKETS + 1) * ((first > 0) & (second > 0))
 

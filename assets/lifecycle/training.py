@@ -27,11 +27,26 @@ from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
 from assets.lifecycle.cleaning import event_day
 from assets.lifecycle.design_effect import of_residuals
 from assets.lifecycle.features import features_of
-from assets.lifecycle.fitting import FOLD_METRIC, Choice, Head, as_target, beside, choose, fit, linear_model, outputs_of
+from assets.lifecycle.fitting import (
+    FOLD_METRIC,
+    LINEAR,
+    NETWORK,
+    TREES,
+    Choice,
+    Head,
+    as_target,
+    boosted_trees,
+    choose,
+    fit,
+    linear_model,
+    mixture,
+    outputs_of,
+)
 from assets.lifecycle.leakage import LEAK_MEND, leaks
 from assets.lifecycle.networks import tabular
 from assets.lifecycle.reference import ReferenceProfile, calibration_of
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
+from assets.lifecycle.trees import Trees, as_module
 from assets.lifecycle.windows import Windows, days_ending, history_days, holdout_rows, iso_days, rows_of, windows_of
 from resources.dagster_internals import Finding
 
@@ -230,11 +245,19 @@ def _leakage(frozen: pd.DataFrame, model: Model) -> Finding:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted network and what was chosen for it."""
+    """A fitted mixture and what was chosen for it.
+
+    Args:
+        network: from raw features to outputs.
+        choice: what the folds decided.
+        head: from outputs to scores.
+        trees: those of the mixture where rows are not weighed, which the report's XGBoost baseline is, too.
+    """
 
     network: Any
     choice: Choice
     head: Head
+    trees: Trees | None = None
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """float64 scores of raw features, ``[n]`` or ``[n, classes]``."""
@@ -246,17 +269,36 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
-    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions, "network": model.network}
-    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, log=log, **how)
+    weight = row_weights(frozen, model)
+    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
+    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, weight=weight, log=log, **how)
     log(f"chosen: {choice.epochs} epochs, {FOLD_METRIC[model.task.kind]} {choice.score:.4f} on the folds")
-    network = fit(X[rows], y[rows], recipe=recipe, epochs=choice.epochs, log=log, **how)
-    if choice.line_share:
-        log(f"a linear model has {choice.line_share:.0%} of the say")
-        line = linear_model(X[rows], y[rows], task=model.task, tokens=how["tokens"])
-        network = beside(network, line, choice.line_share)
+    log("shares: " + ", ".join(f"{part} {share:.0%}" for part, share in choice.shares.items()))
+    how["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
+    parts: dict[str, Any] = {}
+    trees = None
+    if choice.shares[NETWORK]:
+        parts[NETWORK] = fit(
+            X[rows], y[rows], recipe=recipe, epochs=choice.epochs, network=model.network, log=log, **how
+        )
+    if choice.shares.get(LINEAR):
+        parts[LINEAR] = linear_model(X[rows], y[rows], **how)
+    if choice.shares.get(TREES):
+        trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=choice.rounds, **how)
+        parts[TREES] = as_module(trees, model.task, how["tokens"])
     # What the folds settled stands, but a measured target's scale is that of the rows of the final fit.
     head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else choice.head
-    return Candidate(network, choice, head)
+    return Candidate(mixture(parts, choice.shares), choice, head, trees if weight is None else None)
+
+
+def row_weights(frozen: pd.DataFrame, model: Model) -> np.ndarray | None:
+    """What each row counts by its age, ``[n]``, the latest 1; ``None`` where all count alike."""
+    half_life = model.training.half_life_days
+    if half_life is None:
+        return None
+    assert model.table.time is not None
+    age = (frozen[model.table.time].max() - frozen[model.table.time]) / pd.Timedelta(days=1)
+    return np.asarray(0.5 ** (age.to_numpy(dtype=float) / half_life))
 
 
 def _trained_model(model: Model) -> dg.AssetsDefinition:
@@ -337,7 +379,8 @@ def _train(
             for fold, values in folds.items():
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
-        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score, "line_share": choice.line_share})
+        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score})
+        run.log_metrics({f"share.{part}": share for part, share in choice.shares.items()})
         recent = recent_rows(context.resources.tables, frozen, model)
         X = recent.features[list(names)].to_numpy(dtype=np.float32)
         scores = candidate.predict(X)
@@ -357,7 +400,7 @@ def _train(
                     "epochs": choice.epochs,
                     "seed": model.training.seed,
                     "folds_score": choice.score,
-                    "line_share": choice.line_share,
+                    "shares": choice.shares,
                     "chance": choice.chance,
                     "curves": choice.curves,
                     "data_version": of["data_version"],

@@ -1,13 +1,31 @@
 """What is fitted finds what is there to find, repeats itself by its seed, and says when it cannot."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from assets.declaration import Training
-from assets.lifecycle.fitting import Head, best_threshold, calibrate, choose, fit, outputs_of, preprocessing
-from assets.lifecycle.metrics import roc_auc
+from assets.lifecycle.fitting import (
+    LINEAR,
+    NETWORK,
+    TREES,
+    Head,
+    best_threshold,
+    boosted_trees,
+    choose,
+    fit,
+    linear_model,
+    mixed,
+    mixture,
+    outputs_of,
+)
+from assets.lifecycle.metrics import average_precision, roc_auc
 from assets.lifecycle.networks import bin_edges
+from assets.lifecycle.preprocessing import preprocessing
+from assets.lifecycle.trees import as_module
+from assets.task import BINARY, Task
 
 RECIPE = Training(batch_size=128, max_epochs=4)
 
@@ -83,14 +101,15 @@ def test_edges_are_in_order_apart_and_where_the_target_changes():
     assert len(bin_edges(np.zeros(100, np.float32), np.zeros(100))) == 2
 
 
-def test_the_calibrator_makes_frequencies_and_keeps_the_order():
+def test_the_head_makes_frequencies_and_keeps_the_order():
     rng = np.random.default_rng(0)
     truth = rng.normal(-2, 1.5, 50_000)
     y = (rng.random(50_000) < 1 / (1 + np.exp(-truth))).astype(float)
-    found = calibrate(truth * 3 + 4, y)  # logits that are far too sure
-    assert abs(found(truth * 3 + 4).mean() - y.mean()) < 0.002
+    too_sure = truth * 3 + 4
+    _, found = mixed({NETWORK: [too_sure]}, [y], [Head()], BINARY)
+    assert abs(found(too_sure).mean() - y.mean()) < 0.002
     assert abs(found.slope - 1 / 3) < 0.02
-    assert calibrate(-truth, y) == Head(), "never one that turns the order around"
+    assert mixed({NETWORK: [-truth]}, [y], [Head()], BINARY) == ({NETWORK: 1.0}, Head()), "never the other way around"
 
 
 def test_the_threshold_gives_the_best_f1():
@@ -105,17 +124,125 @@ def test_the_threshold_gives_the_best_f1():
     assert f1(best_threshold(p, y)) == pytest.approx(max(f1(t) for t in p))
 
 
+FOLDS = [(np.arange(0, 600), np.arange(600, 900)), (np.arange(300, 900), np.arange(900, 1_200))]
+
+
 def test_the_choice_is_made_on_the_folds_and_kept_with_its_curves():
     X, y = make(1_200)
-    folds = [(np.arange(0, 600), np.arange(600, 900)), (np.arange(300, 900), np.arange(900, 1_200))]
-    choice = choose(X, y, folds, recipe=RECIPE)
+    choice = choose(X, y, FOLDS, recipe=replace(RECIPE, beside=()))
     curves = choice.curves["average_precision"]
     assert set(curves) == {"fold 1", "fold 2"}
     assert all(len(curve) == 4 for curve in curves.values())
     mean = np.mean(list(curves.values()), axis=0)
     assert choice.epochs == int(mean.argmax()) + 1
     assert choice.score == pytest.approx(mean.max())
+    assert choice.shares == {NETWORK: 1.0}
     assert 0 < choice.threshold < 1
+
+
+def test_the_score_is_the_mixtures():
+    X, y = make(1_200)
+    choice = choose(X, y, FOLDS, recipe=RECIPE)
+    assert set(choice.shares) == {NETWORK, LINEAR, TREES}
+    outputs = {
+        LINEAR: [outputs_of(linear_model(X[f], y[f], task=BINARY), X[v]) for f, v in FOLDS],
+        TREES: [outputs_of(as_module(boosted_trees(X[f], y[f], task=BINARY), BINARY), X[v]) for f, v in FOLDS],
+        NETWORK: [outputs_of(fit(X[f], y[f], recipe=RECIPE, epochs=choice.epochs), X[v]) for f, v in FOLDS],
+    }
+    said = [sum(choice.shares[part] * of[n] for part, of in outputs.items()) for n in range(2)]
+    each = [average_precision(y[v], of) for (_, v), of in zip(FOLDS, said, strict=True)]
+    assert choice.score == pytest.approx(np.mean(each), abs=1e-3)
+
+
+@pytest.mark.parametrize(("bend", "least", "most"), [(0.0, 0.7, 1.0), (8.0, 0.0, 0.1)])
+def test_the_line_has_the_say_where_the_truth_is_one_and_none_where_it_is_not(bend, least, most):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (2_000, 3)).astype(np.float32)
+    y = X @ [1.0, -2.0, 0.0] + bend * np.abs(X[:, 2]) + rng.normal(size=2_000)
+    halves = np.arange(1_000), np.arange(1_000, 2_000)
+    choice = choose(X, y, [halves, halves[::-1]], recipe=Training(max_epochs=8), task=MEASURED)
+    assert least <= choice.shares[LINEAR] <= most
+
+
+MEASURED, CLASSES = Task("regression"), Task("multiclass", ("a", "b", "c"))
+
+
+def parts_of(task: Task, rows: int = 4_000) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What two parts and one of no use say, and a truth that is .7 of the first and .3 of the second."""
+    rng = np.random.default_rng(0)
+    shape = (rows, 3) if task.kind == "multiclass" else (rows,)
+    one, two, none = (rng.normal(0, 2, shape) for _ in range(3))
+    told = 0.7 * one + 0.3 * two
+    if task.kind == "regression":
+        return {"one": one, "two": two, "none": none}, told + rng.normal(0, 0.5, rows)
+    if task.kind == "binary":
+        return {"one": one, "two": two, "none": none}, (rng.random(rows) < 1 / (1 + np.exp(-told))).astype(float)
+    return {"one": one, "two": two, "none": none}, (told + rng.gumbel(size=shape)).argmax(axis=1).astype(float)
+
+
+@pytest.mark.parametrize("task", [BINARY, CLASSES, MEASURED], ids=lambda task: task.kind)
+def test_the_shares_are_those_that_lose_least_and_what_says_nothing_has_none(task):
+    said, y = parts_of(task)
+    half = len(y) // 2
+    scales = [Head(task.kind)] * 2
+    shares, _ = mixed({k: [v[:half], v[half:]] for k, v in said.items()}, [y[:half], y[half:]], scales, task)
+    assert shares["one"] == pytest.approx(0.7, abs=0.05)
+    assert shares["two"] == pytest.approx(0.3, abs=0.05)
+    assert shares["none"] == 0
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_folds_of_a_measured_value_are_mixed_in_their_own_scales():
+    said, y = parts_of(MEASURED)
+    half = len(y) // 2
+    scales = [Head("regression", slope=2.0, offset=5.0), Head("regression", slope=10.0, offset=-3.0)]
+    truth = [scale.slope * part + scale.offset for scale, part in zip(scales, (y[:half], y[half:]), strict=True)]
+    shares, _ = mixed({k: [v[:half], v[half:]] for k, v in said.items()}, truth, scales, MEASURED)
+    assert shares["one"] == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.parametrize("task", [BINARY, CLASSES, MEASURED], ids=lambda task: task.kind)
+def test_a_mixture_says_what_its_parts_say_by_share_and_is_exported_as_one_for_any_number_of_rows(task):
+    X, chance = make(400)
+    told = chance + np.nan_to_num(X[:, 1])
+    y = {"binary": chance, "multiclass": np.digitize(told, [-0.5, 1.0]).astype(float), "regression": told}[task.kind]
+    parts = {
+        NETWORK: fit(X, y, recipe=Training(batch_size=64), epochs=1, task=task),
+        LINEAR: linear_model(X, y, task=task),
+        TREES: as_module(boosted_trees(X, y, task=task, rounds=20), task),
+    }
+    shares = {NETWORK: 0.2, LINEAR: 0.3, TREES: 0.5}
+    both = mixture(parts, shares)
+    said = sum(shares[name] * outputs_of(part, X) for name, part in parts.items())
+    assert outputs_of(both, X) == pytest.approx(said, abs=1e-5)
+    rows = ({0: torch.export.Dim.DYNAMIC},)
+    exported = torch.export.export(both, (torch.from_numpy(X[:2]),), dynamic_shapes=rows).module()
+    for n in (1, 7, 400):
+        with torch.no_grad():
+            assert exported(torch.from_numpy(X[:n])).numpy() == pytest.approx(said[:n], abs=1e-5)
+    assert mixture({LINEAR: parts[LINEAR]}, {NETWORK: 0.0, LINEAR: 1.0}) is parts[LINEAR]
+
+
+@pytest.mark.parametrize("part", ["network", "linear", "trees"])
+def test_rows_without_weight_are_as_if_they_were_not_there(part):
+    X, y = make(1_500)
+    wrong = np.arange(1_500) >= 1_000
+    y = np.where(wrong, 1 - y, y)
+    weight = np.where(wrong, 0.0, 1.5)
+
+    def of(X, y, weight=None):
+        if part == "network":
+            return fit(X, y, recipe=RECIPE, epochs=4, weight=weight)
+        if part == "linear":
+            return linear_model(X, y, task=BINARY, weight=weight)
+        return as_module(boosted_trees(X, y, task=BINARY, weight=weight), BINARY)
+
+    right, weighed, misled = (
+        roc_auc(make(seed=1)[1], outputs_of(module, make(seed=1)[0]))
+        for module in (of(X[:1_000], y[:1_000]), of(X, y, weight), of(X, y))
+    )
+    assert weighed > right - 0.02
+    assert misled < right - 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
