@@ -20,7 +20,7 @@ from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.broken import broken_asset, build  # noqa: E402
 from assets.models import read_folders  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
-from sensors.defaults import default_schedules, default_sensors  # noqa: E402
+from sensors.defaults import default_sensors  # noqa: E402
 
 
 def build_defs(
@@ -47,7 +47,6 @@ def build_defs(
         assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken), alerts_table],
         jobs=[*(job for one in built for job in one.jobs), *alert_jobs()],
         sensors=default_sensors(sound),
-        schedules=default_schedules(sound),
         resources={**default_resources(sound, settings), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )

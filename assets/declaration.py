@@ -311,7 +311,10 @@ class Model:
 
 def refuse_wrong_declaration(model: Model) -> None:
     """Raises :class:`DeclarationError` for the first value that cannot work, with the mend."""
-    parts = (_wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift)
+    parts = (
+        _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift,
+        _wrong_retrain,
+    )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
             raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
@@ -412,3 +415,13 @@ def _wrong_drift(model: Model) -> Wrong:
     for name in ("min_rows", "window_days", "max_rows", "page_after"):
         if getattr(drift, name) < 1:
             yield f"drift.{name}", getattr(drift, name), "give a whole number from 1 on"
+
+
+def _wrong_retrain(model: Model) -> Wrong:
+    if model.retrain is not None:
+        try:
+            dg.TimeWindowPartitionsDefinition(
+                cron_schedule=model.retrain, start=dt.datetime(2020, 1, 1), fmt="%Y", timezone="UTC"
+            )
+        except dg.DagsterInvalidDefinitionError:
+            yield "retrain", model.retrain, "give a cron of five fields in UTC, e.g. '0 6 * * MON'"

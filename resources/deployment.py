@@ -31,6 +31,8 @@ from resources.settings import Settings, project_root
 
 CHAMPION = "champion"
 """Alias of the version in production."""
+STAGED = "staged"
+"""What a staged process may call its version: it was given a folder, and no number."""
 
 _TABLE = sa.Table(
     "promotions",

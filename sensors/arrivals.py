@@ -1,6 +1,9 @@
 """Requests the landing of days that are complete upstream and not here yet.
 
 Belongs here: what has arrived. Does not belong here: what happens to it afterwards (automation conditions).
+
+The sensor is the only trigger of landings. A run key is known for one sensor only: a schedule beside it would land the
+same day again, whatever its run keys.
 """
 
 from __future__ import annotations
@@ -50,21 +53,3 @@ def arrivals_sensor(model: Model) -> dg.SensorDefinition:
             yield dg.RunRequest(run_key=f"{model.name}-land-{day}", partition_key=day.isoformat())
 
     return arrivals
-
-
-def arrivals_schedule(model: Model) -> dg.ScheduleDefinition:
-    """Lands yesterday at a quarter past midnight, whatever the sensor saw."""
-
-    @dg.schedule(
-        name=f"{model.name}_daily_arrivals",
-        job_name=job_name(model, LAND),
-        cron_schedule="15 0 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Lands yesterday's {model.table.name}.",
-    )
-    def daily_arrivals(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        day = (context.scheduled_execution_time - dt.timedelta(days=1)).date().isoformat()
-        return dg.RunRequest(run_key=f"{model.name}-land-{day}", partition_key=day)
-
-    return daily_arrivals

@@ -1,4 +1,8 @@
-"""The sensors and schedules of all models, switched on: what `definitions.py` wires."""
+"""The sensors of all models, switched on: what `definitions.py` wires.
+
+Each job has one trigger. There are no schedules: the declared retraining is the retraining sensor's, too, so that one
+place decides whether a training is asked for.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,21 @@ import dagster as dg
 from assets.declaration import Model
 from resources.sources import Stream
 from sensors.alerts import alerts_sensor
-from sensors.arrivals import arrivals_schedule, arrivals_sensor
+from sensors.arrivals import arrivals_sensor
 from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
-from sensors.retraining import retraining_schedule, retraining_sensor
+from sensors.retraining import retraining_sensor
 from sensors.runs import run_sensors
 
 
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
-    """One automation sensor, the alerts', and per stream: arrivals, missed drift checks, retraining."""
+    """One automation sensor and the alerts'; per stream arrivals, missed days, retraining; else what is declared."""
     sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
     for model in models:
         if isinstance(model.table.source, Stream):
             sensors.append(arrivals_sensor(model))
         if model.is_stream:
-            sensors += [drift_sensor(model), retraining_sensor(model)]
+            sensors.append(drift_sensor(model))
+        if model.is_stream or model.retrain:
+            sensors.append(retraining_sensor(model))
     return sensors
-
-
-def default_schedules(models: Sequence[Model]) -> list[dg.ScheduleDefinition]:
-    """Per stream its daily arrivals; per model its declared retraining."""
-    daily = [arrivals_schedule(model) for model in models if isinstance(model.table.source, Stream)]
-    return [*daily, *(retraining_schedule(model) for model in models if model.retrain)]

@@ -1,6 +1,9 @@
 """Requests a training run: on the declared cron, and when confirmed drift has labels of its own.
 
 Belongs here: when to train. Does not belong here: what becomes of the candidate (the gate, automation).
+
+One sensor decides on both, and its run key is the day that the training sees labels of: on a day when the cron and a
+drift both ask, there is one training. A schedule beside the sensor would ask for a second one of the same rows.
 """
 
 from __future__ import annotations
@@ -20,11 +23,10 @@ from sensors.alerts import DRIFT_CAUSE, retraining_alerts
 
 @dataclass(frozen=True)
 class Retraining:
-    """A decision: whether to train now, the words for it, and the key under which it happens once."""
+    """A decision: whether to train now, and the words for it."""
 
     due: bool
     reason: str
-    run_key: str = ""
 
 
 def retraining_due(
@@ -55,15 +57,36 @@ def retraining_due(
             return Retraining(
                 False, f"a candidate saw labels up to {trained_as_of}; the next may be trained on {again}"
             )
-    return Retraining(
-        True,
-        f"drift since {drifting_since}, labels up to {labelled_until}",
-        f"{model.name}-retrain-{drifting_since}-{labelled_until}",
+    return Retraining(True, f"drift since {drifting_since}, labels up to {labelled_until}")
+
+
+def cron_periods(cron: str) -> dg.TimeWindowPartitionsDefinition:
+    """The times between two ticks of a cron (UTC), each named by the tick at which it begins."""
+    return dg.TimeWindowPartitionsDefinition(
+        cron_schedule=cron, start=dt.datetime(2020, 1, 1), fmt="%Y-%m-%dT%H:%M", timezone="UTC"
     )
 
 
+def declared_due(cron: str, handled: str | None, now: dt.datetime) -> tuple[Retraining, str]:
+    """Whether a tick of the declared cron has passed that was not handled yet, and what is handled from now on.
+
+    Ticks that passed while nothing looked are one training; those before the first look are none.
+
+    Args:
+        cron: as declared, UTC.
+        handled: the second value of the call before; ``None`` at the first look.
+        now: time of the look.
+    """
+    with dg.partition_loading_context(effective_dt=now):
+        complete = str(cron_periods(cron).get_last_partition_key())  # another one from the moment of each tick on
+    due = handled is not None and handled < complete
+    return Retraining(due, f"declared on the cron {cron} (UTC)" if due else f"the cron {cron} has not ticked"), complete
+
+
 def retraining_sensor(model: Model) -> dg.SensorDefinition:
-    """Trains when :func:`retraining_due` says so."""
+    """Trains when :func:`retraining_due` or :func:`declared_due` says so."""
+    when = [f"on the cron {model.retrain} (UTC)"] if model.retrain else []
+    when += ["once confirmed drift has labels of its own"] if model.is_stream else []
 
     @dg.sensor(
         name=f"{model.name}_retraining",
@@ -71,27 +94,40 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=600,
         required_resource_keys={"alerts", "tables"},
-        description=f"Trains a challenger of {model.name} once confirmed drift has labels of its own.",
+        description=f"Trains a challenger of {model.name} {' and '.join(when)}.",
     )
-    def retraining(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        tables = context.resources.tables
-        labelled = tables.days(model.key("labels"))
-        decision = retraining_due(
-            model,
-            drifting_since=drifting_since(context.resources.alerts, tables, model),
-            labelled_until=dt.date.fromisoformat(labelled[-1]) if labelled else None,
-            trained_as_of=trained_as_of(tables, model),
-        )
-        if not decision.due:
-            return dg.SkipReason(decision.reason)
-        words = f"a training run is requested: {decision.reason}"
-        for alert in retraining_pages(context.resources.alerts, model):
-            # A tick that is repeated (its run key is known) does not say it twice.
-            if all(event.words != words for event in context.resources.alerts.store.history(alert.id)):
-                context.resources.alerts.store.update(alert.id, words)
-        return dg.RunRequest(run_key=decision.run_key, tags={"assetline/why": decision.reason})
+    def retraining(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        alerts, tables = context.resources.alerts, context.resources.tables
+        handled = context.cursor
+        decisions = []
+        if model.retrain:
+            declared, handled = declared_due(model.retrain, handled, dt.datetime.now(dt.UTC))
+            decisions.append(declared)
+        labelled = tables.days(model.key("labels")) if model.is_stream else []
+        until = dt.date.fromisoformat(labelled[-1]) if labelled else None
+        if model.is_stream:
+            since, trained = drifting_since(alerts, tables, model), trained_as_of(tables, model)
+            drift = retraining_due(model, drifting_since=since, labelled_until=until, trained_as_of=trained)
+            decisions.append(drift)
+            if drift.due:
+                _say_it_was_asked_for(alerts, model, drift.reason)
+        due = [decision.reason for decision in decisions if decision.due]
+        if not due:
+            return dg.SensorResult(skip_reason="; ".join(one.reason for one in decisions), cursor=handled)
+        # Without labels there is no day to name; the run then says what is missing.
+        key = f"{model.name}-train-{until or handled}"
+        request = dg.RunRequest(run_key=key, tags={"assetline/why": "; ".join(due)})
+        return dg.SensorResult(run_requests=[request], cursor=handled)
 
     return retraining
+
+
+def _say_it_was_asked_for(alerts: Alerts, model: Model, reason: str) -> None:
+    words = f"a training run is requested: {reason}"
+    for alert in retraining_pages(alerts, model):
+        # A tick that is repeated (its run key is known) does not say it twice.
+        if all(event.words != words for event in alerts.store.history(alert.id)):
+            alerts.store.update(alert.id, words)
 
 
 def drifting_since(alerts: Alerts, tables: ParquetTables, model: Model) -> dt.date | None:
@@ -138,16 +174,3 @@ def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:
     if model.table.time is None or tables.stamp(key) is None:
         return None
     return tables.read(key, columns=[model.table.time])[model.table.time].max().date()
-
-
-def retraining_schedule(model: Model) -> dg.ScheduleDefinition:
-    """The declared retraining."""
-    assert model.retrain is not None
-    return dg.ScheduleDefinition(
-        name=f"{model.name}_declared_retraining",
-        job_name=job_name(model, TRAIN),
-        cron_schedule=model.retrain,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Trains a challenger of {model.name}, as declared.",
-    )

@@ -35,3 +35,29 @@ def make_world() -> Iterator[Any]:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of the toy model of ``tests/models/readings``: a line that nobody fitted. Copy it to change it."""
+    import torch
+
+    from assets.lifecycle.bundle import Bundle
+    from assets.lifecycle.features import features_of
+    from assets.lifecycle.fitting import Head
+    from tests.models.readings import plain
+
+    class Line(torch.nn.Module):
+        def __init__(self, inputs: int) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(inputs, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.line(torch.nan_to_num(x) / 1_000).squeeze(-1)
+
+    names = features_of(plain()).names
+    folder = tmp_path_factory.mktemp("toy") / "bundle"
+    torch.manual_seed(0)
+    Bundle.save(folder, module=Line(len(names)), model=plain(), feature_names=names, head=Head(), threshold=0.5,
+                fitted={"folds_score": 0.5, "chance": 0.4, "epochs": 1, "curves": {}})  # fmt: skip
+    return folder

@@ -7,6 +7,8 @@ the rules of the gate (``gate.py``), how a process is started (``resources/deplo
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,9 +20,11 @@ from assets.lifecycle.bundle import Bundle
 from assets.lifecycle.stage import Check, Made, Reads, eager, table_asset
 from assets.lifecycle.training import matrix, test_rows
 from resources.dagster_internals import Finding
+from resources.deployment import STAGED, DeploymentError, DeploymentTarget
 
 SMOKE = Check(
-    name="smoke", description="The service starts with the candidate, is healthy and answers for its version."
+    name="smoke",
+    description="The service starts with the candidate, is healthy, and answers for it with finite scores within range.",
 )
 PARITY = Check(
     name="parity", description="Scores over HTTP equal the offline ones within 1e-5 (of their spread, if measured)."
@@ -28,6 +32,7 @@ PARITY = Check(
 
 PARITY_ROWS = 500
 PARITY_TOLERANCE = 1e-5
+ANSWER_TIMEOUT_S = 30.0
 
 VERDICTS = ("gate", "staging")
 """What must have been said of a version, as tags ``verdict.<name>`` of it in MLflow, before it may be promoted."""
@@ -50,41 +55,90 @@ def deployment_assets(model: Model) -> list[dg.AssetsDefinition]:
     return [_staged(model), _deployment(model)]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a staged candidate said of some rows: its scores ``[n]`` or ``[n, classes]``, or why there are none."""
+
+    scores: np.ndarray | None
+    fault: str = ""
+
+
+def ask(target: DeploymentTarget, directory: Path, model: Model, version: str, X: np.ndarray) -> Answer:
+    """Stages a bundle and asks it for the scores of ``X``, float32 ``[n, n_features]``; a fault is told, not raised."""
+    import httpx
+
+    try:
+        with (
+            target.stage(directory) as url,
+            httpx.Client(base_url=url, timeout=ANSWER_TIMEOUT_S, trust_env=False) as service,
+        ):
+            health = service.get("/health").raise_for_status().json()
+            answer = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
+            answer = answer.raise_for_status().json()
+    except DeploymentError as error:
+        return Answer(None, _in_one_line(str(error)))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return Answer(None, f"the service does not answer as it should: {_in_one_line(str(error) or repr(error))}")
+    return read_answer(model, version, len(X), health, answer)
+
+
+def read_answer(model: Model, version: str, rows: int, health: Any, answer: Any) -> Answer:
+    """Holds what the service said to what it must say.
+
+    Args:
+        model: whose candidate is asked.
+        version: of the candidate.
+        rows: how many rows were asked about.
+        health: the JSON of ``/health``.
+        answer: the JSON of the scores.
+    """
+    try:
+        endpoint = health["models"][model.name]
+        status, serves = endpoint["status"], {str(endpoint["version"]), str(answer["version"])}
+        scores = np.asarray(answer["scores"], dtype=float)
+    except (KeyError, TypeError, ValueError) as error:
+        return Answer(None, f"the answer of the service cannot be read ({error!r})")
+    classes = len(model.task.classes)
+    shape = (rows, classes) if model.task.kind == "multiclass" else (rows,)
+    if status != "ok":
+        return Answer(None, f"the service is {status}: {endpoint.get('problem')}")
+    if not serves <= {version, STAGED}:
+        return Answer(None, f"the service answers for {', '.join(sorted(serves - {version, STAGED}))}, not {version}")
+    if scores.shape != shape:
+        return Answer(None, f"scores of the shape {scores.shape} came for {rows} rows, {shape} is right")
+    if wrong := int((~np.isfinite(scores)).sum()):
+        return Answer(None, f"{wrong} of {scores.size} scores are no finite numbers")
+    if model.task.kind != "regression" and (wrong := int(((scores < 0) | (scores > 1)).sum())):
+        return Answer(None, f"{wrong} of {scores.size} scores are no probabilities, the largest is {scores.max():g}")
+    return Answer(scores)
+
+
+def largest_difference(model: Model, offline: np.ndarray, online: np.ndarray) -> float:
+    """How far two sets of scores lie apart at most: of probabilities as they are, of measured values by their spread."""
+    spread = max(float(np.std(offline)), 1e-12) if model.task.kind == "regression" else 1.0
+    return float(np.abs(online - offline).max()) / spread
+
+
 def _staged(model: Model) -> dg.AssetsDefinition:
     def staged(context: dg.AssetExecutionContext, trained_model: pd.DataFrame, training_set: pd.DataFrame) -> Made:
-        import httpx
-
+        mlflow, target = context.resources.mlflow, context.resources.target
         version = str(trained_model["version"].iloc[0])
-        directory = context.resources.mlflow.download(model.name, version)
-        rows = np.flatnonzero(test_rows(training_set, model))[:PARITY_ROWS]
-        X = matrix(training_set.iloc[rows], model)
-        offline = Bundle.load(directory).predict(X)
-        with (
-            context.resources.target.stage(directory) as url,
-            httpx.Client(base_url=url, timeout=30, trust_env=False) as service,
-        ):
-            health = service.get("/health").json()
-            answer = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
-            answer.raise_for_status()
-            online = np.asarray(answer.json()["scores"])
-        # A measured value's difference counts against how far the values lie apart; probabilities as they are.
-        spread = max(float(np.std(offline)), 1e-12) if model.task.kind == "regression" else 1.0
-        apart = float(np.abs(online - offline).max()) / spread
-        equal = bool(apart <= PARITY_TOLERANCE)
-        reasons = [f"{len(rows)} rows over HTTP differ from offline by at most {apart:.1e}"]
-        say_verdict(context.resources.mlflow, model, version, "staging", equal, reasons)
-        findings = [
-            Finding(check=SMOKE.name, passed=True, description=f"healthy: {health['status']}"),
-            Finding(
-                check=PARITY.name,
-                passed=equal,
-                description=reasons[0]
-                if equal
-                else f"{reasons[0]}, more than {PARITY_TOLERANCE}; the exported network "
-                "is not the trained one: do not promote it",
-                metadata={"largest_difference": apart, "rows": len(rows)},
-            ),
-        ]
+        directory = mlflow.download(model.name, version)
+        X = matrix(training_set[test_rows(training_set, model)].head(PARITY_ROWS), model)
+        answer = ask(target, directory, model, version, X)
+        said = answer.fault or f"healthy, and it scored {len(X)} rows"
+        findings = [Finding(check=SMOKE.name, passed=answer.scores is not None, description=said)]
+        if answer.scores is None:
+            say_verdict(mlflow, model, version, "staging", False, [said])
+            return Made(pd.DataFrame(), findings)
+        apart = largest_difference(model, Bundle.load(directory).predict(X), answer.scores)
+        equal = bool(apart <= PARITY_TOLERANCE)  # what is no number is not equal
+        said = f"{len(X)} rows over HTTP differ from offline by at most {apart:.1e}"
+        say_verdict(mlflow, model, version, "staging", equal, [said])
+        if not equal:
+            said += f", more than {PARITY_TOLERANCE}; the exported network is not the trained one: do not promote it"
+        shown = {"largest_difference": apart, "rows": len(X)}
+        findings.append(Finding(check=PARITY.name, passed=equal, description=said, metadata=shown))
         return Made(pd.DataFrame({"version": [version], "largest_difference": [apart]}), findings, {"version": version})
 
     return table_asset(
@@ -147,3 +201,9 @@ def _deployment(model: Model) -> dg.AssetsDefinition:
 def _json_rows(X: np.ndarray) -> list[list[float | None]]:
     """Rows as JSON has them: a missing feature is ``null``."""
     return [[None if np.isnan(value) else float(value) for value in row] for row in X]
+
+
+def _in_one_line(words: str) -> str:
+    """The first and the last line: what failed, and what a process said at its end."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"

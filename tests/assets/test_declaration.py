@@ -61,6 +61,7 @@ WRONG = {
         lambda: replace(fraud, features=Features(compute=lambda events: {}, lookback_days=1, names=("a",))),  # type: ignore[arg-type, misc]
         ["features.compute", "(events, wanted)"],
     ),
+    "a cron that is none": (declared(retrain="monday"), ["retrain='monday'", "'0 6 * * MON'"]),
     "no feature": (
         lambda: replace(fraud, features=Features(compute=lambda e, w: {}, lookback_days=1, names=())),
         ["features.names=()"],

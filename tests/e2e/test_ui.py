@@ -38,7 +38,6 @@ CHECKS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ...
   freshnessStatusInfo { freshnessStatus } groupName owners { ... on TeamAssetOwner { team } } kinds } } }"""
 SENSORS = """query($repository: RepositorySelector!) {
   sensorsOrError(repositorySelector: $repository) { ... on Sensors { results { name sensorState { status } } } }
-  schedulesOrError(repositorySelector: $repository) { ... on Schedules { results { name scheduleState { status } } } }
 }"""
 
 
@@ -108,13 +107,12 @@ def ui(tmp_path_factory):
     ui.end()
 
 
-def test_sensors_and_schedules_are_switched_on(ui):
+def test_sensors_are_switched_on(ui):
     found = ui.ask(SENSORS, repository=LOCATION)
     states = {s["name"]: s["sensorState"]["status"] for s in found["sensorsOrError"]["results"]}
-    states |= {s["name"]: s["scheduleState"]["status"] for s in found["schedulesOrError"]["results"]}
     assert set(states) >= {
         "automation", "alerts", "failed_runs", "recovered_runs", "fraud_arrivals", "fraud_missed_days",
-        "fraud_retraining", "fraud_daily_arrivals", "fraud_declared_retraining",
+        "fraud_retraining",
     }  # fmt: skip
     assert set(states.values()) == {"RUNNING"}
 

@@ -8,7 +8,7 @@ import pytest
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from definitions import build_defs
-from sensors.arrivals import MOST_DAYS_A_TICK, arrivals_schedule, arrivals_sensor, missing_days
+from sensors.arrivals import MOST_DAYS_A_TICK, arrivals_sensor, missing_days
 
 DEFS = build_defs(models=[fraud])
 FIRST = dt.date(2026, 3, 1)
@@ -69,10 +69,3 @@ def test_a_long_pause_is_caught_up_in_pieces(instance):
     requests = tick(instance, "2026-03-20").run_requests
     assert len(requests) == MOST_DAYS_A_TICK
     assert requests[0].partition_key == "2026-01-02"
-
-
-def test_the_schedule_lands_yesterday_under_the_same_key_as_the_sensor():
-    at = dt.datetime(2026, 3, 21, 0, 15, tzinfo=dt.UTC)
-    with dg.build_schedule_context(scheduled_execution_time=at, repository_def=DEFS.get_repository_def()) as context:
-        [request] = arrivals_schedule(fraud).evaluate_tick(context).run_requests
-    assert (request.partition_key, request.run_key) == ("2026-03-20", "fraud-land-2026-03-20")

@@ -1,6 +1,7 @@
-"""When drift calls for training: on labels of the new world, once, and again only after the cool-down."""
+"""When training is due: on the declared cron, and when drift has labels of the new world; once for the same rows."""
 
 import datetime as dt
+from dataclasses import replace
 
 import dagster as dg
 import pandas as pd
@@ -10,7 +11,8 @@ from assets.models.fraud import model as fraud
 from resources.alerts import Alerts
 from resources.tables import ParquetTables
 from sensors.alerts import DRIFT_CAUSE, LOST_CAUSE
-from sensors.retraining import drifting_since, retraining_due, retraining_schedule, retraining_sensor
+from sensors.retraining import declared_due, drifting_since, retraining_due, retraining_sensor
+from tests.models.telco import model as telco
 
 SINCE = dt.date(2026, 3, 1)  # test_days = 7: labels of March 7 fill the test window; cool-down: 14 days
 
@@ -44,10 +46,6 @@ def test_without_a_page_nothing_is_due():
     assert not due(30, None, since=None).due
 
 
-def test_the_same_state_asks_for_the_same_run():
-    assert due(7, None).run_key == due(7, dt.date(2026, 2, 1)).run_key == "fraud-retrain-2026-03-01-2026-03-07"
-
-
 def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
     alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
     tables = ParquetTables(root=str(tmp_path / "tables"))
@@ -60,13 +58,13 @@ def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
             return sensor.evaluate_tick(context)
 
-    assert tick().skip_message == "no drift is paged"
+    assert tick().skip_message.endswith("no drift is paged")
     alerts.store.report("fraud", "run/fraud_train", severity="page", summary="another cause", day="2026-03-01")
     alerts.store.report("fraud", DRIFT_CAUSE, severity="warn", summary="a first window", day="2026-03-01")
     assert not tick().run_requests
     alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", day="2026-03-02", since_day="2026-03-01")
     [request] = tick().run_requests
-    assert request.run_key == "fraud-retrain-2026-03-01-2026-03-07"
+    assert request.run_key == "fraud-train-2026-03-07"
     assert request.tags["assetline/why"] == "drift since 2026-03-01, labels up to 2026-03-07"
     tables.write(fraud.key("training_set"), day)
     assert "the next may be trained on 2026-03-21" in tick().skip_message
@@ -82,7 +80,7 @@ def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for
         given = {"alerts": alerts, "tables": tables}
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
             [request] = retraining_sensor(fraud).evaluate_tick(context).run_requests
-    assert request.run_key == "fraud-retrain-2026-03-01-2026-03-07"
+    assert request.run_key == "fraud-train-2026-03-07"
     told = [event.words for event in alerts.store.history(alert.id) if event.change == "updated"]
     assert told == ["a training run is requested: drift since 2026-03-01, labels up to 2026-03-07"]
 
@@ -122,7 +120,99 @@ def test_a_warning_that_was_resolved_asks_for_nothing(tmp_path):
     assert drifting_since(alerts, tables, fraud) is None
 
 
-def test_the_declared_retraining_runs_the_train_job_on_its_cron():
-    schedule = retraining_schedule(fraud)
-    assert (schedule.cron_schedule, schedule.job_name) == ("0 6 * * MON", "fraud_train")
-    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+# -- the declared cron -----------------------------------------------------------------------------------------------
+
+MONDAYS = "0 6 * * MON"
+
+
+def at(day: int, hour: int = 6, minute: int = 0) -> dt.datetime:
+    return dt.datetime(2026, 3, day, hour, minute, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("handled_at", "now", "due"),
+    [
+        (at(8), at(9, 5, 59), False),  # the 9th is a Monday
+        (at(8), at(9), True),
+        (at(9), at(9, 6, 10), False),
+        (at(9), at(16, 5, 59), False),
+        (at(9), at(16), True),
+        (at(1), at(25), True),  # nothing looked for three weeks
+    ],
+)
+def test_each_tick_of_the_cron_is_due_once(handled_at, now, due):
+    handled = declared_due(MONDAYS, None, handled_at)[1]
+    decision, until = declared_due(MONDAYS, handled, now)
+    assert decision.due is due
+    assert declared_due(MONDAYS, until, now)[0].due is False, "it is handled now"
+
+
+def test_what_was_declared_before_the_first_look_is_not_made_up_for():
+    assert not declared_due(MONDAYS, None, at(9))[0].due
+
+
+@pytest.fixture
+def ticks(tmp_path):
+    """Ticks a model's sensor with a cursor, as the daemon does."""
+    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
+    tables = ParquetTables(root=str(tmp_path / "tables"))
+
+    def tick(model, cursor):
+        given = {"alerts": alerts, "tables": tables}
+        with (
+            dg.DagsterInstance.ephemeral() as instance,
+            dg.build_sensor_context(instance, resources=given, cursor=cursor) as context,
+        ):
+            return retraining_sensor(model).evaluate_tick(context)
+
+    tick.alerts, tick.tables = alerts, tables
+    return tick
+
+
+def labelled_on(tables, *days: str) -> None:
+    for number, day in enumerate(days):
+        rows = pd.DataFrame({"transaction_id": [number], "paid_at": pd.to_datetime([day]), "is_fraud": [0]})
+        tables.write(fraud.key("labels"), rows, day)
+
+
+def test_the_declared_training_is_requested_as_of_the_latest_labels(ticks):
+    labelled_on(ticks.tables, "2026-03-07", "2026-03-08")
+    first = ticks(fraud, None)
+    assert not first.run_requests
+    assert "has not ticked" in first.skip_message
+    [request] = ticks(fraud, "2026-03-02T06:00").run_requests
+    assert (request.run_key, request.tags["assetline/why"]) == (
+        "fraud-train-2026-03-08", "declared on the cron 0 6 * * MON (UTC)",
+    )  # fmt: skip
+    assert ticks(fraud, "2026-03-02T06:00").cursor == first.cursor
+    assert not ticks(fraud, first.cursor).run_requests
+
+
+def test_what_is_due_twice_is_one_run_with_both_reasons(ticks):
+    labelled_on(ticks.tables, "2026-03-07")
+    ticks.alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", day="2026-03-01")
+    [request] = ticks(fraud, "2026-03-02T06:00").run_requests
+    why = request.tags["assetline/why"]
+    assert why == "declared on the cron 0 6 * * MON (UTC); drift since 2026-03-01, labels up to 2026-03-07"
+
+
+def test_without_labels_the_run_itself_says_what_is_missing(ticks):
+    [request] = ticks(fraud, "2026-03-02T06:00").run_requests
+    assert request.run_key.startswith("fraud-train-20")
+
+
+def test_a_table_without_days_trains_on_its_cron_whatever_its_alerts_say(ticks):
+    declared = replace(telco, retrain=MONDAYS)
+    ticks.alerts.store.report("churn", DRIFT_CAUSE, severity="page", summary="x", since_day="2026-03-01 10:00:00")
+    first = ticks(declared, None)
+    assert first.skip_message == "the cron 0 6 * * MON has not ticked"
+    [request] = ticks(declared, "2026-03-02T06:00").run_requests
+    assert request.run_key == f"churn-train-{first.cursor}"
+    assert retraining_sensor(declared).job_name == "churn_train"
+
+
+def test_nothing_is_declared_nothing_is_due(ticks):
+    undeclared = replace(fraud, retrain=None)
+    ticked = ticks(undeclared, None)
+    assert (ticked.skip_message, ticked.cursor) == ("no drift is paged", None)
+    assert "cron" not in retraining_sensor(undeclared).description

@@ -1,6 +1,7 @@
 """Every landed row meets exactly one fate, whatever landed; and refusals say which column, which rule, which mend."""
 
 import datetime as dt
+from dataclasses import replace
 
 import dagster as dg
 import pandas as pd
@@ -19,6 +20,8 @@ from assets.lifecycle.cleaning import (
 )
 from assets.lifecycle.landing import LANDING_DAY, ROW_ID, number_rows
 from resources.sources import CsvFile
+from tests.models.readings import plain, readings, stream
+from tests.stages import Stages
 
 START = dt.date(2026, 1, 1)
 
@@ -126,3 +129,135 @@ def test_a_clean_function_that_drops_rows_is_refused() -> None:
     with pytest.raises(dg.Failure) as error:
         type_and_refuse(landed([[("1", "2026-01-01", "1", "north")]]), table)
     assert "must keep the index" in str(error.value.description)
+
+
+# -- the assets --------------------------------------------------------------------------------------------------------
+
+DAY = "2026-01-10"
+
+
+def as_landed(rows: pd.DataFrame, day: str) -> pd.DataFrame:
+    """Rows as ``raw_readings`` has them."""
+    return number_rows({day: rows.astype("string[pyarrow]")})
+
+
+def landed_on(day: str = DAY, refused: int = 0, rows: int = 40) -> pd.DataFrame:
+    """A day's landing of which so many rows break the contract."""
+    made = readings(rows, dt.date.fromisoformat(day)).drop(columns="faulty").astype("string[pyarrow]")
+    made.loc[: refused - 1, "level"] = "-5"
+    return as_landed(made, day)
+
+
+@pytest.mark.closes("cleaned", "contract")
+def test_a_day_of_which_too_much_breaks_the_contract_leaves_what_was_there(tmp_path):
+    stages = Stages(stream(), tmp_path)
+    stages.put("raw_readings", landed_on(), DAY)
+    assert stages.make("readings", DAY).success
+    before = stages.tables.stamp(stages.model.key("readings"), DAY)
+
+    stages.put("raw_readings", landed_on(refused=3), DAY)
+    made = stages.make("readings", DAY)
+    assert not made.success
+    assert not made.check("contract", DAY).passed
+    assert (
+        f"7.5% of what landed on {DAY} was refused (at most 5%), mostly for 'level: greater_than_or_equal_to(0)'"
+        in (made.why)
+    )
+    assert stages.tables.stamp(stages.model.key("readings"), DAY) == before
+
+
+def test_as_much_as_is_allowed_may_break_the_contract(tmp_path):
+    stages = Stages(stream(), tmp_path)
+    stages.put("raw_readings", landed_on(refused=2), DAY)
+    made = stages.make("readings", DAY)
+    assert made.success, made.why
+    assert made.check("contract", DAY).description == "38 rows meet the contract; 2 of 40 landed were refused"
+
+
+@pytest.mark.closes("cleaned", "contract")
+def test_a_table_of_which_nothing_meets_the_contract_is_refused(tmp_path):
+    model = plain()
+    stages = Stages(replace(model, table=replace(model.table, max_refused=1.0)), tmp_path)
+    stages.put("raw_readings", as_landed(readings(20).astype("string[pyarrow]").assign(level="-5"), "all"))
+    made = stages.make("readings")
+    assert not made.check("contract").passed, "whatever share may be refused, a table without a row is none"
+    assert not stages.has("readings")
+
+
+def account(tmp_path, cleaned, landed, **table) -> tuple[Stages, "object"]:
+    """The quarantine of a plain table, whose cleaned rows are given."""
+    model = plain()
+    stages = Stages(replace(model, table=replace(model.table, **table)), tmp_path)
+    stages.put("raw_readings", landed)
+    stages.put("readings", cleaned)
+    return stages, stages.make("quarantine")
+
+
+@pytest.fixture
+def landed_table() -> pd.DataFrame:
+    """Forty rows of which two break the contract."""
+    rows = readings(40).astype("string[pyarrow]")
+    rows.loc[:1, "level"] = "-5"
+    return as_landed(rows, "all")
+
+
+@pytest.mark.closes("quarantine", "one_fate")
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda cleaned, landed: cleaned.iloc[1:], "1 rows met no fate or several, the first is 0000002"),
+        (lambda cleaned, landed: pd.concat([cleaned, landed.iloc[[0]]]), "the first is 0000000"),
+    ],
+    ids=["lost", "used twice"],
+)
+def test_a_row_that_is_lost_or_used_twice_stops_the_table(tmp_path, landed_table, wrong, words):
+    sound = landed_table.iloc[2:]
+    stages, made = account(tmp_path, wrong(sound, landed_table), landed_table)
+    assert not made.check("one_fate").passed
+    assert words in made.why
+    assert "materialise readings and quarantine of that day again" in made.why
+    assert not stages.has("quarantine")
+
+
+def test_rows_that_are_all_accounted_for_pass(tmp_path, landed_table):
+    stages, made = account(tmp_path, landed_table.iloc[2:], landed_table)
+    assert made.success, made.why
+    assert made.check("one_fate").passed
+    assert made.check("refused_share").passed, "2 of 40 are 5 %, as much as is allowed"
+    assert len(stages.tables.read(stages.model.key("quarantine"))) == 2
+
+
+@pytest.mark.closes("quarantine", "refused_share")
+def test_a_landing_of_which_too_much_is_refused_warns_and_is_written(tmp_path, landed_table):
+    stages, made = account(tmp_path, landed_table.iloc[2:], landed_table, max_refused=0.04)
+    assert made.success, made.why
+    refused = made.check("refused_share")
+    assert not refused.passed
+    assert refused.severity == dg.AssetCheckSeverity.WARN
+    assert refused.description == "5.00% of the landing was refused (at most 4%)"
+    assert stages.has("quarantine")
+
+
+def labelled(tmp_path, unlabelled: int) -> tuple[Stages, "object"]:
+    """Labels of a day of a stream, of which so many rows have none."""
+    stages = Stages(stream(), tmp_path)
+    rows = readings(40, dt.date.fromisoformat(DAY))
+    known = rows[["reading_id", "faulty"]].astype({"faulty": int}).astype("string[pyarrow]").iloc[unlabelled:]
+    stages.put("readings", rows.drop(columns="faulty"), DAY)
+    stages.put("raw_labels", as_landed(known, "2026-01-17"), "2026-01-17")
+    return stages, stages.make("labels", DAY)
+
+
+@pytest.mark.closes("labels", "coverage")
+def test_a_row_without_its_label_holds_the_day_back(tmp_path):
+    stages, made = labelled(tmp_path, unlabelled=1)
+    assert not made.check("coverage", DAY).passed
+    assert f"1 of 40 clean rows of {DAY} have no label; have the upstream land them" in made.why
+    assert not stages.has("labels", DAY)
+
+
+def test_a_day_of_which_each_row_has_its_label_passes(tmp_path):
+    stages, made = labelled(tmp_path, unlabelled=0)
+    assert made.success, made.why
+    assert made.check("coverage", DAY).passed
+    assert stages.tables.read(stages.model.key("labels"), [DAY])["faulty"].sum() > 0

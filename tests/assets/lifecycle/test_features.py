@@ -1,5 +1,6 @@
 """The probe that catches a features function looking ahead, and what is said of one that does not do as it declares."""
 
+import datetime as dt
 from dataclasses import replace
 
 import dagster as dg
@@ -8,6 +9,8 @@ import pytest
 
 from assets.declaration import Features
 from assets.lifecycle.features import compute_features, sees_the_future
+from tests.models.readings import level_and_past, plain, readings, stream
+from tests.stages import Stages
 
 DELAY = 7
 DAYS, A_DAY, CUSTOMERS = 30, 100, 40
@@ -107,3 +110,62 @@ def test_a_feature_of_another_length_is_named(events):
     short = adding("short", lambda events, wanted: np.zeros(len(wanted) - 1))
     with pytest.raises(dg.Failure, match="feature 'short' has 2 values for 3 rows"):
         compute_features(short, events, np.arange(3))
+
+
+# -- the asset ---------------------------------------------------------------------------------------------------------
+
+DAY = "2026-01-10"
+
+
+def made_with(function, tmp_path) -> tuple[Stages, "object"]:
+    """The features of one day of readings by a function."""
+    model = stream(features=replace(stream().features, compute=function))
+    stages = Stages(model, tmp_path)
+    for n in range(8, 11):
+        day = dt.date(2026, 1, n)
+        stages.put("readings", readings(60, day).drop(columns="faulty"), str(day))
+    return stages, stages.make("features", DAY)
+
+
+def test_features_of_the_past_pass_both_checks(tmp_path):
+    stages, made = made_with(level_and_past, tmp_path)
+    assert made.success, made.why
+    assert made.check("complete", DAY).passed
+    assert made.check("point_in_time", DAY).passed
+    assert len(stages.tables.read(stages.model.key("features"), [DAY])) == 60
+
+
+@pytest.mark.closes("features", "complete")
+def test_an_infinite_feature_holds_the_day_back(tmp_path):
+    def divided(events, wanted):
+        made = level_and_past(events, wanted)
+        with np.errstate(divide="ignore"):
+            return made | {"level": made["level"] / np.where(np.arange(len(wanted)) == 3, 0, 1).astype(np.float32)}
+
+    stages, made = made_with(divided, tmp_path)
+    assert not made.check("complete", DAY).passed
+    assert made.check("point_in_time", DAY).passed
+    assert "1 of 60 rows hold an infinite feature; a division by zero" in made.why
+    assert not stages.has("features", DAY)
+
+
+@pytest.mark.closes("features", "complete")
+def test_an_infinite_feature_holds_back_a_table_without_days(tmp_path):
+    stages = Stages(plain(), tmp_path)
+    stages.put("readings", readings(60).assign(level=np.inf))
+    made = stages.make("features")
+    assert not made.check("complete").passed
+    assert "60 of 60 rows hold an infinite feature" in made.why
+    assert not stages.has("features")
+
+
+@pytest.mark.closes("features", "point_in_time")
+def test_a_function_that_looks_ahead_holds_the_day_back(tmp_path):
+    def peeking(events, wanted):
+        return level_and_past(events, wanted) | {"before": np.full(len(wanted), events["level"].mean(), np.float32)}
+
+    stages, made = made_with(peeking, tmp_path)
+    assert not made.check("point_in_time", DAY).passed
+    assert made.check("complete", DAY).passed
+    assert "meter/features: before changed when rows after" in made.why
+    assert not stages.has("features", DAY)

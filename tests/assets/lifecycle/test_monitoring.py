@@ -1,17 +1,22 @@
-"""What is said of the live model once the truth is known."""
+"""What is said of the live model, at once by its own estimate, and once the truth is known."""
 
+import datetime as dt
 from dataclasses import replace
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 
 from assets.declaration import Gate
 from assets.lifecycle.estimate import Tally, estimate, recalibrated
+from assets.lifecycle.features import features_of
 from assets.lifecycle.monitoring import TRAILING_DAYS, _calibrated, _estimated, _how_far_off, _live
-from assets.lifecycle.reference import calibration_of
+from assets.lifecycle.reference import SCORE, ReferenceProfile, calibration_of
 from assets.models.fraud import model as fraud
 from assets.task import BINARY, Task
+from tests.models.readings import labelled_stream, plain, readings, stream
+from tests.stages import Stages, copied_bundle
 
 MODEL = replace(fraud, gate=Gate(metric="average_precision", floor=0.5))
 LAST = "2026-03-20"
@@ -41,6 +46,7 @@ def test_a_good_week_passes_with_its_figures():
     assert row["rows"] == 200
 
 
+@pytest.mark.closes("performance", "floor")
 def test_a_bad_week_fails_in_words():
     _, [finding, _] = live(TRAILING_DAYS, good=False)
     assert not finding.passed
@@ -56,6 +62,7 @@ def test_less_than_a_week_is_shown_and_not_judged():
 
 
 @pytest.mark.parametrize(("good", "passed"), [(True, True), (False, False)])
+@pytest.mark.closes("performance", "floor")
 def test_of_a_brier_score_the_floor_is_the_highest_allowed(good, passed):
     model = replace(MODEL, gate=Gate(metric="brier", floor=0.05))
     assert live(TRAILING_DAYS, good, model)[1][0].passed is passed
@@ -176,6 +183,7 @@ def test_tallies_add_up_over_days_and_come_back_from_json():
     [(3.0, 7, False, True, "WARN"), (0.2, 7, False, False, "WARN"), (0.2, 7, True, False, "ERROR"),
      (0.2, 6, True, True, "ERROR")],
 )  # fmt: skip
+@pytest.mark.closes("estimated_performance", "estimated_floor")
 def test_a_promise_beyond_the_floor_warns_then_pages(sharp, days, before, passed, severity):
     tally = Tally.of(said(20_000, 3, sharp))
     row, finding = _estimated(MODEL, LAST, tally, tally, days, before)
@@ -193,6 +201,7 @@ def test_once_the_truth_is_there_it_is_said_how_far_off_the_estimate_was():
 
 
 @pytest.mark.parametrize(("times", "passed"), [(1.0, True), (0.3, False), (3.0, False)])
+@pytest.mark.closes("performance", "calibrated")
 def test_positives_that_nobody_expected_are_a_drift_of_the_labels(times, passed):
     p = said(20_000, 5)
     truth = np.random.default_rng(6).random(len(p)) < np.clip(p * times, 0, 1)
@@ -200,3 +209,152 @@ def test_positives_that_nobody_expected_are_a_drift_of_the_labels(times, passed)
     expected, finding = _calibrated(MODEL, LAST, trailing)
     assert finding.passed is passed
     assert expected == pytest.approx(p.sum())
+
+
+# -- the assets --------------------------------------------------------------------------------------------------------
+
+WEEK = [f"2026-01-{day:02}" for day in range(10, 17)]
+
+
+def in_production(tmp_path, toy_bundle, model=None, **head) -> Stages:
+    """The toy model as version 1 in production, its features as a table; with another head it answers otherwise."""
+    stages = Stages(model or plain(), tmp_path / "stages")
+    stages.mlflow.folders["1"] = copied_bundle(toy_bundle, tmp_path / "bundle", head=head)
+    stages.ledger.promote("meter", "1", reason="r", verdicts={}, dagster_run="r", who="ada")
+    return stages
+
+
+def features_put(stages: Stages, rows: int = 50) -> None:
+    stages.put("readings", readings(rows))
+    made = stages.make("features")
+    assert made.success, made.why
+
+
+def test_each_row_gets_a_score_of_the_champion(tmp_path, toy_bundle):
+    stages = in_production(tmp_path, toy_bundle)
+    features_put(stages)
+    made = stages.make("predictions")
+    assert made.success, made.why
+    assert made.check("scored").passed
+    assert made.check("scored").description == "50 rows, each with a probability between 0 and 1"
+    said = stages.tables.read(stages.model.key("predictions"))
+    assert set(said["version"]) == {"1"}
+    assert said["probability"].between(0, 1).all()
+
+
+@pytest.mark.closes("predictions", "scored")
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ({"offset": float("nan")}, "50 of 50 rows have no probability between 0 and 1"),
+        ({"kind": "regression", "offset": 7.0}, "50 of 50 rows have no probability between 0 and 1"),
+        ({"kind": "regression", "offset": -7.0}, "50 of 50 rows have no probability between 0 and 1"),
+    ],
+)
+def test_scores_that_are_no_probabilities_are_not_published(tmp_path, toy_bundle, head, words):
+    stages = in_production(tmp_path, toy_bundle, **head)
+    features_put(stages)
+    made = stages.make("predictions")
+    assert not made.check("scored").passed
+    assert words in made.why
+    assert "roll back to the version before" in made.why
+    assert not stages.has("predictions")
+
+
+@pytest.mark.closes("predictions", "scored")
+@pytest.mark.parametrize(("quiet", "passed"), [(False, False), (True, True)])
+def test_a_day_without_a_row_is_refused_unless_that_is_nothing_unusual(tmp_path, toy_bundle, quiet, passed):
+    model = labelled_stream(features=None)
+    model = replace(model, table=replace(model.table, quiet_days=quiet))
+    stages = in_production(tmp_path, toy_bundle, model)
+    names = features_of(model).names
+    copied_bundle(stages.mlflow.folders["1"], tmp_path / "narrow", feature_names=names)
+    stages.mlflow.folders["1"] = tmp_path / "narrow"
+    rows = readings(1)[["reading_id", "read_at"]].assign(**dict.fromkeys(names, 0.0))
+    stages.put("features", rows.iloc[:0], WEEK[0])
+    made = stages.make("predictions", WEEK[0])
+    assert made.check("scored", WEEK[0]).passed is passed
+    assert made.success is passed
+
+
+def a_week_scored(stages: Stages, probability, labelled: bool = True) -> None:
+    """Predictions of a week, and their labels."""
+    for day in WEEK:
+        rows = readings(100, dt.date.fromisoformat(day))
+        said = rows[["reading_id", "read_at"]].assign(probability=probability(rows), alert=False, version="1")
+        stages.put("predictions", said, day)
+        if labelled:
+            labels = rows[["reading_id", "read_at", "faulty"]].astype({"faulty": "int8"})
+            stages.put("labels", labels, day)
+
+
+def test_a_week_that_went_as_the_model_said_passes(tmp_path):
+    stages = Stages(stream(), tmp_path)
+    a_week_scored(stages, lambda rows: rows["level"] / 200)
+    made = stages.make("performance", WEEK[-1])
+    assert made.success, made.why
+    assert made.check("floor", WEEK[-1]).passed
+    assert made.check("calibrated", WEEK[-1]).passed
+    assert stages.row("performance", WEEK[-1])["trailing_days"] == 7
+
+
+@pytest.mark.closes("performance", "floor")
+def test_a_week_that_went_badly_pages_and_is_written(tmp_path):
+    stages = Stages(stream(), tmp_path)
+    a_week_scored(stages, lambda rows: 0.5 - rows["level"] / 200)
+    made = stages.make("performance", WEEK[-1])
+    assert made.success, "what is known is written"
+    floor = made.check("floor", WEEK[-1])
+    assert not floor.passed
+    assert floor.severity == dg.AssetCheckSeverity.ERROR
+    assert "roc_auc 0.2" in floor.description
+    assert stages.has("performance", WEEK[-1])
+
+
+@pytest.mark.closes("performance", "calibrated")
+def test_a_week_with_more_positives_than_promised_warns(tmp_path):
+    stages = Stages(stream(), tmp_path)
+    a_week_scored(stages, lambda rows: rows["level"] / 2_000)
+    made = stages.make("performance", WEEK[-1])
+    calibrated = made.check("calibrated", WEEK[-1])
+    assert not calibrated.passed
+    assert calibrated.severity == dg.AssetCheckSeverity.WARN
+    assert made.check("floor", WEEK[-1]).passed
+
+
+def promising(tmp_path, probability) -> Stages:
+    """A week of probabilities whose truth nobody knows yet, and the profile of the version that said them."""
+    stages = Stages(stream(), tmp_path)
+    a_week_scored(stages, probability, labelled=False)
+    rows = readings(500)
+    profile = ReferenceProfile.build(rows[["level"]], {SCORE: rows["level"].to_numpy()})
+    profile.save(tmp_path / "bundle" / "reference")
+    stages.mlflow.folders["1"] = tmp_path / "bundle"
+    for day in WEEK[:-1]:
+        made = stages.make("estimated_performance", day)
+        assert made.success, made.why
+        assert made.check("estimated_floor", day).passed, "less than a week is not judged"
+    return stages
+
+
+def test_probabilities_that_promise_enough_pass(tmp_path):
+    stages = promising(tmp_path, lambda rows: rows["level"] / 200)
+    made = stages.make("estimated_performance", WEEK[-1])
+    assert made.success, made.why
+    assert made.check("estimated_floor", WEEK[-1]).passed
+    assert stages.row("estimated_performance", WEEK[-1])["trailing_days"] == 7
+
+
+@pytest.mark.closes("estimated_performance", "estimated_floor")
+def test_probabilities_that_promise_too_little_warn_and_page_the_day_after(tmp_path):
+    stages = promising(tmp_path, lambda rows: 0.25 + rows["level"] / 10_000)
+    made = stages.make("estimated_performance", WEEK[-1])
+    first = made.check("estimated_floor", WEEK[-1])
+    assert not first.passed
+    assert first.severity == dg.AssetCheckSeverity.WARN
+    after = "2026-01-17"
+    said = stages.tables.read(stages.model.key("predictions"), WEEK[-1:])
+    stages.put("predictions", said, after)
+    second = stages.make("estimated_performance", after).check("estimated_floor", after)
+    assert not second.passed
+    assert second.severity == dg.AssetCheckSeverity.ERROR
