@@ -34,9 +34,9 @@ ALWAYS_FILLED = 0.99
 TOTALS = frozenset((
     "total", "totals", "grand total", "sub total", "subtotal", "sum", "sums", "overall", "all", "average", "avg",
     "mean", "count", "summe", "gesamt", "gesamtsumme", "zwischensumme", "insgesamt", "mittelwert", "somme",
-    "total général", "moyenne", "totale", "totali", "somma", "media", "suma", "soma", "total geral", "razem", "łącznie", "celkem",
-    "összesen", "toplam", "итого", "всего", "сумма", "сума", "разом", "合计", "总计", "小计", "共计", "总和", "合計",
-    "総計", "小計", "總計", "합계", "총계", "المجموع", "الإجمالي", "सर्वमोट", "कुल", "tổng", "tổng cộng", "jumlah",
+    "total général", "moyenne", "totale", "totali", "somma", "media", "suma", "soma", "total geral", "razem", "łącznie",
+    "celkem", "összesen", "toplam", "итого", "всего", "сумма", "сума", "разом", "合计", "总计", "小计", "共计", "总和",
+    "合計", "総計", "小計", "總計", "합계", "총계", "المجموع", "الإجمالي", "कुल", "tổng", "tổng cộng", "jumlah",
     "totaal", "totalt", "i alt", "sammanlagt", "yhteensä", "σύνολο",
 ))  # fmt: skip
 """How a line begins that adds up the others, in lower case."""
