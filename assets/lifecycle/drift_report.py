@@ -22,7 +22,6 @@ from assets.lifecycle.drift import CHI_SQUARE, KS, METHODS, DriftResult
 from assets.lifecycle.histograms import Bins, difference
 from assets.lifecycle.reference import ReferenceProfile
 
-
 MOST_DRAWN = 60
 """Columns on a page, those that differ most: a page of hundreds takes longer than the training and shows nothing."""
 
@@ -60,7 +59,7 @@ def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift, *, sha
         elif pd.concat([before[column], now[column]]).nunique() < 2:
             left_out[column] = "it is empty or constant on both sides"
     able = [c for c in columns if c not in left_out]
-    for column in sorted(able, key=lambda c: -_apart(before[c], now[c]))[MOST_DRAWN:]:
+    for column in sorted(able, key=lambda c: -_apart(before[c].to_numpy(), now[c].to_numpy()))[MOST_DRAWN:]:
         left_out[column] = f"{MOST_DRAWN} columns differ more"
     methods = {}
     for c in [c for c in able if c not in left_out]:
@@ -93,7 +92,7 @@ def _of_those_that_can(
 
 
 def html_of(drawing: Drawing) -> str:
-    """Evidently's page, 4 to 5 MB: keep it where there is something to look at. The columns left out are named on it."""
+    """Evidently's page, 4 to 5 MB: keep it where there is something to look at. It names the columns left out."""
     names = "".join(f"<li>{html.escape(c)}: {html.escape(why)}</li>" for c, why in drawing.left_out.items())
     note = f"<details><summary>{len(drawing.left_out)} columns are not drawn</summary><ul>{names}</ul></details>"
     page = (
@@ -128,17 +127,15 @@ def _finite(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
     lowest, highest = finite.min().fillna(0.0), finite.max().fillna(0.0)
     span = highest - lowest
     step = (span / 10).where(span > 0, np.maximum(1.0, lowest.abs() / 100))
-    sides = []
-    for side in (before.astype("float64"), now.astype("float64")):
-        side = side.mask(np.isposinf(side), highest + step, axis=1).mask(np.isneginf(side), lowest - step, axis=1)
-        sides.append(side.fillna(lowest - 2 * step))
-    return sides[0], sides[1]
+    ended = both.mask(np.isposinf(both), highest + step, axis=1).mask(np.isneginf(both), lowest - step, axis=1)
+    ended = ended.fillna(lowest - 2 * step)
+    return ended.iloc[: len(before)], ended.iloc[len(before) :]
 
 
-def _apart(before: pd.Series, now: pd.Series) -> float:
-    """How far two samples are apart, from 0 to 1."""
-    bins = Bins.of(before.to_numpy())
-    return difference(bins.count(before.to_numpy()), bins.count(now.to_numpy())).effect
+def _apart(before: np.ndarray, now: np.ndarray) -> float:
+    """How far two samples ``[n]`` are apart, from 0 to 1."""
+    bins = Bins.of(before)
+    return difference(bins.count(before), bins.count(now)).effect
 
 
 def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], alpha: float) -> Any:
