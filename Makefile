@@ -36,9 +36,10 @@ run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resol
 dev: $(STAMP) ## Dagster UI, MLflow UI, scoring service and alerts under one supervisor
 	$(BIN)/assetline dev
 
-new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind]
+new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
 	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
-		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)")
+		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)") \
+		$(if $(HEADER),--header "$(HEADER)")
 
 remove-model: $(STAMP) ## remove a model folder and the tests that stand on it: NAME=fraud [FORCE=1]
 	@$(BIN)/assetline remove-model --name "$(NAME)" $(if $(FORCE),--force)

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     new.add_argument("--time", default="", help="column of the event time; without it the table is a snapshot")
     new.add_argument("--key", default="", help="column that identifies a row, where the guess is another")
     new.add_argument("--task", default="", help="binary, multiclass or regression, where the guess is another")
+    new.add_argument("--header", default=0, type=int, help="line of the column names, where the guess is another")
     remove = commands.add_parser("remove-model", help="remove a model folder and the tests that stand on it")
     remove.add_argument("--name", required=True, help="of the folder")
     remove.add_argument("--force", action="store_true", help="also where git could not bring it back")
@@ -83,8 +84,9 @@ def _scaffold(given: argparse.Namespace) -> int:
     try:
         if given.command == "new-model":
             made = new_model(
-                root, given.name, given.table, given.target, time=given.time, key=given.key, task=given.task
-            )
+                root, given.name, given.table, given.target, time=given.time, key=given.key, task=given.task,
+                header=given.header,
+            )  # fmt: skip
             print(words_of(made, root))
         else:
             for path in remove_model(root, given.name, force=given.force):

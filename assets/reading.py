@@ -13,12 +13,20 @@ from typing import Any
 
 import pandas as pd
 
-TRUE = ("true", "yes", "y", "t", "1", "1.0", "on")
-FALSE = ("false", "no", "n", "f", "0", "0.0", "off")
-"""Words that are booleans, in lower case."""
+from assets.words import FALSE, TRUE
+from resources.moments import moments
 
-_NOT_DIGITS = r"\s'%$€£¥" + chr(0xA0) + chr(0x202F)
-"""What may stand beside the digits of an amount: blanks (the two that do not break, too), currency, percent."""
+CURRENCIES = "$¢£¤¥֏؋৳฿៛₠-⃀﷼＄￠￡￥￦"
+"""Signs of currencies, as part of a regular expression's class."""
+_SPACES = r"\s" + "".join(map(chr, (0xA0, 0x2007, 0x2009, 0x202F)))
+_BESIDE = (
+    rf"[{_SPACES}{CURRENCIES}%‰％]|USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|AUD|CAD|NZD|HKD|SGD|TWD|SEK|NOK|DKK|PLN|CZK|HUF|RON|"
+    r"BGN|RUB|UAH|TRY|BRL|MXN|ARS|CLP|COP|ZAR|NGN|KES|EGP|ILS|AED|SAR|KRW|THB|IDR|MYR|PHP|VND|US\$|R\$|Rs\.?|kr\.?|"
+    r"zł|Kč|Ft|lei|лв\.?|руб\.?|р\.|грн\.?|元|円|원"
+)
+"""What may stand beside the digits of an amount: blanks, currencies, percent."""
+_GROUPED = r"[1-9]\d{{0,2}}(?:[{marks}]\d{{3}})+|[1-9]\d?(?:[{marks}]\d{{2}})+[{marks}]\d{{3}}"
+_INFINITE = r"[-+]?(?:inf(?:inity)?|∞)"
 
 
 def typed(raw: pd.DataFrame, contract: Any, *, missing: Sequence[str] = ()) -> pd.DataFrame:
@@ -39,15 +47,33 @@ def typed(raw: pd.DataFrame, contract: Any, *, missing: Sequence[str] = ()) -> p
 
 
 def number(text: pd.Series, *, decimal: str = ".") -> pd.Series:
-    """Text numbers from amounts as people write them: without currency, percent sign and thousands separators."""
-    thousands = "," if decimal == "." else "."
-    plain = text.str.replace(f"[{_NOT_DIGITS}{thousands}]|USD|EUR|GBP", "", regex=True)
+    """Text numbers from amounts as people write them; missing where the text is no amount.
+
+    Currency, percent and thousands separators go (commas, or points where ``decimal`` is a comma; blanks and
+    apostrophes), ``(5)``, ``5-`` and ``−5`` are negative. ``12,50`` is no amount where ``decimal`` is a point: nobody
+    knows whether it is 12.5 or 1250.
+    """
+    point, comma = (r"\.", ",") if decimal == "." else (",", r"\.")
+    plain = text.str.replace(_BESIDE, "", regex=True).str.replace("[−–]", "-", regex=True)
+    plain = plain.str.replace(r"^\((.*)\)$", r"-\1", regex=True).str.replace(r"^([^-].*)-$", r"-\1", regex=True)
+    whole = rf"(?:\d+|{_GROUPED.format(marks=comma + chr(39) + '’')})"
+    fits = plain.str.fullmatch(rf"[-+]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?|(?i:{_INFINITE})")
+    plain = plain.where(fits.fillna(False).astype(bool)).str.replace(f"[{comma}'’]", "", regex=True)
     return plain if decimal == "." else plain.str.replace(decimal, ".", regex=False)
 
 
+def hours(text: pd.Series) -> pd.Series:
+    """float64 hours of times of the day or durations: ``14:05`` is 14.08, ``02:05:09 PM`` is 14.09."""
+    parts = text.str.strip().str.extract(r"^(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?$")
+    hour, minute, second = (pd.to_numeric(parts[i], errors="coerce").astype("float64") for i in range(3))
+    half = parts[3].str.lower().str[0]
+    hour = hour.where(half.isna(), hour % 12 + 12 * (half == "p").astype("float64"))
+    return hour + minute / 60 + second.fillna(0) / 3600
+
+
 def moment(text: pd.Series, form: str) -> pd.Series:
-    """datetime64 (UTC, naive) of text in the given ``strptime`` form."""
-    return pd.to_datetime(text.str.strip(), format=form, errors="coerce")
+    """datetime64 (UTC, naive) of text in the given form, as :func:`resources.moments.moments` reads it."""
+    return moments(text, form)
 
 
 def row_key(raw: pd.DataFrame) -> pd.Series:
@@ -62,9 +88,16 @@ def _typed(values: pd.Series, kind: str, missing: Sequence[str]) -> pd.Series:
     text = values.astype("string[pyarrow]").str.strip()
     text = text.mask(text.isin(["", *missing]))
     if kind.startswith("datetime"):
-        return pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    if kind.startswith(("int", "float", "uint", "Int", "UInt", "Float")):
-        return pd.to_numeric(text, errors="coerce")
+        return moments(text)
+    if kind.startswith(("float", "Float")):
+        numbers = pd.to_numeric(text, errors="coerce")
+        return numbers.mask(numbers.abs() == float("inf"))
+    if kind.startswith(("int", "uint", "Int", "UInt")):
+        numbers = pd.to_numeric(text, errors="coerce")
+        if not str(numbers.dtype).startswith("Int"):
+            # A number with a fraction, or beyond 64 bits, is no whole number: cast as it is, it would stop all rows.
+            numbers = numbers.mask((numbers % 1 != 0) | (numbers.abs() >= 2**63))
+        return numbers
     if kind.startswith("bool"):
         return text.str.lower().map(dict.fromkeys(TRUE, True) | dict.fromkeys(FALSE, False)).astype("boolean")
     return text

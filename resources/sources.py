@@ -59,27 +59,29 @@ class Snapshot(Source, abc.ABC):
 
 
 class CsvFile(Snapshot):
-    """A CSV file with a header line."""
+    """A CSV file with a header line; ``.gz``, ``.bz2``, ``.xz`` and ``.zip`` are unpacked."""
 
     path: str = Field(description="Path of the CSV file; relative paths start at the project's root.")
     separator: str = Field(default=",", description="Column separator.")
     encoding: str = Field(default="utf-8", description="Text encoding of the file.")
+    header: int = Field(default=1, ge=1, description="Line of the column names, the first is 1; lines above are left.")
+    foot: list[str] = Field(
+        default=[],
+        description="Beginnings of the first filled cell of lines at the end that are not rows, such as 'Total'.",
+    )
 
     def read(self) -> pd.DataFrame:
         """All rows as text; blanks stay blanks (the cleaning decides what they mean)."""
-        import pandas as pd
+        from resources.files import CsvForm, FileError, read_csv
 
+        form = CsvForm(self.separator, self.encoding, self.header, tuple(self.foot))
         try:
-            return pd.read_csv(
-                project_root() / self.path, sep=self.separator, encoding=self.encoding, dtype="string[pyarrow]",
-                keep_default_na=False,
-            )  # fmt: skip
+            return read_csv(project_root() / self.path, form)
         except FileNotFoundError as error:
             raise SourceError(f"{self.path}: no such file; set the source's path to the CSV to be read") from error
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{self.path}: not {self.encoding} text ({error}); set the source's encoding") from error
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise SourceError(f"{self.path}: not a readable CSV ({error}); check the file and the separator") from error
+        except FileError as error:
+            mend = "check the file and the source's separator, encoding and header"
+            raise SourceError(f"{self.path}: {error}; {mend}") from error
 
 
 class ParquetFile(Snapshot):
@@ -89,16 +91,14 @@ class ParquetFile(Snapshot):
 
     def read(self) -> pd.DataFrame:
         """All rows as text; a missing value stays missing."""
-        import pandas as pd
-        import pyarrow as pa
+        from resources.files import FileError, read_parquet
 
         try:
-            frame = pd.read_parquet(project_root() / self.path)
+            return read_parquet(project_root() / self.path)
         except FileNotFoundError as error:
             raise SourceError(f"{self.path}: no such file; set the source's path to the file to be read") from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"{self.path}: not a readable Parquet file ({error}); write it again") from error
-        return frame.astype("string[pyarrow]")
+        except FileError as error:
+            raise SourceError(f"{self.path}: {error}; write it again") from error
 
 
 class FileByDay(Stream):
@@ -109,9 +109,14 @@ class FileByDay(Stream):
 
     path: str = Field(description="Path of the CSV or Parquet file; relative paths start at the project's root.")
     time: str = Field(description="Column of the event time, as the header has it.")
-    form: str = Field(default="ISO8601", description="`strptime` form of the time.")
+    form: str = Field(
+        default="ISO8601",
+        description="Form of the time: ISO8601, a `strptime` form, or numbers such as 'milliseconds since 1970-01-01'.",
+    )
     separator: str = Field(default=",", description="Column separator of a CSV file.")
     encoding: str = Field(default="utf-8", description="Text encoding of a CSV file.")
+    header: int = Field(default=1, ge=1, description="Line of the column names of a CSV file.")
+    foot: list[str] = Field(default=[], description="Beginnings of lines at a CSV file's end that are not rows.")
 
     _of_day: tuple[tuple[int, int], dict[str, pd.DataFrame]] | None = PrivateAttr(default=None)
 
@@ -131,19 +136,21 @@ class FileByDay(Stream):
 
     def _days(self) -> dict[str, pd.DataFrame]:
         """The file's rows by ISO day, read once for each state of the file."""
-        import pandas as pd
+        from resources.files import is_parquet
+        from resources.moments import moments
 
         file = project_root() / self.path
         if not file.exists():
             raise SourceError(f"{self.path}: no such file; set the source's path to the file to be read")
         state = (file.stat().st_mtime_ns, file.stat().st_size)
         if self._of_day is None or self._of_day[0] != state:
-            snapshot = ParquetFile(path=self.path) if file.suffix == ".parquet" else CsvFile(
-                path=self.path, separator=self.separator, encoding=self.encoding)  # fmt: skip
+            snapshot = ParquetFile(path=self.path) if is_parquet(file) else CsvFile(
+                path=self.path, separator=self.separator, encoding=self.encoding, header=self.header, foot=self.foot,
+            )  # fmt: skip
             rows = snapshot.read()
             if self.time not in rows:
                 raise SourceError(f"{self.path}: no column '{self.time}'; there are: {', '.join(rows.columns)}")
-            times = pd.to_datetime(rows[self.time].str.strip(), format=self.form, errors="coerce", utc=True)
+            times = moments(rows[self.time], self.form)
             if times.isna().all():
                 raise SourceError(f"{self.path}: no '{self.time}' has the form {self.form}; set the source's form")
             days = times.dt.strftime("%Y-%m-%d")

@@ -330,6 +330,6 @@ def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
     A column that a day lacks is missing on that day: whoever reads it knows what that means, and which day it is.
     """
     text = pd.StringDtype("pyarrow")
-    return pa.concat_tables(tables, promote_options="permissive").to_pandas(
-        types_mapper={pa.string(): text, pa.large_string(): text}.get
-    )
+    # Joined, tables without any column would have no rows either.
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+    return table.to_pandas(types_mapper={pa.string(): text, pa.large_string(): text}.get)

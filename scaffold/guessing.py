@@ -9,12 +9,22 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from assets.task import Kind as TaskKind
-from scaffold.columns import MOST_CATEGORIES, Column, identifiers, look_at
+from assets.words import TRUE, says_yes
+from resources.moments import moments
+from scaffold.columns import (
+    LONG_DIGITS,
+    MOST_CATEGORIES,
+    TAKEN_BY_ANSWERS,
+    Column,
+    as_moment,
+    identifiers,
+    look_at,
+)
 from scaffold.tables import RawTable, ScaffoldError
 
 ROW = "row"
@@ -49,6 +59,7 @@ class Guess:
         columns: of the contract, the target among them, in the file's order.
         target: one of them; a category where it is of classes.
         task: its kind.
+        positive: of two classes, the text of the one that the probability is of.
         key: name of the key; :data:`ROW` where it is made from the row's text.
         entity: name of the column whose rows belong together.
         clock: ``None`` for a snapshot.
@@ -61,6 +72,7 @@ class Guess:
     target: Column
     task: TaskKind
     key: str
+    positive: str = ""
     entity: str | None = None
     clock: Clock | None = None
     left_out: dict[str, str] = field(default_factory=dict)
@@ -82,7 +94,9 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     names = identifiers(list(table.rows.columns))
     asked = {what: _header(table, given, what) if given else "" for what, given in
              {"TARGET": target, "TIME": time, "KEY": key}.items()}  # fmt: skip
-    found = {header: look_at(header, name, table.rows[header]) for header, name in names.items()}
+    found = _columns(table, names)
+    if (when := asked["TIME"]) and found[when].kind in ("integer", "number", "identifier"):
+        found[when] = as_moment(found[when], table.rows[when]) or found[when]
     goal, kind = _target(found[asked["TARGET"]], table, task)
     said = list(table.notes)
     warnings: list[str] = []
@@ -93,6 +107,11 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     if key_header and not table.rows[key_header].is_unique:
         warnings.append(f"the key '{key_header}' is not unique: rows that repeat it are dropped as duplicates")
     entity = _entity(found, {*reserved, key_header}, len(table.rows))
+    for header in {key_header, asked["TIME"]} - {""}:
+        if found[header].name in TAKEN_BY_ANSWERS:
+            found[header] = replace(found[header], name=f"{found[header].name}_")
+    if clock is not None:
+        clock = replace(clock, column=found[asked["TIME"]])
     kept = []
     for header, column in found.items():
         if header == goal.header:
@@ -114,6 +133,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         columns=kept,
         target=goal,
         task=kind,
+        positive=_positive(goal, table) if kind == "binary" else "",
         key=found[key_header].name if key_header else ROW,
         entity=found[entity].name if entity else None,
         clock=clock,
@@ -123,10 +143,27 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     )
 
 
+def _columns(table: RawTable, names: dict[str, str]) -> dict[str, Column]:
+    """What each column is. Where numbers can be read with a point or a comma, as the others of the table are."""
+    found = {header: look_at(header, name, table.rows[header]) for header, name in names.items()}
+    surely = {c.reader for c in found.values() if not c.rival and c.reader in ("amount", "comma")}
+    if surely == {"comma"}:
+        for header, column in found.items():
+            if column.rival == "comma":
+                found[header] = look_at(header, column.name, table.rows[header], reader="comma")
+    return found
+
+
 def _to_look_at(kept: Sequence[Column], table: RawTable) -> list[str]:
     found = []
     for column in kept:
         found += [f"'{column.header}': {note}" for note in column.notes]
+        if column.infinite:
+            found.append(f"'{column.header}': {column.infinite} values are infinite: they become missing")
+        if column.rival:
+            how = {"": "with a decimal point", "amount": "with commas for thousands", "comma": "with a decimal comma"}
+            words = f"{how[column.reader]}; {how[column.rival]} they would be others"
+            found.append(f"'{column.header}': its numbers are read {words}")
         if column.unreadable:
             share = f"{column.unreadable} values cannot be read as {column.kind} (e.g. '{column.example}')"
             found.append(f"'{column.header}': {share}: they become missing")
@@ -149,16 +186,26 @@ def _good_to_know(goal: Column, key_header: str, entity: str | None, table: RawT
 
 
 def _header(table: RawTable, given: str, what: str) -> str:
-    names = identifiers(list(table.rows.columns))
-    for header, name in names.items():
-        if given.strip() in (header.strip(), name):
-            return header
+    for header in table.rows.columns:
+        if is_named(header, given):
+            return str(header)
     import difflib
 
     close = difflib.get_close_matches(given, [str(h) for h in table.rows], n=1)
-    hint = f"; did you mean '{close[0].strip()}'?" if close else ""
+    hint = f"; did you mean '{close[0].strip()}'?" if close else "."
     there = ", ".join(str(header).strip() for header in table.rows.columns[:40])
-    raise ScaffoldError(f"{what}={given}: {table.path} has no such column{hint} There are: {there}")
+    other = ""
+    if table.first_lines and not close:
+        other = (
+            f". They are from line {table.form.header}; if the column names are in another, give HEADER=line. "
+            f"The first lines are:\n{table.first_lines}"
+        )
+    raise ScaffoldError(f"{what}={given}: {table.path} has no such column{hint} There are: {there}{other}")
+
+
+def is_named(header: str, given: str) -> bool:
+    """Whether a header is the one that a person gave, who may have typed the name that the contract has for it."""
+    return given.strip() in (header.strip(), next(iter(identifiers([header]).values())))
 
 
 def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskKind]:
@@ -167,7 +214,8 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
     if column.kind == "empty":
         raise ScaffoldError(f"{where} of {table.path} is empty; give a column that holds the truth")
     if column.kind == "constant" or column.distinct < 2:
-        raise ScaffoldError(f"{where} of {table.path} has one value only: there is nothing to tell apart")
+        blank = "; fill the blank cells with the other one" if column.missing else ""
+        raise ScaffoldError(f"{where} of {table.path} has one value only: there is nothing to tell apart{blank}")
     if column.kind == "moment":
         raise ScaffoldError(f"{where} of {table.path} is a date; give a number (of days, say) or classes")
     is_number = column.low == column.low  # NaN is no number
@@ -188,16 +236,14 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
             f"{MOST_CATEGORIES} classes apart. Give another column, or group its values first"
         )
     classes = sorted(counted.index)
-    if len(classes) == 2 and counted.iloc[0] != counted.iloc[1]:
-        classes = list(counted.index)  # the rarer one second: that is what the probability is of
+    if len(classes) == 2:
+        classes = _positive_second(classes, counted)
     kind: TaskKind = "binary" if len(classes) == 2 else "multiclass"
     if task and task != kind:
         raise ScaffoldError(
             f"TASK={task}: {where} has {len(classes)} classes; leave TASK out, or give regression a number"
         )
     notes = list(column.notes)
-    if kind == "binary":
-        notes.append(f"the probability is that of '{classes[1]}'")
     rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
     if rare:
         notes.append(f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them")
@@ -207,23 +253,52 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
     return made, kind
 
 
+def _positive_second(classes: list[Any], counted: pd.Series) -> list[Any]:
+    """Two classes, the one that the probability is of second: that which says yes, else the rarer one."""
+    first, second = map(str, classes)
+    if says_yes(first, second):
+        return classes[::-1]
+    if says_yes(second, first):
+        return classes
+    if all(isinstance(name, (int, float)) for name in classes) and classes[0] <= 0 < classes[1]:
+        return classes
+    return list(counted.index) if counted.iloc[0] != counted.iloc[1] else classes
+
+
+def _positive(goal: Column, table: RawTable) -> str:
+    if goal.categories:
+        return str(goal.categories[1])
+    said = table.rows[goal.header].astype("string[pyarrow]").str.strip()
+    return str(next(word for word in said.dropna().unique() if word.lower() in TRUE))
+
+
 def _key(found: dict[str, Column], reserved: set[str]) -> str:
     """Header of the identifier that each row has its own of; the first one that is named like one, else the first."""
     own = "each row has its own"
-    unique = [h for h, c in found.items() if c.kind == "identifier" and c.why == own and h not in reserved]
+    unique = [
+        h for h, c in found.items()
+        if c.kind == "identifier" and c.why == own and not c.missing and h not in reserved and not _is_row_number(c)
+    ]  # fmt: skip
     return unique[0] if unique else ""
 
 
 def _entity(found: dict[str, Column], reserved: set[str], rows: int) -> str | None:
     """Header of an identifier that several rows share."""
     for header, column in found.items():
-        named = column.kind == "identifier" and column.why == "named like one" and not column.nullable
+        named = column.kind == "identifier" and column.why in ("named like one", LONG_DIGITS) and not column.nullable
         if named and header not in reserved and MOST_CATEGORIES < column.distinct <= 0.9 * rows:
             return header
     return None
 
 
+def _is_row_number(column: Column) -> bool:
+    """Whether a column without a name counts the rows: after the next landing it would name other rows."""
+    return column.header.startswith("Unnamed: ") and column.kind == "identifier"
+
+
 def _why_left_out(column: Column) -> str | None:
+    if _is_row_number(column):
+        return "it has no name and counts the rows"
     return {
         "empty": "it is empty",
         "constant": "it has one value only",
@@ -249,11 +324,12 @@ def _within_bounds(kept: list[Column], fixed: set[str], warnings: list[str]) -> 
 
 def _clock(column: Column, table: RawTable, warnings: list[str]) -> Clock:
     if column.kind != "moment":
+        some = ", ".join(f"'{value}'" for value in table.rows[column.header].dropna().head(3))
         raise ScaffoldError(
-            f"TIME={column.header.strip()}: {table.path} has {column.kind} values there, no moments; give a column of "
-            "dates, or leave TIME out: the table is a snapshot then"
+            f"TIME={column.header.strip()}: {table.path} has {column.kind} values there ({some}), no moments; give a "
+            "column of dates, or leave TIME out: the table is a snapshot then"
         )
-    times = pd.to_datetime(table.rows[column.header].str.strip(), format=column.form, errors="coerce", utc=True)
+    times = moments(table.rows[column.header], column.form)
     days = times.dropna().dt.date
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     first, last = days.min(), min(days.max(), yesterday)
@@ -266,6 +342,8 @@ def _clock(column: Column, table: RawTable, warnings: list[str]) -> Clock:
     if span > MOST_DAYS:
         first, span = last - dt.timedelta(days=MOST_DAYS - 1), MOST_DAYS
         warnings.append(f"the rows go back {span} days and more: those before {first} are left behind (Table.start)")
+    if late := int((times.dt.date > last).sum()):
+        warnings.append(f"{late} rows are after {last}: they land when their day is over")
     if unread := int(times.isna().sum()):
         warnings.append(f"{unread} rows without a readable '{column.header}' never land")
     test_days = max(2, span // 8)

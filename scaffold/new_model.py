@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from assets.declaration import DeclarationError, Model
-from scaffold.guessing import Asked, Guess, guess
+from scaffold.guessing import Asked, Guess, guess, is_named
 from scaffold.tables import RawTable, ScaffoldError, read_table
 from scaffold.writing import files_of
 
@@ -44,7 +44,7 @@ class NewModel:
 
 
 def new_model(
-    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = ""
+    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = "", header: int = 0
 ) -> NewModel:
     """Writes ``assets/models/<name>/`` from a table.
 
@@ -58,6 +58,7 @@ def new_model(
         time: header of the event time; without it the table is a snapshot.
         key: header of the key, where the guess would be another.
         task: kind of target, where the guess would be another.
+        header: number of the line that holds a CSV file's column names, where the guess would be another; 0 to guess.
 
     Raises:
         ScaffoldError: no model can be made of it; the message says why and what would be right.
@@ -67,7 +68,7 @@ def new_model(
     folder = root / "assets" / "models" / name
     if folder.exists():
         raise ScaffoldError(f"{folder.relative_to(root)} is there already and nothing was touched; choose another NAME")
-    with drafted(root, name, table, target, time=time, key=key, task=task) as draft:
+    with drafted(root, name, table, target, time=time, key=key, task=task, header=header) as draft:
         features, leaks = _try_out(draft.model, draft.raw)
         shutil.rmtree(draft.folder / "__pycache__", ignore_errors=True)
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in draft.folder.iterdir())
@@ -90,7 +91,7 @@ class Draft:
 
 @contextmanager
 def drafted(
-    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = ""
+    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = "", header: int = 0
 ) -> Iterator[Draft]:
     """The declaration of a folder that is made and imported, and gone at the end if nobody moves it away.
 
@@ -98,7 +99,9 @@ def drafted(
     """
     if task not in ("", "binary", "multiclass", "regression"):
         raise ScaffoldError(f"TASK={task}: use binary, multiclass or regression, or leave it out")
-    raw = read_table(table)
+    if header < 0:
+        raise ScaffoldError(f"HEADER={header}: give the number of the line of the column names, the first is 1")
+    raw = read_table(table, header=header, named=lambda cell: is_named(cell, target))
     found = guess(raw, target, time=time, key=key, task=task)
     files = files_of(name, _table_name(raw, name), _path_in(root, table), raw, found)
     models = root / "assets" / "models"

@@ -18,7 +18,7 @@ def words_of(made: NewModel, root: Path) -> str:
     guess, name = made.guess, made.folder.name
     target = guess.target
     what = {
-        "binary": "two classes: the probability of one of them",
+        "binary": f"two classes; the probability is that of '{guess.positive}'",
         "multiclass": f"{len(target.categories)} classes",
         "regression": f"a measured value from {target.low:g} to {target.high:g}",
     }[guess.task]
@@ -59,7 +59,11 @@ def _kind(column: Column, guess: Guess) -> str:
     if column.form and column.form != "ISO8601":
         words.append(f"as {column.form}")
     if column.reader:
-        words.append({"amount": "with currency, % or thousands", "comma": "with decimal comma"}[column.reader])
+        words.append(
+            {"amount": "with currency, % or thousands", "comma": "with decimal comma", "hours": "hours of a time"}[
+                column.reader
+            ]
+        )
     if column.missing:
         words.append(f"{column.missing:.1%} missing" + (f" ({', '.join(column.words)})" if column.words else ""))
     roles = {guess.target.name: "the target", guess.key: "the key", guess.entity: "the entity: no feature"}

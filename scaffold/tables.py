@@ -1,21 +1,68 @@
 """Reading a file that nobody has looked at yet, as text, with what had to be found out to do so.
 
-Belongs here: encoding, separator, header, and refusing what is no table. Does not belong here: what the columns mean
-(``columns.py``).
+Belongs here: encoding, separator, header line, foot, and refusing what is no table. Does not belong here: what the
+columns mean (``columns.py``), reading a file whose form is known (``resources/files.py``).
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from resources.files import COMPRESSED, FOOT_LINES, CsvForm, FileError, first_filled, is_parquet, open_bytes
+from resources.files import read_csv as read_rows
+from resources.files import read_parquet as read_parquet_rows
+
 SEPARATORS = ",;\t|"
-ENCODINGS = ("utf-8", "utf-8-sig", "cp1252", "latin-1")
-"""Tried in this order; the last one reads anything."""
 SNIFFED_BYTES = 1_000_000
+SNIFFED_ROWS = 200
+MOST_LINES_ABOVE = 30
+"""Lines above the header that are looked through for it."""
+SHOWN_LINES, SHOWN_CHARACTERS = 5, 100
+"""First lines of a file that are shown to a person who has to name the header."""
+ALWAYS_FILLED = 0.99
+"""Share of rows from which on a column counts as one that every row fills."""
+TOTALS = frozenset((
+    "total", "totals", "grand total", "sub total", "subtotal", "sum", "sums", "overall", "all", "average", "avg",
+    "mean", "count", "summe", "gesamt", "gesamtsumme", "zwischensumme", "insgesamt", "mittelwert", "somme",
+    "total général", "moyenne", "totale", "totali", "somma", "media", "suma", "soma", "total geral", "razem", "łącznie",
+    "celkem", "összesen", "toplam", "итого", "всего", "сумма", "сума", "разом", "合计", "总计", "小计", "共计", "总和",
+    "合計", "総計", "小計", "總計", "합계", "총계", "المجموع", "الإجمالي", "कुल", "tổng", "tổng cộng", "jumlah",
+    "totaal", "totalt", "i alt", "sammanlagt", "yhteensä", "σύνολο",
+))  # fmt: skip
+"""How a line begins that adds up the others, in lower case."""
+_ENCODINGS = (
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "koi8-r",
+    "gb18030", "big5", "shift_jis", "cp932", "euc-jp", "euc-kr", "cp949",
+)  # fmt: skip
+"""Encodings that are looked for where a text is neither Unicode nor plainly Western."""
+_MARKS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"\xef\xbb\xbf": "utf-8-sig",
+}
+"""Byte order marks, the longest first."""
+_OTHER_FILES = {
+    b"PK\x03\x04": "a ZIP archive (an Excel workbook is one)",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "compressed; let its name end in .gz",
+    b"PAR1": "a Parquet file; let its name end in .parquet",
+    b"SQLite format 3": "a SQLite database",
+    b"%PDF": "a PDF",
+}
+"""How files begin that are no CSV, and what they are."""
+_NUMERIC = re.compile(r"[-+]?[\d.,' ]*\d[\d.,' ]*%?")
 
 
 class ScaffoldError(Exception):
@@ -29,34 +76,48 @@ class RawTable:
     Args:
         path: of the file.
         rows: text columns; a missing value of a Parquet file is missing, a blank of a CSV file is a blank.
-        separator, encoding: of a CSV file.
+        form: of a CSV file.
         notes: what a person should know about the reading.
+        first_lines: of a CSV file, numbered, to be shown to a person who has to name the header.
     """
 
     path: Path
     rows: pd.DataFrame
-    separator: str = ","
-    encoding: str = "utf-8"
+    form: CsvForm = field(default_factory=CsvForm)
     notes: list[str] = field(default_factory=list)
+    first_lines: str = ""
 
     @property
     def is_parquet(self) -> bool:
         """Whether it is a Parquet file."""
-        return self.path.suffix.lower() in (".parquet", ".pq")
+        return is_parquet(self.path)
 
 
-def read_table(path: Path) -> RawTable:
+Named = Callable[[str], bool]
+"""Whether a header cell is the column that was asked for."""
+
+
+def read_table(path: Path, *, header: int = 0, named: Named = lambda cell: False) -> RawTable:
     """The table in a CSV or Parquet file.
 
-    Raises :class:`ScaffoldError` for a file that is absent, empty or no table, and for two columns of one name.
+    Args:
+        path: of the file.
+        header: number of the header line of a CSV file; 0 to look for it.
+        named: whether a cell names a column that must be there. A line with such a cell is the header.
+
+    Raises:
+        ScaffoldError: a file that is absent, empty or no table; two columns of one name; no line with column names.
     """
     if not path.is_file():
         raise ScaffoldError(f"{path}: no such file; give the path of a CSV or Parquet file as TABLE")
     if path.stat().st_size == 0:
         raise ScaffoldError(f"{path} is empty; give a file with a header line and rows")
-    if path.suffix.lower() in (".xlsx", ".xls", ".json", ".jsonl", ".zip", ".gz"):
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".zst", ".7z", ".rar"):
         raise ScaffoldError(f"{path}: {path.suffix} files are not read; save the table as CSV or Parquet")
-    table = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
+    try:
+        table = _parquet(path) if is_parquet(path) else _csv(path, header, named)
+    except FileError as error:
+        raise ScaffoldError(f"{path}: {error}; mend the file") from error
     if table.rows.shape[1] < 2:
         raise ScaffoldError(
             f"{path} has one column ('{table.rows.columns[0]}'); a model needs a target and something to tell it by. "
@@ -67,74 +128,235 @@ def read_table(path: Path) -> RawTable:
     return table
 
 
-def _read_parquet(path: Path) -> RawTable:
-    import pyarrow as pa
+def _parquet(path: Path) -> RawTable:
+    import pyarrow.parquet as pq
 
     try:
-        frame = pd.read_parquet(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ScaffoldError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    except pa.ArrowException as error:
-        raise ScaffoldError(
-            f"{path}: {str(error).splitlines()[0]}; rename the columns so that each name is once"
-        ) from error
-    _refuse_twice(path, list(map(str, frame.columns)))
-    nested = [str(name) for name, values in frame.items() if values.map(lambda v: isinstance(v, (list, dict))).any()]
-    if nested:
-        raise ScaffoldError(f"{path}: the columns {', '.join(nested)} hold lists; flatten them first")
-    return RawTable(path, frame.set_axis(list(map(str, frame.columns)), axis=1).astype("string[pyarrow]"))
+        _refuse_twice(path, [str(name) for name in pq.read_schema(path).names])
+    except (ValueError, OSError) as error:
+        raise FileError(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    return RawTable(path, read_parquet_rows(path))
 
 
-def _read_csv(path: Path) -> RawTable:
+def _csv(path: Path, header: int, named: Named) -> RawTable:
     encoding, notes = _encoding(path)
-    with path.open(encoding=encoding, newline="") as file:
-        head = file.read(SNIFFED_BYTES)
-    lines = [line for line in head.splitlines() if line.strip()]
-    if not lines:
+    with io.TextIOWrapper(open_bytes(path), encoding=encoding, newline="") as file:
+        text = file.read(SNIFFED_BYTES)
+        cut = bool(file.read(1))
+    if not text.strip():
         raise ScaffoldError(f"{path} holds blank lines only; give a file with a header line and rows")
-    separator = _separator(lines)
-    if separator != ",":
-        notes.append(f"the columns are separated by {separator!r}")
-    header = next(csv.reader([lines[0]], delimiter=separator))
-    _refuse_twice(path, header)
-    try:
-        rows = pd.read_csv(path, sep=separator, encoding=encoding, dtype="string[pyarrow]", keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ScaffoldError(f"{path}: not a readable CSV ({str(error).strip()}); mend the line it names") from error
-    if isinstance(rows.index, pd.MultiIndex) or not isinstance(rows.index, pd.RangeIndex):
-        raise ScaffoldError(f"{path}: its rows have more fields than its header; mend the header line")
-    return RawTable(path, rows, separator, encoding, notes)
+    lines = io.StringIO(text, newline="").readlines()
+    if cut and len(lines) > 1:
+        lines.pop()  # it may be half a line
+    shown = _shown(lines)
+    form = _form(path, lines, header, named, shown)
+    if form.separator != ",":
+        notes.append(f"the columns are separated by {form.separator!r}")
+    if form.header > 1:
+        above = [line.strip(' ,;|\t\r\n\ufeff"') for line in lines[: form.header - 1]]
+        words = ", ".join(f"'{line[:60]}'" for line in above if line)
+        notes.append(
+            f"the column names are in line {form.header}; the lines above it are left out ({words or 'blank'})"
+        )
+    form = replace(form, encoding=encoding)
+    _refuse_twice(path, _cells(lines, form))
+    rows = read_rows(path, form)
+    foot = _foot(rows)
+    if foot:
+        form = replace(form, foot=tuple(dict.fromkeys(foot.values())))
+        for at in foot:
+            cells = ", ".join(cell for cell in rows.loc[at].fillna("").str.strip() if cell)
+            notes.append(f"the line '{cells[:80]}' at the end does not fit the others and is left out as no row")
+        rows = rows.drop(index=list(foot)).reset_index(drop=True)
+    if path.suffix.lower() in COMPRESSED:
+        notes.append(f"the file is compressed ({path.suffix}) and is unpacked whenever it is read")
+    return RawTable(path, rows, form, notes, shown)
+
+
+# -- encoding ----------------------------------------------------------------------------------------------------------
 
 
 def _encoding(path: Path) -> tuple[str, list[str]]:
-    content = path.read_bytes()
-    if b"\x00" in content[:SNIFFED_BYTES]:
-        raise ScaffoldError(f"{path} is not text; save the table as CSV (UTF-8) or Parquet")
-    if content.startswith(b"\xef\xbb\xbf"):
-        return "utf-8-sig", []
-    for encoding in ENCODINGS:
+    with open_bytes(path) as file:
+        content = file.read()
+    for begins, what in _OTHER_FILES.items():
+        if content.startswith(begins):
+            raise ScaffoldError(f"{path} is {what}; save the table as CSV (UTF-8) or Parquet")
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "") or _wide(content)
+    if encoding.startswith(("utf-16", "utf-32")):
+        return encoding, [f"the text is {encoding.upper()}, as Excel saves 'Unicode text'"]
+    if (at := content.find(b"\x00")) >= 0:
+        line = content.count(b"\n", 0, at) + 1
+        raise ScaffoldError(
+            f"{path} is not text: there is a NUL byte in line {line}; save the table as CSV (UTF-8) or Parquet"
+        )
+    if encoding:
+        return encoding, []
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        encoding = _legacy(content)
+    else:
+        return "utf-8", []
+    mend = "if letters look wrong below, save the file as UTF-8"
+    return encoding, [f"the text is {encoding}, not UTF-8 (guessed; {mend})"]
+
+
+def _wide(content: bytes) -> str:
+    """UTF-16 without a byte order mark: of plain letters every second byte is zero."""
+    some = content[:2_000]
+    even, odd = some[::2].count(0), some[1::2].count(0)
+    if len(some) >= 4 and max(even, odd) > 0.4 * len(some) / 2 and min(even, odd) < 0.05 * len(some):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return ""
+
+
+def _legacy(content: bytes) -> str:
+    """The encoding of a text that is not Unicode.
+
+    Between plain letters there are single letters with accents in Western text; of other scripts whole words are
+    beyond ASCII, and there chardet tells one from the other.
+    """
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", content[:SNIFFED_BYTES])]
+    if sum(runs) / len(runs) >= 1.5:
+        import chardet
+
+        said = chardet.detect(content[:SNIFFED_BYTES], include_encodings=_ENCODINGS, prefer_superset=True)
+        found = str(said["encoding"] or "").lower()
         try:
-            content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return encoding, [] if encoding == "utf-8" else [f"the text is {encoding}, not UTF-8"]
-    raise AssertionError("latin-1 reads anything")
+            content.decode(found)
+        except (LookupError, UnicodeDecodeError):
+            pass
+        else:
+            return found.replace("windows-", "cp")
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"  # reads anything
+    return "cp1252"
 
 
-def _separator(lines: list[str]) -> str:
-    """The one that splits the first lines into the same number of fields, and most of them."""
-    best, most = ",", 1
-    for separator in SEPARATORS:
-        fields = [len(row) for row in csv.reader(lines[:50], delimiter=separator)]
-        if fields and min(fields) == max(fields) and fields[0] > most:
-            best, most = separator, fields[0]
-    if most == 1:  # ragged lines: go by the header
-        return max(SEPARATORS, key=lines[0].count)
-    return best
+# -- separator and header ----------------------------------------------------------------------------------------------
 
 
-def _refuse_twice(path: Path, header: list[str]) -> None:
+@dataclass(frozen=True)
+class _Split:
+    """The first rows of a file by one separator: the line on which each begins and its cells, blank lines left out."""
+
+    separator: str
+    rows: list[tuple[int, list[str]]]
+
+    @property
+    def usual(self) -> int:
+        """How many cells most rows fill; of several counts as frequent the largest."""
+        counted = Counter(len(_filled(cells)) for _, cells in self.rows)
+        return max(counted, key=lambda width: (counted[width], width), default=0)
+
+    def header_at(self, named: Named) -> int | None:
+        """Position of the row that holds the column names: the first that fills most columns and has the one asked for.
+
+        Where no row has it, the first that fills most columns.
+        """
+        able = [
+            at
+            for at, (_, cells) in enumerate(self.rows[:MOST_LINES_ABOVE])
+            if len(_filled(cells)) >= 0.75 * self.usual or (not cells[0].strip() and len(cells) >= self.usual)
+        ]
+        having = [at for at in able if any(named(cell) for cell in self.rows[at][1])]
+        return next(iter(having or able), None)
+
+    def fitness(self, at: int, named: Named) -> tuple[bool, bool, float, int]:
+        """How likely the separator is the right one where the header is the row at a position."""
+        cells = self.rows[at][1]
+        widths = [len(row) for _, row in self.rows[at + 1 :]] or [len(cells)]
+        agreeing = max(Counter(widths).values()) / len(widths)
+        return len(cells) > 1, any(named(cell) for cell in cells), round(agreeing, 1), len(cells)
+
+
+def _form(path: Path, lines: Sequence[str], header: int, named: Named, shown: str) -> CsvForm:
+    """Separator and header line: a line that has the column asked for, by whatever separator it has it."""
+    told = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0])  # a line for Excel
+    first = max(header - 1, 1 if told else 0)
+    splits = [_split(lines, separator, first) for separator in (told[1] if told else SEPARATORS)]
+    found = [(split, 0 if header else split.header_at(named)) for split in splits if split.rows]
+    able = [(split, at) for split, at in found if at is not None]
+    if not able:
+        raise ScaffoldError(
+            f"{path}: no line {f'from line {header} on ' if header else ''}holds column names; give HEADER=line. "
+            f"The first lines are:\n{shown}"
+        )
+    split, at = max(able, key=lambda pair: pair[0].fitness(pair[1], named))
+    return CsvForm(split.separator, header=split.rows[at][0] + 1)
+
+
+def _split(lines: Sequence[str], separator: str, first: int) -> _Split:
+    csv.field_size_limit(sys.maxsize)  # a cell may be a whole document
+    reader = csv.reader(lines[first:], delimiter=separator)
+    rows, began = [], first
+    try:
+        for cells in reader:
+            if _filled(cells):
+                rows.append((began, cells))
+            began = first + reader.line_num
+            if len(rows) == SNIFFED_ROWS:
+                break
+    except csv.Error:  # by this separator it is no CSV
+        pass
+    return _Split(separator, rows)
+
+
+def _filled(cells: Sequence[str]) -> list[str]:
+    return [cell for cell in cells if cell.strip()]
+
+
+def _cells(lines: Sequence[str], form: CsvForm) -> list[str]:
+    """The header's cells."""
+    return next((row for row in csv.reader(lines[form.header - 1 :], delimiter=form.separator) if row), [])
+
+
+def _shown(lines: Sequence[str]) -> str:
+    some = [line.strip("\r\n\ufeff")[:SHOWN_CHARACTERS] for line in lines[:SHOWN_LINES]]
+    return "\n".join(f"  {number}: {line}" for number, line in enumerate(some, start=1))
+
+
+def _refuse_twice(path: Path, header: Sequence[str]) -> None:
     names = [name.strip() for name in header]
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise ScaffoldError(f"{path}: two columns are named '{twice[0]}'; rename one of them in the file")
+
+
+# -- foot --------------------------------------------------------------------------------------------------------------
+
+
+def _foot(rows: pd.DataFrame) -> dict[int, str]:
+    """By index, the first filled cell of rows at the end that do not fit the others: a total, a remark on the source.
+
+    Such a row lacks most of what every row has, and begins with a word for a total or with what its column never holds.
+    """
+    if len(rows) < 2 * FOOT_LINES:
+        return {}
+    body, last = rows.iloc[:-FOOT_LINES], rows.iloc[-FOOT_LINES:]
+    blank = (last.fillna("").apply(lambda cells: cells.str.strip()) == "").to_numpy()
+    always = np.array([(body[name].fillna("") != "").mean() >= ALWAYS_FILLED for name in rows])
+    begins = first_filled(last)
+    found: dict[int, str] = {}
+    for at in reversed(range(FOOT_LINES)):
+        begin, lacking = str(begins.iloc[at]), int((blank[at] & always).sum())
+        known = body.iloc[:, int((~blank[at]).argmax())].fillna("").str.strip()
+        if (known == begin).any():
+            break
+        is_total = re.sub(r"[\s_-]+", " ", begin.strip(" :=*.").lower()) in TOTALS
+        telling = known.nunique() < len(known) / 2 or _reads_as_numbers(known)
+        is_strange = telling and not _NUMERIC.fullmatch(begin)
+        if not (is_total and (lacking or at == FOOT_LINES - 1)) and not (
+            is_strange and lacking >= max(2, always.sum() / 2)
+        ):
+            break
+        found[int(last.index[at])] = begin
+    return dict(sorted(found.items()))
+
+
+def _reads_as_numbers(values: pd.Series) -> bool:
+    some = values[values != ""].head(1_000)
+    return len(some) > 0 and float(some.str.fullmatch(_NUMERIC.pattern).mean()) > 0.9

@@ -6,11 +6,14 @@ here: guessing, or putting the folder into place (``new_model.py``).
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
+from resources.moments import ISO
 from scaffold.columns import Column
 from scaffold.guessing import ROW, Guess
 from scaffold.tables import RawTable
@@ -46,11 +49,11 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
     target, clock = guess.target.name, guess.clock
     source, given = ("ParquetFile", "") if table.is_parquet else ("CsvFile", _csv_options(table))
     if clock is not None:
-        source, form = "FileByDay", f', form="{clock.column.form}"' if clock.column.form != "ISO8601" else ""
+        source, form = "FileByDay", f', form="{clock.column.form}"' if clock.column.form != ISO else ""
         given = f", time={_quoted(clock.column.header)}{form}{given}"
     imports = ["Model", "Table", *(["Evaluation"] if guess.entity else []), *(["Training"] if clock else [])]
     lines = [
-        f'"""{guess.target.header.strip()} of the rows of {Path(path).name}."""',
+        f'"""{_prose(guess.target.header)} of the rows of {_prose(Path(path).name)}."""',
         "",
         *(["import datetime as dt", ""] if clock else []),
         f"from assets.declaration import {', '.join(sorted(imports))}",
@@ -59,7 +62,7 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         "",
         "model = Model(",
         f'    name="{name}",',
-        f'    description="Predicts {target} from {Path(path).name}.",',
+        f"    description={_quoted(f'Predicts {target} from {Path(path).name}.')},",
         "    table=Table(",
         f'        name="{table_name}",',
         f"        source={source}(path={_quoted(path)}{given}),",
@@ -78,8 +81,14 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
 
 
 def _csv_options(table: RawTable) -> str:
-    given = f", separator={table.separator!r}".replace("'", '"') if table.separator != "," else ""
-    return given + (f', encoding="{table.encoding}"' if table.encoding != "utf-8" else "")
+    form, given = table.form, ""
+    if form.separator != ",":
+        given += f", separator={_quoted(form.separator)}"
+    if form.encoding != "utf-8":
+        given += f", encoding={_quoted(form.encoding)}"
+    if form.header != 1:
+        given += f", header={form.header}"
+    return given + (f", foot={_words(tuple(form.foot))}" if form.foot else "")
 
 
 def _table(contract: str, table: RawTable, guess: Guess) -> str:
@@ -88,14 +97,17 @@ def _table(contract: str, table: RawTable, guess: Guess) -> str:
     fields = [*(key if guess.key == ROW else []), *(_field(column, guess, named) for column in guess.columns)]
     lists = [f"{name} = {_words(values)}" for values, name in named.items()]
     body = _clean(contract, guess)
-    readers = sorted({word for word in ("number", "moment", "row_key") if re.search(rf"\b{word}\(", body)} | {"typed"})
-    left = f" Left out: {', '.join(header.strip() for header in guess.left_out)}." if guess.left_out else ""
-    doc = f"A row of {table.path.name}.{left}"
+    readers = sorted(
+        {word for word in ("number", "hours", "moment", "row_key") if re.search(rf"\b{word}\(", body)} | {"typed"}
+    )
+    file = _prose(table.path.name)
+    left = f" Left out: {', '.join(_prose(header) for header in guess.left_out)}." if guess.left_out else ""
+    doc = f"A row of {file}.{left}"
     if len(doc) > LINE - 6:
-        doc = f"A row of {table.path.name}; {len(guess.left_out)} of its columns are left out."
+        doc = f"A row of {file}; {len(guess.left_out)} of its columns are left out."
     return "\n".join(
         [
-            f'"""The table: what a clean row of {table.path.name} is, and how text becomes one."""',
+            f'"""The table: what a clean row of {file} is, and how text becomes one."""',
             "",
             "import pandas as pd",
             "import pandera.pandas as pa",
@@ -143,20 +155,33 @@ def _field(column: Column, guess: Guess, named: dict[tuple[str, ...], str]) -> s
 def _bounds(column: Column) -> list[str]:
     """Generous bounds: a value beyond them is a slip of the pen, and not just a large one."""
     low, high, middle = column.low, column.high, column.middle
-    span = high - low
+    # Halves: the difference of two numbers may be larger than any number.
+    below, above = low / 2 - high / 2, high / 2 - low / 2
+    lower = 0.0 if low >= 0 else min(low + 2 * below, low)
     # With a long tail the largest value says little of the next one.
-    upper = 10 * high if low >= 0 and high > 20 * abs(middle) > 0 else high + span
-    rules = ["ge=0"] if low >= 0 else [f"ge={_round(low - span)}"]
-    return [*rules, f"le={_round(upper)}"] if upper > 0 else [*rules, f"le={_round(min(upper, 0))}"]
+    upper = 10 * high if low >= 0 and high > 20 * abs(middle) > 0 else high + 2 * above
+    if high <= 0:
+        upper = min(upper, 0.0)
+    rules = [f"ge={_outwards(lower, low, up=False)}"] if math.isfinite(lower) else []
+    return [*rules, f"le={_outwards(upper, high, up=True)}"] if math.isfinite(upper) else rules
 
 
-def _round(value: float) -> str:
-    """A bound as a person would write it: one leading digit or two, away from zero."""
-    if value == 0:
+def _outwards(bound: float, reached: float, *, up: bool) -> str:
+    """A bound as a person would write it: two leading digits, rounded up or down, and never inside of what is reached.
+
+    Whatever the sign: the upper bound of a negative column comes nearer to zero.
+    """
+    if bound == 0:
         return "0"
-    size = 10 ** (math.floor(math.log10(abs(value))) - 1)
-    rounded = math.copysign(math.ceil(abs(value) / size) * size, value)
-    return f"{rounded:_.0f}" if abs(rounded) >= 10 else f"{rounded:.6g}"
+    exponent = math.floor(math.log10(abs(bound))) - 1
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    rounded = Decimal(bound).quantize(Decimal(1).scaleb(exponent), rounding=rounding)
+    value = float(rounded)
+    if not math.isfinite(value) or (value < reached if up else value > reached):
+        return repr(reached)
+    if abs(value) >= 1e16 or abs(value) < 1e-4:
+        return repr(value)
+    return f"{int(value):_}" if value == int(value) else f"{value:.6g}"
 
 
 def _clean(contract: str, guess: Guess) -> str:
@@ -184,8 +209,10 @@ def _reader(column: Column) -> str:
     """How a column is read before it is typed; empty where the contract says all."""
     raw = f'raw["{column.name}"]'
     if column.kind in ("integer", "number") and column.reader:
-        return f'number({raw}, decimal=",")' if column.reader == "comma" else f"number({raw})"
-    if column.kind == "moment" and column.form != "ISO8601":
+        return {"comma": f'number({raw}, decimal=",")', "amount": f"number({raw})", "hours": f"hours({raw})"}[
+            column.reader
+        ]
+    if column.kind == "moment" and column.form != ISO:
         return f'moment({raw}, "{column.form}")'
     return f"{raw}.str.lower()" if column.lower else ""
 
@@ -222,10 +249,15 @@ def _words(values: tuple[object, ...]) -> str:
 
 
 def _quoted(text: object) -> str:
-    escaped = str(text).replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-    if '"' in escaped and "'" not in escaped:
-        return f"'{escaped}'"
-    return '"' + escaped.replace('"', '\\"') + '"'
+    quoted = json.dumps(str(text), ensure_ascii=False)
+    if '"' in str(text) and "'" not in str(text):
+        return "'" + quoted[1:-1].replace('\\"', '"') + "'"
+    return quoted
+
+
+def _prose(text: str) -> str:
+    """A file's or column's name as it can stand in a docstring."""
+    return " ".join(text.replace("\\", "/").replace('"', "'").split())
 
 
 def _test(name: str, guess: Guess) -> str:

@@ -39,14 +39,24 @@ _log = logging.getLogger(__name__)
 
 _INTEGER = re.compile(r"0|[1-9]\d{0,17}")
 _DECIMAL = re.compile(r"(?:0|[1-9]\d{0,8})(?:\.(\d{1,6}))?")
-_MOMENT = re.compile(r"(?:19[7-9]\d|20\d\d|21\d\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
+_MOMENT = re.compile(
+    r"(?:19[7-9]\d|20\d\d|21\d\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?P<fraction>\.\d{1,6})?(?P<offset>Z|[+-]\d\d:\d\d)?"
+)
 _PROBES: Mapping[str, Sequence[str]] = {
     "integer": ["0", "7", "12", "305", "4096", "99999", "123456", "1000001", "98765432101"],
     "decimal": [
         *("0", "3", "12.5", "0.1", "7.25", "249.99", "8191.07", "99999.9", "0.125", "12.375"),
         *("3.0001", "0.5555", "1.00007", "12.345678", "999999999.123456"),
     ],
-    "moment": ["1999-12-31 23:59:59", "2024-02-29T00:00:00", "2026-07-01 12:30:45"],
+    "moment": [
+        *("1999-12-31 23:59:59", "2024-02-29T00:00:00", "2026-07-01 12:30:45"),
+        *(
+            "2026-07-01T12:30:45Z",
+            "2026-07-01T12:30:45+02:00",
+            "2026-07-01T12:30:45.250",
+            "2026-07-01T12:30:45.25-05:30",
+        ),
+    ],
     "truth": ["true", "false"],
 }
 _PROBE_ROWS = 200
@@ -163,11 +173,11 @@ class Intake:
             return {}
         readers = {}
         for name, kind in kinds.items():
-            decimals = 6
-            read = _reader(str(kind), decimals)
-            while not (same := _kept(frame[name], cleaned[name], read)) and kind == "decimal" and decimals:
-                decimals -= 1
-                read = _reader("decimal", decimals)
+            finest = _FINEST.get(str(kind), 0)
+            for fineness in range(finest, -1, -1):
+                read = _reader(str(kind), fineness)
+                if same := _kept(frame[name], cleaned[name], read):
+                    break
             if not same:
                 _log.info("clean() changes canonical values of %s; each row goes through it", name)
                 return {}
@@ -252,7 +262,7 @@ _ANY_AGE_DAYS = 1_000_000
 _KIND_WORDS = {
     "integer": "a whole number",
     "decimal": "a number",
-    "moment": "a moment like 2026-10-03 14:05:09 (UTC)",
+    "moment": "a moment like 2026-10-03 14:05:09 (UTC) or 2026-10-03T16:05:09.250+02:00",
     "truth": "true or false",
     "text": "text",
 }
@@ -309,21 +319,29 @@ def _to_numpy(values: pd.Series, dtype: np.dtype[Any]) -> np.ndarray:
     return values.to_numpy(dtype=dtype, na_value=np.nan) if dtype.kind == "f" else values.to_numpy(dtype=dtype)
 
 
-def _reader(kind: str, decimals: int = 6) -> Callable[[str | None], Any]:
-    """``text -> value``, or ``None`` for text that is not canonical."""
+_FINEST = {"decimal": 6, "moment": 2}
+"""Of decimals how many places are canonical at most; of moments 1 with an offset, 2 with fractions of a second, too."""
+
+
+def _reader(kind: str, fineness: int) -> Callable[[str | None], Any]:
+    """``text -> value``, or ``None`` for text that is not canonical, which a ``clean`` may read in its own way."""
 
     def integer(text: str | None) -> int | None:
         return int(text) if text is not None and _INTEGER.fullmatch(text) else None
 
     def decimal(text: str | None) -> float | None:
         found = _DECIMAL.fullmatch(text) if text is not None else None
-        return float(found[0]) if found and len(found[1] or "") <= decimals else None
+        return float(found[0]) if found and len(found[1] or "") <= fineness else None
 
     def moment(text: str | None) -> dt.datetime | None:
+        found = _MOMENT.fullmatch(text) if text is not None else None
+        if found is None or (found["fraction"] and fineness < 2) or (found["offset"] and fineness < 1):
+            return None
         try:
-            return dt.datetime.fromisoformat(text) if text is not None and _MOMENT.fullmatch(text) else None
+            read = dt.datetime.fromisoformat(found[0])
         except ValueError:  # the 31st of February
             return None
+        return read.astimezone(dt.UTC).replace(tzinfo=None) if found["offset"] else read
 
     def truth(text: str | None) -> bool | None:
         return None if text is None else {"true": True, "false": False}.get(text)

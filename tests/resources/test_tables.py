@@ -32,6 +32,12 @@ def frame(day: str = DAYS[0], n: int = 50) -> pd.DataFrame:
     )
 
 
+def test_a_part_without_columns_still_has_its_rows(tables: ParquetTables) -> None:
+    tables.write(KEY, frame())
+    assert [len(batch) for batch in tables.batches(KEY, columns=[], rows=30)] == [30, 20]
+    assert len(tables.read(KEY, columns=[])) == 50
+
+
 def test_what_is_written_is_read(tables: ParquetTables) -> None:
     tables.write(KEY, frame())
     pd.testing.assert_frame_equal(tables.read(KEY), frame(), check_dtype=False)

@@ -120,7 +120,7 @@ def test_the_folder_is_short_clean_and_passes_its_own_tests(root):
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout + ran.stderr
     said = words_of(made, root)
-    assert "'bought': two classes" in said
+    assert "'bought': two classes; the probability is that of 'yes'" in said
     assert "assetline materialize --model shop" in said
 
 

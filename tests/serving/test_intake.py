@@ -27,6 +27,12 @@ value = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
     st.sampled_from(["1,234.50", " 12.5 ", "", "12,50", "1e3", "0x1f", "٣", "-0", "007", "12.", ".5", None, True]),
     st.datetimes(dt.datetime(2026, 10, 1), dt.datetime(2026, 10, 5)).map(lambda t: f"{t:%Y-%m-%d %H:%M:%S}"),
+    st.datetimes(dt.datetime(2026, 10, 1), dt.datetime(2026, 10, 5), timezones=st.timezones()).map(
+        lambda t: t.isoformat()
+    ),
+    st.sampled_from(
+        ["2026-10-03T14:00:00Z", "2026-10-03t14:00:00.5z", "2026-10-03T24:00:00Z", "2026-10-03T14:00:00+99:00"]
+    ),
     st.sampled_from(["2026-02-31 00:00:00", "1650-01-01 00:00:00", "9999-01-01 00:00:00", "2026-10-03 14:00"]),
 )
 
@@ -53,6 +59,20 @@ def test_a_good_row_goes_the_fast_way_and_is_typed():
     assert {name: values.dtype for name, values in typed.items()} == INTAKE.dtypes
     assert typed["terminal_id"].tolist() == [77]
     assert typed["paid_at"].tolist() == np.array(["2026-10-03T14:00:00"], "datetime64[ns]").tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-10-03T13:59:59Z", "2026-10-03T15:59:59+02:00", "2026-10-03T08:29:59-05:30", "2026-10-03T13:59:59.750Z"],
+)
+def test_moments_as_programs_send_them_are_turned_to_utc(text):
+    typed = INTAKE.accept([{**GOOD, "paid_at": text}, GOOD], NOW)
+    assert typed["paid_at"].tolist() == np.array(["2026-10-03T13:59:59", "2026-10-03T14:00:00"], "M8[ns]").tolist()
+
+
+def test_moments_with_an_offset_go_the_fast_way():
+    assert INTAKE._fast({**GOOD, "paid_at": "2026-10-03T15:59:59+02:00"}, NOW) is not None
+    assert INTAKE._fast({**GOOD, "paid_at": "2026-10-03T13:59:59.5"}, NOW) is None, "this clean() leaves fractions out"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.typing.pandas import Series
 
+from resources.moments import moments
+
 MAX_AMOUNT = 10_000.0
 """No card of this issuer can pay more at once."""
 MAX_ENTITIES = 1_000_000
@@ -17,7 +19,7 @@ MAX_ENTITIES = 1_000_000
 
 _WHOLE_NUMBER = r"\d{1,18}"
 _AMOUNT = r"-?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"  # "12,50" is refused: nobody knows whether it is 12.5 or 1250
-_MOMENT = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}"
+_MOMENT = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}(:?\d{2})?)?"
 
 
 class Payments(pa.DataFrameModel):
@@ -37,7 +39,8 @@ class Payments(pa.DataFrameModel):
 def clean(raw: pd.DataFrame) -> pd.DataFrame:
     """Types rows that landed as text; same index, the contract's columns.
 
-    Blanks around a value and thousands separators are harmless. What cannot be read becomes missing (ids are nullable
+    Blanks around a value and thousands separators are harmless; of moments offsets are turned to UTC, and fractions of
+    a second left out. What cannot be read becomes missing (ids are nullable
     ``Int64``, amounts float64, moments datetime64[ns]), which the contract then refuses with a reason.
     """
     typed: dict[str, pd.Series] = {}
@@ -50,7 +53,7 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
             number = _only(text, _AMOUNT).str.replace(",", "", regex=False).astype("Float64")
             typed[name] = number.astype("float64").round(2)
         else:
-            typed[name] = pd.to_datetime(_only(text, _MOMENT), errors="coerce", format="ISO8601")
+            typed[name] = moments(_only(text, _MOMENT)).dt.floor("s")
     return pd.DataFrame(typed, index=raw.index)
 
 

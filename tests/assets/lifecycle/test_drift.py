@@ -1,5 +1,6 @@
 """The rule of the drift check: silent where nothing changed, loud where something did, whatever the number of rows."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,15 @@ import pytest
 
 from assets.declaration import Drift
 from assets.lifecycle.drift import CHI_SQUARE, KS, Before, DriftResult, compare, count
-from assets.lifecycle.drift_report import draw, html_of, two_sample_chi_square
+from assets.lifecycle.drift_report import (
+    MOST_DRAWN,
+    Drawing,
+    _of_those_that_can,
+    draw,
+    html_of,
+    two_sample_chi_square,
+    verdicts_json,
+)
 from assets.lifecycle.quality import faults, level_of_faults
 from assets.lifecycle.reference import SCORE, ReferenceProfile
 
@@ -284,17 +293,17 @@ def test_the_same_fault_in_a_row_pages(before, found, level):
 
 def test_evidently_computes_the_same_tests_and_draws_them(reference):
     frame = window(500, 9)
-    snapshot = draw(reference, frame, RULE)
+    snapshot = draw(reference, frame, RULE).snapshot
     said = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
     ours = {c.column: c.p_value for c in held(reference, frame.assign(is_weekend=[0.0, 1.0] * 250)).columns}
     assert said == {column: pytest.approx(p, rel=1e-6) for column, p in ours.items()}
-    assert "<html" in html_of(snapshot)[:2_000].lower()
+    assert "<html" in html_of(Drawing(snapshot, {}))[:2_000].lower()
 
 
 def test_evidently_weighs_rows_of_few_customers_as_the_verdict_does():
     reference = of_few(0)
     frame, _ = of_customers(100, 1, 3)
-    snapshot = draw(reference, frame, RULE)
+    snapshot = draw(reference, frame, RULE).snapshot
     said = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
     ours = {c.column: c.p_value for c in held(reference, frame).columns}
     assert said == {column: pytest.approx(p, rel=0.05) for column, p in ours.items()}
@@ -304,9 +313,50 @@ def test_evidently_weighs_rows_of_few_customers_as_the_verdict_does():
 def test_a_column_that_is_constant_or_empty_on_both_sides_is_left_out_of_the_picture():
     frame = world(2_000, 1).assign(nothing=np.nan, same=1.0)
     reference = ReferenceProfile.build(frame.drop(columns="is_weekend"), {})
-    snapshot = draw(reference, frame, RULE)
+    snapshot = draw(reference, frame, RULE).snapshot
     assert {m["config"]["column"] for m in snapshot.dict()["metrics"]} == {"amount", "age", "kind"}
     assert not held(reference, frame).drifted
+
+
+def test_each_column_that_cannot_be_drawn_is_named_and_the_others_are_drawn(reference):
+    frame = world(2_000, 1)
+    reference = ReferenceProfile.build(frame[["amount", "age"]].assign(same=1.0, none=np.nan), {"score": frame["kind"]})
+    now = frame[["amount", "age"]].assign(same=1.0, none=np.nan, score=np.inf)
+    drawing = draw(reference, now, RULE)
+    assert {m["config"]["column"] for m in drawing.snapshot.dict()["metrics"]} == {"amount", "age", "score"}
+    assert set(drawing.left_out) == {"same", "none"}
+    assert "same: it is empty or constant on both sides" in html_of(drawing)
+
+
+def test_a_column_on_which_evidently_fails_does_not_end_the_others():
+    frame = world(500, 1)[["amount", "age"]]
+    snapshot, failed = _of_those_that_can(frame, frame, {"amount": "no such test", "age": "ks"}, 0.01)
+    assert {m["config"]["column"] for m in snapshot.dict()["metrics"]} == {"age"}
+    assert list(failed) == ["amount"]
+    assert "Evidently cannot compare it" in failed["amount"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "drifted"), [([0.0, 1.0], False), ([0.0], True), ([1.0], True), ([np.nan], True), ([np.inf], True)]
+)
+def test_a_score_alone_at_the_ends_of_its_range_is_judged(scores, drifted):
+    reference = ReferenceProfile.build(pd.DataFrame(index=range(400)), {"score": np.resize([0.0, 1.0], 400)})
+    now = pd.DataFrame({"score": np.resize(scores, 400)})
+    result = held(reference, now)
+    assert (result.judged, result.drifted) == (True, drifted)
+    said = json.loads(verdicts_json(result, draw(reference, now, RULE)))
+    assert [one["column"] for one in said["columns"]] == ["score"]
+
+
+def test_of_hundreds_of_columns_those_that_differ_most_are_drawn():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({f"c{n}": rng.normal(size=300) for n in range(MOST_DRAWN + 40)})
+    reference = ReferenceProfile.build(frame, {})
+    drawing = draw(reference, frame.assign(c7=frame["c7"] + 2), RULE)
+    drawn = {m["config"]["column"] for m in drawing.snapshot.dict()["metrics"]}
+    assert len(drawn) == MOST_DRAWN
+    assert "c7" in drawn
+    assert len(drawing.left_out) == 40
 
 
 def test_two_samples_of_one_distribution_alarm_as_often_as_they_should():

@@ -73,6 +73,16 @@ def test_unreadable_moments_are_missing(text: str) -> None:
     assert clean(rows({"paid_at": text}))["paid_at"].isna().all()
 
 
+@pytest.mark.parametrize(
+    "text", ["2026-03-01T12:30:05Z", "2026-03-01T14:30:05+02:00", "2026-03-01 12:30:05.987", "2026-03-01T07:00:05-0530"]
+)
+def test_moments_as_programs_send_them_are_whole_seconds_of_utc(text: str) -> None:
+    later = {"paid_at": "2026-03-01 12:30:06"}  # without an offset, beside one with
+    assert clean(rows({"paid_at": text}, later))["paid_at"].astype(str).tolist() == [
+        "2026-03-01 12:30:05", "2026-03-01 12:30:06"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["", "12.0", "-4", "1" * 19, "x"])
 def test_unreadable_ids_are_missing(text: str) -> None:
     assert clean(rows({"customer_id": text}))["customer_id"].isna().all()

@@ -1,0 +1,224 @@
+"""Files of rows as text: CSV in whatever form it was written, and Parquet.
+
+Belongs here: from a file and its declared form to text columns. Does not belong here: finding that form out
+(``scaffold/tables.py``), what the text means (``assets/reading.py``), when a file is read (``sources.py``).
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import lzma
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import pandas as pd
+
+TEXT = pd.StringDtype("pyarrow")
+FOOT_LINES = 10
+"""Lines at the end of a file that may be a foot."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+"""Endings of compressed files that are read as what they hold."""
+PARQUET = (".parquet", ".pq")
+_NAMELESS = "Unnamed: "
+
+
+class FileError(Exception):
+    """A file that cannot be read; the message says why and what would be right, without the file's name."""
+
+
+@dataclass(frozen=True)
+class CsvForm:
+    """How a CSV file is written.
+
+    Args:
+        separator: between the columns.
+        encoding: of the text, by Python's name.
+        header: number of the line that holds the column names, the first is 1. The lines above it are not rows.
+        foot: beginnings of the first filled cell of lines at the file's end that are not rows, such as ``Total``.
+    """
+
+    separator: str = ","
+    encoding: str = "utf-8"
+    header: int = 1
+    foot: Sequence[str] = ()
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return path.suffix.lower() in PARQUET
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's content, unpacked where it is compressed. Raises :class:`FileError` for a ZIP of several files."""
+    match path.suffix.lower():
+        case ".gz":
+            return cast("IO[bytes]", gzip.GzipFile(path))
+        case ".bz2":
+            return bz2.BZ2File(path)
+        case ".xz":
+            return lzma.LZMAFile(path)
+        case ".zip":
+            return _only_member(path)
+    return path.open("rb")
+
+
+def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
+    """The rows as text columns: a blank is a blank, a field that a short line lacks is missing.
+
+    Lines without any filled cell are not rows. Columns without a name are left out when they are blank throughout, and
+    are called ``Unnamed: <position>`` otherwise.
+
+    Raises:
+        FileError: a wrong encoding, lines of more fields than the header, an unclosed quote, no header line.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        names, lines, width = _header(path, form)
+        with _lines(path, form) as file:
+            for _ in range(lines):
+                file.readline()
+            nameless = [f"{_NAMELESS}{i}" for i in range(len(names), width)]
+            rows = pd.read_csv(
+                file, sep=form.separator, header=None, names=names + nameless, dtype=TEXT, keep_default_na=False,
+                index_col=False,
+            )  # fmt: skip
+    except UnicodeError as error:
+        raise FileError(f"not {form.encoding} text ({error})") from error
+    except LookupError as error:
+        raise FileError(f"'{form.encoding}' is no encoding that Python knows") from error
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise FileError(f"it cannot be unpacked ({error})") from error
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=[*names, *nameless], dtype=TEXT)
+    except pd.errors.ParserError as error:
+        raise FileError(f"not a readable CSV ({_in_file_lines(str(error), lines)})") from error
+    rows = rows[~_blank(rows)]
+    for name in [name for name in rows if str(name).startswith(_NAMELESS)]:
+        filled = rows[name].fillna("") != ""
+        if not filled.any():
+            rows = rows.drop(columns=name)
+        elif name in nameless:
+            raise FileError(f"its rows have more fields than its header (row {int(filled.argmax()) + 1} is the first)")
+    return _without_foot(rows, form.foot).reset_index(drop=True)
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """The rows as text columns; a missing value stays missing, a named index is a column, durations are seconds.
+
+    Raises:
+        FileError: not a Parquet file, or columns that hold lists or structures.
+        FileNotFoundError: there is no such file.
+    """
+    import pyarrow as pa
+
+    try:
+        # Nullable types: a whole number stays one where others of its column are missing.
+        frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise FileError(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    named = [name for name in frame.index.names if name is not None]
+    if named:
+        frame = frame.reset_index()
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    nested = [str(name) for name, values in frame.items() if _is_nested(values)]
+    if nested:
+        raise FileError(f"the columns {', '.join(nested)} hold lists or structures; flatten them first")
+    return pd.DataFrame({name: _as_text(values) for name, values in frame.items()}, index=frame.index)
+
+
+def _lines(path: Path, form: CsvForm) -> io.TextIOWrapper:
+    # newline="" leaves line breaks inside of quotes as they are.
+    return io.TextIOWrapper(open_bytes(path), encoding=form.encoding, newline="")
+
+
+def _header(path: Path, form: CsvForm) -> tuple[list[str], int, int]:
+    """Column names, the number of lines until the first row, and how many fields that row has."""
+    with _lines(path, form) as file:
+        for _ in range(form.header - 1):
+            if not file.readline():
+                raise FileError(
+                    f"it has fewer than {form.header} lines, and the header is said to be line {form.header}"
+                )
+        reader = csv.reader(file, delimiter=form.separator)
+        cells: list[str] = []
+        try:
+            for cells in reader:
+                if cells:
+                    break
+            else:
+                raise FileError("it has no header line")
+            lines = form.header - 1 + reader.line_num
+            first_row = next((row for row in reader if row), [])
+        except csv.Error as error:
+            raise FileError(f"not a readable CSV (line {form.header - 1 + reader.line_num}: {error})") from error
+    names: list[str] = []
+    for position, cell in enumerate(cells):
+        name = base = cell if cell.strip() else f"{_NAMELESS}{position}"
+        copies = 0
+        while name in names:
+            copies += 1
+            name = f"{base}.{copies}"
+        names.append(name)
+    return names, lines, max(len(names), len(first_row))
+
+
+def _blank(rows: pd.DataFrame) -> pd.Series:
+    """Rows of which no cell is filled."""
+    left = rows
+    for name in rows:
+        left = left[left[name].fillna("").str.strip() == ""]
+        if left.empty:
+            break
+    return pd.Series(rows.index.isin(left.index), index=rows.index)
+
+
+def _without_foot(rows: pd.DataFrame, foot: Sequence[str]) -> pd.DataFrame:
+    """The rows without those of the last lines whose first filled cell begins with one of the texts of a foot."""
+    if not foot or rows.empty:
+        return rows
+    last = rows.tail(FOOT_LINES)
+    return rows.drop(index=last.index[first_filled(last).str.startswith(tuple(foot))])
+
+
+def first_filled(rows: pd.DataFrame) -> pd.Series:
+    """Of each row, the text of its first filled cell, without blanks at the ends; empty where none is filled."""
+    said = [next((cell.strip() for cell in row if cell.strip()), "") for row in rows.fillna("").itertuples(index=False)]
+    return pd.Series(said, index=rows.index, dtype=TEXT)
+
+
+def _in_file_lines(words: str, lines: int) -> str:
+    """pandas' words, with line numbers of the file in place of those below the header."""
+    plain = words.replace("Error tokenizing data. C error: ", "").strip()
+    return re.sub(r"\b(line|row) (\d+)", lambda found: f"{found[1]} {int(found[2]) + lines}", plain)
+
+
+def _only_member(path: Path) -> IO[bytes]:
+    archive = zipfile.ZipFile(path)
+    members = [m for m in archive.namelist() if not m.endswith("/") and not m.startswith("__MACOSX/")]
+    if len(members) != 1:
+        raise FileError(f"the archive holds {len(members)} files ({', '.join(members[:3])}); unpack it and name one")
+    return archive.open(members[0])
+
+
+def _is_nested(values: pd.Series) -> bool:
+    return values.dtype == object and bool(values.map(lambda v: isinstance(v, (list, dict, set, np.ndarray))).any())
+
+
+def _as_text(values: pd.Series) -> pd.Series:
+    if pd.api.types.is_timedelta64_dtype(values.dtype):
+        values = values.dt.total_seconds()
+    elif values.dtype == object and values.map(lambda v: isinstance(v, bytes)).any():
+        values = values.map(lambda v: v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v)
+    return values.astype(TEXT)
