@@ -22,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from assets.models.fraud.tables import MAX_AMOUNT, MAX_ENTITIES
@@ -327,37 +328,41 @@ def _sent(source: PaymentSimulator, day: int) -> pd.DataFrame:
 
     paid_at = truth["paid_at"].to_numpy("datetime64[s]")
     arrived_at = _within_day(paid_at + late * _DAY, rng.integers(1, 6, n))
-    sent = pd.DataFrame(
-        {
-            "transaction_id": _text(truth["transaction_id"].to_numpy()),
-            "paid_at": _text(paid_at),
-            "customer_id": _text(truth["customer_id"].to_numpy()),
-            "terminal_id": _text(truth["terminal_id"].to_numpy()),
-            "amount": _text(truth["amount"].to_numpy(), pa.decimal128(12, 2)),
-            "arrived_at": _text(arrived_at),
-        }
-    )
+    sent = {
+        "transaction_id": _text(truth["transaction_id"].to_numpy()),
+        "paid_at": _text(paid_at),
+        "customer_id": _text(truth["customer_id"].to_numpy()),
+        "terminal_id": _text(truth["terminal_id"].to_numpy()),
+        "amount": _text(truth["amount"].to_numpy(), pa.decimal128(12, 2)),
+        "arrived_at": _text(arrived_at),
+    }
 
     amount, terminal = truth["amount"].to_numpy(), truth["terminal_id"].to_numpy()
 
-    def spoil(name: str, column: str, text: Callable[[np.ndarray], Iterable[str]]) -> None:
-        rows = dirt[name]
-        sent.loc[sent.index[rows], column] = pd.array(list(text(rows)), dtype="string[pyarrow]")
+    def spoil(rows: np.ndarray, column: str, text: Callable[[np.ndarray], Iterable[str] | pa.Array]) -> None:
+        spoilt = np.zeros(n, dtype=bool)
+        spoilt[rows] = True
+        sent[column] = pc.replace_with_mask(sent[column], spoilt, pa.array(text(rows), pa.string()))
 
-    spoil("separated", "amount", lambda rows: [f"{x:08,.2f}" for x in amount[rows]])
-    spoil("padded", "amount", lambda rows: [f" {x:.10g} " for x in amount[rows]])
-    spoil("garbled_time", "paid_at", lambda rows: [("n/a", "2018-02-31 25:61", "")[i % 3] for i in rows])
-    spoil("future_time", "paid_at", lambda rows: _text(paid_at[rows] + 400 * _DAY))
-    spoil("negative", "amount", lambda rows: [f"{-x:.2f}" for x in amount[rows]])
-    spoil("absurd", "amount", lambda rows: [f"{x + 100 * MAX_AMOUNT:.2f}" for x in amount[rows]])
-    spoil("unknown_terminal", "terminal_id", lambda rows: _text(terminal[rows] + MAX_ENTITIES))
+    spoil(dirt["separated"], "amount", lambda rows: [f"{x:08,.2f}" for x in amount[rows]])
+    spoil(dirt["padded"], "amount", lambda rows: [f" {x:.10g} " for x in amount[rows]])
+    spoil(dirt["garbled_time"], "paid_at", lambda rows: [("n/a", "2018-02-31 25:61", "")[i % 3] for i in rows])
+    spoil(dirt["future_time"], "paid_at", lambda rows: _text(paid_at[rows] + 400 * _DAY))
+    spoil(dirt["negative"], "amount", lambda rows: [f"{-x:.2f}" for x in amount[rows]])
+    spoil(dirt["absurd"], "amount", lambda rows: [f"{x + 100 * MAX_AMOUNT:.2f}" for x in amount[rows]])
+    spoil(dirt["unknown_terminal"], "terminal_id", lambda rows: _text(terminal[rows] + MAX_ENTITIES))
     for i, column in enumerate(_IDS):
-        sent.loc[sent.index[dirt["missing_id"][i::3]], column] = ""
+        spoil(dirt["missing_id"][i::3], column, lambda rows: [""] * len(rows))
 
-    resent = sent.loc[dirt["resent"]]
-    again = paid_at[dirt["resent"]] + rng.integers(0, 2, len(resent)) * _DAY  # the same day or the next
-    resent = resent.assign(arrived_at=_text(_within_day(again, rng.integers(60, 7_200, len(resent)))))
-    return pd.concat([sent, sent.loc[dirt["duplicate"]], resent], ignore_index=True)
+    table = pa.table(sent)
+    resent = dirt["resent"]
+    again = paid_at[resent] + rng.integers(0, 2, len(resent)) * _DAY  # the same day or the next
+    later = _text(_within_day(again, rng.integers(60, 7_200, len(resent))))
+    copies = table.take(resent).set_column(table.schema.get_field_index("arrived_at"), "arrived_at", later)
+    text = pd.StringDtype("pyarrow")
+    return pa.concat_tables([table, table.take(dirt["duplicate"]), copies]).to_pandas(
+        types_mapper={pa.string(): text}.get
+    )
 
 
 def _within_day(moment: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -366,8 +371,8 @@ def _within_day(moment: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return np.minimum(moment + seconds * _SECOND, end)
 
 
-def _text(values: np.ndarray, by_way_of: pa.DataType | None = None) -> pd.api.extensions.ExtensionArray:
-    """Numbers or times as ``string[pyarrow]``; arrow writes them an order of magnitude faster than Python."""
+def _text(values: np.ndarray, by_way_of: pa.DataType | None = None) -> pa.Array:
+    """Numbers or times as text; arrow writes them an order of magnitude faster than Python."""
     column = pa.array(values)
     column = column if by_way_of is None else column.cast(by_way_of)
-    return pd.array(column.cast(pa.string()), dtype="string[pyarrow]")
+    return column.cast(pa.string())
