@@ -15,6 +15,7 @@ BENCHMARKS = {
     "features": "features: ours against pandas groupby-rolling, on the same rows",
     "tables": "tables: the default network on plain tables, against XGBoost, LightGBM and a linear model, 5 seeds each",
     "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
+    "shift": "shift: the fraud model before and after a change of the world, against XGBoost on the same rows",
     "quality": "quality: the backtest on the published weeks, against XGBoost, logistic regression and the ceiling",
 }
 
