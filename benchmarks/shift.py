@@ -1,10 +1,10 @@
 """The fraud model in the weeks after a change of the world: its candidate against XGBoost on the same rows.
 
 From day 153 of each simulated world on, payments are larger and later, and thieves test cards with small amounts. A
-candidate as of day 173 has seven new days of its 28, and its folds hold nothing that was fitted on the new world; as of
-day 180 it has 14. As of day 152 nothing has changed yet. The baseline is XGBoost with the settings of the report, on the
-same rows, all of one weight. The claim: the mean difference of average precision is not below -.005, nor is its 95 %
-interval over the worlds, before the change and after it.
+candidate as of day 173 has seven new days of its 28, and its folds hold nothing that was fitted on the new world; as
+of day 180 it has 14. As of day 152 nothing has changed yet. The baseline is XGBoost with the settings of the report,
+on the same rows, all of one weight. The claim: the 95 % interval, over the worlds, of the mean difference in average
+precision is not below -.005, before the change and after it.
 
 python -m benchmarks.shift [--customers 1500 5000] [--seeds 8] [--as-of 152 173 180]
 

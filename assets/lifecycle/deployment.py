@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.bundle import Bundle
+from assets.lifecycle.bundle import loaded
 from assets.lifecycle.stage import Check, Made, Reads, eager, table_asset
 from assets.lifecycle.training import matrix, test_rows
 from resources.dagster_internals import Finding
@@ -58,7 +58,7 @@ def _staged(model: Model) -> dg.AssetsDefinition:
         directory = context.resources.mlflow.download(model.name, version)
         rows = np.flatnonzero(test_rows(training_set, model))[:PARITY_ROWS]
         X = matrix(training_set.iloc[rows], model)
-        offline = Bundle.load(directory).predict(X)
+        offline = loaded(directory).predict(X)
         with (
             context.resources.target.stage(directory) as url,
             httpx.Client(base_url=url, timeout=30, trust_env=False) as service,

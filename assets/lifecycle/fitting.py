@@ -294,7 +294,7 @@ def choose(
             looks.append(looked)
         found = {part: [one.result() for one in waits] for part, waits in waiting.items()}
     outputs = {part: [said for said, _ in of_part] for part, of_part in found.items()}
-    rounds = [n for _, n in found.get(TREES, ())]
+    rounds = [n for _, n in found.get(TREES, ()) if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     # A fold that ended early stands where it ended: later epochs would have been no better.

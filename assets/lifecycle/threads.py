@@ -19,9 +19,9 @@ def one_thread() -> Iterator[None]:
     """PyTorch and the linear algebra below NumPy use one thread each.
 
     The steps of a small network are too short to be shared: threads wait for one another, and they wait by computing.
-    On two busy cores a table of 600 rows took 35 CPU seconds to fit with two threads and 1 with one. What can be done at
-    the same time is whole fits, which wait for nobody (``fitting.choose``). One thread also sums in one order on every
-    machine, so the same rows give the same weights.
+    On two busy cores a table of 600 rows took 35 CPU seconds to fit with two threads and 1 with one. What can be done
+    at the same time is whole fits, which wait for nobody (``fitting.choose``). One thread also sums in one order on
+    every machine, so the same rows give the same weights.
     """
     import torch
     from threadpoolctl import threadpool_limits
