@@ -10,6 +10,8 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+from resources.settings import one_thread_each
+
 BENCHMARKS = {
     "load": "load: the code location, against `import dagster` alone",
     "features": "features: ours against pandas groupby-rolling, on the same rows",
@@ -22,6 +24,7 @@ BENCHMARKS = {
 
 def main(arguments: list[str]) -> int:
     """Runs the named benchmarks, or all, each in a process of its own so that none warms another's caches."""
+    one_thread_each()
     failed = []
     there = [name for name in BENCHMARKS if find_spec(f"benchmarks.{name}")]  # the example's go with the example
     for name in arguments or there:
