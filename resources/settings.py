@@ -46,6 +46,18 @@ def quiet_telemetry() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
+def one_thread_each() -> None:
+    """Keeps the libraries that compute (and the processes started from here) to one thread each.
+
+    Call it before any of them is imported. What the operator has set already stands. Nearly all that is computed here
+    is many short steps, and threads that share a short step wait for one another by computing: on two busy cores the
+    figures of an evaluation took 6.9 CPU seconds with two threads and .8 with one, the fit of a table of 600 rows 35
+    and 1.
+    """
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings; each field is the variable of that name in upper case after ``ASSETLINE_``.

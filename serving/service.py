@@ -28,9 +28,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from resources.settings import Settings, project_name, quiet_telemetry
+from resources.settings import Settings, one_thread_each, project_name, quiet_telemetry
 
 quiet_telemetry()
+one_thread_each()
 
 import numpy as np  # noqa: E402 - telemetry is off before anything else is imported
 import uvicorn  # noqa: E402

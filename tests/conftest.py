@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-import hypothesis
-import pytest
+from resources.settings import Settings, one_thread_each
 
-from assets.declaration import Model
-from resources import home
-from resources.settings import Settings
-from tests.worlds import World
+one_thread_each()
+
+import dagster as dg  # noqa: E402 - what computes reads the number of threads when it is imported
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from assets.declaration import Model  # noqa: E402
+from resources import home  # noqa: E402
+from tests.worlds import World  # noqa: E402
 
 # Speed is measured in benchmarks/, never by a test: on a busy machine an example may take any time.
 hypothesis.settings.register_profile("assetline", deadline=None)

@@ -81,9 +81,9 @@ def _round(tables: Any, source: Any, model: Model, as_of: dt.date | None, name: 
     fit, test = fit_rows(frozen, model), test_rows(frozen, model)
     rows = frozen[test].reset_index(drop=True)
     X_test = matrix(rows, model)
-    y = frozen.loc[fit, model.target].to_numpy()
+    y = frozen.loc[fit, model.target].to_numpy(dtype=float)
     scores = {"torch": candidate.predict(X_test)}
-    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model)
+    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model, candidate.trees)
     if source is not None:
         scores["ceiling"] = ceiling_scores(tables, source, model, rows)
     found = evaluate(

@@ -5,6 +5,8 @@
     contract.json    the table's contract, for whoever reads without our code
     code/            the model folder's modules as they were; used when today's differ: a rollback is a rollback
     reference/       the reference profile of the drift checks
+    trees.ubj        XGBoost's own file of the trees, where the mixture has some and rows are not weighed: the
+                     evaluation's baseline is fitted on the same rows with the same settings, so it is these
 
 Belongs here: writing and reading that folder, and scoring. Does not belong here: where versions are kept
 (``resources/mlflow.py``).
@@ -12,6 +14,7 @@ Belongs here: writing and reading that folder, and scoring. Does not belong here
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 NETWORK, FACTS, CODE, CONTRACT, REFERENCE = "network.pt2", "bundle.json", "code", "contract.json", "reference"
+TREES_FILE = "trees.ubj"
 
 
 TESTS = "test_*.py"
@@ -70,6 +74,15 @@ class Facts:
     review_cost: float | None
     code: str
     fitted: dict[str, Any]
+
+    @classmethod
+    def read(cls, directory: Path) -> Facts:
+        """Those of a bundle's folder. Raises :class:`BundleError` where the file is absent or damaged."""
+        try:
+            said = json.loads((directory / FACTS).read_text(encoding="utf-8"))
+            return cls(**{**said, **{name: tuple(said[name]) for name in ("feature_names", "classes")}})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(directory / FACTS, error) from error
 
 
 @dataclass
@@ -132,11 +145,7 @@ class Bundle:
         """Reads the folder. Raises :class:`BundleError` naming the file that is absent or damaged."""
         import torch
 
-        try:
-            said = json.loads((directory / FACTS).read_text(encoding="utf-8"))
-            facts = Facts(**{**said, **{name: tuple(said[name]) for name in ("feature_names", "classes")}})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _damaged(directory / FACTS, error) from error
+        facts = Facts.read(directory)
         try:
             network = torch.export.load(directory / NETWORK).module()
         except Exception as error:  # torch raises whatever its zip and pickle readers raise
@@ -188,6 +197,12 @@ class Bundle:
         now = _files(_folder(package)) if package is not None else {}
         then = _files(self.directory / CODE)
         return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+
+@functools.lru_cache(maxsize=4)
+def loaded(directory: Path) -> Bundle:
+    """:meth:`Bundle.load`, once for each folder: a version never changes, and to load one takes a second."""
+    return Bundle.load(directory)
 
 
 def package_of(model: Model) -> str:

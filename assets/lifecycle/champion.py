@@ -5,7 +5,6 @@ Belongs here: finding and loading it. Does not belong here: what is done with it
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.bundle import Bundle
+from assets.lifecycle.bundle import Bundle, loaded
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ def champion_of(resources: Any, model: Model) -> Champion | None:
     if entry is None:
         return None
     directory = resources.mlflow.download(model.name, entry.version)
-    return Champion(entry.version, _load(directory), directory)
+    return Champion(entry.version, loaded(directory), directory)
 
 
 def the_champion(resources: Any, model: Model) -> Champion:
@@ -43,7 +42,3 @@ def the_champion(resources: Any, model: Model) -> Champion:
             allow_retries=False,
         )
     return champion
-
-
-# A version never changes, and loading one costs seconds.
-_load = functools.lru_cache(maxsize=4)(Bundle.load)

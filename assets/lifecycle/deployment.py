@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.bundle import Bundle
+from assets.lifecycle.bundle import loaded
 from assets.lifecycle.stage import Check, Made, Reads, eager, table_asset
 from assets.lifecycle.training import matrix, test_rows
 from resources.dagster_internals import Finding
@@ -131,7 +131,7 @@ def _staged(model: Model) -> dg.AssetsDefinition:
         if answer.scores is None:
             say_verdict(mlflow, model, version, "staging", False, [said])
             return Made(pd.DataFrame(), findings)
-        apart = largest_difference(model, Bundle.load(directory).predict(X), answer.scores)
+        apart = largest_difference(model, loaded(directory).predict(X), answer.scores)
         equal = bool(apart <= PARITY_TOLERANCE)  # what is no number is not equal
         said = f"{len(X)} rows over HTTP differ from offline by at most {apart:.1e}"
         say_verdict(mlflow, model, version, "staging", equal, [said])

@@ -16,7 +16,7 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle import baselines, report
-from assets.lifecycle.bundle import Bundle
+from assets.lifecycle.bundle import TREES_FILE, loaded
 from assets.lifecycle.champion import champion_of
 from assets.lifecycle.deployment import say_verdict
 from assets.lifecycle.features import features_of
@@ -26,6 +26,7 @@ from assets.lifecycle.metrics import Report, evaluate, known_positive
 from assets.lifecycle.scoring import features_by
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
 from assets.lifecycle.training import fit_rows, matrix, test_rows
+from assets.lifecycle.trees import Trees
 from resources.dagster_internals import Finding
 from resources.tables import days_of_window
 
@@ -59,12 +60,24 @@ def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.n
     )
 
 
-def baseline_scores(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model) -> dict[str, np.ndarray]:
-    """Scores of the baselines on the test rows, from the candidate's own rows, features and window."""
-    tokens = features_of(model).word_positions
+def baseline_scores(
+    X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model, trees: Trees | None = None
+) -> dict[str, np.ndarray]:
+    """Scores of the baselines on the test rows, from the candidate's own rows, features and window.
+
+    Args:
+        X, y: features and target of the rows of the final fit.
+        X_test: of the test rows.
+        model: whose rows.
+        trees: those that the candidate is mixed of. They are XGBoost with the baseline's settings and seed on the same
+            rows, so they are not fitted twice.
+    """
+    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
     return {
-        "xgboost": baselines.xgboost(X, y, X_test, task=model.task, tokens=tokens, seed=model.training.seed),
-        "linear": baselines.linear(X, y, X_test, task=model.task, tokens=tokens),
+        "xgboost": baselines.scores_of(trees, y, X_test, **how)
+        if trees is not None
+        else baselines.xgboost(X, y, X_test, seed=model.training.seed, **how),
+        "linear": baselines.linear(X, y, X_test, **how),
     }
 
 
@@ -91,11 +104,13 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
         test, fit = test_rows(training_set, model), fit_rows(training_set, model)
         rows = training_set[test].reset_index(drop=True)
         X, X_test = matrix(training_set[fit], model), matrix(rows, model)
-        scores = {"torch": Bundle.load(mlflow.download(model.name, version)).predict(X_test)}
+        folder = mlflow.download(model.name, version)
+        scores = {"torch": loaded(folder).predict(X_test)}
         champion = champion_of(context.resources, model)
         if champion is not None and champion.version != version:
             scores["champion"] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
-        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(), X_test, model)
+        trees = Trees.load(folder / TREES_FILE) if (folder / TREES_FILE).exists() else None
+        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(dtype=float), X_test, model, trees)
         if with_ceiling:
             source = getattr(context.resources, source_resource_key(model))
             scores["ceiling"] = ceiling_scores(tables, source, model, rows)

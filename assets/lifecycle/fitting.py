@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from assets.lifecycle.networks import tabular
 from assets.lifecycle.preprocessing import preprocessing
 from assets.lifecycle.reference import calibration_of
 from assets.lifecycle.text import WORDS
+from assets.lifecycle.threads import on_one_thread
 from assets.lifecycle.trees import Trees, as_module, fit_trees
 from assets.task import BINARY, Kind, Task
 
@@ -113,6 +115,7 @@ def as_target(y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
     return ((y - mean) / spread).astype(np.float32), head
 
 
+@on_one_thread
 def fit(
     X: np.ndarray,
     y: np.ndarray,
@@ -231,6 +234,7 @@ def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> N
             mean.lerp_(now, weight)
 
 
+@on_one_thread
 def outputs_of(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
     """float64 outputs ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``, on the module's device."""
     import torch
@@ -244,6 +248,7 @@ def outputs_of(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
     return torch.cat(parts).double().numpy() if parts else np.empty(0)
 
 
+@on_one_thread
 def choose(
     X: np.ndarray,
     y: np.ndarray,
@@ -264,25 +269,32 @@ def choose(
     """
     metric = FOLD_METRIC[task.kind]
     looks: list[_Look] = []
-    outputs: dict[str, list[np.ndarray]] = {}
-    rounds: list[int] = []
-    for number, (fitted, valid) in enumerate(folds, start=1):
-        looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
-        sized = recipe.sized_for(len(fitted))
-        assert sized.max_epochs is not None
+    hows: list[dict[str, Any]] = []
+    for fitted, _ in folds:
         weighed = None if weight is None else weight[fitted] / weight[fitted].mean()
-        how: Any = {"task": task, "tokens": tokens, "weight": weighed}
-        fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, **how,
-            log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=looked)  # type: ignore[misc]  # fmt: skip
-        looks.append(looked)
-        for part in recipe.beside:
-            if part == LINEAR:
-                module = linear_model(X[fitted], y[fitted], **how)
-            else:
-                trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **how)
-                rounds.append(trees.rounds)
-                module = as_module(trees, task, tokens)
-            outputs.setdefault(part, []).append(outputs_of(module, X[valid]))
+        hows.append({"task": task, "tokens": tokens, "weight": weighed})
+
+    def beside(part: str, fold: int) -> tuple[np.ndarray, int | None]:
+        """What another part than the network says of a fold's validation rows, and its rounds of boosting."""
+        (fitted, valid), how = folds[fold], hows[fold]
+        if part == LINEAR:
+            return outputs_of(linear_model(X[fitted], y[fitted], **how), X[valid]), None
+        trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **how)
+        return outputs_of(as_module(trees, task, tokens), X[valid]), trees.rounds
+
+    # The other parts are fitted while the network is: it leaves a second core idle, and draws on the random state.
+    with ThreadPoolExecutor(max_workers=1) as second:
+        waiting = {part: [second.submit(beside, part, fold) for fold in range(len(folds))] for part in recipe.beside}
+        for number, (fitted, valid) in enumerate(folds, start=1):
+            looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
+            sized = recipe.sized_for(len(fitted))
+            assert sized.max_epochs is not None
+            fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, **hows[number - 1],
+                log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=looked)  # type: ignore[misc]  # fmt: skip
+            looks.append(looked)
+        found = {part: [one.result() for one in waits] for part, waits in waiting.items()}
+    outputs = {part: [said for said, _ in of_part] for part, of_part in found.items()}
+    rounds = [n for _, n in found.get(TREES, ()) if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     # A fold that ended early stands where it ended: later epochs would have been no better.
@@ -393,6 +405,7 @@ def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarr
     return found[:k] / slope, Head(task.kind, slope, float(found[k]) if more else 0.0)
 
 
+@on_one_thread
 def linear_model(
     X: np.ndarray, y: np.ndarray, *, task: Task, tokens: Sequence[int] = (), weight: np.ndarray | None = None
 ) -> torch.nn.Module:

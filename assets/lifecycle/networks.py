@@ -108,8 +108,17 @@ def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False,
     rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
     bins = max(2, min(TREE_BINS, len(rows) // ROWS_A_BIN))
     kind = DecisionTreeRegressor if measured else DecisionTreeClassifier
-    tree = kind(max_leaf_nodes=bins, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0)
-    tree.fit(values[rows, None], target[rows])
+    least = min(0.5, max(20, len(rows) // 5_000) / len(rows))
+    tree = kind(max_leaf_nodes=bins, min_weight_fraction_leaf=least, random_state=0)
+    if measured:
+        tree.fit(values[rows, None], target[rows])
+    else:
+        # Rows of one value and class are one row that counts as many: it is sorted and looked at once.
+        classes = np.unique(target[rows])
+        found = [np.unique(values[rows][target[rows] == k], return_counts=True) for k in classes]
+        different, count = (np.concatenate(part) for part in zip(*found, strict=True))
+        code = np.repeat(classes, [len(part) for part, _ in found])
+        tree.fit(different[:, None], code, sample_weight=count)
     cuts = tree.tree_.threshold[tree.tree_.feature >= 0]
     quantiles = np.quantile(values, np.linspace(0, 1, min(QUANTILE_BINS, bins) + 1))
     edges = np.unique(np.concatenate([cuts, quantiles]).astype(np.float32))

@@ -58,33 +58,40 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
     from torch import nn
 
     words = numbers.long()
-    word_counts = _rows_with(words)
-    pair_counts = _rows_with(pairs_of(words))
+    known = _rows_with(words) >= ROWS_OF_A_WORD
+    frequent = _rows_with(pairs_of(words)) >= max(30, len(words) // 100)
+
+    class Known(nn.Module):
+        """The sum of the vectors of those numbers that count, some left out while it is fitted."""
+
+        lines: torch.Tensor
+
+        def __init__(self, counts: torch.Tensor) -> None:
+            super().__init__()
+            counts[0] = False
+            lines = torch.zeros(BUCKETS + 1, dtype=torch.long)
+            lines[counts] = torch.arange(1, int(counts.sum()) + 1)
+            self.register_buffer("lines", lines)  # a vector each for those alone: the others would never be fitted
+            self.vectors = nn.Embedding(int(counts.sum()) + 1, WIDTH)
+            self.left_out = nn.Dropout(WORD_DROPOUT)
+
+        def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            lines = self.lines[numbers]
+            there = (lines > 0).to(self.vectors.weight.dtype)
+            return (self.vectors(lines) * self.left_out(there).unsqueeze(-1)).sum(1), there.sum(1, keepdim=True)
 
     class TextEncoder(nn.Module):
-        known: torch.Tensor
-        frequent: torch.Tensor
-
         def __init__(self) -> None:
             super().__init__()
-            self.words = nn.Embedding(BUCKETS + 1, WIDTH)
-            self.pairs = nn.Embedding(BUCKETS + 1, WIDTH)
-            nn.init.normal_(self.words.weight, std=0.1)
-            nn.init.zeros_(self.pairs.weight)
-            self.left_out = nn.Dropout(WORD_DROPOUT)
-            known, frequent = word_counts >= ROWS_OF_A_WORD, pair_counts >= max(30, len(words) // 100)
-            known[0] = frequent[0] = False
-            self.register_buffer("known", known.float())
-            self.register_buffer("frequent", frequent.float())
+            self.words, self.pairs = Known(known), Known(frequent)
+            nn.init.normal_(self.words.vectors.weight, std=0.1)
+            nn.init.zeros_(self.pairs.vectors.weight)
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
             words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number is no word
-            pairs = pairs_of(words)
-            there = self.known[words]
-            said = (self.words(words) * self.left_out(there).unsqueeze(-1)).sum(1)
-            said = said + (self.pairs(pairs) * self.left_out(self.frequent[pairs]).unsqueeze(-1)).sum(1)
+            said, count = self.words(words)
             # A long text says more than a short one, but not in proportion.
-            return said / there.sum(1, keepdim=True).clamp(min=1.0).sqrt()
+            return (said + self.pairs(pairs_of(words))[0]) / count.clamp(min=1.0).sqrt()
 
     return TextEncoder()
 

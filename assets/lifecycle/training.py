@@ -23,7 +23,7 @@ from pydantic import Field
 
 from assets.declaration import Model
 from assets.lifecycle.answers import compared_scores
-from assets.lifecycle.bundle import REFERENCE, Bundle, model_code
+from assets.lifecycle.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
 from assets.lifecycle.cleaning import event_day
 from assets.lifecycle.design_effect import of_residuals
 from assets.lifecycle.features import features_of
@@ -251,7 +251,7 @@ class Candidate:
         network: from raw features to outputs.
         choice: what the folds decided.
         head: from outputs to scores.
-        trees: those of the mixture where rows are not weighed, which the report's XGBoost baseline is, too.
+        trees: those of the mixture, where rows are not weighed: they are the report's XGBoost baseline, too.
     """
 
     network: Any
@@ -316,7 +316,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
         else:
             context.log.info(f"version {version} is this code on these rows already; nothing is trained again")
         run_id = mlflow.run_of_version(model.name, version)
-        facts = Bundle.load(mlflow.download(model.name, version)).facts
+        facts = Facts.read(mlflow.download(model.name, version))
         fitted = facts.fitted
         score, chance, metric = fitted["folds_score"], fitted["chance"], FOLD_METRIC[model.task.kind]
         better = score > chance
@@ -422,6 +422,8 @@ def _train(
                 seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)
+            if candidate.trees is not None:
+                candidate.trees.save(folder / TREES_FILE)
             return mlflow.register(
                 model.name, run.mlflow_run_id, folder, tags=of, loader_module="assets.lifecycle.bundle"
             )

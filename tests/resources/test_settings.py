@@ -1,10 +1,12 @@
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from resources.settings import Settings, SettingsError, project_root, quiet_telemetry
+from resources.settings import Settings, SettingsError, one_thread_each, project_root, quiet_telemetry
 
 
 def test_project_root_is_the_folder_of_the_code_location():
@@ -111,6 +113,37 @@ def test_a_refusal_shows_no_password(url):
 def test_settings_print_no_password():
     settings = Settings(home=Path("/x"), database_url="postgresql://me:hush@host/name")
     assert "hush" not in repr(settings)
+
+
+def test_libraries_compute_with_one_thread_unless_the_operator_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    one_thread_each()
+    try:
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
+    finally:
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    "program", ["import definitions", "import serving.service", "import cli; cli.main(['alerts'])"]
+)
+def test_a_program_says_how_many_threads_before_a_library_counts_the_cores(program):
+    code = f"""
+try:
+    {program}
+except SystemExit:
+    pass
+import numpy, threadpoolctl, torch
+found = threadpoolctl.threadpool_info()
+assert found and all(one["num_threads"] == 1 for one in found), found
+"""
+    clean = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=project_root(), env=clean, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_quiet_telemetry_leaves_what_the_operator_set(monkeypatch):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 TREE_BINS, QUANTILE_BINS = 12, 12
-EMBEDDING, WIDTH, DROPOUT = 4, 96, 0.2
+EMBEDDING, WIDTH, DROPOUT = 4, 96, 0.1
 
 
 def network(X: torch.Tensor, y: torch.Tensor) -> torch.nn.Module:
@@ -66,10 +66,15 @@ def bin_edges(values: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarr
     from sklearn.tree import DecisionTreeClassifier
 
     rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
-    tree = DecisionTreeClassifier(
-        max_leaf_nodes=TREE_BINS, min_samples_leaf=max(20, len(rows) // 5_000), random_state=0
+    # Rows of one value and class are one row that counts as many: of counts and shares there are few different ones.
+    good, fraud = (np.unique(values[rows][target[rows] == k], return_counts=True) for k in (0, 1))
+    least = min(0.5, max(20, len(rows) // 5_000) / len(rows))
+    tree = DecisionTreeClassifier(max_leaf_nodes=TREE_BINS, min_weight_fraction_leaf=least, random_state=0)
+    tree.fit(
+        np.concatenate([good[0], fraud[0]])[:, None],
+        np.repeat([0, 1], [len(good[0]), len(fraud[0])]),
+        sample_weight=np.concatenate([good[1], fraud[1]]),
     )
-    tree.fit(values[rows, None], target[rows])
     cuts = tree.tree_.threshold[tree.tree_.feature >= 0]
     quantiles = np.quantile(values, np.linspace(0, 1, QUANTILE_BINS + 1))
     edges = np.unique(np.concatenate([cuts, quantiles]).astype(np.float32))
