@@ -158,8 +158,9 @@ def test_a_day_of_which_too_much_breaks_the_contract_leaves_what_was_there(tmp_p
     made = stages.make("readings", DAY)
     assert not made.success
     assert not made.check("contract", DAY).passed
-    assert f"7.5% of what landed on {DAY} was refused (at most 5%), mostly for 'level: greater_than_or_equal_to(0)'" in (
-        made.why
+    assert (
+        f"7.5% of what landed on {DAY} was refused (at most 5%), mostly for 'level: greater_than_or_equal_to(0)'"
+        in (made.why)
     )
     assert stages.tables.stamp(stages.model.key("readings"), DAY) == before
 

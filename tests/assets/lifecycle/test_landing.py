@@ -33,7 +33,9 @@ class Nothing(Snapshot):
 
 def landing(tmp_path, **table) -> Stages:
     model = stream()
-    return Stages(replace(model, table=replace(model.table, **{"source": OneDayMissing(missing=NEXT), **table})), tmp_path)
+    return Stages(
+        replace(model, table=replace(model.table, **{"source": OneDayMissing(missing=NEXT), **table})), tmp_path
+    )
 
 
 @pytest.mark.closes("raw", "arrived")
