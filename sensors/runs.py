@@ -13,12 +13,11 @@ import dagster as dg
 from assets.declaration import Model
 from assets.lifecycle.jobs import TRAIN, job_name
 from resources.alerts import Alerts
+from resources.alerts.causes import RUN
 from resources.alerts.runbooks import runbook_of
 from resources.dagster_internals import Planned, planned_assets
 from sensors.alerts import retraining_alerts
 
-RUN = "run/"
-"""Begins the cause of an alert of a failed run; the asset, or the job of a run that makes none, follows."""
 REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
 """Errors of steps that a check failed: the check has an alert of its own."""
 

@@ -160,10 +160,11 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
 def _page_of_the_end(settings: Settings, ended: str) -> None:
     """Opens the alert of a process that ended by itself and tells of it; the next watch that sees all well resolves."""
     from resources.alerts import Alerts, ChannelsError, deliver_all
+    from resources.alerts.causes import PROCESS
     from resources.alerts.runbooks import runbook_of
 
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
-    cause = f"watchdog/process/{ended}"
+    cause = f"{PROCESS}{ended}"
     changed = alerts.store.report(
         "assetline", cause, severity="page", summary=f"the process '{ended}' ended by itself, and all with it",
         runbook=runbook_of(cause),

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resources.alerts import Alert, AlertStore, Change, Severity
+from resources.alerts.causes import DAEMON, DEGRADED, DOWN, LOCATION, SCHEDULE, SENSOR, STALE, WATCHED, WEBSERVER
 from resources.alerts.runbooks import runbook_of
 
 _log = logging.getLogger("assetline.watchdog")
@@ -52,12 +53,19 @@ _FRESH = ("HEALTHY", "UNKNOWN", "NOT_APPLICABLE")
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something that is wrong just now: the model and cause of its alert, and its words."""
+    """Something that is wrong just now: the model and cause of its alert, and its words.
+
+    Raises :class:`ValueError` for a cause that ``resources/alerts/causes.py`` does not list.
+    """
 
     model: str
     cause: str
     severity: Severity
     summary: str
+
+    def __post_init__(self) -> None:
+        if not self.cause.startswith(WATCHED):
+            raise ValueError(f"{self.cause}: no cause of the watchdog; add its beginning to resources/alerts/causes.py")
 
 
 def problems_of_dagster(seen: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> list[Problem]:
@@ -87,19 +95,19 @@ def _of_daemons(statuses: Sequence[Mapping[str, Any]], now: float, started: floa
             continue
         if now - max(beat, started) > DAEMON_SILENT_S:
             since = f"since {_clock(beat)}" if beat else "so far"
-            yield _page(f"watchdog/daemon/{name}", f"Dagster's {name} daemon gives no sign of life {since}")
+            yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon gives no sign of life {since}")
         elif daemon["lastHeartbeatErrors"]:
             words = _first_line(daemon["lastHeartbeatErrors"][0]["message"])
-            yield _page(f"watchdog/daemon/{name}", f"Dagster's {name} daemon fails: {words}")
+            yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon fails: {words}")
 
 
 def _of_locations(workspace: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> Iterator[Problem]:
     if workspace["__typename"] == "PythonError":
-        yield _page("watchdog/location", f"the workspace does not load: {_first_line(workspace['message'])}")
+        yield _page(LOCATION, f"the workspace does not load: {_first_line(workspace['message'])}")
     for entry in workspace.get("locationEntries", ()):
         location = entry["locationOrLoadError"] or {"__typename": "still loading"}
         if location["__typename"] == "PythonError":
-            yield _page("watchdog/location", f"{entry['name']} does not load: {_first_line(location['message'])}")
+            yield _page(LOCATION, f"{entry['name']} does not load: {_first_line(location['message'])}")
         for repository in location.get("repositories", ()):
             for sensor in repository["sensors"]:
                 allowed = 3 * max(sensor["minIntervalSeconds"] or 30, 30) + TICK_GRACE_S
@@ -117,7 +125,7 @@ def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> 
         model, *asset = node["assetKey"]["path"]
         yield Problem(
             model=model if model in models else NOBODY,
-            cause=f"freshness/{'/'.join(asset)}",
+            cause=f"{STALE}{'/'.join(asset)}",
             severity="warn" if status == "WARNING" else "page",
             summary=f"{model}/{'/'.join(asset)} is not fresh ({status.lower()}): no new data in its time",
         )
@@ -129,7 +137,7 @@ def _of_ticks(
     """Of one sensor or schedule: off although it ships on, no tick since ``due``, or its last failed."""
     name = what["name"]
     model = max((model for model in models if name.startswith(f"{model}_")), key=len, default=NOBODY)
-    ticks, cause = state["ticks"], f"watchdog/{kind}/{name}"
+    ticks, cause = state["ticks"], f"{SENSOR if kind == 'sensor' else SCHEDULE}{name}"
     if state["status"] != "RUNNING":
         if what["defaultStatus"] == "RUNNING":
             words = f"somebody has switched the {kind} {name} off; switch it on, or silence this while it shall be off"
@@ -149,7 +157,7 @@ def _of_ticks(
 def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
     """What the scoring service's ``/health`` shows; waiting for a first version is no problem."""
     return [
-        Problem(model=name, cause="service/degraded", severity="page", summary=str(model["problem"]))
+        Problem(model=name, cause=DEGRADED, severity="page", summary=str(model["problem"]))
         for name, model in health["models"].items()
         if model["status"] == "degraded"
     ]
@@ -223,7 +231,7 @@ class Watchdog:
 
 def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Look, Problem]:
     """Looks at Dagster by its web server, which must answer."""
-    silent = Problem(model=NOBODY, cause="watchdog/webserver", severity="page", summary=f"{ui_url} does not answer")
+    silent = Problem(model=NOBODY, cause=WEBSERVER, severity="page", summary=f"{ui_url} does not answer")
 
     def see() -> list[Problem]:
         now = dt.datetime.now(dt.UTC).timestamp()
@@ -237,7 +245,7 @@ def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Lo
 
 def service_look(service_url: str) -> tuple[Look, Problem]:
     """Looks at the scoring service."""
-    silent = Problem(model=NOBODY, cause="service/down", severity="page", summary=f"{service_url} does not answer")
+    silent = Problem(model=NOBODY, cause=DOWN, severity="page", summary=f"{service_url} does not answer")
     return (lambda: problems_of_service(_get(f"{service_url}/health"))), silent
 
 

@@ -7,6 +7,7 @@ the rules of the gate (``gate.py``), how a process is started (``resources/deplo
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from resources.deployment import STAGED, DeploymentError, DeploymentTarget
 
 SMOKE = Check(
     name="smoke",
-    description="The service starts with the candidate, is healthy, and answers for it with finite scores within range.",
+    description="The service starts with the candidate, is healthy and answers for it, with finite scores in range.",
 )
 PARITY = Check(
     name="parity", description="Scores over HTTP equal the offline ones within 1e-5 (of their spread, if measured)."
@@ -98,23 +99,28 @@ def read_answer(model: Model, version: str, rows: int, health: Any, answer: Any)
         scores = np.asarray(answer["scores"], dtype=float)
     except (KeyError, TypeError, ValueError) as error:
         return Answer(None, f"the answer of the service cannot be read ({error!r})")
-    classes = len(model.task.classes)
-    shape = (rows, classes) if model.task.kind == "multiclass" else (rows,)
     if status != "ok":
         return Answer(None, f"the service is {status}: {endpoint.get('problem')}")
-    if not serves <= {version, STAGED}:
-        return Answer(None, f"the service answers for {', '.join(sorted(serves - {version, STAGED}))}, not {version}")
+    if others := serves - {version, STAGED}:
+        return Answer(None, f"the service answers for version {', '.join(sorted(others))}, not {version}")
+    fault = next(_faults_of_scores(model, rows, scores), "")
+    return Answer(None if fault else scores, fault)
+
+
+def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[str]:
+    kind = model.task.kind
+    shape = (rows, len(model.task.classes)) if kind == "multiclass" else (rows,)
     if scores.shape != shape:
-        return Answer(None, f"scores of the shape {scores.shape} came for {rows} rows, {shape} is right")
-    if wrong := int((~np.isfinite(scores)).sum()):
-        return Answer(None, f"{wrong} of {scores.size} scores are no finite numbers")
-    if model.task.kind != "regression" and (wrong := int(((scores < 0) | (scores > 1)).sum())):
-        return Answer(None, f"{wrong} of {scores.size} scores are no probabilities, the largest is {scores.max():g}")
-    return Answer(scores)
+        yield f"scores of the shape {scores.shape} came for {rows} rows, {shape} is right"
+    elif wrong := int((~np.isfinite(scores)).sum()):
+        yield f"{wrong} of {scores.size} scores are no finite numbers"
+    elif kind != "regression" and (wrong := int(((scores < 0) | (scores > 1)).sum())):
+        yield f"{wrong} of {scores.size} scores are no probabilities"
 
 
 def largest_difference(model: Model, offline: np.ndarray, online: np.ndarray) -> float:
-    """How far two sets of scores lie apart at most: of probabilities as they are, of measured values by their spread."""
+    """How far two sets of scores lie apart at most: probabilities as they are, measured values as a share of their
+    standard deviation."""
     spread = max(float(np.std(offline)), 1e-12) if model.task.kind == "regression" else 1.0
     return float(np.abs(online - offline).max()) / spread
 

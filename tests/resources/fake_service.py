@@ -15,7 +15,7 @@ parser.add_argument("--port", type=int, required=True)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers what ``answers.json`` in the bundle says (``{"GET /health": [status, body]}``), else the bundle's facts."""
+    """Answers what the bundle's ``answers.json`` says (``{"GET /health": [status, body]}``), else its facts."""
 
     def do_GET(self):
         given = self.server.bundle / "answers.json"

@@ -1,14 +1,21 @@
 """Checks that fail and pass become alerts, and what became of retraining is told."""
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
 from assets.alerts import KEY
-from assets.models.fraud import model as fraud
+from assets.lifecycle.factory import lifecycle_assets
+from assets.models import declared_models
 from resources.alerts import Alerts
 from resources.dagster_internals import Evaluation
 from resources.deployment import Ledger
+from resources.settings import project_root
 from sensors.alerts import alerts_sensor, handle, tell_what_came_of_retraining
+from tests.models.readings import VARIANTS, stream
+
+MODEL = stream()
 
 
 @pytest.fixture
@@ -18,19 +25,19 @@ def alerts(tmp_path) -> Alerts:
 
 def evaluation(number: int, passed: bool, *, severity=dg.AssetCheckSeverity.ERROR, day="2026-03-02", **metadata):
     return Evaluation(
-        storage_id=number, run_id="r1", timestamp=0.0, asset_key=fraud.key("drift"), check="drift", passed=passed,
+        storage_id=number, run_id="r1", timestamp=0.0, asset_key=MODEL.key("drift"), check="drift", passed=passed,
         severity=severity, day=day, description="as it is", metadata=metadata,
     )  # fmt: skip
 
 
 def test_a_page_opens_with_its_day_its_beginning_and_its_links(alerts):
     handle(alerts, evaluation(1, False, since="2026-03-01"))
-    [alert] = alerts.store.open_alerts("fraud")
+    [alert] = alerts.store.open_alerts("meter")
     assert (alert.cause, alert.severity, alert.since_day, alert.last_day) == (
         "drift/drift", "page", "2026-03-01", "2026-03-02",
     )  # fmt: skip
     assert alert.links == {
-        "run": "/runs/r1", "asset": "/assets/fraud/drift", "check": "/assets/fraud/drift?view=checks",
+        "run": "/runs/r1", "asset": "/assets/meter/drift", "check": "/assets/meter/drift?view=checks",
     }  # fmt: skip
     assert alert.summary == "2026-03-02: as it is"
 
@@ -62,15 +69,35 @@ def test_a_check_that_names_columns_has_an_alert_for_each_and_resolves_each(aler
 def test_what_became_of_a_training_is_told_to_the_alert_that_asked_for_it(alerts, tmp_path):
     handle(alerts, evaluation(1, False))
     ledger = Ledger(database_url=alerts.database_url)
-    ledger.refuse("fraud", "2", reason="worse by .03", verdicts={}, dagster_run="r", who="w")
+    ledger.refuse("meter", "2", reason="worse by .03", verdicts={}, dagster_run="r", who="w")
     for _ in range(2):
         tell_what_came_of_retraining(alerts, ledger)
-    ledger.promote("fraud", "3", reason="better by .02", verdicts={}, dagster_run="r", who="w")
+    ledger.promote("meter", "3", reason="better by .02", verdicts={}, dagster_run="r", who="w")
     tell_what_came_of_retraining(alerts, ledger)
     words = [event.words for event in alerts.store.history() if event.change == "updated"]
     assert words == [
         "retraining: version 2 was refused: worse by .03", "retraining: version 3 was promoted: better by .02",
     ]  # fmt: skip
+
+
+def every_check() -> list[dg.AssetCheckKey]:
+    """Of all kinds of models that there are."""
+    models = [*declared_models(), *VARIANTS.values()]
+    return sorted({spec.key for model in models for asset in lifecycle_assets(model) for spec in asset.check_specs})
+
+
+@pytest.mark.closes("alerts", "check")
+def test_every_check_that_fails_opens_an_alert_with_its_page_and_resolves_it_when_it_passes(alerts):
+    for number, key in enumerate(every_check()):
+        model, *asset = key.asset_key.path
+        told = {"asset_key": key.asset_key, "check": key.name}
+        handle(alerts, replace(evaluation(2 * number + 1, False), **told), owner="team:risk")
+        [alert] = alerts.store.open_alerts(model)
+        assert (alert.cause, alert.severity, alert.owner) == (f"{asset[0]}/{key.name}", "page", "team:risk")
+        assert (project_root() / alert.runbook).is_file()
+        handle(alerts, replace(evaluation(2 * number + 2, True), **told))
+        assert alerts.store.open_alerts() == []
+    assert number >= 30
 
 
 def test_passing_resolves(alerts):
@@ -85,7 +112,7 @@ def test_a_check_that_is_of_no_day_warns(alerts):
     assert alerts.store.open_alerts()[0].severity == "warn"
 
 
-@dg.asset(key=fraud.key("toy"), check_specs=[dg.AssetCheckSpec("sound", asset=fraud.key("toy"))])
+@dg.asset(key=MODEL.key("toy"), check_specs=[dg.AssetCheckSpec("sound", asset=MODEL.key("toy"))])
 def toy(context: dg.AssetExecutionContext):
     yield dg.MaterializeResult()
     yield dg.AssetCheckResult(check_name="sound", passed="fine" in context.run.tags)
@@ -98,7 +125,7 @@ def instance():
 
 
 def test_the_sensor_reads_each_evaluation_once(alerts, instance):
-    sensor, cursors = alerts_sensor([fraud]), [None]
+    sensor, cursors = alerts_sensor([MODEL]), [None]
 
     def tick():
         given = {"alerts": alerts, "ledger": Ledger(database_url=alerts.database_url)}
@@ -113,7 +140,7 @@ def test_the_sensor_reads_each_evaluation_once(alerts, instance):
     assert event.metadata["open"].value == 1
     assert event.metadata["alerts"].records[0].data["cause"] == "toy/sound"
     assert tick().skip_message == "0 check evaluations read"
-    [alert] = alerts.store.open_alerts("fraud")
+    [alert] = alerts.store.open_alerts("meter")
     assert (alert.cause, alert.count) == ("toy/sound", 1)
     dg.materialize([toy], instance=instance, tags={"fine": ""})
     tick()

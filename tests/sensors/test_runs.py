@@ -4,10 +4,11 @@ import dagster as dg
 import pytest
 
 from assets.lifecycle.stage import Refused
-from assets.models.fraud import model as fraud
 from resources.alerts import Alerts
 from sensors.runs import run_sensors
+from tests.models.readings import stream
 
+MODEL = stream(owner="team:risk")
 DAYS = dg.DailyPartitionsDefinition("2026-03-01")
 BROKEN, SOUND = "2026-03-02", "2026-03-03"
 
@@ -23,7 +24,7 @@ def instance():
         yield instance
 
 
-def makes(name: str, error: Exception | None = None, model: str = "fraud") -> dg.AssetsDefinition:
+def makes(name: str, error: Exception | None = None, model: str = "meter") -> dg.AssetsDefinition:
     """An asset of a model that fails with an error unless the run is tagged `fine`."""
 
     @dg.asset(key=[model, name], partitions_def=DAYS)
@@ -34,7 +35,7 @@ def makes(name: str, error: Exception | None = None, model: str = "fraud") -> dg
     return made
 
 
-@dg.asset(key=fraud.key("gated"), check_specs=[dg.AssetCheckSpec("gate", asset=fraud.key("gated"), blocking=True)])
+@dg.asset(key=MODEL.key("gated"), check_specs=[dg.AssetCheckSpec("gate", asset=MODEL.key("gated"), blocking=True)])
 def gated():
     yield dg.MaterializeResult()
     yield dg.AssetCheckResult(check_name="gate", passed=False)
@@ -47,7 +48,7 @@ def job_of(name: str, *assets: dg.AssetsDefinition) -> dg.JobDefinition:
 
 def sense(result: dg.ExecuteInProcessResult, instance, alerts: Alerts) -> None:
     """What the sensors make of a run."""
-    failure, recovery = run_sensors([fraud])
+    failure, recovery = run_sensors([MODEL])
     ended = dg.DagsterEventType.RUN_SUCCESS if result.success else dg.DagsterEventType.RUN_FAILURE
     event = next(e for e in result.all_events if e.event_type == ended)
     name = recovery.name if result.success else failure.name
@@ -66,23 +67,25 @@ def run(job: dg.JobDefinition, instance, alerts: Alerts, day: str | None = None,
     return result.run_id
 
 
+@pytest.mark.closes("alerts", "run/")
 def test_the_alert_is_of_the_asset_that_failed_and_a_later_day_of_it_resolves(alerts, instance):
     job = job_of("__ASSET_JOB_LIKE", makes("clean"), makes("features", ValueError("out of cheese\nat line 3")))
     run_id = run(job, instance, alerts, BROKEN)
-    [alert] = alerts.store.open_alerts("fraud")
+    [alert] = alerts.store.open_alerts("meter")
     assert (alert.cause, alert.severity, alert.owner, alert.last_day) == ("run/features", "page", "team:risk", BROKEN)
     assert alert.summary == f"{BROKEN}: run {run_id[:8]} of __ASSET_JOB_LIKE failed: ValueError: out of cheese"
     assert alert.runbook == "docs/runbooks/run.md"
 
     other = job_of("__ASSET_JOB_LIKE", makes("clean"), makes("features", model="churn"))
     run(other, instance, alerts, SOUND)
-    assert alerts.store.open_alerts("fraud"), "another model's success in a job of the same name says nothing"
+    assert alerts.store.open_alerts("meter"), "another model's success in a job of the same name says nothing"
     run(job, instance, alerts, "2026-03-01", fine=True)
-    assert alerts.store.open_alerts("fraud"), "a day before it says nothing"
+    assert alerts.store.open_alerts("meter"), "a day before it says nothing"
     run(job, instance, alerts, SOUND, fine=True)
     assert alerts.store.open_alerts() == []
 
 
+@pytest.mark.closes("alerts", "run/")
 def test_a_job_without_assets_has_an_alert_of_its_name(alerts, instance):
     @dg.op
     def works(context: dg.OpExecutionContext) -> None:
@@ -101,7 +104,7 @@ def test_a_job_without_assets_has_an_alert_of_its_name(alerts, instance):
 
 
 def test_a_run_that_was_killed_has_the_alert_of_the_first_asset_it_did_not_make(alerts, instance):
-    job = job_of("fraud_daily", makes("features"), makes("predictions"))
+    job = job_of("meter_daily", makes("features"), makes("predictions"))
     killed = instance.create_run_for_job(job, tags={"dagster/partition": BROKEN}, status=dg.DagsterRunStatus.STARTED)
     planned = job.execute_in_process(instance=instance, partition_key=BROKEN)
     for record in instance.get_records_for_run(planned.run_id).records:
@@ -115,7 +118,7 @@ def test_a_run_that_was_killed_has_the_alert_of_the_first_asset_it_did_not_make(
         for record in instance.get_records_for_run(killed.run_id, of_type=dg.DagsterEventType.PIPELINE_FAILURE).records
     )
     context = dg.build_run_status_sensor_context("failed_runs", ended, instance, killed)
-    run_sensors([fraud])[0](context.for_run_failure(), alerts=alerts)
+    run_sensors([MODEL])[0](context.for_run_failure(), alerts=alerts)
     [alert] = alerts.store.open_alerts()
     assert alert.cause == "run/predictions"
     assert "the machine is gone" in alert.summary
@@ -132,8 +135,8 @@ def test_a_run_that_a_check_failed_has_the_checks_alert_alone(alerts, instance, 
 
 @pytest.mark.parametrize("error", [ValueError("out of cheese"), Refused(description="leakage: 'closed_as' leaks")])
 def test_a_retraining_that_fails_is_told_to_the_alert_that_asked_for_it(alerts, instance, error):
-    alerts.store.report("fraud", "drift/drift", severity="page", summary="x", day=BROKEN)
-    run(job_of("fraud_train", makes("training_set", error)), instance, alerts, SOUND)
+    alerts.store.report("meter", "drift/drift", severity="page", summary="x", day=BROKEN)
+    run(job_of("meter_train", makes("training_set", error)), instance, alerts, SOUND)
     [updated] = [event.words for event in alerts.store.history() if event.change == "updated"]
     assert updated.startswith("retraining failed at training_set: ")
     assert str(error) in updated or error.description in updated

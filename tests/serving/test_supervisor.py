@@ -80,6 +80,7 @@ def test_a_signal_ends_all_of_it_and_grandchildren_too(toy, home, how):
     assert not left(home)
 
 
+@pytest.mark.closes("alerts", "watchdog/process/")
 def test_one_that_dies_is_named_with_its_last_lines_and_takes_the_others_along(toy, home):
     victim = next(pid for pid, command in processes_of(home).items() if "toy_supervisor two" in command)
     os.kill(victim, signal.SIGKILL)

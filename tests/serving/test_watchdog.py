@@ -183,6 +183,8 @@ def test_what_others_opened_is_left_alone(store):
     assert len(store.open_alerts()) == 1
 
 
+@pytest.mark.closes("alerts", "watchdog/webserver")
+@pytest.mark.closes("alerts", "service/down")
 def test_addresses_where_nothing_listens_are_down(store):
     looks = {
         ("watchdog/", "freshness/"): dagster_look("http://127.0.0.1:1", [], NOW),
@@ -193,3 +195,62 @@ def test_addresses_where_nothing_listens_are_down(store):
         dog.look(dt.datetime(2026, 3, 1, tzinfo=dt.UTC))
     assert {alert.cause for alert in store.open_alerts()} == {"watchdog/webserver", "service/down"}
     assert "Connection refused" in store.open_alerts()[0].summary
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        pytest.param(
+            seen(daemons=[daemon(None)]), "watchdog/daemon/sensor",
+            marks=pytest.mark.closes("alerts", "watchdog/daemon/"),
+        ),
+        pytest.param(
+            seen(location={"__typename": "PythonError", "message": "no module"}), "watchdog/location",
+            marks=pytest.mark.closes("alerts", "watchdog/location"),
+        ),
+        pytest.param(
+            {**seen(), "workspaceOrError": {"__typename": "PythonError", "message": "no file"}}, "watchdog/location",
+            marks=pytest.mark.closes("alerts", "watchdog/location"),
+        ),
+        pytest.param(
+            seen(sensors=[sensor()]), "watchdog/sensor/fraud_arrivals",
+            marks=pytest.mark.closes("alerts", "watchdog/sensor/"),
+        ),
+        pytest.param(
+            seen(schedules=[schedule(due=NOW - 5_000, name="fraud_weekly")]), "watchdog/schedule/fraud_weekly",
+            marks=pytest.mark.closes("alerts", "watchdog/schedule/"),
+        ),
+        pytest.param(
+            seen(assets=[asset("DEGRADED")]), "freshness/features",
+            marks=pytest.mark.closes("alerts", "freshness/"),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_dagster_opens_an_alert_and_its_end_resolves_it(store, given, cause):
+    answers = [given] * CONFIRMED_AFTER + [seen()]
+    look = (lambda: problems_of_dagster(answers.pop(0), ["fraud"], NOW, LONG_AGO)), DOWN
+    dog = Watchdog(store, {("watchdog/", "freshness/"): look})
+    for _ in range(CONFIRMED_AFTER):
+        dog.look()
+    [alert] = store.open_alerts()
+    assert alert.cause == cause
+    dog.look()
+    assert store.open_alerts() == []
+
+
+@pytest.mark.closes("alerts", "service/degraded")
+def test_a_service_that_is_degraded_opens_an_alert_and_its_recovery_resolves_it(store):
+    sick, well = ({"models": {"fraud": {"status": said, "problem": "it is odd"}}} for said in ("degraded", "ok"))
+    answers = [sick] * CONFIRMED_AFTER + [well]
+    dog = Watchdog(store, {("service/",): (lambda: problems_of_service(answers.pop(0)), DOWN)})
+    for _ in range(CONFIRMED_AFTER):
+        dog.look()
+    [alert] = store.open_alerts()
+    assert (alert.cause, alert.model, alert.summary) == ("service/degraded", "fraud", "it is odd")
+    dog.look()
+    assert store.open_alerts() == []
+
+
+def test_a_problem_that_is_in_no_list_cannot_be_told():
+    with pytest.raises(ValueError, match=r"watchdog/moon: no cause of the watchdog; add its beginning to .*causes\.py"):
+        Problem(model="assetline", cause="watchdog/moon", severity="page", summary="it is full")

@@ -30,16 +30,19 @@ def test_a_good_candidate_passes_every_rule():
     assert verdict.reasons[2].limit == -0.005
 
 
+@pytest.mark.closes("gate", "floor")
 def test_the_floor_closes():
     verdict = judge(GATE, candidate=ap(0.69), baseline=ap(0.6), champion=ap(0.5))
     assert failed(verdict) == ["floor"]
     assert verdict.words.startswith("average_precision 0.6900 misses the floor 0.7000")
 
 
+@pytest.mark.closes("gate", "baseline")
 def test_the_baseline_closes():
     assert failed(judge(GATE, candidate=ap(0.76), baseline=ap(0.75), champion=None)) == ["baseline"]
 
 
+@pytest.mark.closes("gate", "champion")
 def test_the_champion_closes():
     assert failed(judge(GATE, candidate=ap(0.76), baseline=ap(0.6), champion=ap(0.77))) == ["champion"]
 

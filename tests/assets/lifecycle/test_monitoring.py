@@ -13,12 +13,11 @@ from assets.lifecycle.estimate import Tally, estimate, recalibrated
 from assets.lifecycle.features import features_of
 from assets.lifecycle.monitoring import TRAILING_DAYS, _calibrated, _estimated, _how_far_off, _live
 from assets.lifecycle.reference import SCORE, ReferenceProfile, calibration_of
-from assets.models.fraud import model as fraud
 from assets.task import BINARY, Task
 from tests.models.readings import labelled_stream, plain, readings, stream
 from tests.stages import Stages, copied_bundle
 
-MODEL = replace(fraud, gate=Gate(metric="average_precision", floor=0.5))
+MODEL = stream(gate=Gate(metric="average_precision", floor=0.5))
 LAST = "2026-03-20"
 
 
@@ -29,12 +28,12 @@ def scored(days: int, good: bool, seed: int = 0) -> pd.DataFrame:
     truth = (rng.random(n) < 0.1).astype("int8")
     probability = np.where(truth == 1, 0.9, 0.1) if good else rng.random(n)
     at = pd.Timestamp(LAST) - pd.to_timedelta(np.arange(n) // 200, unit="D") + pd.Timedelta(hours=3)
-    return pd.DataFrame({"paid_at": at, "is_fraud": truth, "probability": probability, "alert": probability > 0.5})
+    return pd.DataFrame({"read_at": at, "faulty": truth, "probability": probability, "alert": probability > 0.5})
 
 
 def live(days: int, good: bool, model=MODEL):
     trailing = scored(days, good)
-    today = trailing[trailing["paid_at"].dt.date == pd.Timestamp(LAST).date()]
+    today = trailing[trailing["read_at"].dt.date == pd.Timestamp(LAST).date()]
     return _live(model, LAST, today, trailing)
 
 
@@ -69,7 +68,7 @@ def test_of_a_brier_score_the_floor_is_the_highest_allowed(good, passed):
 
 
 def test_a_week_without_a_positive_has_no_figure_and_no_alarm():
-    trailing = scored(TRAILING_DAYS, good=True).assign(is_fraud=0)
+    trailing = scored(TRAILING_DAYS, good=True).assign(faulty=0)
     row, [finding, _] = _live(MODEL, LAST, trailing.head(200), trailing)
     assert np.isnan(row["trailing_average_precision"])
     assert finding.passed
@@ -205,7 +204,7 @@ def test_once_the_truth_is_there_it_is_said_how_far_off_the_estimate_was():
 def test_positives_that_nobody_expected_are_a_drift_of_the_labels(times, passed):
     p = said(20_000, 5)
     truth = np.random.default_rng(6).random(len(p)) < np.clip(p * times, 0, 1)
-    trailing = pd.DataFrame({"probability": p, "is_fraud": truth.astype("int8")})
+    trailing = pd.DataFrame({"probability": p, "faulty": truth.astype("int8")})
     expected, finding = _calibrated(MODEL, LAST, trailing)
     assert finding.passed is passed
     assert expected == pytest.approx(p.sum())

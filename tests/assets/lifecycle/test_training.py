@@ -1,7 +1,5 @@
 """Too few rows, rows that give the target away and a candidate that learnt nothing stop the lineage; the good pass."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,12 +40,12 @@ def test_rows_enough_that_give_nothing_away_pass(tmp_path):
     ("rows", "declared", "words"),
     [
         (readings(124), {}, "fit: needs 100 rows, found 99"),
-        (readings(240), {"training": Training(holdout=0.2)}, "fit: needs 200 rows, found 192; test: needs 50 rows, found 48"),
+        (readings(240), {"training": Training()}, "fit: needs 200 rows, found 192; test: needs 50 rows, found 48"),
         (
             readings(600).assign(faulty=np.arange(600) == 0),
             {},
-            "fit: needs 10 rows of each class, of faulty found True 1; test: needs 10 rows of each class, of faulty found "
-            "True 0",
+            "fit: needs 10 rows of each class, of faulty found True 1; test: needs 10 rows of each class, of faulty "
+            "found True 0",
         ),
         (readings(600).assign(level=50.0), {"target": "level", "gate": Gate()}, "all values of level are the same"),
         (
