@@ -367,7 +367,9 @@ def _moments_by(column: Column, values: pd.Series, forms: Sequence[str]) -> Colu
     some = bounded.head(1_000)
     able: list[tuple[str, pd.Series]] = []
     for form in forms:
-        if some.empty or moments(some, form).notna().mean() < 1 - UNREADABLE:
+        if some.empty or moments(some.head(20), form).notna().mean() < 0.75:  # most forms are none of it
+            continue
+        if moments(some, form).notna().mean() < 1 - UNREADABLE:
             continue
         read = moments(bounded, form)
         if read.notna().mean() >= 1 - UNREADABLE:

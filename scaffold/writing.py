@@ -248,10 +248,10 @@ def _words(values: tuple[object, ...]) -> str:
     lines: list[str] = [""]
     for number_, text in enumerate(texts):
         part = text + ("|" if number_ < len(texts) - 1 else "")
-        if lines[-1] and len(_quoted(lines[-1] + part)) > LINE - 4:
+        if lines[-1] and len(_quoted(lines[-1] + part, LINE)) > LINE - 4:
             lines.append("")
         lines[-1] += part
-    return "(\n" + "\n".join(f"    {_quoted(line)}" for line in lines) + '\n).split("|")'
+    return "(\n" + "\n".join(f"    {_quoted(line, LINE)}" for line in lines) + '\n).split("|")'
 
 
 def _quoted(text: object, most: int = LONG) -> str:
