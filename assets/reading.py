@@ -26,6 +26,8 @@ _BESIDE = (
 )
 """What may stand beside the digits of an amount: blanks, currencies, percent."""
 _GROUPED = r"[1-9]\d{{0,2}}(?:[{marks}]\d{{3}})+|[1-9]\d?(?:[{marks}]\d{{2}})+[{marks}]\d{{3}}"
+POINTED = r"[-+]?\d*\.(?:\d{1,2}|\d{4,})|[-+]?\d*\.?\d+[eE][-+]?\d+"
+"""Numbers whose point is decimal for sure: it does not stand before three digits."""
 _INFINITE = r"inf(?:inity)?|∞"
 _SCRIPTS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50)
 """Where the digits of other scripts begin: full width, Arabic, Persian, Devanagari, Bengali, Thai."""
@@ -57,7 +59,8 @@ def number(text: pd.Series, *, decimal: str = ".", unit: str = "") -> pd.Series:
 
     Currency, percent and thousands separators go (commas, or points where ``decimal`` is a comma; blanks and
     apostrophes), ``(5)``, ``5-`` and ``−5`` are negative. ``12,50`` is no amount where ``decimal`` is a point: nobody
-    knows whether it is 12.5 or 1250. ``unit`` may stand behind the number. Digits of other scripts are read as well.
+    knows whether it is 12.5 or 1250. ``12.5`` is 12.5 in either case, for its point cannot stand for thousands: so are
+    numbers read that a program sends. ``unit`` may stand behind the number. Digits of other scripts are read as well.
     """
     point, comma = (r"\.", ",") if decimal == "." else (",", r"\.")
     if text.str.contains(_OTHER_DIGITS).any():
@@ -72,17 +75,20 @@ def number(text: pd.Series, *, decimal: str = ".", unit: str = "") -> pd.Series:
     fits = plain.str.fullmatch(
         rf"[-+]?(?:(?:{grouped})(?:{point}\d*)?|(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?|(?i:{_INFINITE}))"
     )
-    plain = plain.where(fits.fillna(False).astype(bool)).str.replace(f"[{comma}'’]", "", regex=True)
-    return plain if decimal == "." else plain.str.replace(decimal, ".", regex=False)
+    read = plain.where(fits.fillna(False).astype(bool)).str.replace(f"[{comma}'’]", "", regex=True)
+    if decimal == ".":
+        return read
+    pointed = plain.str.fullmatch(POINTED).fillna(False).astype(bool)
+    return read.str.replace(decimal, ".", regex=False).mask(pointed, plain)
 
 
 def hours(text: pd.Series) -> pd.Series:
-    """float64 hours of times of the day or durations: ``14:05`` is 14.08, ``02:05:09 PM`` is 14.09."""
+    """float64 hours of times of the day or durations: ``14:05`` is 14.08, ``2:05:09 PM`` is 14.09, ``14.5`` is itself."""
     parts = text.str.strip().str.extract(r"^(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?$")
     hour, minute, second = (pd.to_numeric(parts[i], errors="coerce").astype("float64") for i in range(3))
     half = parts[3].str.lower().str[0]
     hour = hour.where(half.isna(), hour % 12 + 12 * (half == "p").astype("float64"))
-    return hour + minute / 60 + second.fillna(0) / 3600
+    return (hour + minute / 60 + second.fillna(0) / 3600).fillna(pd.to_numeric(text, errors="coerce").astype("float64"))
 
 
 def moment(text: pd.Series, form: str) -> pd.Series:

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import pandas as pd
 import pandera.pandas as pa
 
-from assets.reading import hours, number
+from assets.reading import POINTED, hours, number
 from assets.words import FALSE, TRUE
 from resources.moments import ISO, moments
 
@@ -311,7 +311,11 @@ def _able_readers(values: pd.Series) -> dict[Reader, pd.Series]:
 def _readable(values: pd.Series, reader: Reader) -> pd.Series:
     if reader == "":
         return values.str.fullmatch(_NUMBER) | values.str.fullmatch(_INFINITE)
-    return hours(values).notna() if reader == "hours" else number(values, decimal=_DECIMAL[reader]).notna()
+    if reader == "hours":
+        return values.str.fullmatch(_TIME_OF_DAY) & hours(values).notna()
+    readable = number(values, decimal=_DECIMAL[reader]).notna()
+    # A number that is pointed for sure is nothing that a person writes who uses a decimal comma.
+    return readable & ~values.str.fullmatch(POINTED) if reader == "comma" else readable
 
 
 _DECIMAL = {"amount": ".", "comma": ","}

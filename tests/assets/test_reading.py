@@ -36,8 +36,9 @@ def test_amounts_are_read_as_they_are_meant(written, value):
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("1.234,50", 1234.5), ("0,512", 0.512), ("1.234", 1234), ("1 234,5 €", 1234.5), ("1,5E+03", 1500), ("-0,5", -0.5)],
-)
+    [("1.234,50", 1234.5), ("0,512", 0.512), ("1.234", 1234), ("1 234,5 €", 1234.5), ("1,5E+03", 1500), ("-0,5", -0.5),
+     ("12.5", 12.5), ("1.2340", 1.234), ("1.234e-05", 1.234e-05)],
+)  # fmt: skip
 def test_a_decimal_comma_is_one_where_it_is_declared(written, value):
     assert read(written, decimal=",") == value
 
@@ -58,6 +59,7 @@ def test_times_of_the_day_are_hours():
     found = hours(text("14:30", "02:30:00 PM", "12:00 am", "36:15", "25:99", "noon", None))
     assert found.tolist()[:4] == [14.5, 14.5, 0.0, 36.25]
     assert found.isna().tolist()[4:] == [True, True, True]
+    assert hours(text("14.5")).tolist() == [14.5]
 
 
 def test_words_for_yes_and_no_are_never_both():
