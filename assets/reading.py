@@ -83,7 +83,7 @@ def number(text: pd.Series, *, decimal: str = ".", unit: str = "") -> pd.Series:
 
 
 def hours(text: pd.Series) -> pd.Series:
-    """float64 hours of times of the day or durations: ``14:05`` is 14.08, ``2:05:09 PM`` is 14.09, ``14.5`` is itself."""
+    """float64 hours of times or durations: ``14:05`` is 14.08, ``2:05:09 PM`` is 14.09, ``14.5`` is itself."""
     parts = text.str.strip().str.extract(r"^(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?$")
     hour, minute, second = (pd.to_numeric(parts[i], errors="coerce").astype("float64") for i in range(3))
     half = parts[3].str.lower().str[0]
