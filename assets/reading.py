@@ -26,7 +26,15 @@ _BESIDE = (
 )
 """What may stand beside the digits of an amount: blanks, currencies, percent."""
 _GROUPED = r"[1-9]\d{{0,2}}(?:[{marks}]\d{{3}})+|[1-9]\d?(?:[{marks}]\d{{2}})+[{marks}]\d{{3}}"
-_INFINITE = r"[-+]?(?:inf(?:inity)?|∞)"
+POINTED = r"[-+]?\d*\.(?:\d{1,2}|\d{4,})|[-+]?\d*\.?\d+[eE][-+]?\d+"
+"""Numbers whose point is decimal for sure: it does not stand before three digits."""
+_INFINITE = r"inf(?:inity)?|∞"
+_SCRIPTS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50)
+"""Where the digits of other scripts begin: full width, Arabic, Persian, Devanagari, Bengali, Thai."""
+_TO_ASCII = {first + digit: str(digit) for first in _SCRIPTS for digit in range(10)} | {
+    0x066B: ".", 0x066C: ",", 0xFF0E: ".", 0xFF0C: ",", 0xFF0D: "-",
+}  # fmt: skip
+_OTHER_DIGITS = "[" + "".join(f"{chr(first)}-{chr(first + 9)}" for first in _SCRIPTS) + "]"
 
 
 def typed(raw: pd.DataFrame, contract: Any, *, missing: Sequence[str] = ()) -> pd.DataFrame:
@@ -46,29 +54,41 @@ def typed(raw: pd.DataFrame, contract: Any, *, missing: Sequence[str] = ()) -> p
     return pd.DataFrame(columns, index=raw.index)
 
 
-def number(text: pd.Series, *, decimal: str = ".") -> pd.Series:
+def number(text: pd.Series, *, decimal: str = ".", unit: str = "") -> pd.Series:
     """Text numbers from amounts as people write them; missing where the text is no amount.
 
     Currency, percent and thousands separators go (commas, or points where ``decimal`` is a comma; blanks and
     apostrophes), ``(5)``, ``5-`` and ``−5`` are negative. ``12,50`` is no amount where ``decimal`` is a point: nobody
-    knows whether it is 12.5 or 1250.
+    knows whether it is 12.5 or 1250. ``12.5`` is 12.5 in either case, for its point cannot stand for thousands: so are
+    numbers read that a program sends. ``unit`` may stand behind the number. Digits of other scripts are read as well.
     """
     point, comma = (r"\.", ",") if decimal == "." else (",", r"\.")
+    if text.str.contains(_OTHER_DIGITS).any():
+        text = text.str.translate(_TO_ASCII).astype("string[pyarrow]")
+    if unit:
+        text = text.str.strip().str.removesuffix(unit)
     plain = text.str.replace(_BESIDE, "", regex=True).str.replace("[−–]", "-", regex=True)
-    plain = plain.str.replace(r"^\((.*)\)$", r"-\1", regex=True).str.replace(r"^([^-].*)-$", r"-\1", regex=True)
-    whole = rf"(?:\d+|{_GROUPED.format(marks=comma + chr(39) + '’')})"
-    fits = plain.str.fullmatch(rf"[-+]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?|(?i:{_INFINITE})")
-    plain = plain.where(fits.fillna(False).astype(bool)).str.replace(f"[{comma}'’]", "", regex=True)
-    return plain if decimal == "." else plain.str.replace(decimal, ".", regex=False)
+    negative = (plain.str.startswith("(") & plain.str.endswith(")")) | plain.str.fullmatch("[^-].*-")
+    if negative.any():
+        plain = plain.mask(negative.fillna(False).astype(bool), "-" + plain.str.strip("()-"))
+    grouped = _GROUPED.format(marks=comma + "'’")
+    fits = plain.str.fullmatch(
+        rf"[-+]?(?:(?:{grouped})(?:{point}\d*)?|(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?|(?i:{_INFINITE}))"
+    )
+    read = plain.where(fits.fillna(False).astype(bool)).str.replace(f"[{comma}'’]", "", regex=True)
+    if decimal == ".":
+        return read
+    pointed = plain.str.fullmatch(POINTED).fillna(False).astype(bool)
+    return read.str.replace(decimal, ".", regex=False).mask(pointed, plain)
 
 
 def hours(text: pd.Series) -> pd.Series:
-    """float64 hours of times of the day or durations: ``14:05`` is 14.08, ``02:05:09 PM`` is 14.09."""
+    """float64 hours of times or durations: ``14:05`` is 14.08, ``2:05:09 PM`` is 14.09, ``14.5`` is itself."""
     parts = text.str.strip().str.extract(r"^(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp]\.?[Mm]\.?)?$")
     hour, minute, second = (pd.to_numeric(parts[i], errors="coerce").astype("float64") for i in range(3))
     half = parts[3].str.lower().str[0]
     hour = hour.where(half.isna(), hour % 12 + 12 * (half == "p").astype("float64"))
-    return hour + minute / 60 + second.fillna(0) / 3600
+    return (hour + minute / 60 + second.fillna(0) / 3600).fillna(pd.to_numeric(text, errors="coerce").astype("float64"))
 
 
 def moment(text: pd.Series, form: str) -> pd.Series:

@@ -71,7 +71,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
-    """The rows as text columns: a blank is a blank, a field that a short line lacks is missing.
+    """The rows as text columns: a blank is a blank, and so is a field that a short line lacks.
 
     Lines without any filled cell are not rows. Columns without a name are left out when they are blank throughout, and
     are called ``Unnamed: <position>`` otherwise.

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import pandas as pd
 import pandera.pandas as pa
 
-from assets.reading import hours, number
+from assets.reading import POINTED, hours, number
 from assets.words import FALSE, TRUE
 from resources.moments import ISO, moments
 
@@ -25,6 +25,8 @@ Kind = Literal[
     "boolean", "integer", "number", "category", "moment", "text", "identifier", "personal", "constant", "empty"
 ]
 
+NUMBERS = ("integer", "number")
+"""Kinds of columns that are measured."""
 MISSING_IN_TEXT = (
     "NA", "N/A", "n/a", "NaN", "nan", "NaT", "NULL", "null", "Null", "<NA>", "<null>", "(null)", "\\N", "?", "#N/A",
     "#DIV/0!", "#REF!", "#VALUE!", "#NUM!", "#NAME?", "#NULL!",
@@ -37,13 +39,15 @@ TAKEN = frozenset(
      "row_key", "str", "int", "float", "bool", "self", "raw", "score", "predicted")
 )  # fmt: skip
 """Names that no column can have: what the lifecycle calls its own, and what a contract's module uses."""
-TAKEN_BY_ANSWERS = frozenset(("version", "probability", "prediction", "alert", "model", "day", "decision"))
+TAKEN_BY_ANSWERS = frozenset(("version", "probability", "prediction", "alert", "model", "decision"))
 """Names that no key and no event time can have: the tables that carry these have columns of that name."""
 MOST_CATEGORIES = 50
 LONG_DIGITS = "whole numbers of 16 digits and more"
 """Why such a column is an identifier: as numbers its values would run together."""
 ROWS_A_CATEGORY = 10
 """A category has at least so many rows on average."""
+LONGEST_CATEGORY = 100
+"""Characters of a category; what is longer, or goes over several lines, is text."""
 LONGEST_NAME = 60
 UNREADABLE = 0.02
 """Share of values that may be unreadable before a column is no number (or moment)."""
@@ -68,6 +72,9 @@ EXCEL = "days since 1899-12-30"
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _INFINITE = r"(?i)[-+]?(?:inf(?:inity)?|∞)"
+_GROUPED_OR_SHORT = r"[-+]?(?:\d{1,3}|[1-9]\d{0,2}(?:\.\d{3})+)"
+"""What may be a number with points for thousands: 1.234 or 12."""
+_UNIT = r"^[-+−]?\d[\d.,'’ ]*?\s*([^\d\s.,'’%()+-][^\d]{0,11})$"
 _TIME_OF_DAY = r"\d{1,3}:[0-5]\d(?::[0-5]\d(?:\.\d+)?)?\s*(?:[AaPp]\.?[Mm]\.?)?"
 _DATE_LIKE = r".{0,5}?\d{1,4}.{0,2}\D.{0,10}\d.*"
 _IDENTIFIER_NAME = re.compile(
@@ -113,6 +120,7 @@ class Column:
         form: of a moment.
         reader: how a number has to be read: ``amount`` (currency, thousands), ``comma`` (decimal comma), ``hours`` (a
             time of the day), or plain.
+        unit: what stands behind each number, such as ``kg``.
         rival: another reader that reads every value as well, and most as other numbers.
         words: further words that stand for missing.
         lower: whether categories differ in case alone, and are read in lower case.
@@ -134,6 +142,7 @@ class Column:
     infinite: int = 0
     reader: Reader = ""
     rival: Reader = ""
+    unit: str = ""
     words: tuple[str, ...] = ()
     lower: bool = False
     distinct: int = 0
@@ -233,7 +242,7 @@ def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | No
         return None
     able = _able_readers(values)
     if not able:
-        return None
+        return None if column.unit else _with_unit(column, values, preferred)
     reader = preferred if preferred in able else next(iter(able))
     readable = able[reader]
     read = read_numbers(values[readable], reader)
@@ -254,6 +263,15 @@ def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | No
     return _whole_numbers(found, values, finite) if whole else found
 
 
+def _with_unit(column: Column, values: pd.Series, preferred: Reader) -> Column | None:
+    """The column as numbers where the same unit stands behind nearly all of them."""
+    units = values.str.extract(_UNIT)[0]
+    if units.isna().all() or (units == (unit := str(units.mode()[0]))).mean() < 1 - UNREADABLE:
+        return None
+    able = _number(replace(column, unit=unit), values.str.removesuffix(unit).str.strip(), preferred)
+    return replace(able, reader=able.reader or "amount") if able is not None and able.kind in NUMBERS else None
+
+
 def _whole_numbers(column: Column, values: pd.Series, read: pd.Series) -> Column | None:
     """Whole numbers: moments, names of things, or counts; ``None`` where as numbers they would run together."""
     if _MOMENT_NAME.search(_snake(column.header)) and (moment := as_moment(column, values, surely=True)) is not None:
@@ -271,6 +289,9 @@ def _whole_numbers(column: Column, values: pd.Series, read: pd.Series) -> Column
 
 def _able_readers(values: pd.Series) -> dict[Reader, pd.Series]:
     """The readers that read most values, and all of them as many; by each which values."""
+    plain = _readable(values, "")
+    if plain.all() and not values.str.fullmatch(_GROUPED_OR_SHORT).all():
+        return {"": plain}
     able: dict[Reader, pd.Series] = {}
     tried = values.head(1_000)
     for reader in get_args(Reader):
@@ -290,7 +311,11 @@ def _able_readers(values: pd.Series) -> dict[Reader, pd.Series]:
 def _readable(values: pd.Series, reader: Reader) -> pd.Series:
     if reader == "":
         return values.str.fullmatch(_NUMBER) | values.str.fullmatch(_INFINITE)
-    return hours(values).notna() if reader == "hours" else number(values, decimal=_DECIMAL[reader]).notna()
+    if reader == "hours":
+        return values.str.fullmatch(_TIME_OF_DAY) & hours(values).notna()
+    readable = number(values, decimal=_DECIMAL[reader]).notna()
+    # A number that is pointed for sure is nothing that a person writes who uses a decimal comma.
+    return readable & ~values.str.fullmatch(POINTED) if reader == "comma" else readable
 
 
 _DECIMAL = {"amount": ".", "comma": ","}
@@ -346,7 +371,9 @@ def _moments_by(column: Column, values: pd.Series, forms: Sequence[str]) -> Colu
     some = bounded.head(1_000)
     able: list[tuple[str, pd.Series]] = []
     for form in forms:
-        if some.empty or moments(some, form).notna().mean() < 1 - UNREADABLE:
+        if some.empty or moments(some.head(20), form).notna().mean() < 0.75:  # most forms are none of it
+            continue
+        if moments(some, form).notna().mean() < 1 - UNREADABLE:
             continue
         read = moments(bounded, form)
         if read.notna().mean() >= 1 - UNREADABLE:
@@ -381,7 +408,7 @@ def _text(column: Column, values: pd.Series) -> Column:
     kind: Kind
     if column.distinct == len(values) and one_word:
         kind, why = "identifier", "each row has its own"
-    elif column.distinct <= MOST_CATEGORIES and len(values) >= column.distinct * ROWS_A_CATEGORY:
+    elif _are_short(values) and column.distinct <= MOST_CATEGORIES and len(values) >= column.distinct * ROWS_A_CATEGORY:
         kind, why = "category" if column.distinct > 1 else "constant", ""
     elif one_word and (named or long_digits or (coded and column.distinct > 0.9 * len(values))):
         kind, why = "identifier", "named like one" if named else "nearly each row has its own"
@@ -393,11 +420,16 @@ def _text(column: Column, values: pd.Series) -> Column:
     return replace(column, kind=kind, why=why, categories=categories)
 
 
+def _are_short(values: pd.Series) -> bool:
+    return int(values.str.len().max()) <= LONGEST_CATEGORY and not values.str.contains(r"[\r\n]").any()
+
+
 def _about_people(column: Column, values: pd.Series) -> Column:
     if column.kind in ("boolean", "constant", "category"):
         return column
+    is_plain_number = column.kind in NUMBERS and not column.reader
     some = values.head(2_000)
-    for what, pattern in _PERSONAL_VALUES.items():
+    for what, pattern in _PERSONAL_VALUES.items() if not is_plain_number else ():
         if some.str.fullmatch(pattern.pattern).mean() > 0.8:
             return replace(column, kind="personal", why=f"its values are {what}")
     if (

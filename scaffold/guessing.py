@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from assets.lifecycle.landing import LANDING_DAY, ROW_ID
 from assets.task import Kind as TaskKind
-from assets.words import TRUE, says_yes
+from assets.words import FALSE, TRUE, says_yes
 from resources.moments import moments
 from scaffold.columns import (
     LONG_DIGITS,
     MOST_CATEGORIES,
+    NUMBERS,
     TAKEN_BY_ANSWERS,
     Column,
     as_moment,
@@ -36,6 +38,10 @@ MOST_ONE_HOT = 500
 MOST_DAYS, FEWEST_DAYS = 365, 14
 ROWS_OF_A_CLASS = 25
 ROWS_TO_TRAIN = 250
+ROWS_TO_FIT, ROWS_TO_REPORT, ROWS_OF_EACH = 200, 50, 10
+"""Rows that training asks for: on either side of a split, and of each of two classes."""
+LARGEST = 1e37
+"""Larger numbers are no features: these have 32 bits."""
 
 Asked = Literal["", "binary", "multiclass", "regression"]
 
@@ -91,6 +97,10 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     Raises:
         ScaffoldError: a column that is not there, a target that nothing can be learnt of, a time that is none.
     """
+    if own := [name for name in (ROW_ID, LANDING_DAY) if name in table.rows]:
+        raise ScaffoldError(
+            f"{table.path}: a column is named '{own[0]}', which is what each landed row gets; rename it in the file"
+        )
     names = identifiers(list(table.rows.columns))
     asked = {what: _header(table, given, what) if given else "" for what, given in
              {"TARGET": target, "TIME": time, "KEY": key}.items()}  # fmt: skip
@@ -101,7 +111,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     said = list(table.notes)
     warnings: list[str] = []
     left_out: dict[str, str] = {}
-    clock = _clock(found[asked["TIME"]], table, warnings) if asked["TIME"] else None
+    clock = _clock(found[asked["TIME"]], table, _truth(goal, table), kind, warnings) if asked["TIME"] else None
     reserved = {goal.header, asked["TIME"], asked["KEY"]}
     key_header = asked["KEY"] or _key(found, reserved)
     if key_header and not table.rows[key_header].is_unique:
@@ -146,7 +156,9 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
 def _columns(table: RawTable, names: dict[str, str]) -> dict[str, Column]:
     """What each column is. Where numbers can be read with a point or a comma, as the others of the table are."""
     found = {header: look_at(header, name, table.rows[header]) for header, name in names.items()}
-    surely = {c.reader for c in found.values() if not c.rival and c.reader in ("amount", "comma")}
+    surely = {
+        c.reader for c in found.values() if not c.rival and (c.reader in ("amount", "comma") or c.kind == "number")
+    }
     if surely == {"comma"}:
         for header, column in found.items():
             if column.rival == "comma":
@@ -175,10 +187,12 @@ def _to_look_at(kept: Sequence[Column], table: RawTable) -> list[str]:
 def _good_to_know(goal: Column, key_header: str, entity: str | None, table: RawTable) -> list[str]:
     found = []
     if goal.nullable:
-        rows = round(goal.missing * len(table.rows)) + goal.unreadable
+        rows = round(goal.missing * len(table.rows)) + goal.unreadable + goal.infinite
         found.append(f"{rows} rows have no '{goal.header}': they are scored, and not learnt from")
     if not key_header:
-        found.append("no column is a key: each row's text is its own, and the same row twice is one row")
+        copies = int(table.rows.duplicated().sum())
+        several = f" ({copies} rows are copies)" if copies else ""
+        found.append(f"no column is a key: each row's text is its own, and the same row twice is one row{several}")
     if entity:
         words = f"rows of one '{entity}' stay on one side of the split, and '{entity}' is no feature"
         found.append(f"'{entity}' names what several rows are of: {words}")
@@ -220,7 +234,9 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
         raise ScaffoldError(f"{where} of {table.path} is a date; give a number (of days, say) or classes")
     is_number = column.low == column.low  # NaN is no number
     if column.kind == "boolean" and task != "regression":
-        return column, "binary"
+        said = table.rows[column.header].astype("string[pyarrow]").str.strip().str.lower()
+        rare = _rare(said[said.notna() & said.isin((*TRUE, *FALSE))].value_counts())
+        return replace(column, notes=(*column.notes, *rare)), "binary"
     whole = column.kind in ("integer", "identifier") and is_number
     if is_number and (task == "regression" or (not (whole and column.distinct <= FEW_NUMBERS) and not task)):
         return replace(column, kind="integer" if whole else "number"), "regression"
@@ -244,13 +260,18 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
             f"TASK={task}: {where} has {len(classes)} classes; leave TASK out, or give regression a number"
         )
     notes = list(column.notes)
-    rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
-    if rare:
-        notes.append(f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them")
+    notes += _rare(counted)
     made = replace(
         column, kind="integer" if is_number else "category", categories=tuple(classes), notes=tuple(notes), why="class"
     )
     return made, kind
+
+
+def _rare(counted: pd.Series) -> list[str]:
+    """What to say of classes of few rows."""
+    rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
+    words = f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them"
+    return [words] if rare else []
 
 
 def _positive_second(classes: list[Any], counted: pd.Series) -> list[Any]:
@@ -299,6 +320,8 @@ def _is_row_number(column: Column) -> bool:
 def _why_left_out(column: Column) -> str | None:
     if _is_row_number(column):
         return "it has no name and counts the rows"
+    if column.kind in NUMBERS and max(abs(column.low), abs(column.high)) > LARGEST:
+        return f"its numbers go beyond {LARGEST:.0e}, where features end; give their logarithm"
     return {
         "empty": "it is empty",
         "constant": "it has one value only",
@@ -322,7 +345,21 @@ def _within_bounds(kept: list[Column], fixed: set[str], warnings: list[str]) -> 
     return [replace(c, kind="text", categories=()) if c.header in as_text else c for c in kept]
 
 
-def _clock(column: Column, table: RawTable, warnings: list[str]) -> Clock:
+def _reports(truth: pd.Series, kind: TaskKind) -> bool:
+    """Whether rows are enough to report on, as the training set asks for."""
+    counted = truth.value_counts()
+    return counted.sum() >= ROWS_TO_REPORT and (
+        kind != "binary" or (len(counted) > 1 and counted.min() >= ROWS_OF_EACH)
+    )
+
+
+def _truth(goal: Column, table: RawTable) -> pd.Series:
+    """The target's text, in lower case; missing where it is not known."""
+    said = table.rows[goal.header].astype("string[pyarrow]").str.strip().str.lower()
+    return said.mask((said == "") | said.isin([word.lower() for word in goal.words]))
+
+
+def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, warnings: list[str]) -> Clock:
     if column.kind != "moment":
         some = ", ".join(f"'{value}'" for value in table.rows[column.header].dropna().head(3))
         raise ScaffoldError(
@@ -346,7 +383,18 @@ def _clock(column: Column, table: RawTable, warnings: list[str]) -> Clock:
         warnings.append(f"{late} rows are after {last}: they land when their day is over")
     if unread := int(times.isna().sum()):
         warnings.append(f"{unread} rows without a readable '{column.header}' never land")
-    test_days = max(2, span // 8)
+    labelled = truth[(times.dt.date >= first) & (times.dt.date <= last)]
+    ago = (pd.Timestamp(last) - times[labelled.index].dt.floor("D")).dt.days
+    able = [days for days in range(max(2, span // 8), span // 4 + 1) if _reports(labelled[ago < days], kind)]
+    test_days = next(iter(able), max(2, span // 8))
+    to_fit = int(labelled[(ago >= test_days) & (ago < span - 2 * test_days)].count())
+    if not able or to_fit < ROWS_TO_FIT:
+        to_report = int(labelled[ago < test_days].count())
+        warnings.append(
+            f"of the rows by day {to_report} report and {to_fit} are fitted on: training asks for {ROWS_TO_REPORT} and "
+            f"{ROWS_TO_FIT}{f', and {ROWS_OF_EACH} of each class' if kind == 'binary' else ''}; leave TIME out: a "
+            "snapshot needs fewer"
+        )
     return Clock(
         column=column,
         start=first,

@@ -35,7 +35,11 @@ def words_of(made: NewModel, root: Path) -> str:
         *(f"  {column.name:<28} {_kind(column, guess)}" for column in guess.columns),
     ]
     if guess.left_out:
-        lines += ["", "Left out of the contract:", *(f"  {h.strip():<28} {why}" for h, why in guess.left_out.items())]
+        lines += [
+            "",
+            "Left out of the contract:",
+            *(f"  {_short(h.strip(), 60):<28} {why}" for h, why in guess.left_out.items()),
+        ]
     if guess.said:
         lines += ["", "Good to know:", *(f"  {words}" for words in guess.said)]
     if guess.warnings or made.leaks:
@@ -54,11 +58,14 @@ def _kind(column: Column, guess: Guess) -> str:
     if column.kind in ("integer", "number") and not math.isnan(column.low) and column.why != "class":
         words.append(f"{column.low:g} to {column.high:g}")
     if column.categories:
-        shown = ", ".join(map(str, column.categories[:4])) + (", …" if len(column.categories) > 4 else "")
+        shown = ", ".join(_short(str(name), 30) for name in column.categories[:4])
+        shown += ", …" if len(column.categories) > 4 else ""
         words.append(f"{len(column.categories)}: {shown}")
     if column.form and column.form != "ISO8601":
         words.append(f"as {column.form}")
-    if column.reader:
+    if column.unit:
+        words.append(f"in {column.unit.strip()}")
+    elif column.reader:
         words.append(
             {"amount": "with currency, % or thousands", "comma": "with decimal comma", "hours": "hours of a time"}[
                 column.reader
@@ -70,5 +77,11 @@ def _kind(column: Column, guess: Guess) -> str:
     if column.name in roles:
         words.append(f"← {roles[column.name]}")
     if column.name != column.header:
-        words.append(f"('{column.header}' in the file)")
+        words.append(f"('{_short(column.header, 60)}' in the file)")
     return "  ".join(words)
+
+
+def _short(text: str, most: int) -> str:
+    """A text on one line, cut where it is longer."""
+    plain = " ".join(text.split()) if "\n" in text or "\r" in text else text
+    return plain if len(plain) <= most else plain[: most - 1] + "…"

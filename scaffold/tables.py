@@ -7,6 +7,7 @@ columns mean (``columns.py``), reading a file whose form is known (``resources/f
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
 import sys
@@ -60,6 +61,9 @@ _OTHER_FILES = {
     b"PAR1": "a Parquet file; let its name end in .parquet",
     b"SQLite format 3": "a SQLite database",
     b"%PDF": "a PDF",
+    b"{": "JSON",
+    b"[{": "JSON",
+    b"<": "HTML or XML",
 }
 """How files begin that are no CSV, and what they are."""
 _NUMERIC = re.compile(r"[-+]?[\d.,' ]*\d[\d.,' ]*%?")
@@ -180,7 +184,7 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
     with open_bytes(path) as file:
         content = file.read()
     for begins, what in _OTHER_FILES.items():
-        if content.startswith(begins):
+        if content[:1_000].lstrip().startswith(begins):
             raise ScaffoldError(f"{path} is {what}; save the table as CSV (UTF-8) or Parquet")
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "") or _wide(content)
     if encoding.startswith(("utf-16", "utf-32")):
@@ -246,7 +250,7 @@ class _Split:
     separator: str
     rows: list[tuple[int, list[str]]]
 
-    @property
+    @functools.cached_property
     def usual(self) -> int:
         """How many cells most rows fill; of several counts as frequent the largest."""
         counted = Counter(len(_filled(cells)) for _, cells in self.rows)
@@ -278,6 +282,8 @@ def _form(path: Path, lines: Sequence[str], header: int, named: Named, shown: st
     told = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0])  # a line for Excel
     first = max(header - 1, 1 if told else 0)
     splits = [_split(lines, separator, first) for separator in (told[1] if told else SEPARATORS)]
+    if all(split.usual < 2 for split in splits):
+        splits = [_split(lines, " ", first)]
     found = [(split, 0 if header else split.header_at(named)) for split in splits if split.rows]
     able = [(split, at) for split, at in found if at is not None]
     if not able:
@@ -338,15 +344,17 @@ def _foot(rows: pd.DataFrame) -> dict[int, str]:
         return {}
     body, last = rows.iloc[:-FOOT_LINES], rows.iloc[-FOOT_LINES:]
     blank = (last.fillna("").apply(lambda cells: cells.str.strip()) == "").to_numpy()
-    always = np.array([(body[name].fillna("") != "").mean() >= ALWAYS_FILLED for name in rows])
     begins = first_filled(last)
+    if not blank.any() and not begins.map(_is_total).any():
+        return {}
+    always = np.array([(body[name].fillna("") != "").mean() >= ALWAYS_FILLED for name in rows])
     found: dict[int, str] = {}
     for at in reversed(range(FOOT_LINES)):
         begin, lacking = str(begins.iloc[at]), int((blank[at] & always).sum())
         known = body.iloc[:, int((~blank[at]).argmax())].fillna("").str.strip()
         if (known == begin).any():
             break
-        is_total = re.sub(r"[\s_-]+", " ", begin.strip(" :=*.").lower()) in TOTALS
+        is_total = _is_total(begin)
         telling = known.nunique() < len(known) / 2 or _reads_as_numbers(known)
         is_strange = telling and not _NUMERIC.fullmatch(begin)
         if not (is_total and (lacking or at == FOOT_LINES - 1)) and not (
@@ -355,6 +363,10 @@ def _foot(rows: pd.DataFrame) -> dict[int, str]:
             break
         found[int(last.index[at])] = begin
     return dict(sorted(found.items()))
+
+
+def _is_total(begin: str) -> bool:
+    return re.sub(r"[\s_-]+", " ", begin.strip(" :=*.").lower()) in TOTALS
 
 
 def _reads_as_numbers(values: pd.Series) -> bool:

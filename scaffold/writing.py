@@ -18,7 +18,8 @@ from scaffold.columns import Column
 from scaffold.guessing import ROW, Guess
 from scaffold.tables import RawTable
 
-LINE = 116
+LINE, LONG = 116, 80
+"""Characters of a line, and of a text that is written in one piece."""
 IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay")
 """Names that a contract cannot have: the files import them."""
 SHARED_LISTS = 3
@@ -65,7 +66,7 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         f"    description={_quoted(f'Predicts {target} from {Path(path).name}.')},",
         "    table=Table(",
         f'        name="{table_name}",',
-        f"        source={source}(path={_quoted(path)}{given}),",
+        f"        source={source}(path={_quoted(path, 100)}{given}),",
         f'        key="{guess.key}",',
     ]
     if clock is not None:
@@ -188,6 +189,8 @@ def _clean(contract: str, guess: Guess) -> str:
     columns = list(guess.columns)
     lines = []
     renamed = {c.header: c.name for c in columns if c.header != c.name}
+    # A column that is left out may have the name that another one gets.
+    renamed |= {header: f"{header}_left_out" for header in guess.left_out if header in renamed.values()}
     if renamed:
         pairs = ", ".join(f"{_quoted(header)}: {_quoted(name)}" for header, name in renamed.items())
         lines.append(f"    raw = raw.rename(columns={{{pairs}}})")
@@ -209,9 +212,12 @@ def _reader(column: Column) -> str:
     """How a column is read before it is typed; empty where the contract says all."""
     raw = f'raw["{column.name}"]'
     if column.kind in ("integer", "number") and column.reader:
-        return {"comma": f'number({raw}, decimal=",")', "amount": f"number({raw})", "hours": f"hours({raw})"}[
-            column.reader
-        ]
+        if column.reader == "hours":
+            return f"hours({raw})"
+        given = (', decimal=","' if column.reader == "comma" else "") + (
+            f", unit={_quoted(column.unit)}" if column.unit else ""
+        )
+        return f"number({raw}{given})"
     if column.kind == "moment" and column.form != ISO:
         return f'moment({raw}, "{column.form}")'
     return f"{raw}.str.lower()" if column.lower else ""
@@ -242,13 +248,16 @@ def _words(values: tuple[object, ...]) -> str:
     lines: list[str] = [""]
     for number_, text in enumerate(texts):
         part = text + ("|" if number_ < len(texts) - 1 else "")
-        if lines[-1] and len(_quoted(lines[-1] + part)) > LINE - 4:
+        if lines[-1] and len(_quoted(lines[-1] + part, LINE)) > LINE - 4:
             lines.append("")
         lines[-1] += part
-    return "(\n" + "\n".join(f"    {_quoted(line)}" for line in lines) + '\n).split("|")'
+    return "(\n" + "\n".join(f"    {_quoted(line, LINE)}" for line in lines) + '\n).split("|")'
 
 
-def _quoted(text: object) -> str:
+def _quoted(text: object, most: int = LONG) -> str:
+    if len(str(text)) > most:
+        words = re.findall(rf".{{1,{LONG}}}", str(text), re.DOTALL)
+        return "(\n" + "\n".join(_quoted(part) for part in words) + "\n)"
     quoted = json.dumps(str(text), ensure_ascii=False)
     if '"' in str(text) and "'" not in str(text):
         return "'" + quoted[1:-1].replace('\\"', '"') + "'"
@@ -257,7 +266,8 @@ def _quoted(text: object) -> str:
 
 def _prose(text: str) -> str:
     """A file's or column's name as it can stand in a docstring."""
-    return " ".join(text.replace("\\", "/").replace('"', "'").split())
+    plain = " ".join(text.replace("\\", "/").replace('"', "'").split())
+    return plain if len(plain) <= LONG else plain[: LONG - 1] + "…"
 
 
 def _test(name: str, guess: Guess) -> str:

@@ -42,6 +42,7 @@ _DECIMAL = re.compile(r"(?:0|[1-9]\d{0,8})(?:\.(\d{1,6}))?")
 _MOMENT = re.compile(
     r"(?:19[7-9]\d|20\d\d|21\d\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?P<fraction>\.\d{1,6})?(?P<offset>Z|[+-]\d\d:\d\d)?"
 )
+_THREE_PLACES = re.compile(r"-?\d+\.\d{3}")
 _PROBES: Mapping[str, Sequence[str]] = {
     "integer": ["0", "7", "12", "305", "4096", "99999", "123456", "1000001", "98765432101"],
     "decimal": [
@@ -283,7 +284,9 @@ def as_text(value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value)
+    text = repr(value)
+    # 1.234 would be 1234 where points stand for thousands; 1.2340 is one number everywhere.
+    return f"{text}0" if _THREE_PLACES.fullmatch(text) else text
 
 
 def _text_frame(rows: Sequence[Raw]) -> pd.DataFrame:

@@ -76,7 +76,9 @@ def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.D
     accepted = _coerced(rows[reasons.isna()], schema)
     carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
     accepted = pd.concat([raw.loc[accepted.index, carried], accepted.drop(columns=carried, errors="ignore")], axis=1)
-    refused = raw[reasons.notna()].assign(**{REASON: reasons[reasons.notna()].astype("string[pyarrow]")})
+    # A table may have a column of that name: what landed in it stays under another.
+    refused = raw[reasons.notna()].rename(columns={REASON: f"landed_{REASON}"})
+    refused = refused.assign(**{REASON: reasons[reasons.notna()].astype("string[pyarrow]")})
     return accepted, refused
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assets.declaration import Columns, DeclarationError, Features
+from assets.lifecycle.reference import PREDICTED, SCORE
 from assets.lifecycle.text import WORDS, word_numbers
 from assets.task import NUMBERS
 
@@ -62,11 +63,18 @@ def default_features(model: Model) -> Features:
     )
     if not names:
         raise DeclarationError(f"model '{model.name}': the contract has no column to make a feature of")
+    if own := {SCORE, PREDICTED} & set(names):
+        raise DeclarationError(
+            f"model '{model.name}': a column is named '{min(own)}', as the drift check calls what the model says; give "
+            "it another name in clean() and the contract"
+        )
 
     def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
         made = {name: _number(events[name][wanted]) for name in numbers}
         for column, values in categories.items():
-            text = events[column][wanted].astype(str)
+            said = events[column][wanted]
+            text = said.astype(str)
+            text[_missing(said)] = ""  # a missing value reads as a word otherwise, which may be a category: None
             made |= {f"{column}={value}": (text == value).astype(np.float32) for value in values}
         for name in moments:
             made |= {f"{name}.{part}": values for part, values in _moment(events[name][wanted]).items()}
@@ -79,6 +87,13 @@ def default_features(model: Model) -> Features:
         return made
 
     return Features(compute=compute, lookback_days=0, names=names, calendar=recurring, words=words)
+
+
+def _missing(values: np.ndarray) -> np.ndarray:
+    """Boolean per value of a text column."""
+    import pandas as pd
+
+    return np.asarray(pd.isna(values))
 
 
 def _number(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ here: any particular feature (the model folder), encodings of plain tables (``de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -127,13 +129,15 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
             ],
             axis=1,
         )
-        infinite = np.isinf(values).any(axis=1)
+        is_infinite = np.isinf(values)
+        infinite = is_infinite.any(axis=1)
+        where = [name for name, any_ in zip(features.names, is_infinite.any(axis=0), strict=True) if any_]
         missing = {n: float(s) for n, s in zip(features.names, np.isnan(values).mean(axis=0), strict=True) if s}
         if table.time is None:
-            findings = [_complete(infinite, None, missing)]
+            findings = [_complete(infinite, None, missing, where)]
         else:
             on = day.iloc[wanted].to_numpy()
-            findings = [_complete(infinite[on == d], d, missing) for d in days]
+            findings = [_complete(infinite[on == d], d, missing, where) for d in days]
             findings += _point_in_time(features, events, model, days)
         by_day = {} if table.time is None else {d: {"dagster/partition_row_count": int((on == d).sum())} for d in days}
         metadata = {"dagster/row_count": len(frame), "features": len(features.names), "missing": missing}
@@ -166,15 +170,15 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
     return [asset]
 
 
-def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float]) -> Finding:
+def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], where: Sequence[str]) -> Finding:
     return Finding(
         check=COMPLETE.name,
         day=day,
         passed=not infinite.any(),
         description=f"{len(infinite):,} rows, all finite"
         if not infinite.any()
-        else f"{int(infinite.sum())} of {len(infinite):,} rows hold an infinite feature; a division by zero in the "
-        "features function?",
+        else f"{int(infinite.sum())} of {len(infinite):,} rows hold an infinite feature ({', '.join(where[:5])}): a "
+        "division by zero in the features function, or a number beyond the 3.4e38 of 32 bits",
         metadata={"rows": len(infinite), "missing": missing},
     )
 

@@ -82,6 +82,11 @@ def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One frame of all landings, each row with its landing day and its row id."""
     frames = []
     for day, rows in landed.items():
+        if own := [name for name in (ROW_ID, LANDING_DAY) if name in rows]:
+            raise dg.Failure(
+                description=f"the source has a column '{own[0]}', which is what each landed row gets; rename it there",
+                allow_retries=False,
+            )
         numbered = rows.reset_index(drop=True)
         prefix = "" if day == WHOLE else f"{day}-"
         positions = pd.Series(range(len(rows)), dtype="int64").astype("string[pyarrow]").str.zfill(7)

@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from assets.declaration import Gate
 from benchmarks.made import energy, machines, tickets
 from resources.settings import project_root
 from runner import RunError, Runner
@@ -21,12 +23,16 @@ def live(make_world, tmp_path_factory):
     """Makes a folder of a table, lives its life, and keeps the folder importable until the end."""
     drafts = []
 
-    def start(name: str, frame: pd.DataFrame, target: str, **how):
+    def start(name: str, frame: pd.DataFrame, target: str, epochs: int | None = None, **how):
         folder = tmp_path_factory.mktemp(name)
         path = folder / f"{name}_table.csv"
         frame.to_csv(path, index=False)
         draft = drafted(project_root(), name, path, target, **how)
         model = draft.__enter__().model
+        if epochs:
+            model = replace(
+                model, training=replace(model.training, max_epochs=epochs), gate=Gate(floor=0.5, baseline_margin=-1)
+            )
         drafts.append(draft)
         world = make_world(model, folder)
         lines: list[str] = []
@@ -119,6 +125,45 @@ def test_free_text_tells_who_leaves(live):
     assert {v["column"] for v in verdicts} == {"months", "open_cases", "score"}, (
         "word numbers are compared with nothing"
     )
+
+
+@pytest.mark.slow
+def test_a_table_of_nothing_but_text_goes_the_whole_way(live):
+    rng = np.random.default_rng(0)
+    good, bad = ["love", "great", "fast", "good"], ["hate", "slow", "late", "awful"]
+    words = [[*rng.choice(good if n % 2 else bad, 4), f"order {n}"] for n in range(400)]
+    frame = pd.DataFrame({"text": [" ".join(of) for of in words], "said": np.resize(["neg", "pos"], 400)})
+    model, world, _, path = live("opinion", frame, "said", epochs=3)
+    assert model.task.classes == ("neg", "pos")
+    assert len(world.tables.read(model.key("predictions"))) == 400
+    drift = world.row("drift")
+    assert (drift["level"], drift["window_rows"], drift["judged"]) == ("ok", 400, True)
+    assert [one["column"] for one in json.loads(drift["verdicts"])["columns"]] == ["score"]
+    frame.head(300).assign(text=[" ".join(rng.choice(good, 5)) + f" {n}" for n in range(300)]).to_csv(path, index=False)
+    done = world.materialize(
+        "raw_opinion_table", "opinion_table", "quarantine", "labels", "features", "predictions", "drift"
+    )
+    assert done.success, why(done)
+    assert (world.row("drift")["level"], world.row("drift")["columns"]) == ("warn", "score")
+
+
+@pytest.mark.slow
+def test_a_table_with_names_of_another_script_and_awkward_values_is_served(live):
+    rng = np.random.default_rng(0)
+    amount = rng.normal(size=300).round(3)
+    frame = pd.DataFrame({
+        "编号": [str(10**17 + 7 * n) for n in range(300)],
+        "金额": np.where(rng.random(300) < 0.05, "inf", amount.astype(str)),
+        "城市": rng.choice(["北京", "上海"], 300),
+        "score": rng.normal(size=300).round(2),
+        "开户": [f"2026-03-{1 + n % 28:02d}T10:00:00+08:00" for n in range(300)],
+        "是否违约": np.where(amount + rng.normal(size=300) > 0.5, "是", "否"),
+    })  # fmt: skip
+    model, world, _, path = live("default_cn", frame, "是否违约", epochs=2)
+    said = world.tables.read(model.key("predictions")).set_index("编号")
+    answer = answered(world, model, raw_row(path, "是否违约"))
+    assert answer["probability"] == pytest.approx(said["probability"][answer["编号"]], abs=1e-5)
+    assert world.row("drift")["level"] == "ok"
 
 
 def test_rows_by_time_with_days_without_any(live):

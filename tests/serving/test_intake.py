@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from assets.declaration import Model, Table
 from assets.models.fraud import model
+from assets.reading import number, typed
 from resources.sources import CsvFile
 from serving.intake import Intake, RefusedRows
 
@@ -152,3 +153,17 @@ def test_a_plain_tables_target_is_not_asked_for():
     assert np.isnan(missing["monthly"][0])
     with pytest.raises(RefusedRows, match="plan='gold'"):
         intake.accept([{"id": 3, "plan": "gold", "monthly": 1}], NOW)
+
+
+@pytest.mark.parametrize("sent", [1.234, -0.5, 12.34, 1234, 1e-7, 0.12345, "1,234", "1234,0", "-0,5"])
+def test_a_number_is_itself_where_the_table_has_decimal_commas(sent):
+    class Paying(Customers):
+        monthly: float = pa.Field(nullable=True)
+
+    def clean(raw: pd.DataFrame) -> pd.DataFrame:
+        return typed(raw.assign(monthly=number(raw["monthly"], decimal=",")), table.contract)
+
+    table = Table(name="customers", source=CsvFile(path="none.csv"), key="id", contract=Paying)
+    intake = Intake(Model(name="churn", table=replace(table, clean=clean), target="left"))
+    accepted = intake.accept([{"id": 3, "plan": "full", "monthly": sent}], NOW)
+    assert accepted["monthly"][0] == (float(sent.replace(",", ".")) if isinstance(sent, str) else sent)

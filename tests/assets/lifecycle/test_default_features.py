@@ -2,9 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pandera.pandas as pa
+import pytest
+from pandera.typing.pandas import Series
 
+from assets.declaration import DeclarationError, Model, Table
 from assets.lifecycle.default_features import default_features
 from assets.lifecycle.features import compute_features, events_of
+from resources.sources import CsvFile
 from tests.models.telco import Customers, model
 
 
@@ -39,3 +44,32 @@ def test_key_and_target_are_no_features():
     assert not [name for name in default_features(model).names if name.startswith(("customerID", "Churn"))]
     assert len(default_features(model).names) == 41
     assert len(Customers.to_schema().columns) == 21
+
+
+class Odd(pa.DataFrameModel):
+    key: Series[str]
+    plan: Series[str] = pa.Field(isin=["None", "nan", "<NA>", "full"], nullable=True)
+    y: Series[bool]
+
+
+def declared(contract, **how) -> Model:
+    table = Table(name="rows", source=CsvFile(path="none.csv"), key="key", contract=contract)
+    return Model(name="odd", table=table, target="y", **how)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_a_missing_category_is_not_the_word_for_it(missing):
+    features = default_features(declared(Odd))
+    events = {"plan": np.array(["None", missing, "full"], dtype=object)}
+    made = features.compute(events, np.arange(3))
+    assert {name: values.tolist() for name, values in made.items()} == {
+        "plan=None": [1, 0, 0], "plan=nan": [0, 0, 0], "plan=<NA>": [0, 0, 0], "plan=full": [0, 0, 1]
+    }  # fmt: skip
+
+
+def test_a_column_named_as_what_the_model_says_is_refused_with_the_mend():
+    class Scored(Odd):
+        score: Series[float]
+
+    with pytest.raises(DeclarationError, match=r"a column is named 'score'.*another name in clean"):
+        default_features(declared(Scored))
