@@ -69,9 +69,9 @@ model = Model(
     label_delay_days=7,
     features=features,
     network=network,
-    # A month of payments asks for few passes; with more rows than steps need, bigger ones are faster. Rows weigh by
-    # age: in the weeks after a change the few new days tell most (`make bench`: before a change and after).
-    training=Training(max_epochs=6, patience=1, batch_size=512, learning_rate=6e-3, half_life_days=14),
+    # A month of payments asks for few passes. Rows weigh by age: in the weeks after a change the few new days tell most
+    # (`make bench` has what that gives after a change, and costs before it).
+    training=Training(max_epochs=3, patience=1, batch_size=256, learning_rate=6e-3, half_life_days=14),
     evaluation=Evaluation(
         entity="customer_id",
         top_k=100,
