@@ -1,12 +1,13 @@
 # One vocabulary for people, hooks and CI. Everything runs inside .venv, with the versions of constraints.txt.
 PYTHON ?= python3.11
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev new-model remove-model update test ci slow lint format bench dashboards timeline screenshots clean
+.PHONY: help install run dev new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,8 +48,8 @@ remove-model: $(STAMP) ## remove a model folder and the tests that stand on it: 
 update: $(STAMP) ## bring a newer template into this fork: [FROM=address REF=main BASE=commit]
 	@$(BIN)/assetline update $(if $(FROM),--from "$(FROM)") $(if $(REF),--ref "$(REF)") $(if $(BASE),--base "$(BASE)")
 
-test: $(DEV_STAMP) ## the tests that need PyPI alone
-	$(BIN)/python -m pytest -q -m "not slow"
+test: $(DEV_STAMP) ## the tests that need PyPI alone, in two processes: [JOBS=2]
+	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
 
 slow: $(DEV_STAMP) ## the kill matrix, the browser, the real servers
 	$(BIN)/python -m pytest -q -m slow
@@ -57,6 +58,9 @@ lint: $(DEV_STAMP) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutate: $(DEV_STAMP) ## faults put into the modules that decide, one at a time: docs/mutation.md [MODULE=path JOBS=2]
+	$(BIN)/python -m tests.mutation --jobs $(JOBS) $(MODULE)
 
 format: $(DEV_STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

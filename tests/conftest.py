@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,24 @@ from tests.worlds import World  # noqa: E402
 hypothesis.settings.register_profile("assetline", deadline=None)
 hypothesis.settings.load_profile("assetline")
 
+# One thread each: two processes of two threads on two cores wait for one another, and take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
-def make_world() -> Iterator[Any]:
+def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Makes worlds, and puts the environment back."""
     before = {name: os.environ.get(name) for name in ("ASSETLINE_HOME", "DAGSTER_HOME")}
+    # MLflow migrates a new database for more than a second: once is enough, a world begins with a copy.
+    fresh = tmp_path_factory.mktemp("prepared") / "home"
+    os.environ["ASSETLINE_HOME"] = str(fresh)
+    home.prepare(Settings.from_env())
 
     def make(model: Model, folder: Path, **overrides: Any) -> World:
         os.environ["ASSETLINE_HOME"] = str(folder)
         settings = Settings.from_env()
+        if not settings.dagster_home.exists():
+            shutil.copytree(fresh, folder, dirs_exist_ok=True)
         home.prepare(settings)
         return World(model, settings, dg.DagsterInstance.get(), overrides)
 

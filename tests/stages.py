@@ -28,9 +28,10 @@ class Versions:
     folders: dict[str, Path] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
+    asked: list[dict[str, str]] = field(default_factory=list)
 
     def version_of(self, name: str, tags: dict[str, str]) -> str | None:
+        self.asked.append(tags)
         return max(self.folders, default=None)
 
     def run_of_version(self, name: str, version: str) -> str:

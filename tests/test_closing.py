@@ -70,7 +70,9 @@ def _arguments(call: ast.Call) -> Closing:
 
 
 def all_that_is_tested() -> set[Closing]:
-    files = [path for folder in ("tests", "assets/models") for path in Path(project_root() / folder).rglob("test_*.py")]
+    root = project_root()
+    # Not rglob: a draft of a model may come and go beside the models (`assets/models/.new-…`).
+    files = [*root.glob("tests/**/test_*.py"), *root.glob("assets/models/[a-z]*/test_*.py")]
     assert Path(__file__) in files
     return {mark for path in files for mark in marks_in(path.read_text())}
 

@@ -17,11 +17,12 @@ DAYS = 52
 @pytest.fixture(scope="module")
 def world(make_world, tmp_path_factory):
     """A stream of which nothing has landed yet; the labels of its last week are not due."""
-    model = payments_model(PaymentSimulator(customers=600, terminals=1_200, seed=2))
+    model = payments_model(PaymentSimulator(customers=300, terminals=600, seed=2))
     model = replace(model, table=replace(model.table, start=UNTIL - dt.timedelta(days=DAYS - 1)))
     return make_world(model, tmp_path_factory.mktemp("runner"))
 
 
+@pytest.mark.slow
 def test_a_stream_is_landed_trained_deployed_and_scored_and_then_nothing_is_stale(world):
     strict = replace(world.model, gate=Gate(metric="average_precision", floor=0.99))
     refused: list[str] = []

@@ -68,6 +68,7 @@ def fingerprints(world) -> dict[tuple[str, str], str]:
     }
 
 
+@pytest.mark.slow
 def test_a_range_in_one_run_and_each_day_alone_are_the_same_bytes(ranged, make_world, tmp_path):
     alone = make_world(ranged.model, tmp_path / "alone")
     for work, until in {"land": 11, "clean": 11, "label": 4, "features": 11}.items():

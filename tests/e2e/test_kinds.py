@@ -1,4 +1,7 @@
-"""Each kind of target through the whole lifecycle, in the folder that `new-model` wrote, unedited."""
+"""Each kind of target through the whole lifecycle, in the folder that `new-model` wrote, unedited.
+
+`make test` lives one of them; the others differ in what `tests/assets/lifecycle` shows by itself.
+"""
 
 import json
 import re
@@ -59,6 +62,7 @@ def answered(world, model, row: dict) -> dict:
         service.end()
 
 
+@pytest.mark.slow
 def test_four_classes_with_dates_mixed_kinds_and_missing_values(live):
     model, world, lines, path = live("machine", machines(4_000), "Failure")
     assert lines[-1].startswith("version 1 of machine is in production: roc_auc ")
@@ -92,6 +96,7 @@ def test_a_measured_value(live):
     assert said.sub(answer["prediction"]).abs().min() < 1e-2
 
 
+@pytest.mark.slow
 def test_a_drift_of_a_table_without_days_warns_at_one_landing_and_pages_at_the_next(live):
     model, world, _, path = live("plant", energy(3_000), "use")
 
@@ -113,6 +118,7 @@ def test_a_drift_of_a_table_without_days_warns_at_one_landing_and_pages_at_the_n
     assert landed(energy(3_000, seed=4)) == "ok"
 
 
+@pytest.mark.slow
 def test_free_text_tells_who_leaves(live):
     frame = tickets(3_000)
     frame.loc[:99, "left"] = ""  # not known yet: scored, and not learnt from

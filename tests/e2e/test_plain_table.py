@@ -12,9 +12,10 @@ from tests.models.telco import CSV, model
 from tests.serving.processes import Service
 from tests.worlds import why
 
-pytestmark = pytest.mark.skipif(
-    not CSV.exists(), reason="set ASSETLINE_TEST_DATA to the folder that holds telco_churn.csv"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CSV.exists(), reason="set ASSETLINE_TEST_DATA to the folder that holds telco_churn.csv"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200 if self.path == "/health" else 404, (self.server.bundle / "bundle.json").read_text())
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.do_GET()
+        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["features"]
+        given = json.loads((self.server.bundle / "bundle.json").read_text())
+        if any(len(row) != len(given["feature_names"]) for row in rows):
+            self.answer(422, "other features")
+        else:
+            self.do_GET()
 
     def answer(self, status: int, body: str) -> None:
         self.send_response(status)

@@ -15,7 +15,23 @@ from resources.settings import Settings, project_root
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> tuple[Settings, list[str]]:
+def prepared(tmp_path_factory) -> Settings:
+    """A fresh home in which one run has ended."""
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path_factory.mktemp("prepared") / "var")})
+    before = os.environ.get("DAGSTER_HOME", "")
+    home.prepare(settings)
+
+    @dg.asset
+    def made() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        assert dg.materialize([made], instance=instance).success
+    os.environ["DAGSTER_HOME"] = before
+    return settings
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory) -> tuple[Settings, list[str]]:
     """A fresh home that four processes prepared and used at once, and what each of them printed."""
     folder = tmp_path_factory.mktemp("raced") / "var"
     code = """
@@ -55,8 +71,9 @@ def _python(code: str, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_four_processes_at_once_on_a_fresh_home_all_end_well(prepared, dagster_home):
-    settings, outputs = prepared
+@pytest.mark.slow
+def test_four_processes_at_once_on_a_fresh_home_all_end_well(raced, dagster_home):
+    settings, outputs = raced
     assert [output.strip().splitlines()[-1] for output in outputs] == ["True"] * 4, outputs
     home.prepare(settings)
     with dg.DagsterInstance.get() as instance:
@@ -67,15 +84,20 @@ def test_four_processes_at_once_on_a_fresh_home_all_end_well(prepared, dagster_h
     experiment = client.get_experiment_by_name("raced")
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FINISHED"] * 4
 
+    nothing_is_left_beside_the_stores(settings)
 
-def test_nothing_is_left_beside_the_stores(prepared):
-    settings, _ = prepared
+
+def nothing_is_left_beside_the_stores(settings):
     assert sorted(p.name for p in settings.home.iterdir() if p.name != ".lock") == [".prepared", "dagster", "mlflow"]
     assert not list((settings.home / "mlflow").glob(".new-*"))
 
 
+def test_nothing_is_left_beside_the_stores(prepared):
+    nothing_is_left_beside_the_stores(prepared)
+
+
 def test_the_instance_runs_one_at_a_time_in_sqlite_below_home_and_calls_nobody(prepared, dagster_home):
-    settings, _ = prepared
+    settings = prepared
     home.prepare(settings)
     with dg.DagsterInstance.get() as instance:
         assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 1
@@ -85,7 +107,7 @@ def test_the_instance_runs_one_at_a_time_in_sqlite_below_home_and_calls_nobody(p
 
 
 def test_preparing_again_is_cheap_and_imports_no_mlflow(prepared):
-    settings, _ = prepared
+    settings = prepared
     code = """
 import sys, time
 from resources.home import prepare
@@ -102,13 +124,13 @@ print(max(cost(), cost()) < 0.02, "mlflow" in sys.modules)
 
 
 def test_another_version_or_a_changed_file_prepares_again_and_keeps_the_runs(prepared, dagster_home):
-    settings, _ = prepared
+    settings = prepared
     (settings.home / ".prepared").write_text("dagster 0.1")
     (settings.dagster_home / "dagster.yaml").write_text("nonsense: true")
     home.prepare(settings)
     assert (settings.dagster_home / "dagster.yaml").read_text() == (project_root() / "deploy/dagster.yaml").read_text()
     with dg.DagsterInstance.get() as instance:
-        assert instance.get_runs_count() == 4
+        assert instance.get_runs_count() == 1
 
 
 def test_killed_while_making_a_store_the_next_one_makes_it_whole(tmp_path, dagster_home):
@@ -131,7 +153,7 @@ def test_killed_while_making_a_store_the_next_one_makes_it_whole(tmp_path, dagst
 
 
 def test_a_killed_run_is_marked_failed_and_a_living_one_is_left_alone(prepared, dagster_home):
-    settings, _ = prepared
+    settings = prepared
     home.prepare(settings)
     code = """
 import dagster as dg, os, signal

@@ -14,6 +14,7 @@ from assets.lifecycle.deployment import (
     PARITY_ROWS,
     PARITY_TOLERANCE,
     VERDICTS,
+    deployment_assets,
     largest_difference,
     read_answer,
     say_verdict,
@@ -21,7 +22,7 @@ from assets.lifecycle.deployment import (
 )
 from resources.deployment import STAGED, LocalTarget
 from resources.mlflow import MlflowTracking
-from tests.models.readings import plain, readings
+from tests.models.readings import plain, readings, stream
 from tests.stages import Stages, copied_bundle
 
 MODEL = plain()
@@ -80,6 +81,24 @@ def test_a_candidate_that_answers_as_it_does_offline_is_staged(stages):
         "passed": True, "reasons": ["40 rows over HTTP differ from offline by at most 0.0e+00"],
     }  # fmt: skip
     assert stages.row("staged") == {"version": "3", "largest_difference": 0.0}
+    assert made.check("parity").metadata["largest_difference"].value == 0.0
+    event = stages.instance.get_latest_materialization_event(MODEL.key("staged")).asset_materialization
+    assert event.metadata["version"].value == "3"
+
+
+def test_our_own_machine_is_asked_without_a_proxy(stages, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
+    made = answering(stages).make("staged")
+    assert made.success, made.why
+
+
+def test_both_are_of_no_day_and_come_after_the_gate():
+    staged, deployment = deployment_assets(stream())
+    key = stream().key
+    assert staged.partitions_def is None
+    assert deployment.partitions_def is None
+    assert staged.dependency_keys == {key(name) for name in ("trained_model", "training_set", "evaluation")}
+    assert deployment.dependency_keys == {key(name) for name in ("trained_model", "staged", "evaluation")}
 
 
 def refused_by_smoke(stages: Stages, words: str) -> None:
@@ -273,6 +292,9 @@ def test_a_version_of_which_everything_was_found_good_is_promoted(promoting, tar
     assert champion.verdicts == {
         name: {"passed": True, "reasons": [f"{name} is fine", "in all respects"]} for name in VERDICTS
     }
+    shown = promoting.instance.get_latest_materialization_event(MODEL.key("deployment")).asset_materialization.metadata
+    assert (shown["version"].value, shown["before"].value) == ("3", "2")
+    assert shown["reason"].value == champion.reason
     row = promoting.row("deployment")
     assert (row["version"], row["previous"], row["ledger_entry"]) == ("3", "2", champion.id)
 
@@ -285,6 +307,8 @@ def test_the_first_version_of_all_has_none_before_it(tmp_path, target):
     made = stages.make("deployment")
     assert made.success, made.why
     assert stages.row("deployment")["previous"] == ""
+    shown = stages.instance.get_latest_materialization_event(MODEL.key("deployment")).asset_materialization.metadata
+    assert shown["before"].value == "none"
 
 
 @pytest.mark.parametrize(
@@ -313,6 +337,7 @@ def test_a_version_with_a_bad_verdict_or_none_is_refused_and_on_record(promoting
     refused = promoting.ledger.history("meter")[-1]
     assert (refused.action, refused.version, refused.reason) == ("refuse", "3", words)
     assert refused.verdicts[name]["passed"] is False
+    assert (refused.dagster_run, refused.who) == (made.result.run_id, "dagster")
 
 
 def test_the_verdicts_of_another_version_say_nothing(promoting):

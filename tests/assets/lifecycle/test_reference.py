@@ -21,7 +21,7 @@ def profile(n: int = 3_000, columns: int = 20, seed: int = 0) -> ReferenceProfil
                                   label_effect=2.5)  # fmt: skip
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(60_000, 20), (60_000, 400), (500, 5)])
+@pytest.mark.parametrize(("rows", "columns"), [(60_000, 20), (6_000, 400), (500, 5)])
 def test_it_is_small_however_long_or_wide_the_table(tmp_path, rows, columns):
     profile(rows, columns).save(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2e6

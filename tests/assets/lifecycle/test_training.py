@@ -1,13 +1,21 @@
 """Too few rows, rows that give the target away and a candidate that learnt nothing stop the lineage; the good pass."""
 
+import datetime as dt
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from assets.declaration import Gate, Training
-from assets.lifecycle.training import MIN_OF_EACH_CLASS, _too_few
-from tests.models.readings import plain, readings
+from assets.declaration import Drift, Evaluation, Gate, Training
+from assets.lifecycle import training
+from assets.lifecycle.bundle import model_code
+from assets.lifecycle.training import MIN_OF_EACH_CLASS, _too_few, training_assets
+from tests.models.readings import START, plain, readings, stream
 from tests.stages import Stages, copied_bundle
+
+STREAM = stream()
 
 # -- the training set ------------------------------------------------------------------------------------------------
 
@@ -28,9 +36,9 @@ def test_rows_enough_that_give_nothing_away_pass(tmp_path):
     enough = made.check("enough")
     assert enough.passed
     assert enough.description == "480 rows to fit on, 120 to report on"
-    assert {name: enough.metadata[name].value for name in ("fit_rows", "test_rows")} == {
-        "fit_rows": 480, "test_rows": 120,
-    }  # fmt: skip
+    counts = {name: value.value for name, value in enough.metadata.items()}
+    assert (counts["fit_rows"], counts["test_rows"]) == (480, 120)
+    assert counts["fit_positives"] + counts["test_positives"] == readings(600)["faulty"].sum()
     assert made.check("leakage").passed
     assert len(stages.tables.read(stages.model.key("training_set"))) == 600
 
@@ -108,6 +116,130 @@ def test_a_leak_that_was_accepted_by_name_passes_and_says_why(tmp_path):
     leakage = made.check("leakage")
     assert leakage.passed
     assert leakage.description == "accepted: level (it is read before anybody looks)"
+    assert leakage.metadata["accepted"].value == {"level": "it is read before anybody looks"}
+
+
+def test_of_other_targets_no_positives_are_counted(tmp_path):
+    _, made = frozen(tmp_path, readings(600), target="site", gate=Gate())
+    assert set(made.check("enough").metadata) == {"fit_rows", "test_rows"}
+
+
+# -- which rows, of a stream -----------------------------------------------------------------------------------------
+
+
+def past(days: int, without: int | None = None, tmp_path=None) -> Stages:
+    """A stream of so many labelled days."""
+    stages = Stages(STREAM, tmp_path)
+    for number in range(days):
+        day = START + dt.timedelta(days=number)
+        rows = readings(60, day)
+        stages.put("readings", rows.drop(columns="faulty"), str(day))
+        features = rows[["reading_id", "read_at", "level"]].assign(before=0.0)
+        stages.put("features", features.astype({"level": "float32", "before": "float32"}), str(day))
+        if number != without:
+            labels = rows[["reading_id", "read_at", "faulty"]].astype({"faulty": "int8"})
+            stages.put("labels", labels, str(day))
+    return stages
+
+
+def days_of(frame: pd.DataFrame) -> list[int]:
+    """Numbers of the days of some rows, from the first of all."""
+    return sorted({(at.date() - START).days for at in frame["read_at"]})
+
+
+def test_a_stream_is_split_by_the_calendar_as_of_its_latest_labelled_day(tmp_path):
+    """Test day 29; a gap of seven days; fit on two; the fold's day 21 with its gap and two days before."""
+    stages = past(30, tmp_path=tmp_path)
+    made = stages.make("training_set")
+    assert made.success, made.why
+    rows = stages.tables.read(STREAM.key("training_set"))
+    assert days_of(rows) == list(range(12, 30))
+    assert days_of(rows[training.test_rows(rows, STREAM)]) == [29]
+    assert days_of(rows[training.fit_rows(rows, STREAM)]) == [20, 21]
+    [(fit, valid)] = training.fold_rows(rows, STREAM)
+    assert (days_of(rows.iloc[fit]), days_of(rows.iloc[valid])) == ([12, 13], [21])
+    shown = stages.instance.get_latest_materialization_event(STREAM.key("training_set")).asset_materialization.metadata
+    day = [str(START + dt.timedelta(days=n)) for n in range(30)]
+    assert shown["test"].value == f"{day[29]} … {day[29]}"
+    assert shown["fit"].value == f"{day[20]} … {day[21]}"
+    assert shown["folds"].value == [f"{day[12]} … {day[13]} → {day[21]} … {day[21]}"]
+
+
+def test_an_earlier_day_may_be_asked_for(tmp_path):
+    stages = past(30, tmp_path=tmp_path)
+    assert stages.make("training_set", as_of=str(START + dt.timedelta(days=25))).success
+    assert days_of(stages.tables.read(STREAM.key("training_set"))) == list(range(8, 26))
+
+
+def test_a_day_that_is_not_labelled_is_named(tmp_path):
+    stages = past(30, without=15, tmp_path=tmp_path)
+    made = stages.make("training_set")
+    assert not made.success
+    assert "as of 2026-01-30 needs 18 labelled days; 1 of them are missing, the first is 2026-01-16" in made.why
+
+
+def test_where_nothing_is_labelled_yet_that_is_said(tmp_path):
+    assert "no day is labelled yet; materialise labels first" in past(0, tmp_path=tmp_path).make("training_set").why
+    made = past(3, tmp_path=tmp_path).make("training_set", as_of="2026-01-20")
+    assert "labelled days" in made.why
+
+
+# -- which rows, of a plain table ------------------------------------------------------------------------------------
+
+
+def of_meters(rows: int = 600, **declared):
+    """A plain table of readings of sixty meters, and its declaration."""
+    frame = readings(rows).assign(meter=np.arange(rows) % 60)
+    return frame, replace(plain(**declared), evaluation=Evaluation())
+
+
+def test_no_row_chooses_and_reports_and_each_row_validates_once():
+    frame, model = of_meters(training=Training(folds=3, min_rows=100))
+    test, fit = training.test_rows(frame, model), training.fit_rows(frame, model)
+    assert (test ^ fit).all()
+    assert test.sum() == 120
+    folds = training.fold_rows(frame, model)
+    assert len(folds) == 3
+    validated = np.concatenate([valid for _, valid in folds])
+    assert sorted(validated) == list(np.flatnonzero(fit))
+    for positions, valid in folds:
+        assert not set(positions) & set(valid)
+        assert abs(frame["faulty"].iloc[valid].mean() - frame["faulty"].iloc[positions].mean()) < 0.02, "stratified"
+
+
+@pytest.mark.parametrize(("declared", "folds"), [(0, 2), (1, 2), (2, 2), (4, 4)])
+def test_there_are_at_least_two_folds(declared, folds):
+    frame, model = of_meters(training=Training(folds=declared))
+    assert len(training.fold_rows(frame, model)) == folds
+
+
+def test_of_a_measured_value_each_fold_is_drawn_and_no_stretch_of_the_table():
+    frame, model = of_meters(target="level", gate=Gate())
+    for _, valid in training.fold_rows(frame, model):
+        assert valid.min() < 30
+        assert valid.max() > 570
+
+
+def test_the_rows_of_an_entity_are_all_on_one_side():
+    frame = readings(600)
+    model = plain(evaluation=Evaluation(entity="reading_id"))
+    frame["reading_id"] = np.arange(600) % 60
+    test = training.test_rows(frame, model)
+    assert test.sum() == 120
+    assert not set(frame["reading_id"][test]) & set(frame["reading_id"][~test])
+    for fit, valid in training.fold_rows(frame, model):
+        assert not set(frame["reading_id"].iloc[fit]) & set(frame["reading_id"].iloc[valid])
+
+
+# -- the definitions -------------------------------------------------------------------------------------------------
+
+
+def test_both_are_of_no_day_and_stand_on_what_they_read():
+    frozen_rows, fitted = training_assets(STREAM)
+    assert frozen_rows.partitions_def is None
+    assert fitted.partitions_def is None
+    assert frozen_rows.dependency_keys == {STREAM.key(name) for name in ("features", "labels", "readings")}
+    assert fitted.dependency_keys == {STREAM.key("training_set")}
 
 
 # -- the candidate ---------------------------------------------------------------------------------------------------
@@ -126,7 +258,19 @@ def test_a_candidate_that_beats_the_base_rate_passes(tmp_path, toy_bundle):
     converged = made.check("converged")
     assert converged.passed
     assert converged.description == "average_precision 0.4100 on the folds, by chance 0.4000"
-    assert stages.row("trained_model")["version"] == "1"
+    model, row = stages.model, stages.row("trained_model")
+    data_version = stages.tables.stamp(model.key("training_set")).data_version
+    assert (row["version"], row["run_id"], row["data_version"]) == ("1", "run-of-1", data_version)
+    assert row["code"] == model_code(model)
+    assert json.loads(row["curves"]) == {}
+    [asked] = stages.mlflow.asked
+    assert (asked["data_version"], asked["code"]) == (data_version, row["code"])
+    assert str(model.training) in asked["recipe"], "another recipe is another version"
+    event = stages.instance.get_latest_materialization_event(model.key("trained_model"))
+    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    assert shown["mlflow"] == "http://mlflow/run-of-1"
+    assert (shown["version"], shown["data_version"]) == ("1", data_version)
+    assert (shown["epochs"], shown["threshold"], shown["folds_average_precision"]) == (1, 0.5, 0.41)
 
 
 @pytest.mark.closes("trained_model", "converged")
@@ -137,3 +281,15 @@ def test_a_candidate_that_learnt_nothing_stops_there(tmp_path, toy_bundle, score
     assert not made.check("converged").passed
     assert "by chance 0.4000; the candidate learnt nothing: look at the learning curves and the features" in made.why
     assert not stages.has("trained_model")
+
+
+def test_what_drift_compares_is_declared_or_all_that_can_be(monkeypatch, tmp_path):
+    """Columns that the reference profile of a new version holds."""
+    seen = []
+    monkeypatch.setattr(training, "_train", lambda context, frozen, model, of, compared: seen.append(tuple(compared)))
+    for declared, expected in ((Drift(), {"level", "before"}), (Drift(columns=("level",)), {"level"})):
+        model = stream(drift=declared)
+        stages = Stages(model, tmp_path / str(len(seen)))
+        stages.put("training_set", readings(10))
+        stages.make("trained_model")
+        assert set(seen[-1]) == expected

@@ -106,10 +106,11 @@ def by_hand(source: PaymentSimulator, events: pd.DataFrame, row: int) -> float:
 
     def posterior(past: pd.DataFrame, rate: float, days: int, lookback: int, ratio) -> float:
         covering, everything = Decimal(0), Decimal(0)  # several thefts overflow a float
+        others = [(other.paid_at, Decimal(float(ratio(other)))) for other in past.itertuples()]
         for age in range(lookback + 1):
             start = today - pd.Timedelta(days=age)
-            inside = past[(past["paid_at"] >= start) & (past["paid_at"] < start + pd.Timedelta(days=days))]
-            mass = Decimal(rate) * math.prod(Decimal(float(ratio(other))) for other in inside.itertuples())
+            end = start + pd.Timedelta(days=days)
+            mass = Decimal(rate) * math.prod(of_other for at, of_other in others if start <= at < end)
             everything += mass
             covering += mass if age < days else 0
         return float(covering / (1 + everything))
