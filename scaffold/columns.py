@@ -275,7 +275,7 @@ def _stand_ins(read: pd.Series) -> list[str]:
             continue
         if min(abs(extreme - rest.min()), abs(extreme - rest.max())) > rest.max() - rest.min():
             found.append(
-                f"{extreme:g} stands in {times} rows, far from all others; if it stands for missing, clean() has to say so"
+                f"{extreme:g} stands in {times} rows, far from all others; clean() has to say if it means missing"
             )
     return found
 

@@ -361,9 +361,7 @@ def test_numbers_among_which_are_a_few_words_stay_numbers_and_the_words_are_name
 
 def test_a_number_that_may_stand_for_missing_is_named():
     found = column(["-999" if n % 9 == 0 else f"{n % 7}.5" for n in range(99)])
-    assert found.notes == (
-        "-999 stands in 11 rows, far from all others; if it stands for missing, clean() has to say so",
-    )
+    assert found.notes == ("-999 stands in 11 rows, far from all others; clean() has to say if it means missing",)
     assert column([f"{n % 7}.5" for n in range(99)]).notes == ()
 
 
