@@ -67,7 +67,8 @@ def number(text: pd.Series, *, decimal: str = ".", unit: str = "") -> pd.Series:
         text = text.str.translate(_TO_ASCII).astype("string[pyarrow]")
     if unit:
         text = text.str.strip().str.removesuffix(unit)
-    plain = text.str.replace(_BESIDE, "", regex=True).str.replace("[−–]", "-", regex=True)
+    plain = text.str.replace(_BESIDE, "", regex=True).str.replace("[−–—]", "-", regex=True)
+    plain = plain.str.replace("[.,]-+$", "", regex=True)  # 5.- are five francs
     negative = (plain.str.startswith("(") & plain.str.endswith(")")) | plain.str.fullmatch("[^-].*-")
     if negative.any():
         plain = plain.mask(negative.fillna(False).astype(bool), "-" + plain.str.strip("()-"))

@@ -13,7 +13,7 @@ import io
 import lzma
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -73,8 +73,8 @@ def open_bytes(path: Path) -> IO[bytes]:
 def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
     """The rows as text columns: a blank is a blank, and so is a field that a short line lacks.
 
-    Lines without any filled cell are not rows. Columns without a name are left out when they are blank throughout, and
-    are called ``Unnamed: <position>`` otherwise.
+    Lines without any filled cell, and lines that repeat the header, are not rows. Columns without a name are left out
+    when they are blank throughout, and are called ``Unnamed: <position>`` otherwise.
 
     Raises:
         FileError: a wrong encoding, lines of more fields than the header, an unclosed quote, no header line.
@@ -102,7 +102,7 @@ def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
         return pd.DataFrame(columns=[*names, *nameless], dtype=TEXT)
     except pd.errors.ParserError as error:
         raise FileError(f"not a readable CSV ({_in_file_lines(str(error), lines)})") from error
-    rows = rows[~_blank(rows)]
+    rows = rows[~_all_cells(rows, lambda name: "") & ~_all_cells(rows, str.strip)]
     for name in [name for name in rows if str(name).startswith(_NAMELESS)]:
         filled = rows[name].fillna("") != ""
         if not filled.any():
@@ -174,11 +174,11 @@ def _header(path: Path, form: CsvForm) -> tuple[list[str], int, int]:
     return names, lines, max(len(names), len(first_row))
 
 
-def _blank(rows: pd.DataFrame) -> pd.Series:
-    """Rows of which no cell is filled."""
+def _all_cells(rows: pd.DataFrame, text: Callable[[str], str]) -> pd.Series:
+    """Boolean per row: whether each of its cells is the text that is given for its column."""
     left = rows
     for name in rows:
-        left = left[left[name].fillna("").str.strip() == ""]
+        left = left[left[name].fillna("").str.strip() == text(str(name))]
         if left.empty:
             break
     return pd.Series(rows.index.isin(left.index), index=rows.index)

@@ -51,6 +51,8 @@ LONGEST_CATEGORY = 100
 LONGEST_NAME = 60
 UNREADABLE = 0.02
 """Share of values that may be unreadable before a column is no number (or moment)."""
+MOST_WORDS, FEW_WORDS = 0.3, 5
+"""Share of a column of numbers that may be words, and how many different ones."""
 RARELY, MOSTLY = 0.01, 0.99
 """Between these shares a column of one value says something by being filled."""
 EXACT = 2**53
@@ -242,7 +244,7 @@ def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | No
         return None
     able = _able_readers(values)
     if not able:
-        return None if column.unit else _with_unit(column, values, preferred)
+        return _with_unit(column, values, preferred) or _without_words(column, values, preferred)
     reader = preferred if preferred in able else next(iter(able))
     readable = able[reader]
     read = read_numbers(values[readable], reader)
@@ -255,7 +257,7 @@ def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | No
         column, kind="number", reader=reader, low=float(finite.min()), high=float(finite.max()),
         rival=next((other for other in able if other != reader and _differs(values, read, other)), ""),
         middle=float(finite.median()), unreadable=len(bad), example=str(bad.iloc[0]) if len(bad) else "",
-        infinite=int(infinite.sum()), distinct=int(finite.nunique()),
+        infinite=int(infinite.sum()), distinct=int(finite.nunique()), notes=(*column.notes, *_stand_ins(finite)),
     )  # fmt: skip
     if found.low == found.high and not found.nullable:
         return replace(found, kind="constant")
@@ -263,13 +265,43 @@ def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | No
     return _whole_numbers(found, values, finite) if whole else found
 
 
+def _stand_ins(read: pd.Series) -> list[str]:
+    """What to say of numbers such as -999 that stand far from all others, several times."""
+    found = []
+    for extreme in (float(read.min()), float(read.max())):
+        rest = read[read != extreme]
+        times = len(read) - len(rest)
+        if rest.empty or times < max(3, RARELY * len(read)) or not re.fullmatch(r"-?9{2,}\.0|-1\.0", str(extreme)):
+            continue
+        if min(abs(extreme - rest.min()), abs(extreme - rest.max())) > rest.max() - rest.min():
+            found.append(
+                f"{extreme:g} stands in {times} rows, far from all others; clean() has to say if it means missing"
+            )
+    return found
+
+
 def _with_unit(column: Column, values: pd.Series, preferred: Reader) -> Column | None:
     """The column as numbers where the same unit stands behind nearly all of them."""
     units = values.str.extract(_UNIT)[0]
-    if units.isna().all() or (units == (unit := str(units.mode()[0]))).mean() < 1 - UNREADABLE:
+    if column.unit or units.isna().all() or (units == (unit := str(units.mode()[0]))).mean() < 1 - UNREADABLE:
         return None
     able = _number(replace(column, unit=unit), values.str.removesuffix(unit).str.strip(), preferred)
     return replace(able, reader=able.reader or "amount") if able is not None and able.kind in NUMBERS else None
+
+
+def _without_words(column: Column, values: pd.Series, preferred: Reader) -> Column | None:
+    """The column as numbers where all else are a few words that recur: unknown, not measured."""
+    for reader in get_args(Reader):
+        readable = _readable(values, reader)
+        words = values[~readable]
+        if 1 - MOST_WORDS <= readable.mean() < 1 and words.nunique() <= FEW_WORDS and values.nunique() > 4 * FEW_WORDS:
+            said = sorted(set(words))
+            missing = 1 - (1 - column.missing) * float(readable.mean())
+            less = replace(column, words=tuple(sorted({*column.words, *said})), missing=missing)
+            found = _number(less, values[readable], preferred)
+            note = f"{len(words)} values are words and become missing: {', '.join(said)}"
+            return replace(found, notes=(*found.notes, note)) if found is not None else None
+    return None
 
 
 def _whole_numbers(column: Column, values: pd.Series, read: pd.Series) -> Column | None:

@@ -114,8 +114,8 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     clock = _clock(found[asked["TIME"]], table, _truth(goal, table), kind, warnings) if asked["TIME"] else None
     reserved = {goal.header, asked["TIME"], asked["KEY"]}
     key_header = asked["KEY"] or _key(found, reserved)
-    if key_header and not table.rows[key_header].is_unique:
-        warnings.append(f"the key '{key_header}' is not unique: rows that repeat it are dropped as duplicates")
+    if key_header:
+        warnings += _about_key(table.rows[key_header])
     entity = _entity(found, {*reserved, key_header}, len(table.rows))
     for header in {key_header, asked["TIME"]} - {""}:
         if found[header].name in TAKEN_BY_ANSWERS:
@@ -151,6 +151,17 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         said=said,
         warnings=warnings,
     )
+
+
+def _about_key(values: pd.Series) -> list[str]:
+    text = values.astype("string[pyarrow]").str.strip()
+    blank = text.isna() | (text == "")
+    found = (
+        [f"{int(blank.sum())} rows have no '{values.name}', which is the key: they are refused"] if blank.any() else []
+    )
+    if not text[~blank].is_unique:
+        found.append(f"the key '{values.name}' is not unique: rows that repeat it are dropped as duplicates")
+    return found
 
 
 def _columns(table: RawTable, names: dict[str, str]) -> dict[str, Column]:
@@ -205,7 +216,8 @@ def _header(table: RawTable, given: str, what: str) -> str:
             return str(header)
     import difflib
 
-    close = difflib.get_close_matches(given, [str(h) for h in table.rows], n=1)
+    close = [str(h) for h in table.rows if str(h).strip().lower() == given.strip().lower()]
+    close = close or difflib.get_close_matches(given, [str(h) for h in table.rows], n=1)
     hint = f"; did you mean '{close[0].strip()}'?" if close else "."
     there = ", ".join(str(header).strip() for header in table.rows.columns[:40])
     other = ""

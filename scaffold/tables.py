@@ -165,6 +165,12 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
     form = replace(form, encoding=encoding)
     _refuse_twice(path, _cells(lines, form))
     rows = read_rows(path, form)
+    if _is_second_header(rows):
+        cells = ", ".join(rows.iloc[0].fillna(""))
+        notes.append(
+            f"the first row ('{cells[:80]}') does not fit the others and will be refused: a second header line?"
+        )
+        rows = rows.iloc[1:].reset_index(drop=True)
     foot = _foot(rows)
     if foot:
         form = replace(form, foot=tuple(dict.fromkeys(foot.values())))
@@ -330,6 +336,17 @@ def _refuse_twice(path: Path, header: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise ScaffoldError(f"{path}: two columns are named '{twice[0]}'; rename one of them in the file")
+
+
+def _is_second_header(rows: pd.DataFrame) -> bool:
+    """Whether the first row has words in all columns that hold numbers else, two at least: units, say."""
+    if len(rows) < 2 * FOOT_LINES:
+        return False
+    words = [name for name in rows if (text := str(rows[name].iloc[0]).strip()) and not _NUMERIC.fullmatch(text)]
+    below = rows.iloc[1:]
+    strange = [name for name in words if _reads_as_numbers(below[name].fillna("").str.strip())]
+    fitting = [name for name in rows if name not in words and _reads_as_numbers(below[name].fillna("").str.strip())]
+    return len(strange) > 1 and not fitting
 
 
 # -- foot --------------------------------------------------------------------------------------------------------------

@@ -258,7 +258,10 @@ def _quoted(text: object, most: int = LONG) -> str:
     if len(str(text)) > most:
         words = re.findall(rf".{{1,{LONG}}}", str(text), re.DOTALL)
         return "(\n" + "\n".join(_quoted(part) for part in words) + "\n)"
-    quoted = json.dumps(str(text), ensure_ascii=False)
+    quoted = "".join(
+        letter if letter.isprintable() else json.dumps(letter)[1:-1]
+        for letter in json.dumps(str(text), ensure_ascii=False)
+    )
     if '"' in str(text) and "'" not in str(text):
         return "'" + quoted[1:-1].replace('\\"', '"') + "'"
     return quoted

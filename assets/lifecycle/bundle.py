@@ -112,6 +112,10 @@ class Bundle:
 
         directory.mkdir(parents=True, exist_ok=True)
         example = torch.zeros(2, len(feature_names))
+        for tensor in (*module.parameters(), *module.buffers()):
+            if not tensor.numel():
+                # torch.export takes an empty part of a larger tensor for one of its size, and fails on it.
+                tensor.data = torch.empty_like(tensor)
         try:
             # Dim.DYNAMIC: with a named Dim some layers silently fix the number of rows.
             dynamic = ({0: torch.export.Dim.DYNAMIC},)

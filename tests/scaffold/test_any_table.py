@@ -39,8 +39,8 @@ def root(tmp_path) -> Path:
 def table(root, tmp_path):
     """Writes a file, and gives the guess that is made of it and what came of all its rows."""
 
-    def make(content: pd.DataFrame | str | bytes, target: str = "y", *, file: str = "table.csv", **how):
-        path = tmp_path / file
+    def make(content: pd.DataFrame | str | bytes, target: str = "y", *, refused: int = 0, **how):
+        path = tmp_path / "table.csv"
         if isinstance(content, pd.DataFrame):
             content.to_csv(path, index=False)
         else:
@@ -48,7 +48,7 @@ def table(root, tmp_path):
         with drafted(root, "trial", path, target, **how) as draft:
             # The file is read by the source that was declared, as the lifecycle will.
             tried = rehearse(draft.model, None if draft.guess.clock is None else draft.raw.rows)
-            assert tried.reasons == {}
+            assert sum(tried.reasons.values()) == refused, tried.reasons
             return draft.guess, tried
 
     return make
@@ -344,10 +344,43 @@ def test_a_class_of_few_rows_is_named(table, truth):
         (["01067", "80331"] * 50, "category"),
         ([f"{n:032x}" for n in range(100)], "identifier"),
         (["A1"] + ["Y", "n"] * 50, "category"),
+        (["\u200bseen", "unseen"] * 50, "category"),
     ],
 )
 def test_words_are_seen_for_what_they_are(values, kind):
     assert column(values).kind == kind
+
+
+def test_numbers_among_which_are_a_few_words_stay_numbers_and_the_words_are_named():
+    found = column(["unknown" if n % 9 == 0 else f"{n}.5" for n in range(99)])
+    assert (found.kind, found.words) == ("number", ("unknown",))
+    assert found.missing == pytest.approx(1 / 9)
+    assert "11 values are words and become missing: unknown" in found.notes
+    assert column(["word" if n % 2 else str(n) for n in range(99)]).kind == "text"
+
+
+def test_a_number_that_may_stand_for_missing_is_named():
+    found = column(["-999" if n % 9 == 0 else f"{n % 7}.5" for n in range(99)])
+    assert found.notes == ("-999 stands in 11 rows, far from all others; clean() has to say if it means missing",)
+    assert column([f"{n % 7}.5" for n in range(99)]).notes == ()
+
+
+def test_a_line_below_the_header_that_is_no_row_is_named(table):
+    numbers = plain().assign(z=plain(seed=1)["x"])
+    guess, _ = table(f"x,city,y,z\n(m),code,flag,(s)\n{numbers.to_csv(index=False, header=False)}", refused=1)
+    assert guess.target.kind == "boolean"
+    assert any("'(m), code, flag, (s)') does not fit" in words for words in guess.said)
+
+
+def test_a_header_that_comes_again_is_no_row(table):
+    text = plain().to_csv(index=False)
+    assert table(text + text.replace("yes", "no"))[1].landed == 2 * N
+
+
+def test_rows_without_a_key_are_counted(table):
+    frame = plain().assign(k=["" if n == 7 else f"k{n}" for n in range(N)])
+    guess, _ = table(frame, key="k", refused=1)
+    assert "1 rows have no 'k', which is the key: they are refused" in guess.warnings
 
 
 def test_copies_of_rows_are_counted(table):

@@ -69,6 +69,24 @@ def test_another_number_of_features_is_an_error(folder):
         Bundle.load(folder).predict(np.zeros((2, 3), np.float32))
 
 
+class OfNothing(torch.nn.Module):
+    """A network with parts for features of which this table has none, as one of text alone has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.ones(9, 1)[:0])
+        self.register_buffer("numbers", torch.zeros(4, dtype=torch.long)[4:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0] + (x.index_select(1, self.numbers) @ self.weights).sum(dim=1)
+
+
+def test_a_network_with_empty_parts_is_saved_and_comes_back(tmp_path, X):
+    bundle = Bundle.load(save(tmp_path / "1", OfNothing()))
+    expected = Head("binary", 2.0, -1.0)(np.nan_to_num(X[:, 0]))
+    assert bundle.predict(np.nan_to_num(X)) == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_network_of_one_batch_size_is_refused(tmp_path):
     class Fixed(torch.nn.Module):
         def forward(self, x):
