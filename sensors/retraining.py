@@ -9,6 +9,7 @@ drift both ask, there is one training. A schedule beside the sensor would ask fo
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from dataclasses import dataclass
 
 import dagster as dg
@@ -18,7 +19,7 @@ from assets.lifecycle.jobs import TRAIN, job_name
 from assets.lifecycle.windows import windows_of
 from resources.alerts import Alert, Alerts
 from resources.tables import ParquetTables
-from sensors.alerts import DRIFT_CAUSE, retraining_alerts
+from sensors.alerts import retraining_alerts
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,9 @@ def _say_it_was_asked_for(alerts: Alerts, model: Model, reason: str) -> None:
 
 
 def drifting_since(alerts: Alerts, tables: ParquetTables, model: Model) -> dt.date | None:
-    """First day of what still asks for training: an open page, or a drift that no candidate was fitted on yet.
-
-    A version brings a reference profile of its own days, so its promotion resolves a drift whether or not the version
-    was fitted on a day of the new world. The one that has learnt it is still to come.
-    """
-    asking = retraining_pages(alerts, model) + unlearnt_drifts(alerts, tables, model)
-    return min((dt.date.fromisoformat(alert.since_day) for alert in asking if alert.since_day), default=None)
+    """First day of what still asks for training: an open page, or a drift that no candidate was fitted on yet."""
+    days = [alert.since_day for alert in retraining_pages(alerts, model)] + unlearnt_drifts(tables, model)
+    return min((dt.date.fromisoformat(day) for day in days if day), default=None)
 
 
 def retraining_pages(alerts: Alerts, model: Model) -> list[Alert]:
@@ -145,26 +142,22 @@ def retraining_pages(alerts: Alerts, model: Model) -> list[Alert]:
     return [alert for alert in retraining_alerts(alerts, model.name) if alert.severity == "page"]
 
 
-def unlearnt_drifts(alerts: Alerts, tables: ParquetTables, model: Model) -> list[Alert]:
-    """Drifts that a promotion resolved, while the latest candidate was fitted on no day of them."""
+def unlearnt_drifts(tables: ParquetTables, model: Model) -> list[str]:
+    """First days of drifts that ended with a new version, while the latest candidate was fitted on no day of them.
+
+    A version brings a reference profile of its own days, so its promotion ends a drift whether or not it was fitted on
+    a day of the new world. The one that has learnt it is still to come.
+    """
     as_of = trained_as_of(tables, model)
     if as_of is None:
         return []
     fitted_until = windows_of(as_of, model.training, model.label_delay_days).fit[1].isoformat()
-
-    def scored_by(day: str) -> str:
-        key = model.key("drift")
-        return str(tables.read(key, [day], ["version"])["version"].iloc[0]) if tables.stamp(key, day) else ""
-
+    days = [day for day in tables.days(model.key("drift")) if day > fitted_until]
+    rows = tables.read(model.key("drift"), days, ["version", "level", "since"]).to_dict("records") if days else []
     return [
-        alert
-        for alert in alerts.store.alerts(model.name)
-        if alert.cause == DRIFT_CAUSE
-        and alert.severity == "page"
-        and alert.resolved_day
-        and alert.since_day
-        and alert.since_day > fitted_until
-        and scored_by(alert.resolved_day) != scored_by(alert.since_day)
+        str(before["since"])
+        for before, after in itertools.pairwise(rows)
+        if before["level"] == "page" and before["version"] != after["version"] and before["since"] > fitted_until
     ]
 
 

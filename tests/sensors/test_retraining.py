@@ -85,39 +85,41 @@ def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for
     assert told == ["a training run is requested: drift since 2026-03-01, labels up to 2026-03-07"]
 
 
+def checked(tables, **days: str) -> None:
+    """Drift verdicts by day of March 2026, as ``version level since``."""
+    for day, said in days.items():
+        version, level, *since = said.split()
+        row = {"day": pd.Timestamp(f"2026-03-{day[1:]}"), "version": version, "level": level, "since": "".join(since)}
+        tables.write(fraud.key("drift"), pd.DataFrame([row]), f"2026-03-{day[1:]}")
+
+
 @pytest.mark.parametrize(
-    ("scored_by", "fitted_until", "asked"),
+    ("days", "fitted_until", "asked"),
     [
-        ({"2026-03-02": "1", "2026-03-20": "2"}, "2026-02-20", True),  # promoted without a day of the new world
-        ({"2026-03-02": "1", "2026-03-20": "2"}, "2026-03-08", False),  # the candidate has learnt some of it
-        ({"2026-03-02": "1", "2026-03-20": "1"}, "2026-02-20", False),  # it passed by itself
+        # Promoted without a day of the new world.
+        ({"d02": "1 warn 2026-03-02", "d03": "1 page 2026-03-02", "d04": "2 ok"}, "2026-02-20", True),
+        # The candidate has learnt a day of it.
+        ({"d02": "1 warn 2026-03-02", "d03": "1 page 2026-03-02", "d04": "2 ok"}, "2026-03-02", False),
+        # It passed by itself.
+        ({"d02": "1 warn 2026-03-02", "d03": "1 page 2026-03-02", "d04": "1 ok"}, "2026-02-20", False),
+        # A warning is no drift yet.
+        ({"d02": "1 warn 2026-03-02", "d04": "2 ok"}, "2026-02-20", False),
+        # Another drift came and passed in between.
+        ({"d03": "1 page 2026-03-02", "d04": "2 ok", "d09": "2 page 2026-03-08", "d10": "2 ok"}, "2026-02-20", True),
+        ({}, "2026-02-20", False),
     ],
 )
-def test_a_drift_that_a_promotion_resolved_asks_until_a_candidate_was_fitted_on_it(
-    tmp_path, scored_by, fitted_until, asked
+def test_a_drift_that_ended_with_a_promotion_asks_until_a_candidate_was_fitted_on_it(
+    tmp_path, days, fitted_until, asked
 ):
     alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
     tables = ParquetTables(root=str(tmp_path / "tables"))
-    for day, version in scored_by.items():
-        tables.write(fraud.key("drift"), pd.DataFrame({"day": pd.to_datetime([day]), "version": [version]}), day)
+    checked(tables, **days)
+    assert drifting_since(alerts, tables, fraud) is None, "nothing was trained yet"
     # A candidate is fitted up to the gap before its test days: 14 days before the last label it saw.
     as_of = dt.date.fromisoformat(fitted_until) + dt.timedelta(days=14)
-    frozen = pd.DataFrame({"paid_at": [pd.Timestamp(as_of)]})
-    tables.write(fraud.key("training_set"), frozen)
-    given = {"day": "2026-03-03", "since_day": "2026-03-02"}
-    alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", **given)
-    assert drifting_since(alerts, tables, fraud) == dt.date(2026, 3, 2), "an open page asks in any case"
-    alerts.store.resolve("fraud", DRIFT_CAUSE, reason="passed", day="2026-03-20")
+    tables.write(fraud.key("training_set"), pd.DataFrame({"paid_at": [pd.Timestamp(as_of)]}))
     assert drifting_since(alerts, tables, fraud) == (dt.date(2026, 3, 2) if asked else None)
-
-
-def test_a_warning_that_was_resolved_asks_for_nothing(tmp_path):
-    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
-    tables = ParquetTables(root=str(tmp_path / "tables"))
-    tables.write(fraud.key("training_set"), pd.DataFrame({"paid_at": [pd.Timestamp("2026-02-20")]}))
-    alerts.store.report("fraud", DRIFT_CAUSE, severity="warn", summary="x", day="2026-03-03", since_day="2026-03-03")
-    alerts.store.resolve("fraud", DRIFT_CAUSE, reason="passed", day="2026-03-04")
-    assert drifting_since(alerts, tables, fraud) is None
 
 
 # -- the declared cron -----------------------------------------------------------------------------------------------
