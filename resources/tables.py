@@ -85,8 +85,8 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     An asset returns one DataFrame. With days, its rows are split by the column that the asset's definition metadata
     names as ``day_column``, one file for each day of the run. An input says with the metadata ``window`` which days of
-    it one output day reads, and with ``optional`` that there may be none. A write replaces a file in one step: a killed
-    run leaves the old file or the new one.
+    it one output day reads, with ``columns`` which columns, and with ``optional`` that there may be no day. A write
+    replaces a file in one step: a killed run leaves the old file or the new one.
     """
 
     root: str = Field(description="Folder or URL (any fsspec scheme) under which all tables lie.")
@@ -235,7 +235,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         self._read.setdefault(context.op_def.name, {})[key.to_user_string()] = ((window[0], window[1]), versions)
         if metadata.get("in_batches"):
             return InBatches(self, key, tuple(present))
-        return self.read(key, present) if present else pd.DataFrame()
+        return self.read(key, present, metadata.get("columns")) if present else pd.DataFrame()
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
         """Writes the run's days, each into its own file."""

@@ -349,7 +349,7 @@ def _quarantine(model: Model) -> dg.AssetsDefinition:
         kinds={"pandas"},
         reads={
             "raw": Reads(model.key(f"raw_{table.name}"), around),
-            "cleaned": Reads(model.key(table.name), around),
+            "cleaned": Reads(model.key(table.name), around, columns=(ROW_ID,)),
         },
         checks=[ONE_FATE, REFUSED_SHARE],
         day_column=LANDING_DAY,

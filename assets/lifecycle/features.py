@@ -143,12 +143,14 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
         metadata = {"dagster/row_count": len(frame), "features": len(features.names), "missing": missing}
         return Made(frame, findings, metadata, by_day)
 
-    reads = {"cleaned": Reads(model.key(table.name), (-look, 0))}
+    # Row ids of sixty days are half of what there would be to read.
+    reads = {"cleaned": Reads(model.key(table.name), (-look, 0), columns=table.columns)}
     checks = [COMPLETE]
     if model.is_stream:
         checks.append(POINT_IN_TIME)
         if model.label_delay_days:
-            reads["labels"] = Reads(model.key("labels"), (-look, -model.label_delay_days), optional=True)
+            known = (table.key, model.target)
+            reads["labels"] = Reads(model.key("labels"), (-look, -model.label_delay_days), optional=True, columns=known)
     asset = table_asset(
         model,
         "features",

@@ -42,13 +42,14 @@ class Reads:
     """An upstream table and the days of it, relative to the output's day, that one output day reads.
 
     ``optional``: there may be none of these days yet; the stage then gets an empty frame. ``in_batches``: the stage
-    gets an :class:`~resources.tables.InBatches` in place of a frame.
+    gets an :class:`~resources.tables.InBatches` in place of a frame. ``columns``: those that are read; default: all.
     """
 
     key: dg.AssetKey
     window: Window = (0, 0)
     optional: bool = False
     in_batches: bool = False
+    columns: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -183,7 +184,12 @@ def _asset_in(read: Reads, partitions: dg.PartitionsDefinition | None) -> dg.Ass
     return dg.AssetIn(
         key=read.key,
         partition_mapping=mapping,
-        metadata={"window": list(read.window), "optional": read.optional, "in_batches": read.in_batches},
+        metadata={
+            "window": list(read.window),
+            "optional": read.optional,
+            "in_batches": read.in_batches,
+            "columns": list(read.columns) if read.columns is not None else None,
+        },
     )
 
 
