@@ -34,7 +34,9 @@ def test_it_imports_nothing_heavy():
     assert done.stdout.strip() == ""
 
 
-SPECS = [*defs.resolve_all_asset_specs(), *build_defs(models=[telco]).resolve_all_asset_specs()]
+SPECS = sorted(
+    [*defs.resolve_all_asset_specs(), *build_defs(models=[telco]).resolve_all_asset_specs()], key=lambda spec: spec.key
+)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key.to_user_string())
