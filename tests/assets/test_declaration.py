@@ -33,7 +33,7 @@ WRONG = {
     "a clock without a first day": (lambda: replace(fraud, table=other_table(start=None)), ["table.start=None"]),
     "a stream without a clock": (
         lambda: replace(fraud, table=other_table(time=None, start=None)),
-        ["table.source='PaymentSimulator'", "a Stream goes with `time`"],
+        ["table.source='WorldPayments'", "a Stream goes with `time`"],
     ),
     "a file with a clock": (
         lambda: replace(fraud, table=other_table(source=CsvFile(path="x.csv"))),

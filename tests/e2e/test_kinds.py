@@ -82,6 +82,7 @@ def test_four_classes_with_dates_mixed_kinds_and_missing_values(live):
     assert answer["probabilities"] == pytest.approx({n: expected[f"p_{n}"] for n in model.task.names}, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_measured_value(live):
     model, world, lines, path = live("energy", energy(1_500), "use")
     assert lines[-1].startswith("version 1 of energy is in production: r2 0.9")

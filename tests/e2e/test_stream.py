@@ -94,7 +94,7 @@ def test_the_reference_is_of_whole_weeks_that_nothing_was_fitted_on_and_knows_ho
     assert reference.rows == sum(world.tables.stamp(fraud.key("features"), day).rows for day in days(29, 49))
     assert sum(reference.rows_of_weekday) == pytest.approx(reference.rows / 3)
     effects = reference.design_effects
-    assert set(effects) == set(reference.columns)
+    assert set(effects) == set(reference.counted)
     assert effects["customer_count_7d"].whole > effects["customer_count_7d"].day > effects["amount"].day >= 1
 
 

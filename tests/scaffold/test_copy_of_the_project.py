@@ -83,6 +83,7 @@ def copy(tmp_path, usage) -> Copy:
     return Copy(folder, usage)
 
 
+@pytest.mark.slow
 def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
     before = copy.groups()
     for name, frame, target in (("trial_leaving", tickets(600), "left"), ("trial_load", energy(600), "use")):
@@ -123,7 +124,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", BROKEN)
+# Each takes ten seconds: a copy, two loads. One of them is quick enough.
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * bool(n)) for n, kind in enumerate(BROKEN)]
+)
 def test_a_broken_model_shows_with_its_reason_and_takes_no_other_away(copy, kind):
     text, words = BROKEN[kind]
     folder = copy.folder / "assets" / "models" / "trial_zebra"
