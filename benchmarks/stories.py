@@ -8,12 +8,14 @@ none), and how the challengers did beside XGBoost on the same rows.
 Belongs here: playing them, and reading what is left in the state folder. Does not belong here: what a story is
 (``assets/models/fraud/story.py``).
 
-    python -m benchmarks.stories                    all 28, about an hour on 2 cores
+    python -m benchmarks.stories                    all 28, two at a time, about an hour on 2 cores
+    python -m benchmarks.stories --jobs 1           one after the other: wall times that nothing shares
     python -m benchmarks.stories 2026-10-05 7       one last day with one seed
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import json
 import os
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,19 +172,27 @@ def paired(gains: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, floa
 
 def main(arguments: Sequence[str] = ()) -> bool:
     """Plays and prints; whether the claims hold."""
-    if arguments:
-        plan = [(dt.date.fromisoformat(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 0)]
-    else:
-        plan = [(FIRST_LAST_DAY + dt.timedelta(days=n), max(0, n - 6)) for n in range(DAYS)]
-    stories = []
-    for until, seed in plan:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stories")
+    parser.add_argument("until", nargs="?", type=dt.date.fromisoformat, help="one last day (default: all 28)")
+    parser.add_argument("seed", nargs="?", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="stories at a time (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    plan = [(FIRST_LAST_DAY + dt.timedelta(days=n), max(0, n - 6)) for n in range(DAYS)]
+    if given.until:
+        plan = [(given.until, given.seed)]
+
+    def one(until: dt.date, seed: int) -> Played:
         with tempfile.TemporaryDirectory() as scratch:
-            stories.append(play(until, seed, Path(scratch) / "home"))
-        if len(stories) == 1:
-            print("\n".join(table_of(stories).splitlines()[:2]), flush=True)
-        print(table_of(stories[-1:]).splitlines()[2], flush=True)
-        if stories[-1].exit_code:
-            print(f"    {stories[-1].words}", flush=True)
+            return play(until, seed, Path(scratch) / "home")
+
+    stories = []
+    with ThreadPoolExecutor(given.jobs) as pool:
+        for played in pool.map(one, *zip(*plan, strict=True)):
+            stories.append(played)
+            head, ruler, line = table_of([played]).splitlines()
+            print("\n".join([head, ruler, line] if len(stories) == 1 else [line]), flush=True)
+            if played.exit_code:
+                print(f"    {played.words}", flush=True)
     return say(stories)
 
 
