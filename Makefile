@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
+# Where a container's environment forbids bytecode, each process would compile a thousand modules again: half a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install run dev new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
 

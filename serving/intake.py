@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +115,15 @@ class Intake:
         # However late a row is, it gets an answer; the history decides whether it still counts.
         self._table = replace(model.table, contract=self._contract, clean=self._tolerant_clean, late_days=_ANY_AGE_DAYS)
         self._readers = self._probed_readers()
+
+    @property
+    def schema(self) -> Any:
+        """The contract without the target, as pandera's ``DataFrameSchema``."""
+        return self._schema
+
+    def kind(self, name: str) -> str:
+        """``integer``, ``decimal``, ``moment``, ``truth`` or ``text``: what a column is read as."""
+        return _kind(str(self._schema.columns[name].dtype), None) or "text"
 
     def describe(self) -> dict[str, str]:
         """By column, what would be right."""
@@ -248,7 +258,7 @@ class Intake:
         if name not in self._schema.columns:
             return f"a row with {', '.join(self.columns)}"
         column = self._schema.columns[name]
-        kind = _kind(str(column.dtype), None) or "text"
+        kind = self.kind(name)
         words = [_KIND_WORDS.get(kind, str(column.dtype)), *(_check_words(check) for check in column.checks)]
         if name == self.time:
             words.append("not in the future")
@@ -284,7 +294,11 @@ def as_text(value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = repr(value)
+    if isinstance(value, float) and math.isfinite(value):
+        # To JSON 12.0 is the number 12, and 1e-07 is written out.
+        text = f"{Decimal(repr(int(value) if value.is_integer() else value)):f}"
+    else:
+        text = repr(value)
     # 1.234 would be 1234 where points stand for thousands; 1.2340 is one number everywhere.
     return f"{text}0" if _THREE_PLACES.fullmatch(text) else text
 

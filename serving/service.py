@@ -18,7 +18,9 @@ import argparse
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import gc
+import json
 import logging
 import socket
 import time
@@ -26,7 +28,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from resources.settings import Settings, one_thread_each, project_name, quiet_telemetry
 
@@ -35,11 +37,10 @@ one_thread_each()
 
 import numpy as np  # noqa: E402 - telemetry is off before anything else is imported
 import uvicorn  # noqa: E402
-from fastapi import Body, FastAPI, HTTPException, Request  # noqa: E402
-from fastapi.exceptions import RequestValidationError  # noqa: E402
-from fastapi.responses import JSONResponse, Response  # noqa: E402
+from fastapi import FastAPI, HTTPException, Request  # noqa: E402
+from fastapi.responses import Response  # noqa: E402
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
-from pydantic import BaseModel, Field  # noqa: E402
+from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.answers import in_words  # noqa: E402
@@ -49,6 +50,7 @@ from assets.models import declared_models  # noqa: E402
 from resources.deployment import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
+from serving import openapi  # noqa: E402
 from serving.history import History, LogError, TooOldError  # noqa: E402
 from serving.intake import Intake, Problem, Raw, RefusedRows  # noqa: E402
 from serving.service_metrics import ServiceMetrics  # noqa: E402
@@ -61,10 +63,26 @@ RETRY_AFTER_S = 5
 """What a client is told when nothing can answer it yet."""
 MAX_ROWS = 1000
 """Rows in one request: they hold up the others."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Size of a request's body: as many rows of some hundred columns have room."""
 STAGED = "staged"
 """Stands for the version of a bundle that was given by its folder."""
 
 _log = logging.getLogger("assetline.service")
+
+
+class Json(Response):
+    """An answer as JSON of ASCII characters alone: half of a surrogate pair, sent to us, has no other encoding."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body. Raises :class:`ValueError` for numbers that JSON does not have."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+class NoAnswerError(Exception):
+    """The version has no finite score for a row; the message says for which."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +137,23 @@ class Served:
         events, wanted = self.history.events(rows)
         return compute_features(features_of(self.model), events, wanted)
 
+    def finite_scores(self, X: np.ndarray, keys: Sequence[Any]) -> np.ndarray:
+        """The bundle's scores of rows of features. Raises :class:`NoAnswerError` naming rows without a finite one."""
+        scores = self.bundle.predict(X)
+        finite = np.isfinite(scores).all(axis=tuple(range(1, scores.ndim)))
+        if not finite.all():
+            named = ", ".join(repr(keys[i]) for i in np.flatnonzero(~finite)[:5])
+            raise NoAnswerError(
+                f"version {self.version} of '{self.model.name}' has no finite score for {named}; nothing was counted. "
+                "Put the alias back on the version before, or train again"
+            )
+        return scores
+
     def score(self, raw: Sequence[Raw]) -> list[dict[str, Any]]:
         """The answers to raw rows, in their order; from then on the rows are part of the past.
 
-        Raises :class:`RefusedRows`, :class:`TooOldError` and :class:`LogError`; then nothing was counted.
+        Raises :class:`RefusedRows`, :class:`TooOldError`, :class:`NoAnswerError` and :class:`LogError`; then nothing
+        was counted.
         """
         if not raw:
             return []
@@ -132,7 +163,7 @@ class Served:
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
             words = f"{self.model.table.key}={keys[i]!r} is in the request twice"
             raise RefusedRows([Problem(i, self.model.table.key, keys[i], words, "each row once")], of=len(raw))
-        scores = self.bundle.predict(self.features(rows))
+        scores = self.finite_scores(self.features(rows), keys)
         amount, alerts = self.model.evaluation.amount, None
         if self.model.task.kind == "binary":
             alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
@@ -160,6 +191,12 @@ class Endpoint:
     def waiting_for(self) -> str:
         """Why nothing serves yet."""
         return self.problem or f"no version of '{self.name}' is deployed yet: materialise {self.name}/deployment"
+
+    def ready(self) -> Served:
+        """What serves. Raises 503 where nothing does yet."""
+        if self.served is None:
+            raise HTTPException(503, self.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
+        return self.served
 
     async def follow(self) -> None:
         """Takes over what the alias points at, and new days of the tables; ``problem`` says what went wrong."""
@@ -227,6 +264,8 @@ class Endpoint:
 class FeatureRows(BaseModel):
     """Rows of features as the model takes them, for the parity check of a candidate."""
 
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
     features: list[list[float | None]] = Field(description="Features in the declared order; null is missing.")
 
 
@@ -236,78 +275,146 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
 
     app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints))
 
-    def ready(name: str) -> Served:
-        if name not in by_name:
-            raise HTTPException(404, f"no model '{name}' is served here; there are: {', '.join(by_name)}")
-        endpoint = by_name[name]
-        if endpoint.served is None:
-            raise HTTPException(503, endpoint.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
-        return endpoint.served
+    def described() -> dict[str, Any]:
+        models = {
+            name: endpoint.served.model if endpoint.served else declared(name) for name, endpoint in by_name.items()
+        }
+        return openapi.document(app.title, app.version, models, MAX_ROWS, MAX_BYTES)
 
+    app.openapi = described  # type: ignore[method-assign]
     _handle_errors(app)
     _show_metrics(app, metrics, by_name)
 
     @app.get("/health")
-    async def health() -> JSONResponse:
-        """What each model's endpoint does. 200 also while one waits for a version: the process is well."""
+    async def health() -> Json:
         models = {name: endpoint.health() for name, endpoint in by_name.items()}
         said = {model["status"] for model in models.values()}
         status = next((s for s in ("degraded", "waiting") if s in said), "ok")
-        return JSONResponse({"status": status, "models": models})
+        return Json({"status": status, "models": models})
 
     @app.get("/models")
-    async def models() -> JSONResponse:
-        """The models served here."""
-        return JSONResponse([{"name": name, **endpoint.health()} for name, endpoint in by_name.items()])
+    async def models() -> Json:
+        return Json([{"name": name, **endpoint.health()} for name, endpoint in by_name.items()])
 
-    @app.get("/models/{name}")
-    async def model(name: str) -> JSONResponse:
-        """What a row of the model must hold, and which features it is turned into."""
-        served = ready(name)
-        return JSONResponse(
-            {
-                "name": name,
-                "description": served.model.description,
-                "version": served.version,
-                "columns": served.intake.describe(),
-                "features": list(features_of(served.model).names),
-            }
-        )
+    # Plain Starlette routes: what FastAPI does for each request (dependencies, a body by types) nobody would use here.
+    for endpoint in endpoints:
+        path = f"/models/{endpoint.name}"
+        app.add_route(path, functools.partial(_about, endpoint), methods=["GET"])
+        app.add_route(f"{path}/predict", functools.partial(_predict, endpoint, metrics), methods=["POST"])
+        app.add_route(f"{path}/score", functools.partial(_score, endpoint), methods=["POST"])
 
-    @app.post("/models/{name}/predict")
-    async def predict(name: str, row: Annotated[dict[str, Any] | list[dict[str, Any]], Body()]) -> JSONResponse:
-        """Scores one raw row, or a list of them (all or none)."""
-        began, outcome, rows = time.perf_counter(), "error", 0
-        try:
-            served = ready(name)
-            said = served.score([row] if isinstance(row, dict) else _few(row))
-            outcome, rows = "ok", len(said)
-            return JSONResponse(said[0] if isinstance(row, dict) else said)
-        except (RefusedRows, TooOldError):
-            outcome = "refused"
-            raise
-        except HTTPException as error:
-            outcome = "refused" if error.status_code < 500 else "unavailable"
-            raise
-        finally:
-            if name in by_name:  # names that nobody declared would be series without end
-                now = by_name[name].served
-                metrics.answered(name, now.version if now else "", outcome, time.perf_counter() - began, rows)
+    async def unknown(request: Request) -> Response:
+        name = request.path_params["name"]
+        raise HTTPException(404, f"no model '{name}' is served here; there are: {', '.join(by_name)}")
 
-    @app.post("/models/{name}/score")
-    async def score(name: str, rows: FeatureRows) -> JSONResponse:
-        """Scores of rows of features; nothing is counted."""
-        served = ready(name)
-        names = features_of(served.model).names
-        wrong = next((i for i, values in enumerate(rows.features) if len(values) != len(names)), None)
-        if wrong is not None:
-            found = len(rows.features[wrong])
-            words = f"row {wrong} has {found} features, the model takes {len(names)}: see /models/{name}"
-            raise HTTPException(422, words)
-        X = np.array(_few(rows.features), np.float32).reshape(-1, len(names))
-        return JSONResponse({"scores": served.bundle.predict(X).tolist(), "version": served.version})
-
+    app.add_route("/models/{name}", unknown, methods=["GET"])
+    for last in ("predict", "score"):
+        app.add_route(f"/models/{{name}}/{last}", unknown, methods=["POST"])
     return app
+
+
+async def _about(endpoint: Endpoint, _: Request) -> Response:
+    """What a row of the model must hold, and which features it is turned into."""
+    served = endpoint.ready()
+    return Json(
+        {
+            "name": endpoint.name,
+            "description": served.model.description,
+            "version": served.version,
+            "columns": served.intake.describe(),
+            "features": list(features_of(served.model).names),
+        }
+    )
+
+
+async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request) -> Response:
+    """Scores one raw row, or a list of them (all or none)."""
+    began, outcome, rows = time.perf_counter(), "error", 0
+    try:
+        body = _parsed(await _body(request))
+        if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
+            raise _not_understood(request, "a row is an object, several are a list of objects")
+        said = endpoint.ready().score([body] if isinstance(body, dict) else _few(body))
+        outcome, rows = "ok", len(said)
+        return Json(said[0] if isinstance(body, dict) else said)
+    except (RefusedRows, TooOldError):
+        outcome = "refused"
+        raise
+    except HTTPException as error:
+        outcome = "refused" if error.status_code < 500 else "unavailable"
+        raise
+    finally:
+        now = endpoint.served
+        metrics.answered(endpoint.name, now.version if now else "", outcome, time.perf_counter() - began, rows)
+
+
+async def _score(endpoint: Endpoint, request: Request) -> Response:
+    """Scores of rows of features; nothing is counted."""
+    try:
+        features = FeatureRows.model_validate_json(await _body(request)).features
+    except ValidationError as error:
+        raise _not_understood(request, _first_of(error)) from error
+    served = endpoint.ready()
+    names = features_of(served.model).names
+    wrong = next((i for i, values in enumerate(features) if len(values) != len(names)), None)
+    if wrong is not None:
+        found = len(features[wrong])
+        words = f"row {wrong} has {found} features, the model takes {len(names)}: see /models/{endpoint.name}"
+        raise HTTPException(422, words)
+    with np.errstate(over="ignore"):
+        X = np.array(_few(features), np.float32).reshape(-1, len(names))
+    if np.isinf(X).any():
+        raise HTTPException(422, f"row {np.flatnonzero(np.isinf(X).any(axis=1))[0]} has a number beyond 32 bits (3e38)")
+    scores = served.finite_scores(X, [f"row {i}" for i in range(len(X))])
+    return Json({"scores": scores.tolist(), "version": served.version})
+
+
+async def _body(request: Request) -> bytes:
+    """The body. Raises 415 for what is not sent as JSON, and 413 for what is too large, before it is read."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        # Only what a web page of another origin cannot send unasked is taken: a page must not make up payments.
+        raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
+    too_large = HTTPException(
+        413,
+        f"the body is larger than {MAX_BYTES:,} bytes; send fewer rows in a request",
+        headers={"Connection": "close"},
+    )
+    said = request.headers.get("content-length", "")
+    if said.isdigit() and int(said) > MAX_BYTES:
+        raise too_large
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BYTES:
+            raise too_large
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON value. Raises 422 for what is none; NaN and infinity are none."""
+    try:
+        return json.loads(body, parse_constant=_no_json)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, f"the body cannot be read as JSON ({error}); see /docs") from error
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON; send null for what is missing")
+
+
+def _not_understood(request: Request, what: str) -> HTTPException:
+    return HTTPException(422, f"the body is not what {request.url.path} takes: {what}; see /docs")
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+
+
+def declared(name: str) -> Model:
+    """Today's declaration of a model."""
+    return next(model for model in declared_models() if model.name == name)
 
 
 def _show_metrics(app: FastAPI, metrics: ServiceMetrics, by_name: Mapping[str, Endpoint]) -> None:
@@ -323,24 +430,21 @@ def _handle_errors(app: FastAPI) -> None:
     """What a client is told when its rows cannot be scored."""
 
     @app.exception_handler(RefusedRows)
-    async def refused(_: Request, error: RefusedRows) -> JSONResponse:
-        return JSONResponse({"detail": str(error), "problems": [asdict(problem) for problem in error.problems]}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def not_understood(request: Request, error: RequestValidationError) -> JSONResponse:
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            # Only what a web page of another origin cannot send unasked is taken: a page must not make up payments.
-            return JSONResponse({"detail": "send JSON, with the header Content-Type: application/json"}, 415)
-        what = "; ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
-        return JSONResponse({"detail": f"the body is not what {request.url.path} takes: {what}; see /docs"}, 422)
+    async def refused(_: Request, error: RefusedRows) -> Json:
+        return Json({"detail": str(error), "problems": [asdict(problem) for problem in error.problems]}, 422)
 
     @app.exception_handler(TooOldError)
-    async def too_old(_: Request, error: TooOldError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+    async def too_old(_: Request, error: TooOldError) -> Json:
+        return Json({"detail": str(error)}, 422)
+
+    @app.exception_handler(NoAnswerError)
+    async def no_answer(_: Request, error: NoAnswerError) -> Json:
+        _log.error("%s", error)
+        return Json({"detail": str(error)}, 500)
 
     @app.exception_handler(LogError)
-    async def not_logged(_: Request, error: LogError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
+    async def not_logged(_: Request, error: LogError) -> Json:
+        return Json({"detail": str(error)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -371,7 +475,7 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
 
 def _few(rows: list[Any]) -> list[Any]:
     if len(rows) > MAX_ROWS:
-        raise HTTPException(413, f"{len(rows)} rows in one request; send at most {MAX_ROWS}")
+        raise HTTPException(422, f"{len(rows)} rows in one request; send at most {MAX_ROWS}")
     return rows
 
 

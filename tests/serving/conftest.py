@@ -101,6 +101,17 @@ def serve() -> Iterator:
         service.end()
 
 
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory, world, bundles) -> Iterator[Service]:
+    """The service of one bundle, which keeps no log."""
+    home = tmp_path_factory.mktemp("staged")
+    shutil.copytree(world / "tables", home / "tables")
+    service = Service(home, "--bundle", str(bundles["2"]))
+    yield service
+    service.end()
+    assert sorted(path.name for path in home.iterdir() if path.suffix != ".log") == ["tables"], "it left something"
+
+
 def as_raw(rows: pd.DataFrame) -> list[dict]:
     """Payments as a client sends them."""
     return [

@@ -15,7 +15,7 @@ from assets.declaration import Model, Table
 from assets.models.fraud import model
 from assets.reading import number, typed
 from resources.sources import CsvFile
-from serving.intake import Intake, RefusedRows
+from serving.intake import Intake, RefusedRows, as_text
 
 NOW = dt.datetime(2026, 10, 3, 14, 5, 9)
 GOOD = {"transaction_id": 7, "paid_at": "2026-10-03 14:00:00", "customer_id": 5, "terminal_id": "77", "amount": 12.5,
@@ -52,6 +52,22 @@ def verdict(judge, row):
 def test_the_fast_way_and_the_pipelines_own_give_the_same_verdict(column, value):
     row = {**GOOD, column: value}
     assert verdict(INTAKE.accept, row) == verdict(INTAKE._slow, row)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12.0, "12"),
+        (12.5, "12.5"),
+        (1e-7, "0.0000001"),
+        (1e16, "10000000000000000"),
+        (1.234, "1.2340"),
+        (True, "true"),
+        (7, "7"),
+    ],
+)
+def test_a_json_number_is_read_however_it_was_written(value, text):
+    assert as_text(value) == text
 
 
 def test_a_good_row_goes_the_fast_way_and_is_typed():

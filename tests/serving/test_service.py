@@ -1,6 +1,7 @@
 """The service as its clients meet it: a real process, a real registry, real tables."""
 
 import shutil
+import socket
 import threading
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from assets.lifecycle.bundle import Bundle
+from assets.lifecycle.fitting import Head
 from assets.models.fraud import model
 from resources.deployment import CHAMPION
 from resources.mlflow import MlflowTracking
 from resources.settings import Settings
+from serving.service import MAX_BYTES
 from tests.serving.conftest import as_raw, payment
 
 
@@ -103,18 +106,6 @@ def test_before_any_model_it_says_what_to_do_and_then_follows_the_alias(home, bu
     assert again.client.get("/models/fraud").json()["features"] == list(model.features.names)
 
 
-@pytest.fixture(scope="module")
-def staged(tmp_path_factory, world, bundles):
-    from tests.serving.processes import Service
-
-    home = tmp_path_factory.mktemp("staged")
-    shutil.copytree(world / "tables", home / "tables")
-    service = Service(home, "--bundle", str(bundles["2"]))
-    yield service
-    service.end()
-    assert sorted(path.name for path in home.iterdir() if path.suffix != ".log") == ["tables"], "it left something"
-
-
 def test_a_staged_bundle_answers_for_features_as_offline(staged, bundles, batch):
     _, X = batch
     X = X.copy()
@@ -145,6 +136,70 @@ def test_an_invalid_payment_is_a_422_with_column_value_and_what_is_right(staged,
     assert said in answer.json()["detail"]
 
 
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(staged):
+    as_json = {"Content-Type": "application/json"}
+    host, port = staged.client.base_url.host, staged.client.base_url.port
+    with socket.create_connection((host, port), timeout=10) as connection:  # 30 MB are said, and none is sent
+        head = "POST /models/fraud/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 30000000\r\n\r\n".encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
+
+    def parts():
+        for _ in range(MAX_BYTES // 65_536 + 2):  # nothing says how large it is
+            yield b" " * 65_536
+
+    for path in ("predict", "score"):
+        answer = staged.client.post(f"/models/fraud/{path}", content=parts(), headers=as_json)
+        assert (answer.status_code, "fewer rows" in answer.json()["detail"]) == (413, True)
+    assert staged.predict(payment(1)).status_code == 200
+
+
+class NotANumber(torch.nn.Module):
+    """Has no finite answer for rows whose first feature is above ``over``."""
+
+    def __init__(self, over: float) -> None:
+        super().__init__()
+        self.over = over
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(torch.nan_to_num(x[:, 0]) > self.over, torch.nan, 0.1)
+
+
+def saved(folder, module: torch.nn.Module):
+    names = model.features.names
+    Bundle.save(folder, module=module, model=model, feature_names=names, head=Head(), threshold=0.5, fitted={})
+    return folder
+
+
+def test_a_version_that_answers_nan_takes_nothing_over(home, bundles, serve, tmp_path):
+    service, mlflow = serve(home), registry(home)
+    good = register(mlflow, bundles["1"])
+    for over in (-1.0, 0.0):  # on rows without any value, and on the latest row of the tables alone
+        bad = register(mlflow, saved(tmp_path / f"nan{over}", NotANumber(over)))
+        mlflow.set_alias("fraud", CHAMPION, good)
+        service.until(lambda: service.health()["version"] == good and service.health()["status"] == "ok")
+        mlflow.set_alias("fraud", CHAMPION, bad)
+        service.until(lambda: service.health()["status"] == "degraded")
+        assert f"version {bad} of 'fraud' cannot be used: it answers [nan" in service.health()["problem"]
+        assert service.predict(payment(1)).json()["version"] == good
+
+
+def test_a_row_without_a_finite_score_is_an_error_and_counts_nothing(home, serve, tmp_path):
+    service, mlflow = serve(home), registry(home)
+    version = register(mlflow, saved(tmp_path / "sometimes", NotANumber(over=9_000.0)))
+    mlflow.set_alias("fraud", CHAMPION, version)
+    service.until(lambda: service.health()["version"] == version)
+    assert service.predict(payment(1)).status_code == 200
+    rows = service.health()["past"]["rows"]
+    answer = service.predict([payment(2), payment(3, amount=9_500.0)])
+    assert answer.status_code == 500
+    said = f"version {version} of 'fraud' has no finite score for {10**15 + 3}; nothing was counted"
+    assert answer.json()["detail"].startswith(said)
+    assert service.health()["past"]["rows"] == rows
+    assert service.predict(payment(2)).status_code == 200
+    assert 'outcome="error"' in service.client.get("/metrics").text
+
+
 def test_what_is_no_payment_at_all_is_refused_in_words(staged):
     post = staged.client.post
     as_json = {"Content-Type": "application/json"}
@@ -156,5 +211,5 @@ def test_what_is_no_payment_at_all_is_refused_in_words(staged):
     narrow = post("/models/fraud/score", json={"features": [[1.0]]})
     assert (narrow.status_code, "row 0 has 1 features" in narrow.json()["detail"]) == (422, True)
     assert staged.predict([payment(1)] * 2).status_code == 422
-    assert staged.predict([payment(n) for n in range(1001)]).status_code == 413
+    assert staged.predict([payment(n) for n in range(1001)]).status_code == 422
     assert staged.predict([]).json() == []

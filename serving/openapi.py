@@ -1,0 +1,266 @@
+"""The service's OpenAPI document: one typed path for each model, made from its contract, and every answer there is.
+
+Belongs here: saying in JSON Schema what ``intake.py`` takes and what ``service.py`` answers. Does not belong here:
+deciding either of it.
+
+What JSON Schema cannot say is said in words: a moment is not in the future, the keys of one request differ, and what a
+declaration's ``clean`` refuses. FastAPI would make the document from Python types; the rows of a model have none, their
+type is the contract, which a version brings along.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from assets.declaration import Model
+from assets.lifecycle.features import features_of
+from serving.intake import ARRIVED_AT, Intake
+
+Schema = dict[str, Any]
+
+MOST_DIGITS = 10**18 - 1
+"""Whole numbers have up to 18 digits: all of these fit into 64 bits."""
+_ERROR: Schema = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": {"type": "string", "description": "What is wrong and how to mend it."}},
+}
+_PROBLEM: Schema = {
+    "type": "object",
+    "required": ["row", "column", "value", "problem", "right"],
+    "properties": {
+        "row": {"type": "integer", "description": "Position in the request, from 0."},
+        "column": {"type": "string"},
+        "value": {"description": "What was sent."},
+        "problem": {"type": "string"},
+        "right": {"type": "string", "description": "What would be accepted."},
+    },
+}
+_REFUSED: Schema = {
+    **_ERROR,
+    "properties": {**_ERROR["properties"], "problems": {"type": "array", "items": _PROBLEM}},
+}
+_STATUS = {"type": "string", "enum": ["ok", "waiting", "degraded"]}
+_ENDPOINT: Schema = {
+    "type": "object",
+    "required": ["status", "version", "problem"],
+    "properties": {
+        "status": _STATUS,
+        "version": {"type": ["string", "null"], "description": "Model version that answers; null: none yet."},
+        "since": {"type": "string", "format": "date-time"},
+        "problem": {"type": ["string", "null"]},
+        "past": {
+            "type": "object",
+            "properties": {
+                "rows": {"type": "integer"},
+                "until": {"type": ["string", "null"], "format": "date"},
+            },
+        },
+    },
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+
+
+def document(title: str, version: str, served: Mapping[str, Model], max_rows: int, max_bytes: int) -> Schema:
+    """The document of a service that answers for these models, OpenAPI 3.1.
+
+    Args:
+        title, version: of the service.
+        served: by name, the declaration of what serves now, or today's where nothing does.
+        max_rows, max_bytes: limits of one request.
+    """
+    health = _object(status=_STATUS, models={"type": "object", "additionalProperties": _ref("Endpoint")})
+    named: Schema = {"allOf": [_ref("Endpoint"), _object(name={"type": "string"})]}
+    paths: Schema = {
+        "/health": {
+            "get": _operation("health", "What each model's endpoint does", ok=health)
+            | {"description": "200 also while one waits for a version: the process is well."}
+        },
+        "/models": {"get": _operation("models", "The models served here", ok={"type": "array", "items": named})},
+        "/metrics": {
+            "get": {
+                "operationId": "metrics",
+                "summary": "For Prometheus",
+                "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {"schema": _TEXT}}}},
+            }
+        },
+    }
+    schemas: Schema = {"Error": _ERROR, "Refused": _REFUSED, "Endpoint": _ENDPOINT}
+    for name, model in served.items():
+        row, answer = f"{name}_row", f"{name}_answer"
+        schemas[row], schemas[answer] = row_schema(model), answer_schema(model)
+        paths |= _paths_of(model, row, answer, max_rows, max_bytes)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def row_schema(model: Model) -> Schema:
+    """Of one raw row, with an example that is accepted now."""
+    intake = Intake(model)
+    columns = {name: _column(intake, name) for name in intake.columns}
+    required = [name for name in columns if name != ARRIVED_AT or model.table.time is None]
+    example = {name: columns[name]["examples"][0] for name in required}
+    return {
+        "type": "object",
+        "description": model.description,
+        "required": required,
+        "properties": columns,
+        # A row may have more than the contract's columns, as a file may: `clean` looks at them or does not.
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+        "examples": [example],
+    }
+
+
+def answer_schema(model: Model) -> Schema:
+    """Of the answer to one row."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    said: Schema
+    if model.task.kind == "binary":
+        said = {"probability": share, "decision": {"type": "string", "enum": ["alert", "pass"]}}
+    elif model.task.kind == "regression":
+        said = {"prediction": {"type": "number"}}
+    else:
+        names = list(model.task.names)
+        shares = _object(**dict.fromkeys(names, share))
+        said = {"prediction": {"type": "string", "enum": names}, "probability": share, "probabilities": shares}
+    text = {"type": "string"}
+    return _object(**{model.table.key: {"description": "The row's key."}, **said, "model": text, "version": text})
+
+
+def _paths_of(model: Model, row: str, answer: str, max_rows: int, max_bytes: int) -> Schema:
+    name, names = model.name, features_of(model).names
+    rows: Schema = {"type": "array", "items": _ref(row), "maxItems": max_rows}
+    answers: Schema = {"type": "array", "items": _ref(answer)}
+    numbers: Schema = {"type": ["number", "null"], "minimum": -3e38, "maximum": 3e38}
+    values: Schema = {"type": "array", "items": numbers, "minItems": len(names), "maxItems": len(names)}
+    about = _object(
+        name={"const": name},
+        description={"type": "string"},
+        version={"type": "string"},
+        columns={"type": "object", "additionalProperties": {"type": "string"}},
+        features={"type": "array", "items": {"type": "string"}},
+    )
+    taken = _object(features={"type": "array", "items": values, "maxItems": max_rows})
+    example = {"features": [[0.0] * len(names)]}
+    return {
+        f"/models/{name}": {"get": _operation(f"{name}_model", "What a row must hold", ok=about, waits=True)},
+        f"/models/{name}/predict": {
+            "post": _operation(
+                f"{name}_predict",
+                "Scores one raw row, or a list of them (all or none)",
+                ok={"anyOf": [_ref(answer), answers]},
+                body={"anyOf": [_ref(row), rows]},
+                waits=True,
+                limits=f"more than {max_bytes:,} bytes",
+            )
+        },
+        f"/models/{name}/score": {
+            "post": _operation(
+                f"{name}_score",
+                "Scores rows of features, in the declared order; null is missing. Nothing is counted",
+                ok=_object(scores={"type": "array"}, version={"type": "string"}),
+                body={**taken, "examples": [example]},
+                waits=True,
+                limits=f"more than {max_bytes:,} bytes",
+            )
+        },
+    }
+
+
+def _operation(
+    name: str, summary: str, *, ok: Schema, body: Schema | None = None, waits: bool = False, limits: str = ""
+) -> Schema:
+    responses: Schema = {"200": _answer("Done.", ok)}
+    said: Schema = {"operationId": name, "summary": summary, "responses": responses}
+    if body is not None:
+        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        responses["413"] = _answer(f"The request is too large: {limits}.", _ref("Error"))
+        responses["415"] = _answer("The body is not declared as JSON.", _ref("Error"))
+        responses["422"] = _answer("The rows cannot be scored; nothing was counted.", _ref("Refused"))
+        responses["500"] = _answer("The version has no finite answer for a row; nothing was counted.", _ref("Error"))
+    if waits:
+        unavailable = _answer("No version serves yet, or the log cannot be written.", _ref("Error"))
+        responses["503"] = {**unavailable, "headers": _RETRY_AFTER}
+    return said
+
+
+def _column(intake: Intake, name: str) -> Schema:
+    column, kind = intake.schema.columns[name], intake.kind(name)
+    bounds, allowed = _bounds(column.checks), _allowed(column.checks)
+    as_text = {"type": "string", "description": "The same as text, as files hold it."}
+    forms: list[Schema]
+    example: Any
+    if allowed is not None:
+        forms, example = [{"enum": allowed}], allowed[0]
+    elif kind == "integer":
+        limits = {"minimum": -MOST_DIGITS, "maximum": MOST_DIGITS} | bounds
+        forms = [{"type": "integer", **limits}, {**as_text, "format": "whole-number"}]
+        example = int(_within(bounds, 1))
+    elif kind == "decimal":
+        forms, example = [{"type": "number", **bounds}, {**as_text, "format": "decimal-number"}], _within(bounds, 12.5)
+    elif kind == "moment":
+        now = dt.datetime.now(dt.UTC)
+        forms = [{"type": "string", "format": "date-time"}]
+        example = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    elif kind == "truth":
+        forms, example = [{"type": "boolean"}, {"enum": ["true", "false"]}], True
+    else:
+        forms, example = [{"type": ["string", "number", "boolean"]}], "text"
+    if column.nullable:
+        forms.append({"type": "null"})
+    said = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    return {**said, "description": intake.describe()[name], "examples": [example]}
+
+
+def _bounds(checks: Sequence[Any]) -> Schema:
+    bounds: Schema = {}
+    names = {
+        "greater_than": ("exclusiveMinimum", "min_value"),
+        "greater_than_or_equal_to": ("minimum", "min_value"),
+        "less_than": ("exclusiveMaximum", "max_value"),
+        "less_than_or_equal_to": ("maximum", "max_value"),
+    }
+    for check in checks:
+        if check.name in names:
+            word, statistic = names[check.name]
+            bounds[word] = check.statistics[statistic]
+        elif check.name == "in_range":
+            given = check.statistics
+            bounds["minimum" if given["include_min"] else "exclusiveMinimum"] = given["min_value"]
+            bounds["maximum" if given["include_max"] else "exclusiveMaximum"] = given["max_value"]
+    return bounds
+
+
+def _allowed(checks: Sequence[Any]) -> list[Any] | None:
+    return next((sorted(check.statistics["allowed_values"]) for check in checks if check.name == "isin"), None)
+
+
+def _within(bounds: Schema, value: float) -> float:
+    low = max((bounds[word] for word in ("minimum", "exclusiveMinimum") if word in bounds), default=None)
+    high = min((bounds[word] for word in ("maximum", "exclusiveMaximum") if word in bounds), default=None)
+    if (low is None or low < value) and (high is None or value < high):
+        return value
+    if low is not None and high is not None:
+        return float(low + high) / 2
+    return float(low + 1) if low is not None else float((high or 0) - 1)
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+_TEXT: Schema = {"type": "string"}
