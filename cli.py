@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resources.settings import Settings, SettingsError, one_thread_each, quiet_telemetry
+from resources.settings import Settings, SettingsError, give_memory_back, one_thread_each, quiet_telemetry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 when it failed, 2 when it could not begin."""
     quiet_telemetry()
     one_thread_each()
+    give_memory_back()
     from resources.alerts import command as alerts_command
 
     parser = argparse.ArgumentParser(prog="assetline", description="The life of a model, from the command line.")

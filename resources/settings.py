@@ -6,6 +6,7 @@ calling home. Does not belong here: making anything on disk (``home.py``), or wh
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import functools
 import os
@@ -56,6 +57,24 @@ def one_thread_each() -> None:
     """
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+def give_memory_back() -> None:
+    """Lets this process and its libraries return memory that they have freed to the system.
+
+    Call it before pyarrow is imported. A run reads hundreds of day files and frees them; Arrow's own pool and glibc's
+    heap would keep most of it: `make run` peaked at 1.75 GB with them and at 1.4 GB without.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc's; elsewhere the heap is what it is
+        for option, value in _GLIBC_OPTIONS.items():
+            mallopt(option, value)
+
+
+_GLIBC_OPTIONS = {-8: 2, -1: 16 << 20, -3: 1 << 20}
+"""Of ``malloc.h``: M_ARENA_MAX, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; the two thresholds in bytes. glibc would raise
+them by itself to 64 and 32 MiB; at its first values, 128 KiB, a story spends 30 CPU seconds more on fresh pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
