@@ -104,7 +104,7 @@ class Served:
 
         The past that ``before`` keeps is shared where the new version needs the same of it.
         """
-        bundle = Bundle.load(directory)
+        bundle = Bundle.load(directory).traced()
         model = bundle.model
         intake = Intake(model)
         history = before.history if before else None

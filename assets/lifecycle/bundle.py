@@ -22,8 +22,9 @@ import json
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -156,6 +157,31 @@ class Bundle:
             raise _damaged(directory / NETWORK, error) from error
         return cls(directory, facts, network)
 
+    def traced(self) -> Bundle:
+        """The same version with its network traced and frozen: one row costs a quarter of what it does as exported.
+
+        A trace may hold on to the number of rows it was made with. So it is held against the exported network on other
+        numbers of rows, bit by bit; where it differs, this bundle itself is returned.
+        """
+        import torch
+
+        rng = np.random.default_rng(0)
+        rows = [
+            torch.from_numpy(rng.normal(0, 100, (n, len(self.facts.feature_names))).astype(np.float32)) for n in _TRIED
+        ]
+        for some in rows:
+            some[torch.rand(some.shape, generator=torch.Generator().manual_seed(0)) < 0.2] = torch.nan
+        try:
+            # torch calls it deprecated. What replaces it, torch.compile, wants a C compiler and a minute.
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                network = torch.jit.freeze(torch.jit.trace(self.network, (rows[0],), check_trace=False).eval())
+            with torch.inference_mode():
+                same = all(torch.equal(_bits(network(some)), _bits(self.network(some))) for some in rows * 2)
+        except RuntimeError:  # what a trace cannot hold, or what it does for another number of rows
+            same = False
+        return replace(self, network=network) if same else self
+
     def predict(self, X: np.ndarray) -> np.ndarray:
         """float64 scores of raw features float32 ``[n, n_features]`` (NaN: missing): probabilities ``[n]`` or
         ``[n, classes]``, or predicted values ``[n]``.
@@ -201,6 +227,17 @@ class Bundle:
         now = _files(_folder(package)) if package is not None else {}
         then = _files(self.directory / CODE)
         return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+
+_TRIED = (2, 1, 33)
+"""Numbers of rows a trace is held against; it is made with the first."""
+
+
+def _bits(outputs: torch.Tensor) -> torch.Tensor:
+    """The numbers' own bits: NaN is NaN."""
+    import torch
+
+    return outputs.contiguous().view(torch.int32)
 
 
 @functools.lru_cache(maxsize=4)

@@ -50,6 +50,27 @@ def test_what_comes_back_scores_as_the_trained_one(folder, network, X, rows):
     assert Bundle.load(folder).predict(X[:rows]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2, 100])
+def test_traced_it_scores_to_the_bit_as_exported(folder, X, rows):
+    exported = Bundle.load(folder)
+    traced = exported.traced()
+    assert isinstance(traced.network, torch.jit.ScriptModule)
+    np.testing.assert_array_equal(traced.predict(X[:rows]), exported.predict(X[:rows]))
+
+
+class Counts(torch.nn.Module):
+    """A trace would keep the number of rows that it was made with."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nan_to_num(x).sum(dim=1) + x.shape[0]
+
+
+def test_a_network_that_a_trace_does_not_hold_stays_exported(tmp_path, X):
+    exported = Bundle.load(save(tmp_path, Counts().eval()))
+    assert exported.traced() is exported
+    assert len(exported.predict(X[:3])) == 3
+
+
 def test_it_knows_what_it_is_and_how_it_came_about(folder):
     facts = Bundle.load(folder).facts
     assert (facts.name, facts.package, facts.feature_names) == ("fraud", "assets.models.fraud", NAMES)
