@@ -17,15 +17,19 @@ help: ## this list
 
 # torch first, by its pinned version and by pip: anything that merely asks for "torch" may otherwise pull a CUDA build.
 # The rest by uv, in a fifth of pip's time; pip steps in where an index is known to pip's configuration alone. Bytecode is
-# left to the first import: most of what is installed is never imported.
+# made of what a run imports: most of what is installed is never imported.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e $(1) \
 	|| { echo "uv could not install; pip tries, which takes longer" >&2; $(PIP) -c constraints.txt -e $(1); }
+
+IMPORTED := definitions, runner, serving.service, dagster_mlflow, torch._dynamo, torch.export, mlflow.tracking, evidently, \
+	xgboost.sklearn, matplotlib.figure, matplotlib.backends.backend_agg, sklearn.linear_model, scipy.stats, rich.table
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)" "$$(grep '^uv==' constraints.txt)"
 	@$(call INSTALL,.)
+	@$(BIN)/python -c "import $(IMPORTED)"
 	touch $@
 
 $(DEV_STAMP): $(STAMP)

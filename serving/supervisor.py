@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import honcho.manager
 from honcho.manager import Manager
 from honcho.printer import Message, Printer
 from honcho.process import Popen, Process
@@ -38,6 +39,9 @@ from resources.home import end_dead_runs, prepare
 from resources.settings import PREFIX, Settings, project_root
 
 START_TIMEOUT_S = 120.0
+END_GRACE_S = 30.0
+"""What all processes have to end by themselves after SIGTERM. Dagster's daemon ends the run monitor's and the sensors'
+threads one after the other; on a busy machine that takes more than honcho's five seconds."""
 CHILDREN_GRACE_S = 1.0
 """What a process's own children have to end after it."""
 LAST_LINES = 20
@@ -141,6 +145,7 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
     log = _Log(started)
+    honcho.manager.KILL_WAIT = END_GRACE_S
     manager = Manager(log)
     manager._process_ctor = _Session
     for program in started:

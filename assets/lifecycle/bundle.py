@@ -199,14 +199,19 @@ class Bundle:
             return np.empty((0, len(self.facts.classes)) if self.facts.head["kind"] == "multiclass" else 0)
         rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
         with torch.inference_mode():
-            outputs = torch.cat([self.network(part) for part in rows.split(PREDICT_ROWS)])
-        return Head(**self.facts.head)(outputs.numpy())
+            few = len(rows) <= PREDICT_ROWS
+            outputs = self.network(rows) if few else torch.cat([self.network(p) for p in rows.split(PREDICT_ROWS)])
+        return self._head(outputs.numpy())
 
     def alerts(self, probability: np.ndarray, amount: np.ndarray | None) -> np.ndarray:
         """Boolean ``[n]``: whether looking at the row is worth it (``amount`` known) or it is above the threshold."""
         if amount is None or self.facts.review_cost is None:
             return probability >= self.facts.threshold
         return probability * amount > self.facts.review_cost
+
+    @cached_property
+    def _head(self) -> Head:
+        return Head(**self.facts.head)
 
     @cached_property
     def model(self) -> Model:

@@ -13,7 +13,7 @@ import pytest
 from resources.alerts import AlertStore
 from resources.processes import free_port
 from resources.settings import Settings, project_root
-from serving.supervisor import SupervisorError, programs, refuse_taken_ports
+from serving.supervisor import END_GRACE_S, SupervisorError, programs, refuse_taken_ports
 
 
 def processes_of(home: Path) -> dict[int, str]:
@@ -125,8 +125,9 @@ def test_the_real_ones_answer_and_end(tmp_path):
         assert all(f"http://127.0.0.1:{port}" in "".join(lines) for port in ports.values())
         assert len(processes_of(home)) > 8
         process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(15) == 0
+        said = process.stdout.read()
+        assert process.wait(END_GRACE_S + 10) == 0
+        assert "SIGKILL" not in said, said
         assert not left(home)
     finally:
         for pid in processes_of(home):
