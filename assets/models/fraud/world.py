@@ -30,7 +30,7 @@ class Size:
     terminals: int
 
 
-SIZES = {"small": Size(2_000, 4_000), "published": Size(5_000, 10_000)}
+SIZES = {"small": Size(1_750, 3_500), "published": Size(5_000, 10_000)}
 """``small`` is what ``make run`` plays by default, ``published`` is the size of Le Borgne et al. (2022)."""
 
 
