@@ -157,13 +157,14 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(copy):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_400)  # the quick tests once more, without those of the example
 def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy):
     for name in sorted(path.parent.name for path in (copy.folder / "assets" / "models").glob("*/__init__.py")):
         ran = copy.run("-m", "cli", "remove-model", "--name", name)
         assert ran.returncode == 0, ran.stderr
     assert list(copy.groups()) == ["assetline"], "what is left is of no model: the alerts"
-    for command in (["ruff", "check", "."], ["mypy"], ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]):
+    tests = ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile"]
+    for command in (["ruff", "check", "."], ["mypy"], tests):
         ran = copy.run("-m", *command)
         assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
     played = copy.run("-m", "cli", "run")
