@@ -1,6 +1,6 @@
 """The reference profile: what the features and scores of a model version looked like when it was made.
 
-Belongs here: building it from rows the version was not fitted on, merging, its folder in the bundle, its bounds. Does
+Belongs here: building it from rows, merging, its folder in the bundle, its bounds. Does
 not belong here: comparing anything with it (``drift.py``).
 
 It holds no personal data: no keys, no entities, and of its sample no row is one that was: each feature's values are

@@ -463,7 +463,7 @@ def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed:
 
 @dataclass(frozen=True)
 class Recent:
-    """Rows which the network was not fitted on: what the world is like as the version begins.
+    """What the world is like as the version begins.
 
     Args:
         features: ``[n]`` rows of the declared features.
@@ -486,7 +486,9 @@ def entities_of(model: Model) -> list[str]:
 def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
     """The latest whole weeks, as many as :data:`REFERENCE_ROWS` ask for and as come after the days fitted on.
 
-    They need no labels: with a clock, the days since the latest labelled one; else, or where days lack, the test rows.
+    They need no labels: with a clock, the days since the latest labelled one, or the test rows where days lack. Without
+    a clock all rows: what lands next is mostly the same rows, and a network is surer of those that it was fitted on. A
+    reference of the test rows alone called the very table that it was made of drifted.
     """
     names, table = list(features_of(model).names), model.table
     entities = entities_of(model)
@@ -504,7 +506,7 @@ def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
             event_day(rows, table).to_numpy(),
             [float(np.mean(by_weekday[n])) for n in range(7)],
         )
-    unseen = frozen[test_rows(frozen, model)]
+    unseen = frozen if table.time is None else frozen[test_rows(frozen, model)]
     features = unseen[[feature_column(name) for name in names]].set_axis(names, axis=1)
     return Recent(features, {name: unseen[name].to_numpy() for name in entities})
 

@@ -234,6 +234,13 @@ def test_the_rows_of_an_entity_are_all_on_one_side():
 # -- the definitions -------------------------------------------------------------------------------------------------
 
 
+def test_of_a_table_without_days_the_reference_is_all_rows():
+    """Scores of rows fitted on are surer: beside the test rows alone the same table would look drifted."""
+    frame, model = of_meters()
+    frame = frame.assign(**{training.feature_column(name): 0.0 for name in training.features_of(model).names})
+    assert len(training.recent_rows(None, frame, model).features) == len(frame)
+
+
 def test_both_are_of_no_day_and_stand_on_what_they_read():
     frozen_rows, fitted = training_assets(STREAM)
     assert frozen_rows.partitions_def is None
