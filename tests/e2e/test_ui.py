@@ -222,7 +222,7 @@ def test_the_alerts_table_is_in_the_ui_and_its_jobs_handle_an_alert(ui):
     ("page", "words"),
     [
         ("/assets/fraud/payments", ["payments typed, deduplicated", "fraud/data", "contract"]),
-        ("/automation", ["fraud_arrivals", "fraud_declared_retraining"]),
+        ("/automation", ["fraud_arrivals", "fraud_retraining"]),
     ],
 )
 def test_a_browser_draws_the_pages(ui, tmp_path, page, words):
