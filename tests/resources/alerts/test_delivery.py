@@ -215,7 +215,7 @@ ALERTS, KILLS, WITHIN_S = 1_000, 5, 60
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_thousand_alerts_half_failing_and_killed_five_times(url, tmp_path):
     """1,000 alerts within a minute, every channel fails half the time, the process is killed five times."""
     doubles = Doubles(fail=0.5)
@@ -240,7 +240,7 @@ def test_a_thousand_alerts_half_failing_and_killed_five_times(url, tmp_path):
             process, kills = start(), kills + 1
     assert time.monotonic() - began < WITHIN_S
     assert kills == KILLS
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600  # how long is not the claim: a busy machine takes its time
     while store.outbox.backlog() and time.monotonic() < deadline:
         if process.poll() is not None:  # it ends when it finds nothing
             process = start()
