@@ -17,6 +17,7 @@ import dagster as dg
 
 from resources.processes import still_runs
 from resources.settings import Settings, project_root, quiet_telemetry
+from resources.sqlite import synchronous_off
 
 _LOCK_TIMEOUT_S = 300
 EVENTS_AT_ONCE = "500"
@@ -86,7 +87,7 @@ def _create_dagster(settings: Settings, template: Path) -> None:
     try:
         shutil.copyfile(template, aside / "dagster.yaml")
         os.environ["DAGSTER_HOME"] = str(aside)  # the file takes the folder from there
-        with dg.DagsterInstance.from_config(str(aside)) as instance:
+        with synchronous_off(aside), dg.DagsterInstance.from_config(str(aside)) as instance:
             instance.get_runs(limit=1)
         os.replace(aside, settings.dagster_home)
     finally:

@@ -26,6 +26,7 @@ from pydantic import Field
 
 from resources.processes import still_runs
 from resources.settings import Settings, project_root
+from resources.sqlite import synchronous_off
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -323,7 +324,8 @@ def create_store(database: Path, artifacts: Path) -> None:
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=database.parent) as aside:
             made = Path(aside) / database.name
-            SqlAlchemyStore(f"{_SQLITE}{made}", str(artifacts)).engine.dispose()
+            with synchronous_off(made.parent):
+                SqlAlchemyStore(f"{_SQLITE}{made}", str(artifacts)).engine.dispose()
             os.replace(made, database)
 
 
