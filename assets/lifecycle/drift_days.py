@@ -243,9 +243,9 @@ class _Past:
         self._reference, self._drift, self._day = reference, model.drift, day
         self.now, self.landing = day, ""
         if day == WHOLE:
-            self.now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
             self.landing = tables.stamp(model.key("features")).data_version
             self._rows = _landings(tables, model, self.landing)
+            self.now = moment_after(next(reversed(self._rows), ""), dt.datetime.now(dt.UTC))
         else:
             self._rows = _days(tables, model, day, in_run)
         self._same = {d: row for d, row in self._rows.items() if str(row["version"]) == version and row["rows"]}
@@ -328,6 +328,14 @@ def _landings(tables: Any, model: Model, landing: str) -> dict[str, dict[str, An
         return {}
     rows = [row for row in tables.read(model.key("drift")).to_dict("records") if row["landing"] != landing]
     return {str(row["at"]): row for row in rows[: MOST_WINDOWS - 1][::-1]}
+
+
+def moment_after(last: str, now: dt.datetime) -> str:
+    """Time of a check, by which its line is known: later than the check before it, also if the clock is not."""
+    moment = now.replace(tzinfo=None, microsecond=now.microsecond // 1_000 * 1_000)
+    if last and moment <= (before := dt.datetime.fromisoformat(last)):
+        moment = before + dt.timedelta(milliseconds=1)
+    return moment.isoformat(" ", "milliseconds")
 
 
 def _keep_report(root: str, model: Model, day: str, html: str) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
+from assets.lifecycle.drift_days import moment_after
 from assets.lifecycle.reference import SCORE, ReferenceProfile
 from tests.models.readings import readings, stream
 from tests.stages import Stages
@@ -89,3 +90,28 @@ def test_a_day_with_far_fewer_rows_than_usual_warns(tmp_path):
     made = stages.make("drift", DAYS[0])
     assert not made.check("quality", DAYS[0]).passed
     assert made.check("quality", DAYS[0]).description == "150 rows, 400 are usual on this weekday"
+
+
+NOON = dt.datetime(2026, 10, 3, 12, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("last", "now"),
+    [
+        ("2026-10-03 12:00:00.000", NOON),  # two landings within a millisecond
+        ("2026-10-03 12:00:00.000", NOON + dt.timedelta(microseconds=999)),
+        ("2026-10-03 12:00:00.900", NOON),  # the clock was set back
+        ("2026-10-04 00:00:00.999", NOON),
+        ("2026-10-03 12:00:00", NOON),  # as versions before wrote it
+    ],
+)
+def test_a_check_is_later_than_the_check_before_whatever_the_clock_says(last, now):
+    """The time tells landings apart: of two at the same second, one line was lost."""
+    moment = moment_after(last, now)
+    assert moment > last
+    assert dt.datetime.fromisoformat(moment) - dt.datetime.fromisoformat(last) == dt.timedelta(milliseconds=1)
+
+
+def test_a_check_has_the_time_of_the_clock():
+    assert moment_after("", NOON) == "2026-10-03 12:00:00.000"
+    assert moment_after("2026-10-03 11:59:59.999", NOON) == "2026-10-03 12:00:00.000"
