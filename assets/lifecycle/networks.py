@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 WIDTHS, WIDEST = 1_024, 256
 """Hidden units of all members of a layer, and the most that one has."""
 TREE_BINS, QUANTILE_BINS = 64, 64
-EMBEDDING = 16
+EMBEDDING, LEAST_EMBEDDING, EMBEDDINGS = 16, 4, 480
+"""Numbers that a feature becomes: many for few features, few for many, so that all of them are about as many. Of 300
+features of 400 rows 4 each learn better than 16 (AUC .637 and .620, four tables) in half the time."""
 ROWS_A_BIN = 40
 """Fewer rows than this to a piece of an embedding, and it learns noise."""
 
@@ -67,11 +69,10 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
             self.register_buffer("many", torch.tensor(many, dtype=torch.long))
             self.register_buffer("few", torch.tensor(few, dtype=torch.long))
             pieces = [torch.from_numpy(edges[i]) for i in many]
-            self.embedding = (
-                PiecewiseLinearEmbeddings(pieces, EMBEDDING, activation=False, version="B") if many else None
-            )
+            size = min(EMBEDDING, max(LEAST_EMBEDDING, EMBEDDINGS // max(1, len(many))))
+            self.embedding = PiecewiseLinearEmbeddings(pieces, size, activation=False, version="B") if many else None
             self.texts = nn.ModuleList(text_encoder(said) for said in words_of_rows)
-            width = len(many) * (EMBEDDING + 1) + len(few) + texts * TEXT_WIDTH
+            width = len(many) * (size + 1) + len(few) + texts * TEXT_WIDTH
             self.members = nn.Sequential(
                 EnsembleView(k=members),
                 MLPBackboneEnsemble(d_in=width, n_blocks=2, d_block=hidden, dropout=0.0, k=members),
@@ -105,6 +106,9 @@ def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False,
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+    low, high = float(values.min()), float(values.max())
+    if ((values == low) | (values == high)).all():  # a cut between two values would make two pieces of them
+        return np.array([low, high if high > low else low + 1], dtype=np.float32)
     rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
     bins = max(2, min(TREE_BINS, len(rows) // ROWS_A_BIN))
     kind = DecisionTreeRegressor if measured else DecisionTreeClassifier

@@ -22,7 +22,7 @@ from assets.lifecycle.fitting import (
     outputs_of,
 )
 from assets.lifecycle.metrics import average_precision, roc_auc
-from assets.lifecycle.networks import bin_edges
+from assets.lifecycle.networks import bin_edges, tabular
 from assets.lifecycle.preprocessing import preprocessing
 from assets.lifecycle.trees import as_module
 from assets.task import BINARY, Task
@@ -99,6 +99,15 @@ def test_edges_are_in_order_apart_and_where_the_target_changes():
     assert (np.diff(edges) > 1e-4).all()
     assert np.abs(edges - 2.5).min() < 0.05, "quantiles alone would not have one there"
     assert len(bin_edges(np.zeros(100, np.float32), np.zeros(100))) == 2
+    two = np.repeat(np.float32([-0.3, 2.5]), 10_000)
+    assert bin_edges(two, two > 0).tolist() == np.float32([-0.3, 2.5]).tolist(), "nothing to embed: no third edge"
+
+
+@pytest.mark.parametrize(("features", "size"), [(3, 16), (60, 8), (300, 4)])
+def test_the_embeddings_of_many_features_are_as_long_as_those_of_few(features, size):
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(200, features)).astype(np.float32))
+    made = tabular(rows, torch.arange(200).remainder(2).float())
+    assert made.embedding.get_output_shape() == (features, size)
 
 
 def test_the_head_makes_frequencies_and_keeps_the_order():
