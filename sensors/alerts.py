@@ -30,7 +30,6 @@ DRIFT_CAUSE = cause_of("drift", "drift")
 LOST_CAUSE = cause_of("performance", "floor")
 RETRAINED_CAUSES = (DRIFT_CAUSE, LOST_CAUSE)
 """Causes whose pages ask for a training run, and are told what came of it."""
-GATE_CAUSE = cause_of("evaluation", "gate")
 
 
 def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:

@@ -20,6 +20,8 @@ from sensors.alerts import retraining_alerts
 
 REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
 """Errors of steps that a check failed: the check has an alert of its own."""
+MOST_LETTERS = 300
+"""Of an error in an alert; the run has all of it."""
 
 
 def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
@@ -36,14 +38,13 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     def failed_runs(context: dg.RunFailureSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
         run = context.dagster_run
         why = {event.step_key or "": _why(event) for event in context.get_step_failure_events()}
-        refused = {step for step, (name, _) in why.items() if name in REFUSALS}
         planned = planned_assets(context.instance, run.run_id)
         for model, asset, day, step in _failed(planned, why, run.job_name):
-            words = why[step][1] if step in why else str(context.failure_event.message)
+            refused, words = why.get(step, (False, str(context.failure_event.message)))
             if run.job_name in trainings and asset != "evaluation":  # what the gate refuses is told by the ledger
                 for alert in retraining_alerts(alerts, model):
                     alerts.store.update(alert.id, f"retraining failed at {asset}: {words}")
-            if step in refused:
+            if refused:
                 continue
             cause = f"{RUN}{asset}"
             changed = alerts.store.report(
@@ -84,7 +85,7 @@ Failed = tuple[str, str, str | None, str]
 """Model, asset, latest day and step."""
 
 
-def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[str, str]], job: str) -> list[Failed]:
+def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[bool, str]], job: str) -> list[Failed]:
     """What a run was to make in the steps that failed.
 
     Where the run ended without the failure of a step (its process was killed, say), the first that it did not make.
@@ -106,15 +107,13 @@ def _latest(planned: Iterable[Planned]) -> list[Failed]:
     return [(model, asset, day, step) for (model, asset, step), day in days.items()]
 
 
-def _why(event: dg.DagsterEvent) -> tuple[str, str]:
-    """Name of the innermost error of a failed step, or of one of the refusals around it, and the first line of it."""
+def _why(event: dg.DagsterEvent) -> tuple[bool, str]:
+    """Whether a check refused what a failed step made, and the first line of the innermost error."""
     error = event.step_failure_data.error
     said = event.step_failure_data.user_failure_data
     chain = []
     while error is not None:
         chain.append(error)
         error = error.cause
-    names = [one.cls_name or "" for one in chain]
     words = (said.description if said else None) or (chain[-1].message if chain else "") or "no reason is given"
-    name = next((n for n in names if n in REFUSALS), names[-1] if names else "")
-    return name, words.strip().splitlines()[0][:300]
+    return any(one.cls_name in REFUSALS for one in chain), words.strip().splitlines()[0][:MOST_LETTERS]

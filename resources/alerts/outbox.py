@@ -26,7 +26,7 @@ class Backlog:
     Args:
         waiting: how many changes.
         oldest: by severity, since when the oldest of them waits.
-        tries: how often the one that was tried most was tried.
+        tries: how often the one that failed most failed.
         error: why one of them did not arrive; ``None`` where none was tried.
     """
 
@@ -96,7 +96,7 @@ class Outbox:
 
     def delivered(self, ids: Iterable[int], message: str, at: dt.datetime | None = None) -> None:
         """Notes that a message with these entries of the outbox has arrived."""
-        values = {"delivered_at": naive_utc(at), "message": message, "error": None, "tries": OUTBOX.c.tries + 1}
+        values = {"delivered_at": naive_utc(at), "message": message, "error": None}
         with self._database.writing() as connection:
             connection.execute(OUTBOX.update().where(OUTBOX.c.id.in_(list(ids))).values(**values))
 

@@ -1,5 +1,6 @@
 """Checks that fail and pass become alerts, and what became of retraining is told."""
 
+import datetime as dt
 from dataclasses import replace
 
 import dagster as dg
@@ -12,7 +13,14 @@ from resources.alerts import Alerts
 from resources.dagster_internals import Evaluation
 from resources.deployment import Ledger
 from resources.settings import project_root
-from sensors.alerts import alerts_sensor, handle, tell_what_came_of_retraining
+from sensors.alerts import (
+    DRIFT_CAUSE,
+    LOST_CAUSE,
+    alerts_sensor,
+    handle,
+    handle_all,
+    tell_what_came_of_retraining,
+)  # fmt: skip
 from tests.models.readings import VARIANTS, stream
 
 MODEL = stream()
@@ -30,16 +38,18 @@ def evaluation(number: int, passed: bool, *, severity=dg.AssetCheckSeverity.ERRO
     )  # fmt: skip
 
 
-def test_a_page_opens_with_its_day_its_beginning_and_its_links(alerts):
-    handle(alerts, evaluation(1, False, since="2026-03-01"))
+def test_a_page_opens_with_its_day_its_beginning_and_its_links(alerts, caplog):
+    handle(alerts, evaluation(1, False, since="2026-03-01", report="/reports/1"))
     [alert] = alerts.store.open_alerts("meter")
     assert (alert.cause, alert.severity, alert.since_day, alert.last_day) == (
         "drift/drift", "page", "2026-03-01", "2026-03-02",
     )  # fmt: skip
     assert alert.links == {
         "run": "/runs/r1", "asset": "/assets/meter/drift", "check": "/assets/meter/drift?view=checks",
+        "report": "/reports/1",
     }  # fmt: skip
     assert alert.summary == "2026-03-02: as it is"
+    assert "OPENED page [meter] drift/drift: 2026-03-02: as it is" in caplog.text
 
 
 def test_a_warning_warns_and_the_next_that_is_worse_pages(alerts):
@@ -78,12 +88,46 @@ def test_what_became_of_a_training_is_told_to_the_alert_that_asked_for_it(alerts
     assert words == [
         "retraining: version 2 was refused: worse by .03", "retraining: version 3 was promoted: better by .02",
     ]  # fmt: skip
+    assert alerts.store.position("promotions") == ledger.history()[-1].id
+
+
+def test_of_several_evaluations_each_counts_in_its_turn_and_the_last_is_the_position(alerts):
+    told = [evaluation(1, False), evaluation(2, True), evaluation(3, True)]
+    handle_all(alerts, told, {"meter": "team:risk"})
+    assert alerts.store.open_alerts() == []
+    assert [event.change for event in alerts.store.history()] == ["opened", "resolved"]
+    handle_all(alerts, [evaluation(4, True), evaluation(5, True)], {"meter": "team:risk"})
+    assert alerts.store.position("check_evaluations") == 5
+
+
+def test_checks_of_assets_that_are_no_models_open_nothing(alerts):
+    handle_all(alerts, [evaluation(1, False)], {"churn": ""})
+    assert alerts.store.alerts() == []
+
+
+def test_an_evaluation_that_passed_does_not_resolve_twice(alerts):
+    handle(alerts, evaluation(1, False))
+    handle(alerts, evaluation(2, True))
+    alerts.store.report("meter", "drift/drift", severity="page", summary="seen by somebody else")
+    handle(alerts, evaluation(2, True))
+    assert len(alerts.store.open_alerts()) == 1
+
+
+def test_what_is_no_table_of_columns_is_no_column(alerts):
+    handle(alerts, evaluation(1, False, columns="amount"))
+    [alert] = alerts.store.open_alerts()
+    assert (alert.column, alert.summary) == ("", "2026-03-02: as it is")
 
 
 def every_check() -> list[dg.AssetCheckKey]:
     """Of all kinds of models that there are."""
     models = [*declared_models(), *VARIANTS.values()]
     return sorted({spec.key for model in models for asset in lifecycle_assets(model) for spec in asset.check_specs})
+
+
+def test_the_causes_that_are_known_by_name_are_checks_that_there_are():
+    there = {f"{'/'.join(key.asset_key.path[1:])}/{key.name}" for key in every_check()}
+    assert {DRIFT_CAUSE, LOST_CAUSE} <= there
 
 
 @pytest.mark.closes("alerts", "check")
@@ -145,3 +189,24 @@ def test_the_sensor_reads_each_evaluation_once(alerts, instance):
     dg.materialize([toy], instance=instance, tags={"fine": ""})
     tick()
     assert alerts.store.open_alerts() == []
+
+
+def test_the_sensor_says_that_a_silence_is_over(alerts, instance, caplog):
+    handle(alerts, evaluation(1, False))
+    [alert] = alerts.store.open_alerts()
+    long_ago = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    alerts.store.silence(alert.id, until=long_ago + dt.timedelta(hours=1), who="ada", at=long_ago)
+    given = {"alerts": alerts, "ledger": Ledger(database_url=alerts.database_url)}
+    with dg.build_sensor_context(instance=instance, resources=given) as context:
+        alerts_sensor([MODEL]).evaluate_tick(context)
+    assert "UNSILENCED page [meter] drift/drift" in caplog.text
+
+
+def test_the_sensor_tells_what_became_of_a_training(alerts, instance):
+    handle(alerts, evaluation(1, False))
+    ledger = Ledger(database_url=alerts.database_url)
+    ledger.refuse("meter", "2", reason="worse by .03", verdicts={}, dagster_run="r", who="w")
+    given = {"alerts": alerts, "ledger": ledger}
+    with dg.build_sensor_context(instance=instance, resources=given) as context:
+        alerts_sensor([MODEL]).evaluate_tick(context)
+    assert "updated" in [event.change for event in alerts.store.history()]

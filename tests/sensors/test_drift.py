@@ -37,6 +37,18 @@ def test_what_is_older_than_the_last_weeks_is_a_persons_decision():
     assert unchecked_days(march(*range(1, 31)), checked, checked, before="2026-04-01") == ["2026-03-20"]
 
 
+def test_the_last_weeks_are_two():
+    checked = march(*range(1, 31)) - march(16, 17)  # the last 14 begin with the 15th
+    gaps = march(*range(1, 31)) | march(31)
+    assert unchecked_days(gaps, checked - march(2), checked - march(2), before="2026-04-01") == [
+        "2026-03-16", "2026-03-17", "2026-03-31",
+    ]  # fmt: skip
+
+
+def test_the_first_scored_day_counts_without_a_check_of_its_own():
+    assert unchecked_days(march(4, 5, 6), march(5, 6), march(6), before="2026-03-31") == ["2026-03-05"]
+
+
 @pytest.mark.parametrize("today", [dt.date(2026, 3, 10), dt.date(2028, 3, 1), dt.date(2027, 1, 1)])
 def test_automation_and_the_sensor_share_no_day_and_leave_none_out(today):
     """The window of the cleaned table's condition, as Dagster evaluates it at noon."""
@@ -62,15 +74,26 @@ def test_automation_and_the_sensor_share_no_day_and_leave_none_out(today):
     assert len(automated) == fraud.table.late_days + 1
 
 
-def test_the_tick_requests_each_missed_day_once():
+def tick(**days: str):
+    """What the sensor asks for, by asset the days of March 2026 that were made."""
     with dg.DagsterInstance.ephemeral() as instance:
-        for name, days in {"raw_payments": "123", "predictions": "12", "drift": "1"}.items():
-            for day in days:
+        for name, made in days.items():
+            for day in made:
                 event = dg.AssetMaterialization(fraud.key(name), partition=f"2026-03-0{day}")
                 instance.report_runless_asset_event(event)
         with dg.build_sensor_context(instance=instance, definitions=DEFS) as context:
-            requests = drift_sensor(fraud).evaluate_tick(context).run_requests
+            return drift_sensor(fraud).evaluate_tick(context)
+
+
+def test_the_tick_requests_each_missed_day_once():
+    requests = tick(raw_payments="1234", predictions="23", drift="3").run_requests
     assert [(r.partition_key, r.run_key) for r in requests] == [
         ("2026-03-02", "fraud-drift-2026-03-02"),
-        ("2026-03-03", "fraud-drift-2026-03-03"),
+        ("2026-03-04", "fraud-drift-2026-03-04"),
     ]
+
+
+def test_the_tick_says_why_it_requests_nothing():
+    ticked = tick(raw_payments="12", predictions="12", drift="12")
+    assert not ticked.run_requests
+    assert ticked.skip_message.startswith("each scored day before ")

@@ -122,6 +122,25 @@ def test_a_drift_that_ended_with_a_promotion_asks_until_a_candidate_was_fitted_o
     assert drifting_since(alerts, tables, fraud) == (dt.date(2026, 3, 2) if asked else None)
 
 
+def test_of_a_page_and_an_unlearnt_drift_the_earlier_counts(tmp_path):
+    alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
+    tables = ParquetTables(root=str(tmp_path / "tables"))
+    checked(tables, d02="1 warn 2026-03-02", d03="1 page 2026-03-02", d04="2 ok")
+    tables.write(fraud.key("training_set"), pd.DataFrame({"paid_at": [pd.Timestamp("2026-03-06")]}))
+    alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", day="2026-03-09", since_day="2026-03-08")
+    assert drifting_since(alerts, tables, fraud) == dt.date(2026, 3, 2)
+
+
+def test_the_sensor_says_when_it_trains():
+    weekly = replace(fraud, retrain="0 6 * * MON")
+    assert retraining_sensor(weekly).description == (
+        "Trains a challenger of fraud on the cron 0 6 * * MON (UTC) and once confirmed drift has labels of its own."
+    )
+    assert retraining_sensor(replace(telco, retrain="0 6 * * MON")).description == (
+        f"Trains a challenger of {telco.name} on the cron 0 6 * * MON (UTC)."
+    )
+
+
 # -- the declared cron -----------------------------------------------------------------------------------------------
 
 MONDAYS = "0 6 * * MON"

@@ -5,7 +5,8 @@ import pytest
 
 from assets.lifecycle.stage import Refused
 from resources.alerts import Alerts
-from sensors.runs import run_sensors
+from resources.dagster_internals import Planned
+from sensors.runs import _latest, run_sensors
 from tests.models.readings import stream
 
 MODEL = stream(owner="team:risk")
@@ -22,6 +23,12 @@ def alerts(tmp_path) -> Alerts:
 def instance():
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    """An error that another one led to."""
+    error.__cause__ = cause
+    return error
 
 
 def makes(name: str, error: Exception | None = None, model: str = "meter") -> dg.AssetsDefinition:
@@ -68,13 +75,15 @@ def run(job: dg.JobDefinition, instance, alerts: Alerts, day: str | None = None,
 
 
 @pytest.mark.closes("alerts", "run/")
-def test_the_alert_is_of_the_asset_that_failed_and_a_later_day_of_it_resolves(alerts, instance):
+def test_the_alert_is_of_the_asset_that_failed_and_a_later_day_of_it_resolves(alerts, instance, caplog):
     job = job_of("__ASSET_JOB_LIKE", makes("clean"), makes("features", ValueError("out of cheese\nat line 3")))
     run_id = run(job, instance, alerts, BROKEN)
     [alert] = alerts.store.open_alerts("meter")
     assert (alert.cause, alert.severity, alert.owner, alert.last_day) == ("run/features", "page", "team:risk", BROKEN)
     assert alert.summary == f"{BROKEN}: run {run_id[:8]} of __ASSET_JOB_LIKE failed: ValueError: out of cheese"
     assert alert.runbook == "docs/runbooks/run.md"
+    assert alert.links == {"run": f"/runs/{run_id}"}
+    assert "OPENED page [meter] run/features" in caplog.text, "it is said on the console at once"
 
     other = job_of("__ASSET_JOB_LIKE", makes("clean"), makes("features", model="churn"))
     run(other, instance, alerts, SOUND)
@@ -104,7 +113,7 @@ def test_a_job_without_assets_has_an_alert_of_its_name(alerts, instance):
 
 
 def test_a_run_that_was_killed_has_the_alert_of_the_first_asset_it_did_not_make(alerts, instance):
-    job = job_of("meter_daily", makes("features"), makes("predictions"))
+    job = job_of("meter_daily", makes("features"), makes("predictions"), makes("scores"))
     killed = instance.create_run_for_job(job, tags={"dagster/partition": BROKEN}, status=dg.DagsterRunStatus.STARTED)
     planned = job.execute_in_process(instance=instance, partition_key=BROKEN)
     for record in instance.get_records_for_run(planned.run_id).records:
@@ -124,7 +133,12 @@ def test_a_run_that_was_killed_has_the_alert_of_the_first_asset_it_did_not_make(
     assert "the machine is gone" in alert.summary
 
 
-@pytest.mark.parametrize("asset", [gated, makes("refusing", Refused(description="nothing was written"))])
+REFUSED = Refused(description="nothing was written")
+
+
+@pytest.mark.parametrize("asset", [
+    gated, makes("refusing", REFUSED), makes("refusing", caused(Refused(description="nothing"), ValueError("why"))),
+])  # fmt: skip
 def test_a_run_that_a_check_failed_has_the_checks_alert_alone(alerts, instance, asset):
     result = dg.materialize([asset], instance=instance, raise_on_error=False,
                             partition_key=BROKEN if asset.partitions_def else None)  # fmt: skip
@@ -140,3 +154,28 @@ def test_a_retraining_that_fails_is_told_to_the_alert_that_asked_for_it(alerts, 
     [updated] = [event.words for event in alerts.store.history() if event.change == "updated"]
     assert updated.startswith("retraining failed at training_set: ")
     assert str(error) in updated or error.description in updated
+
+
+def test_what_a_check_refused_hides_no_other_failure_of_the_run(alerts, instance):
+    run(job_of("__ASSET_JOB", makes("a", REFUSED), makes("b", ValueError("out of cheese"))), instance, alerts, SOUND)
+    assert [alert.cause for alert in alerts.store.open_alerts()] == ["run/b"]
+
+
+@pytest.mark.parametrize(("job", "asset"), [("meter_daily", "features"), ("meter_train", "evaluation")])
+def test_only_a_training_that_failed_before_its_gate_is_told_to_the_alert_that_asked_for_one(
+    alerts, instance, job, asset
+):
+    alerts.store.report("meter", "drift/drift", severity="page", summary="x", day=BROKEN)
+    run(job_of(job, makes(asset, ValueError("out of cheese"))), instance, alerts, SOUND)
+    assert [event for event in alerts.store.history() if event.change == "updated"] == []
+
+
+def test_a_run_of_many_days_has_the_latest_in_its_alert():
+    planned = [Planned(MODEL.key("features"), day, "features", made=False) for day in (SOUND, BROKEN)]
+    assert _latest(planned) == [("meter", "features", SOUND, "features")]
+
+
+def test_an_alert_has_the_beginning_of_a_long_error(alerts, instance):
+    run(job_of("__ASSET_JOB", makes("features", ValueError("x" * 1_000))), instance, alerts, SOUND)
+    [alert] = alerts.store.open_alerts()
+    assert alert.summary.endswith(" failed: " + f"ValueError: {'x' * 1_000}"[:300])
