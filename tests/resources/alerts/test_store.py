@@ -289,3 +289,138 @@ def test_a_database_of_before_gets_what_is_new_and_keeps_its_alerts(url, tmp_pat
     alert, change = report(AlertStore(url))
     assert (alert.id, change, alert.flapping) == (1, "escalated", False)
     assert changes(AlertStore(url), alert) == ["opened", "escalated"]
+
+
+def test_an_alert_that_another_process_opens_first_is_repeated(store, monkeypatch):
+    report(store)
+    looked, look = [], store._open
+
+    def too_early(connection, fingerprint):
+        """Finds nothing the first time, as a process does that looks before the other one has written."""
+        looked.append(fingerprint)
+        return look(connection, fingerprint) if len(looked) > 1 else None
+
+    monkeypatch.setattr(store, "_open", too_early)
+    assert report(store)[1] == "repeated"
+    monkeypatch.setattr(store, "_open", lambda *_: looked.append("x"))
+    with pytest.raises(RuntimeError, match="opened by others 20 times in a row"):
+        report(store)
+    assert looked.count("x") == 20
+
+
+def test_the_first_day_of_the_cause_is_that_of_the_alert_where_no_other_is_said(store):
+    assert report(store, "2026-03-01")[0].since_day == "2026-03-01"
+
+
+def test_the_same_day_once_more_brings_the_newer_summary(store):
+    report(store)
+    again, _ = store.report("fraud", "drift/drift", severity="page", summary="measured again", day="2026-03-01")
+    assert again.summary == "measured again"
+
+
+def test_a_silence_that_is_over_is_told_once(store):
+    alert, _ = report(store, at=AT)
+    store.silence(alert.id, until=at(1), who="ada", at=AT)
+    assert len(store.tend(at(1))) == 1
+    assert store.tend(at(2)) == []
+    assert store.get(alert.id).silenced_until is None
+
+
+def test_the_history_says_who_did_what(store):
+    alert, _ = report(store, at=AT)
+    assert store.acknowledge(alert.id, who="ada", at=AT)[1] == "acknowledged"
+    store.silence(alert.id, until=at(1), who="bob", at=AT)
+    store.close(alert.id, who="eve", words="a false alarm")
+    told = [(event.change, event.words, event.who) for event in store.history(alert.id)][1:]
+    assert told == [
+        ("acknowledged", "ada has it in hand", "ada"),
+        ("silenced", "silenced by bob until 2026-03-01 13:00 UTC", "bob"),
+        ("resolved", "a false alarm", "eve"),
+    ]
+
+
+@pytest.mark.parametrize("done", ["silence", "close"])
+def test_nobody_silences_or_resolves_what_is_not_open(store, done):
+    given = {"until": at(9)} if done == "silence" else {}
+    with pytest.raises(AlertError, match="there is no alert 1"):
+        getattr(store, done)(1, who="ada", at=AT, **given)
+    alert, _ = report(store, at=AT)
+    store.close(alert.id, who="ada", at=AT)
+    with pytest.raises(AlertError, match="was resolved at"):
+        getattr(store, done)(alert.id, who="ada", at=AT, **given)
+
+
+def test_a_silence_that_ends_now_is_none(store):
+    alert, _ = report(store, at=AT)
+    with pytest.raises(AlertError, match="is over already"):
+        store.silence(alert.id, until=AT, who="ada", at=AT)
+
+
+def test_the_resolution_of_a_silenced_alert_is_told(url):
+    store = AlertStore(url, [Route(channel="c")])
+    alert, _ = report(store, at=AT)
+    store.silence(alert.id, until=at(5), who="ada", at=AT)
+    store.resolve("fraud", "drift/drift", reason="over", at=at(1))
+    assert [d.change for d in store.outbox.due("c", at(1))] == ["opened", "silenced", "resolved"]
+
+
+def test_a_channel_that_waits_is_told_when_its_time_has_come(url):
+    store = AlertStore(url, [Route(channel="c", delay=HOUR)])
+    report(store, at=AT)
+    assert store.outbox.due("c", at(0.9)) == []
+    assert len(store.outbox.due("c", at(1))) == 1
+
+
+def test_the_first_observation_of_a_stream_counts(store):
+    assert report(store, seen=Seen("check_evaluations", 0)) is not None
+    assert report(store, seen=Seen("check_evaluations", 0)) is None
+
+
+def test_a_cause_reopens_its_alert_to_the_last_moment(store):
+    first, _ = report(store, at=AT)
+    store.resolve("fraud", "drift/drift", reason="over", at=at(1))
+    assert report(store, at=at(1) + Policy().reopen_within)[0].id == first.id
+
+
+def test_what_reopened_long_ago_is_no_flapping(url):
+    store = AlertStore(url, policy=Policy(flaps=2, flap_within=2 * DAY, reopen_within=9 * DAY))
+    report(store, at=AT)
+
+    def again(hours: float):
+        store.resolve("fraud", "drift/drift", reason="over", at=at(hours))
+        return report(store, at=at(hours))[1]
+
+    assert again(24) == "reopened"
+    assert again(24 + 48.1) == "reopened"
+    assert again(24 + 96.1) == "flapping", "to the last moment of the two days"
+
+
+def test_updates_are_for_open_alerts(store):
+    assert store.update(1, "a training run is requested") is None
+    alert, _ = report(store, at=AT)
+    updated, change = store.update(alert.id, "a training run is requested", at=at(1))
+    assert (change, updated.updated_at) == ("updated", at(1))
+    store.close(alert.id, who="ada")
+    assert store.update(alert.id, "a training run is requested") is None
+
+
+def test_the_history_can_be_read_and_counted_from_any_line_on(store):
+    assert store.last_event() == 0
+    assert store.count_changes() == ({}, 0)
+    report(store)
+    report(store)
+    store.report("churn", "drift/drift", severity="page", summary="x")
+    store.resolve("fraud", "drift/drift", reason="over")
+    ids = [event.id for event in store.history()]
+    assert len(ids) == 4
+    assert store.last_event() == ids[-1]
+    assert [event.id for event in store.history(after=ids[1])] == ids[2:]
+    counted = {("fraud", "opened"): 1, ("fraud", "repeated"): 1, ("churn", "opened"): 1, ("fraud", "resolved"): 1}
+    assert store.count_changes() == (counted, ids[-1])
+    assert store.count_changes(ids[1]) == ({("churn", "opened"): 1, ("fraud", "resolved"): 1}, ids[-1])
+    assert store.count_changes(ids[-1]) == ({}, ids[-1])
+
+
+def test_there_is_no_alert_of_a_wrong_number(store):
+    with pytest.raises(AlertError, match="there is no alert 7"):
+        store.get(7)
