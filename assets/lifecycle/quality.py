@@ -36,14 +36,14 @@ def faults(
         if column in (SCORE, PREDICTED) or not counts.rows:
             continue
         n, effect = counts.rows, reference.design_effect(column)
-        missing, was = counts.missing / n, usual.missing / max(usual.rows, 1)
-        independent = n / effect.over(window.days, reference.days), max(usual.rows, 1) / effect.whole
-        outside = 0 if counts.bins.kind == "category" else counts.below + counts.above
+        missing, was = counts.missing / n, usual.missing / usual.rows
+        independent = n / effect.over(window.days, reference.days), usual.rows / effect.whole
+        number, outside = counts.bins.kind == "number", counts.below + counts.above
         if missing - was >= drift.missing and counts.missing >= LEAST and _is_more(missing, was, *independent):
             found[column] = f"{missing:.1%} are missing, {was:.1%} in the reference"
         elif counts.new / n > drift.new and counts.new >= LEAST:
             found[column] = f"{counts.new / n:.1%} have values that the reference does not know"
-        elif outside / n > drift.outside and outside >= LEAST:
+        elif number and outside / n > drift.outside and outside >= LEAST:
             low, high = counts.bins.low, counts.bins.high
             found[column] = f"{outside / n:.1%} are outside the reference's range, {low:g} to {high:g}"
     if usual_rows and not usual_rows * drift.volume <= rows_of_day <= usual_rows / drift.volume:
