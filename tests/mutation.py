@@ -62,7 +62,7 @@ TARGETS = {
     f"{LIFECYCLE}/leakage.py": Target((f"{T}/test_leakage.py",)),
     f"{LIFECYCLE}/deployment.py": Target((f"{T}/test_deployment.py",)),
     f"{LIFECYCLE}/quality.py": Target((f"{T}/test_quality.py", f"{T}/test_drift.py", f"{T}/test_drift_days.py")),
-    f"{LIFECYCLE}/drift.py": Target((f"{T}/test_drift.py", f"{T}/test_drift_days.py")),
+    f"{LIFECYCLE}/drift.py": Target((f"{T}/test_drift_rule.py", f"{T}/test_drift.py", f"{T}/test_drift_days.py")),
     "resources/deployment.py": Target(("tests/resources/test_deployment.py",)),
     "resources/alerts/store.py": Target(("tests/resources/alerts/test_store.py",)),
     "resources/alerts/outbox.py": Target(

@@ -63,7 +63,7 @@ class ColumnDrift:
     p_value: float
     effect: float
     drifted: bool
-    pages: bool = False
+    pages: bool
     settling: tuple[str, ...] = ()
 
 
@@ -209,7 +209,7 @@ def compare(
             )
         )  # fmt: skip
         if weakly or (drifted and earlier and earlier[-1].columns[column].drifted):
-            first = row[0] if weakly and row else earlier[-1]
+            first = row[0] if weakly else earlier[-1]
             began[column] = first.since or first.day
     moving = _settling(reference, window, drift, verdicts, earlier[-1] if earlier else None)
     if moving:
@@ -235,7 +235,6 @@ def _settling(
     """
     if not _score_alone(verdicts) or (before is not None and _score_alone(before.columns.values())):
         return ()
-    share = drift.page_alpha / max(len(reference.unwatched), 1)
     moved = max(one.effect for one in verdicts if one.drifted)
     moving = []
     for name, usual in reference.unwatched.items():
@@ -250,7 +249,8 @@ def _settling(
             continue
         of_before = effect.over(before.window.days, reference.days)
         jump = difference(before.window.histograms[name], now, (of_before, of_window))
-        if jump.effect >= max(drift.min_effect, JUMP * found.effect) and jump.p_value < share:
+        sure = jump.p_value < drift.page_alpha / len(reference.unwatched)
+        if sure and jump.effect >= max(drift.min_effect, JUMP * found.effect):
             return ()
     return tuple(moving)
 
@@ -269,7 +269,7 @@ def _difference(reference: ReferenceProfile, window: Window, column: str, drift:
         if not like.all() and like.sum() >= drift.min_rows:
             against = against.bins.count(reference.sample.loc[like, column].to_numpy())
     effect = reference.design_effect(column)
-    of_reference = thinned(effect.whole, against.rows / max(reference.rows, 1))
+    of_reference = thinned(effect.whole, against.rows / reference.rows)
     return difference(against, window.histograms[column], (of_reference, effect.over(window.days, reference.days)))
 
 
