@@ -116,9 +116,9 @@ class Stages:
         """The first row of a day of a table."""
         return self.tables.read(self.model.key(name), [day]).iloc[0].to_dict()
 
-    def make(self, name: str, *days: str, **config: Any) -> Outcome:
+    def make(self, name: str, *days: str, tags: dict[str, str] | None = None, **config: Any) -> Outcome:
         """Materialises one asset (and no check of any other), on days where it has them."""
-        tags = {RANGE_START: days[0], RANGE_END: days[-1]} if days else {}
+        tags = {**({RANGE_START: days[0], RANGE_END: days[-1]} if days else {}), **(tags or {})}
         ops = {f"{self.model.name}__{name}": {"config": config}} if config else {}
         return Outcome(
             self._job.execute_in_process(

@@ -14,6 +14,7 @@ from assets.lifecycle.deployment import (
     PARITY_ROWS,
     PARITY_TOLERANCE,
     VERDICTS,
+    _in_one_line,
     deployment_assets,
     largest_difference,
     read_answer,
@@ -203,6 +204,7 @@ def test_no_more_rows_are_asked_about_than_a_request_may_hold(stages):
     assert len(scores) == 600
     made = answering(stages, scores=scores[:PARITY_ROWS].tolist()).make("staged")
     assert made.success, made.why
+    assert made.check("parity").metadata["rows"].value == 500
 
 
 # -- what an answer must be ------------------------------------------------------------------------------------------
@@ -244,6 +246,13 @@ def test_measured_values_may_differ_by_a_share_of_their_spread(model, expected):
 def test_values_that_do_not_vary_must_be_the_same():
     assert largest_difference(MEASURED, np.ones(3), np.ones(3)) == 0
     assert largest_difference(MEASURED, np.ones(3), np.ones(3) + 1e-6) > PARITY_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), [("it is full", "it is full"), ("\n it ended \n at line 3\n disk full\n", "it ended disk full")]
+)
+def test_of_many_lines_the_first_and_the_last_are_told(words, line):
+    assert _in_one_line(words) == line
 
 
 def test_the_service_calls_a_staged_version_what_staging_expects():
@@ -297,6 +306,11 @@ def test_a_version_of_which_everything_was_found_good_is_promoted(promoting, tar
     assert shown["reason"].value == champion.reason
     row = promoting.row("deployment")
     assert (row["version"], row["previous"], row["ledger_entry"]) == ("3", "2", champion.id)
+
+
+def test_who_promotes_is_on_record(promoting):
+    assert promoting.make("deployment", tags={"user": "ada"}).success
+    assert promoting.ledger.champion("meter").who == "ada"
 
 
 def test_the_first_version_of_all_has_none_before_it(tmp_path, target):

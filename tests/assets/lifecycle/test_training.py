@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.declaration import Drift, Evaluation, Gate, Training
+from assets.declaration import Drift, Evaluation, Gate, Model, Training
 from assets.lifecycle import training
 from assets.lifecycle.bundle import model_code
 from assets.lifecycle.training import MIN_OF_EACH_CLASS, _too_few, training_assets
@@ -127,9 +127,9 @@ def test_of_other_targets_no_positives_are_counted(tmp_path):
 # -- which rows, of a stream -----------------------------------------------------------------------------------------
 
 
-def past(days: int, without: int | None = None, tmp_path=None) -> Stages:
+def past(days: int, without: int | None = None, tmp_path=None, model: Model = STREAM) -> Stages:
     """A stream of so many labelled days."""
-    stages = Stages(STREAM, tmp_path)
+    stages = Stages(model, tmp_path)
     for number in range(days):
         day = START + dt.timedelta(days=number)
         rows = readings(60, day)
@@ -163,6 +163,14 @@ def test_a_stream_is_split_by_the_calendar_as_of_its_latest_labelled_day(tmp_pat
     assert shown["test"].value == f"{day[29]} … {day[29]}"
     assert shown["fit"].value == f"{day[20]} … {day[21]}"
     assert shown["folds"].value == [f"{day[12]} … {day[13]} → {day[21]} … {day[21]}"]
+
+
+def test_all_test_days_are_frozen_to_the_last(tmp_path):
+    longer = stream(training=replace(STREAM.training, test_days=2))
+    stages = past(30, tmp_path=tmp_path, model=longer)
+    assert stages.make("training_set").success
+    rows = stages.tables.read(longer.key("training_set"))
+    assert days_of(rows[training.test_rows(rows, longer)]) == [28, 29]
 
 
 def test_an_earlier_day_may_be_asked_for(tmp_path):
