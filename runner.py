@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.freshness import stale_days
+from assets.lifecycle.data.freshness import stale_days
 from assets.lifecycle.jobs import (
     CLEAN,
     DAILY,
@@ -28,7 +28,7 @@ from assets.lifecycle.jobs import (
     assets_of_jobs,
     job_name,
 )
-from assets.lifecycle.windows import iso_days
+from assets.lifecycle.model.windows import iso_days
 from resources.settings import Settings
 from resources.sources import Stream
 

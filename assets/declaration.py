@@ -94,8 +94,8 @@ class Features:
         names: the features, in the order in which the network gets them.
         entities: columns whose past rows are enough to compute a row's features (the endpoint keeps these).
         calendar: features that follow the calendar; drift checks leave them out.
-        words: features that hold word numbers (``assets/lifecycle/text.py``), for each text its block of them; they
-            are read by the network's text encoder and compared with nothing.
+        words: features that hold word numbers (``assets/lifecycle/data/text.py``), for each text its block of them;
+            they are read by the network's text encoder and compared with nothing.
     """
 
     compute: FeatureFunction
@@ -259,7 +259,7 @@ class Model:
         description: one sentence for the UI.
         label_delay_days: days after a row's event until its label lands; 0 means the label is in the table.
         features: point-in-time features; default: the contract's columns, encoded.
-        network: builds the torch module; default: the tabular network of ``assets/lifecycle/networks.py``.
+        network: builds the torch module; default: the one of ``assets/lifecycle/model/learners/networks.py``.
         accepted_leaks: ``{column: reason}`` of columns (or features) that the leakage check would refuse, and why they
             are known when a row is scored.
         training, evaluation, gate, drift: see there.

@@ -1,7 +1,7 @@
 """From text as it landed to typed columns: what a model folder's ``clean`` is made of.
 
 Belongs here: readers of one column, and typing a table by its contract. Does not belong here: which rows are refused
-(``assets/lifecycle/cleaning.py``), which reader a table needs (the model folder).
+(``assets/lifecycle/data/cleaning.py``), which reader a table needs (the model folder).
 
 What cannot be read becomes missing; the contract then refuses the row, or lets it pass where the column may be missing.
 """

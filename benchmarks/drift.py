@@ -31,9 +31,9 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.drift import Before, Level, compare, count
-from assets.lifecycle.quality import faults, level_of_faults
-from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.monitoring.drift import Before, Level, compare, count
+from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.profile.reference import ReferenceProfile
 
 RULE = Drift()
 SIZES = (300, 1_000, 3_000, 10_000)
@@ -210,8 +210,8 @@ def one_day(path: Path) -> None:
     """Counts, judges and draws one day, as the asset does, and prints what it took as JSON."""
     import dagster as dg
 
-    from assets.lifecycle.drift_days import sampling
-    from assets.lifecycle.drift_report import draw
+    from assets.lifecycle.monitoring.drift_days import sampling
+    from assets.lifecycle.monitoring.drift_report import draw
     from resources.tables import ParquetTables
 
     warnings.filterwarnings("ignore")

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from assets.lifecycle.drift import Before, Level, compare, count
-from assets.lifecycle.features import compute_features
-from assets.lifecycle.quality import faults, level_of_faults
-from assets.lifecycle.reference import SCORE, ReferenceProfile
-from assets.lifecycle.training import REFERENCE_ROWS
+from assets.lifecycle.data.features import compute_features
+from assets.lifecycle.model.training import REFERENCE_ROWS
+from assets.lifecycle.monitoring.drift import Before, Level, compare, count
+from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.profile.reference import SCORE, ReferenceProfile
 from assets.models.fraud import FAST, model
 from assets.models.fraud.simulator import PaymentSimulator
 from benchmarks.features import events_of
@@ -115,7 +115,7 @@ def lives_after_a_shift(seed: int, customers: int) -> Iterator[tuple[int, Life]]
     The score is XGBoost's on all features, fitted on the rows of a training run as of that day: a network would take
     hours, and a score on the watched features alone would not settle.
     """
-    from assets.lifecycle.baselines import xgboost
+    from assets.lifecycle.model.baselines import xgboost
 
     delay, training = model.label_delay_days, model.training
     source = PaymentSimulator(

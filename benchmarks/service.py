@@ -74,12 +74,12 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", a
 
 def prepare(home: Path) -> Path:
     """Tables of the last 80 days and a champion with the recipe's three parts. Returns the version's folder."""
-    from assets.lifecycle.bundle import Bundle
-    from assets.lifecycle.cleaning import event_day, first_landed, type_and_refuse
-    from assets.lifecycle.features import compute_features, events_of, features_of
-    from assets.lifecycle.fitting import Head, boosted_trees, fit, linear_model, mixture
-    from assets.lifecycle.landing import number_rows
-    from assets.lifecycle.trees import as_module
+    from assets.lifecycle.data.cleaning import event_day, first_landed, type_and_refuse
+    from assets.lifecycle.data.features import compute_features, events_of, features_of
+    from assets.lifecycle.data.landing import number_rows
+    from assets.lifecycle.model.bundle import Bundle
+    from assets.lifecycle.model.fitting import Head, boosted_trees, fit, linear_model, mixture
+    from assets.lifecycle.model.learners.trees import as_module
     from assets.models.fraud import model
     from assets.models.fraud.simulator import PaymentSimulator
     from resources.deployment import CHAMPION
@@ -115,7 +115,7 @@ def prepare(home: Path) -> Path:
     client = mlflow.client()
     experiment = client.create_experiment("bench", artifact_location=f"{mlflow.artifact_location}/bench")
     run = client.create_run(experiment).info.run_id
-    version = mlflow.register(model.name, run, home / "bundle", loader_module="assets.lifecycle.bundle")
+    version = mlflow.register(model.name, run, home / "bundle", loader_module="assets.lifecycle.model.bundle")
     mlflow.set_alias(model.name, CHAMPION, version)
     return mlflow.download(model.name, version)
 

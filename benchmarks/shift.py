@@ -24,12 +24,12 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.baselines import linear, xgboost
-from assets.lifecycle.evaluation import known_entities
-from assets.lifecycle.features import compute_features
-from assets.lifecycle.metrics import average_precision
-from assets.lifecycle.training import feature_column, fit_candidate, fit_rows, matrix, test_rows
-from assets.lifecycle.windows import windows_of
+from assets.lifecycle.data.features import compute_features
+from assets.lifecycle.model.baselines import linear, xgboost
+from assets.lifecycle.model.evaluation import known_entities
+from assets.lifecycle.model.metrics import average_precision
+from assets.lifecycle.model.training import feature_column, fit_candidate, fit_rows, matrix, test_rows
+from assets.lifecycle.model.windows import windows_of
 from assets.models.fraud import model as declared
 from assets.models.fraud.ceiling import CUSTOMER_LOOKBACK, TERMINAL_LOOKBACK, ceiling
 from assets.models.fraud.simulator import PaymentSimulator

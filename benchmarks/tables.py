@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.baselines import linear, xgboost
-from assets.lifecycle.features import features_of
-from assets.lifecycle.metrics import headline
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.baselines import linear, xgboost
+from assets.lifecycle.model.learners.trees import columns_of, frequent_words
+from assets.lifecycle.model.metrics import headline
+from assets.lifecycle.model.training import fit_candidate, fit_rows, matrix, test_rows
 from assets.lifecycle.rehearsal import rehearse
-from assets.lifecycle.training import fit_candidate, fit_rows, matrix, test_rows
-from assets.lifecycle.trees import columns_of, frequent_words
 from assets.task import LOWER_IS_BETTER
 from benchmarks.made import energy, machines, spending, tickets
 from resources.settings import project_root

@@ -168,9 +168,9 @@ def _imported(name: str, draft: Path) -> Iterator[Model]:
 
 def _try_out(model: Model, raw: RawTable) -> tuple[int, list[str]]:
     """Cleans all rows, makes features of them and looks for leaks; how many features there are, and what was found."""
-    from assets.lifecycle.leakage import leaks
+    from assets.lifecycle.model.leakage import leaks
+    from assets.lifecycle.model.training import fit_rows, test_rows
     from assets.lifecycle.rehearsal import rehearse
-    from assets.lifecycle.training import fit_rows, test_rows
 
     tried = rehearse(model, raw.rows)
     if tried.refused_share > model.table.max_refused or tried.accepted.empty:

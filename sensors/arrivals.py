@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.declaration import Model
+from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.jobs import LAND, job_name
-from assets.lifecycle.landing import source_resource_key
 from resources.sources import Stream
 
 MOST_DAYS_A_TICK = 31

@@ -16,7 +16,7 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.jobs import TRAIN, job_name
-from assets.lifecycle.windows import windows_of
+from assets.lifecycle.model.windows import windows_of
 from resources.alerts import Alert, Alerts
 from resources.tables import ParquetTables
 from sensors.alerts import retraining_alerts

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Columns, Model
-from assets.lifecycle.features import events_of, features_of
+from assets.lifecycle.data.features import events_of, features_of
 from resources.tables import ParquetTables
 
 _log = logging.getLogger(__name__)

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.cleaning import REASON, ContractError, by_contract, type_and_refuse
-from assets.lifecycle.landing import LANDING_DAY
+from assets.lifecycle.data.cleaning import REASON, ContractError, by_contract, type_and_refuse
+from assets.lifecycle.data.landing import LANDING_DAY
 
 ARRIVED_AT = "arrived_at"
 """Column of a stream that says when a row reached us; filled in where the caller leaves it out."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from assets.declaration import Model
-from assets.lifecycle.features import features_of
+from assets.lifecycle.data.features import features_of
 from serving.intake import ARRIVED_AT, Intake
 
 Schema = dict[str, Any]

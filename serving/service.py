@@ -44,8 +44,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.answers import in_words  # noqa: E402
-from assets.lifecycle.bundle import Bundle  # noqa: E402
-from assets.lifecycle.features import compute_features, features_of  # noqa: E402
+from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
+from assets.lifecycle.model.bundle import Bundle  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources.deployment import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402

@@ -55,9 +55,9 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version of the toy model of ``tests/models/readings``: a line that nobody fitted. Copy it to change it."""
     import torch
 
-    from assets.lifecycle.bundle import Bundle
-    from assets.lifecycle.features import features_of
-    from assets.lifecycle.fitting import Head
+    from assets.lifecycle.data.features import features_of
+    from assets.lifecycle.model.bundle import Bundle
+    from assets.lifecycle.model.fitting import Head
     from tests.models.readings import plain
 
     class Line(torch.nn.Module):

@@ -1,6 +1,6 @@
 """`make mutate`: small faults are put into the modules that decide, one at a time; a test must fail for each.
 
-    python -m tests.mutation [MODULE …]      e.g. assets/lifecycle/gate.py; default: all of TARGETS
+    python -m tests.mutation [MODULE …]      e.g. assets/lifecycle/model/gate.py; default: all of TARGETS
     python -m tests.mutation --list [MODULE …]
 
 Belongs here: what is mutated and how, and the page `docs/mutation.md`. Does not belong here: any test.
@@ -53,16 +53,20 @@ class Target:
 
 LIFECYCLE, T = "assets/lifecycle", "tests/assets/lifecycle"
 TARGETS = {
-    f"{LIFECYCLE}/gate.py": Target((f"{T}/test_gate.py", f"{T}/test_evaluation.py")),
-    f"{LIFECYCLE}/training.py": Target(
-        (f"{T}/test_training.py",),
+    f"{LIFECYCLE}/model/gate.py": Target((f"{T}/model/test_gate.py", f"{T}/model/test_evaluation.py")),
+    f"{LIFECYCLE}/model/training.py": Target(
+        (f"{T}/model/test_training.py",),
         ("MIN_OF_EACH_CLASS", "_training_set", "_too_few", "_leakage", "_trained_model", "freeze", "fold_rows",
          "fit_rows", "test_rows", "_held_out"),
     ),
-    f"{LIFECYCLE}/leakage.py": Target((f"{T}/test_leakage.py",)),
-    f"{LIFECYCLE}/deployment.py": Target((f"{T}/test_deployment.py",)),
-    f"{LIFECYCLE}/quality.py": Target((f"{T}/test_quality.py", f"{T}/test_drift.py", f"{T}/test_drift_days.py")),
-    f"{LIFECYCLE}/drift.py": Target((f"{T}/test_drift_rule.py", f"{T}/test_drift.py", f"{T}/test_drift_days.py")),
+    f"{LIFECYCLE}/model/leakage.py": Target((f"{T}/model/test_leakage.py",)),
+    f"{LIFECYCLE}/release/deployment.py": Target((f"{T}/release/test_deployment.py",)),
+    f"{LIFECYCLE}/monitoring/quality.py": Target(
+        (f"{T}/monitoring/test_quality.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
+    ),
+    f"{LIFECYCLE}/monitoring/drift.py": Target(
+        (f"{T}/monitoring/test_drift_rule.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
+    ),
     "resources/deployment.py": Target(("tests/resources/test_deployment.py",)),
     "resources/alerts/store.py": Target(("tests/resources/alerts/test_store.py",)),
     "resources/alerts/outbox.py": Target(

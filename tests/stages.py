@@ -13,8 +13,8 @@ import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model
+from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.factory import lifecycle_assets
-from assets.lifecycle.landing import source_resource_key
 from resources.deployment import Ledger
 from resources.tables import WHOLE, ParquetTables
 from runner import RANGE_END, RANGE_START

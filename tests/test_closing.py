@@ -12,9 +12,9 @@ from typing import get_args
 import pytest
 
 from assets.declaration import Model
-from assets.lifecycle.deployment import VERDICTS
 from assets.lifecycle.factory import lifecycle_assets
-from assets.lifecycle.gate import Rule
+from assets.lifecycle.model.gate import Rule
+from assets.lifecycle.release.deployment import VERDICTS
 from assets.models import declared_models
 from resources.alerts.causes import CAUSES
 from resources.settings import project_root

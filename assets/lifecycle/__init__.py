@@ -1,1 +1,6 @@
-"""What every declared model gets, one module per stage. No module here names a model."""
+"""What every declared model gets: one room per stage, in the order in which data flows. No module here names a model.
+
+The rooms are those of the groups in the Dagster UI: ``data``, ``model``, ``release``, ``monitoring``. Below them are
+``stage.py`` (how a function becomes an asset), ``answers.py`` and ``profile``. Above them are ``factory.py``,
+``jobs.py`` and ``broken.py``, which turn a declaration into assets and jobs.
+"""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assets.lifecycle.reference import PREDICTED, SCORE
+from assets.lifecycle.profile.reference import PREDICTED, SCORE
 from assets.task import Task
 
 

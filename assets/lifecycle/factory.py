@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.backtest import backtest_assets
-from assets.lifecycle.cleaning import cleaning_assets
-from assets.lifecycle.deployment import deployment_assets
-from assets.lifecycle.drift_days import drift_assets
-from assets.lifecycle.evaluation import evaluation_assets
-from assets.lifecycle.features import feature_assets
-from assets.lifecycle.landing import landing_assets
-from assets.lifecycle.monitoring import monitoring_assets
-from assets.lifecycle.training import training_assets
+from assets.lifecycle.data.cleaning import cleaning_assets
+from assets.lifecycle.data.features import feature_assets
+from assets.lifecycle.data.landing import landing_assets
+from assets.lifecycle.model.backtest import backtest_assets
+from assets.lifecycle.model.evaluation import evaluation_assets
+from assets.lifecycle.model.training import training_assets
+from assets.lifecycle.monitoring.drift_days import drift_assets
+from assets.lifecycle.monitoring.monitoring import monitoring_assets
+from assets.lifecycle.release.deployment import deployment_assets
 
 STAGES = (
     landing_assets,

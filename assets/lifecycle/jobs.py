@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.estimate import ESTIMATED
+from assets.lifecycle.monitoring.estimate import ESTIMATED
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE = "daily", "mature"

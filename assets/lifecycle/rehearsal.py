@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.cleaning import REASON, by_contract, first_landed, iso_day, type_and_refuse
-from assets.lifecycle.features import compute_features, events_of, features_of
-from assets.lifecycle.landing import number_rows
-from assets.lifecycle.training import feature_column
+from assets.lifecycle.data.cleaning import REASON, by_contract, first_landed, iso_day, type_and_refuse
+from assets.lifecycle.data.features import compute_features, events_of, features_of
+from assets.lifecycle.data.landing import number_rows
+from assets.lifecycle.model.training import feature_column
 from resources.sources import Snapshot, Stream
 from resources.tables import WHOLE
 

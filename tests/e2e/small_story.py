@@ -36,7 +36,7 @@ def arm(asset: str) -> None:
 
     ParquetTables.handle_output = dying  # type: ignore[method-assign]
     if asset == "fit":
-        from assets.lifecycle import fitting
+        from assets.lifecycle.model import fitting
 
         average = fitting._average
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.lifecycle.features import features_of
-from assets.lifecycle.freshness import stale_days
-from assets.lifecycle.landing import LANDING_DAY
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.data.freshness import stale_days
+from assets.lifecycle.data.landing import LANDING_DAY
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from tests.payments import payments_model

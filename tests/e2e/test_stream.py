@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Gate
-from assets.lifecycle.fitting import fit
-from assets.lifecycle.reference import ReferenceProfile
+from assets.lifecycle.model.fitting import fit
+from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.dagster_internals import check_evaluations

@@ -54,7 +54,7 @@ def template(tmp_path) -> Path:
     folder.mkdir()
     git(folder, "init", "--quiet", "-b", "main")
     write(folder, **{
-        "assets/lifecycle/fitting.py": LINES, "assets/lifecycle/old.py": "old\n",
+        "assets/lifecycle/model/fitting.py": LINES, "assets/lifecycle/old.py": "old\n",
         "assets/lifecycle/named.py": LINES + "n",
         "assets/models/fraud/__init__.py": "fraud = 1\n", "tests/assets/models/fraud/test_it.py": "assert 1\n",
         "assets/models/weather/__init__.py": "weather = 1\n", "docs/picture.png": bytes(range(256)),
@@ -72,7 +72,7 @@ def fork(template, tmp_path) -> Path:
     write(folder, **{
         "assets/models/churn/__init__.py": "churn = 1\n", "assets/models/churn/table.py": "table = 1\n",
         "assets/models/fraud/__init__.py": "fraud = 'ours'\n",
-        "assets/lifecycle/fitting.py": LINES.replace("line 35\n", "line 35, ours\n"),
+        "assets/lifecycle/model/fitting.py": LINES.replace("line 35\n", "line 35, ours\n"),
     })  # fmt: skip
     commit(folder, "ours")
     return folder
@@ -80,8 +80,9 @@ def fork(template, tmp_path) -> Path:
 
 def newer(template: Path) -> str:
     write(template, **{
-        "assets/lifecycle/fitting.py": LINES.replace("line 3\n", "line 3, newer\n"), "assets/lifecycle/old.py": None,
-        "assets/lifecycle/new.py": "new\n", "assets/models/fraud/__init__.py": "fraud = 2\n",
+        "assets/lifecycle/model/fitting.py": LINES.replace("line 3\n", "line 3, newer\n"),
+        "assets/lifecycle/old.py": None, "assets/lifecycle/new.py": "new\n",
+        "assets/models/fraud/__init__.py": "fraud = 2\n",
         "assets/models/fraud/more.py": "more\n", "assets/models/weather/__init__.py": "weather = 2\n",
         "tests/assets/models/fraud/test_it.py": "assert 2\n", "docs/picture.png": bytes(reversed(range(256))),
     })  # fmt: skip
@@ -104,7 +105,7 @@ def test_what_is_newer_comes_and_the_fork_s_models_stay(template, fork):
     assert (fork / "assets/models/weather/__init__.py").read_text() == "weather = 2\n", (
         "an untouched example is brought up"
     )
-    fitting = (fork / "assets/lifecycle/fitting.py").read_text()
+    fitting = (fork / "assets/lifecycle/model/fitting.py").read_text()
     assert "line 3, newer\n" in fitting
     assert "line 35, ours\n" in fitting
     assert (fork / "assets/lifecycle/new.py").exists()
@@ -150,12 +151,12 @@ def test_a_model_of_the_template_s_name_is_the_fork_s(template, fork):
 
 def test_a_conflict_is_shown_with_the_way_on_and_the_way_back(template, fork):
     newer(template)
-    write(fork, **{"assets/lifecycle/fitting.py": LINES.replace("line 3\n", "line 3, ours\n")})
+    write(fork, **{"assets/lifecycle/model/fitting.py": LINES.replace("line 3\n", "line 3, ours\n")})
     ours = commit(fork, "the same line")
     before = own(fork)
     done = update(fork, str(template))
-    assert done.conflicts == ["assets/lifecycle/fitting.py"]
-    assert "<<<<<<<" in (fork / "assets/lifecycle/fitting.py").read_text()
+    assert done.conflicts == ["assets/lifecycle/model/fitting.py"]
+    assert "<<<<<<<" in (fork / "assets/lifecycle/model/fitting.py").read_text()
     assert "git reset --hard" in words_of(done)
     assert own(fork) == before
     assert git(fork, "rev-parse", "HEAD") == ours
@@ -217,13 +218,13 @@ def test_the_project_itself_is_brought_up_with_a_model_added_and_the_example_rem
     write(fork, **{"assets/models/churn/__init__.py": "model = 1\n"})
     git(fork, "rm", "-rq", "assets/models/fraud")
     commit(fork, "our models")
-    stage = older / "assets/lifecycle/landing.py"
+    stage = older / "assets/lifecycle/data/landing.py"
     stage.write_text(stage.read_text().replace('"""First stage:', '"""The first stage:'))
     example = older / "assets/models/fraud/tables.py"
     example.write_text(example.read_text() + "\n# newer\n")
     commit(older, "newer")
     done = update(fork, str(older))
     assert done.conflicts == []
-    assert (fork / "assets/lifecycle/landing.py").read_bytes() == stage.read_bytes()
+    assert (fork / "assets/lifecycle/data/landing.py").read_bytes() == stage.read_bytes()
     assert (fork / "assets/models/churn/__init__.py").read_text() == "model = 1\n"
     assert not (fork / "assets/models/fraud").exists()

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from assets.lifecycle.bundle import Bundle
-from assets.lifecycle.cleaning import event_day, first_landed, type_and_refuse
-from assets.lifecycle.features import compute_features, events_of
-from assets.lifecycle.fitting import Head
-from assets.lifecycle.landing import number_rows
+from assets.lifecycle.data.cleaning import event_day, first_landed, type_and_refuse
+from assets.lifecycle.data.features import compute_features, events_of
+from assets.lifecycle.data.landing import number_rows
+from assets.lifecycle.model.bundle import Bundle
+from assets.lifecycle.model.fitting import Head
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.tables import ParquetTables

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.lifecycle.features import compute_features
+from assets.lifecycle.data.features import compute_features
 from assets.models.fraud import model
 from resources.tables import ParquetTables
 from serving.history import History, LogError, TooOldError

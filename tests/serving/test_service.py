@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from assets.lifecycle.bundle import Bundle
-from assets.lifecycle.fitting import Head
+from assets.lifecycle.model.bundle import Bundle
+from assets.lifecycle.model.fitting import Head
 from assets.models.fraud import model
 from resources.deployment import CHAMPION
 from resources.mlflow import MlflowTracking

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from assets.lifecycle.jobs import CLEAN, DAILY, DEPLOY, FEATURES, LABEL, LAND, MATURE, TRAIN
-from assets.lifecycle.windows import Windows, iso_days, windows_of
+from assets.lifecycle.model.windows import Windows, iso_days, windows_of
 from assets.models.fraud import model
 from assets.models.fraud.world import SIZES, STORY_DAYS, WORLD_FILE, World, draw_up, world_of, yesterday
 from resources.alerts import Alert
@@ -338,7 +338,7 @@ def _rows_table(story: Story, first: dt.date, until: dt.date) -> None:
 
 
 def _quality_table(story: Story, trainings: list[dict[str, Any]]) -> None:
-    from assets.lifecycle.report import SCORES
+    from assets.lifecycle.model.report import SCORES
 
     for training in trainings:
         report = training["report"]

@@ -1,0 +1,119 @@
+"""Features of a declaration that brings none: the contract's columns, encoded, each row by itself.
+
+Belongs here: the encoding by kind of column. Does not belong here: anything learnt from rows (medians and scales are
+part of the network), and features that look at other rows (the model folder).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from assets.declaration import Columns, DeclarationError, Features
+from assets.lifecycle.data.text import WORDS, word_numbers
+from assets.lifecycle.profile.reference import PREDICTED, SCORE
+from assets.task import NUMBERS
+
+if TYPE_CHECKING:
+    from assets.declaration import Model
+
+MOST_CATEGORIES = 100
+"""More categories than this make a column of free text: each value is then a word or two that may recur."""
+EPOCH = np.datetime64("2000-01-01", "s")
+PARTS = ("month", "weekday", "hour")
+"""What of a moment may come round again."""
+
+
+def default_features(model: Model) -> Features:
+    """One feature for a number, a boolean and each category of a column with ``isin``; several for moments and text.
+
+    Of a moment these are its days since 2000 and what comes round of it, of free text the word numbers.
+
+    The key, the target and ``evaluation.entity`` are no features; of the event time, only what comes round is.
+
+    Raises :class:`~assets.declaration.DeclarationError` where that leaves nothing.
+    """
+    table = model.table
+    numbers: list[str] = []
+    moments: list[str] = []
+    texts: list[str] = []
+    categories: dict[str, tuple[str, ...]] = {}
+    for name, column in table.contract.to_schema().columns.items():
+        if name in (table.key, table.time, model.target, model.evaluation.entity):
+            continue
+        allowed = next((check.statistics["allowed_values"] for check in column.checks if check.name == "isin"), None)
+        kind = str(column.dtype)
+        if kind.startswith((*NUMBERS, "bool")):
+            numbers.append(name)
+        elif kind.startswith("datetime"):
+            moments.append(name)
+        elif allowed is not None and len(allowed) <= MOST_CATEGORIES:
+            categories[name] = tuple(map(str, allowed))
+        else:
+            texts.append(name)
+    recurring = tuple(f"{table.time}.{part}" for part in PARTS) if table.time else ()
+    words = tuple(f"{name}#{place}" for name in texts for place in range(WORDS))
+    names = (
+        *numbers,
+        *(f"{column}={value}" for column, values in categories.items() for value in values),
+        *(f"{name}.{part}" for name in moments for part in ("days", *PARTS)),
+        *recurring,
+        *words,
+    )
+    if not names:
+        raise DeclarationError(f"model '{model.name}': the contract has no column to make a feature of")
+    if own := {SCORE, PREDICTED} & set(names):
+        raise DeclarationError(
+            f"model '{model.name}': a column is named '{min(own)}', as the drift check calls what the model says; give "
+            "it another name in clean() and the contract"
+        )
+
+    def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
+        made = {name: _number(events[name][wanted]) for name in numbers}
+        for column, values in categories.items():
+            said = events[column][wanted]
+            text = said.astype(str)
+            text[_missing(said)] = ""  # a missing value reads as a word otherwise, which may be a category: None
+            made |= {f"{column}={value}": (text == value).astype(np.float32) for value in values}
+        for name in moments:
+            made |= {f"{name}.{part}": values for part, values in _moment(events[name][wanted]).items()}
+        if table.time:
+            of_event = _moment(events[table.time][wanted])
+            made |= {f"{table.time}.{part}": of_event[part] for part in PARTS}
+        for name in texts:
+            numbered = word_numbers(events[name][wanted])
+            made |= {f"{name}#{place}": numbered[:, place] for place in range(WORDS)}
+        return made
+
+    return Features(compute=compute, lookback_days=0, names=names, calendar=recurring, words=words)
+
+
+def _missing(values: np.ndarray) -> np.ndarray:
+    """Boolean per value of a text column."""
+    import pandas as pd
+
+    return np.asarray(pd.isna(values))
+
+
+def _number(values: np.ndarray) -> np.ndarray:
+    """float32 of numbers and booleans; whatever is missing becomes NaN."""
+    if values.dtype == object:
+        import pandas as pd
+
+        return pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float32, na_value=np.nan)
+    return values.astype(np.float32)
+
+
+def _moment(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Days since 2000, month (1 to 12), weekday (Monday is 0) and hour of moments; NaN where missing."""
+    moments = values.astype("datetime64[s]")
+    known = ~np.isnat(moments)
+    days = (moments - EPOCH) / np.timedelta64(86_400, "s")
+    parts = {
+        "days": days,
+        "month": moments.astype("datetime64[M]").astype(np.int64) % 12 + 1,
+        "weekday": (np.floor(days) + 5) % 7,  # the first of January 2000 was a Saturday
+        "hour": np.floor(days % 1 * 24 + 1e-6),
+    }
+    return {name: np.where(known, part, np.nan).astype(np.float32) for name, part in parts.items()}

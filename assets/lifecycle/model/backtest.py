@@ -1,0 +1,105 @@
+"""On request: the same recipe refitted on rolling weeks; what a claim about the recipe, not a version, rests on.
+
+Belongs here: repeating the training and the report. Does not belong here: how either is done (``training.py``,
+``evaluation.py``). Nothing is registered, and the gate is not asked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+
+from assets.declaration import Model
+from assets.lifecycle.data.landing import source_resource_key
+from assets.lifecycle.model.evaluation import baseline_scores, ceiling_scores, known_entities
+from assets.lifecycle.model.metrics import evaluate
+from assets.lifecycle.model.training import fit_candidate, fit_rows, freeze, matrix, test_rows
+from assets.lifecycle.stage import Made, table_asset
+
+
+class BacktestConfig(dg.Config):
+    """What a person may set before a backtest."""
+
+    weeks: int = Field(default=4, ge=1, le=52, description="How many test windows; a plain table takes as many seeds.")
+    as_of: str = Field(default="", description="Last day of the latest test window. Empty: the latest labelled day.")
+
+
+def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """The ``backtest``."""
+
+    def backtest(context: dg.AssetExecutionContext) -> Made:
+        config = context.op_execution_context.op_config
+        tables = context.resources.tables
+        source = getattr(context.resources, source_resource_key(model), None) if model.evaluation.ceiling else None
+        rounds = [
+            _round(tables, source, declared, as_of, name, context.log.info)
+            for declared, as_of, name in _rounds(tables, model, int(config["weeks"]), config["as_of"])
+        ]
+        frame = pd.concat(rounds, ignore_index=True)
+        mean = frame.drop(columns=["round", "rows"]).groupby("score", sort=False).mean()
+        text = mean.round(4).reset_index().astype(str)
+        lines = ["| " + " | ".join(row) + " |" for row in [list(text.columns), ["---"] * len(text.columns)]]
+        lines += ["| " + " | ".join(row) + " |" for row in text.to_numpy()]
+        return Made(frame, [], {"mean": dg.MetadataValue.md("\n".join(lines)), "rounds": len(rounds)})
+
+    with_ceiling = model.evaluation.ceiling is not None
+    asset = table_asset(
+        model,
+        "backtest",
+        backtest,
+        description="The recipe refitted on rolling weeks, beside the baselines and the ceiling on the same rows; made "
+        "on request.",
+        stage="model",
+        kinds={"torch", "xgboost"},
+        config=BacktestConfig,
+        deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
+        resources={source_resource_key(model)} if with_ceiling else set(),
+        by_day=False,
+    )
+    return [asset]
+
+
+def _rounds(tables: Any, model: Model, weeks: int, as_of: str) -> list[tuple[Model, dt.date | None, str]]:
+    """Declaration, last labelled day and name of each round, the earliest first."""
+    if not model.is_stream:
+        seeds = range(model.training.seed, model.training.seed + weeks)
+        return [(replace(model, training=replace(model.training, seed=seed)), None, f"seed {seed}") for seed in seeds]
+    last = dt.date.fromisoformat(as_of or tables.days(model.key("labels"))[-1])
+    ends = [last - dt.timedelta(days=n * model.training.test_days) for n in reversed(range(weeks))]
+    return [(model, end, f"to {end}") for end in ends]
+
+
+def _round(tables: Any, source: Any, model: Model, as_of: dt.date | None, name: str, log: Any) -> pd.DataFrame:
+    """One refit and its report: a row per score."""
+    frozen = freeze(tables, model, as_of)
+    candidate = fit_candidate(frozen, model, log)
+    fit, test = fit_rows(frozen, model), test_rows(frozen, model)
+    rows = frozen[test].reset_index(drop=True)
+    X_test = matrix(rows, model)
+    y = frozen.loc[fit, model.target].to_numpy(dtype=float)
+    scores = {"torch": candidate.predict(X_test)}
+    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model, candidate.trees)
+    if source is not None:
+        scores["ceiling"] = ceiling_scores(tables, source, model, rows)
+    found = evaluate(
+        rows,
+        scores,
+        replace(model.evaluation, slices=None),
+        target=model.target,
+        task=model.task,
+        time=model.table.time,
+        review_cost=model.review_cost,
+        known=known_entities(frozen, test, model),
+        resamples=20,
+        seed=model.training.seed,
+    )
+    metric = model.gate.metric
+    log(f"{name}: {metric} " + ", ".join(f"{score} {found.numbers(score)[metric]:.4f}" for score in scores))
+    return pd.DataFrame(
+        [{"round": name, "score": score, "rows": found.rows, **found.numbers(score)} for score in scores]
+    )

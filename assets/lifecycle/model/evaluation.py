@@ -1,0 +1,210 @@
+"""Fifth stage: the report on the candidate, on rows that selected nothing, and the gate.
+
+Belongs here: which scores meet on which rows, and where the report goes. Does not belong here: the figures
+(``metrics``), the rules (``gate.py``), the drawing (``report.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.data.landing import source_resource_key
+from assets.lifecycle.model import baselines, report
+from assets.lifecycle.model.bundle import TREES_FILE, loaded
+from assets.lifecycle.model.champion import champion_of
+from assets.lifecycle.model.gate import judge
+from assets.lifecycle.model.learners.trees import Trees
+from assets.lifecycle.model.metrics import Report, evaluate, known_positive
+from assets.lifecycle.model.scoring import features_by
+from assets.lifecycle.model.training import fit_rows, matrix, test_rows
+from assets.lifecycle.release.deployment import say_verdict
+from assets.lifecycle.stage import Check, Made, Reads, table_asset
+from resources.dagster_internals import Finding
+from resources.tables import days_of_window
+
+GATE = Check(name="gate", description="Above the floor, and no worse than the simple baseline and the champion.")
+
+KNOWN_DAYS = 14
+"""Entities with a positive label from this many days before the test rows on count as known, once it is known."""
+CEILING_DAYS = 70
+"""Days before the test rows that the ceiling may look at."""
+
+
+def evaluation_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """The ``evaluation`` with its gate."""
+    return [_evaluation(model)]
+
+
+def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.ndarray | None:
+    """Boolean per test row: its entity was known as positive when it happened; ``None`` without entity or clock."""
+    entity, time = model.evaluation.entity, model.table.time
+    if entity is None or time is None or model.task.kind != "binary":
+        return None
+    rows = frozen[test]
+    recent = frozen[time] >= rows[time].min().floor("D") - pd.Timedelta(days=KNOWN_DAYS)
+    positive = frozen[recent & (frozen[model.target] == 1)]
+    return known_positive(
+        rows[entity].to_numpy(),
+        rows[time].to_numpy(),
+        positive[entity].to_numpy(),
+        positive[time].to_numpy(),
+        delay=dt.timedelta(days=model.label_delay_days),
+    )
+
+
+def baseline_scores(
+    X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model, trees: Trees | None = None
+) -> dict[str, np.ndarray]:
+    """Scores of the baselines on the test rows, from the candidate's own rows, features and window.
+
+    Args:
+        X, y: features and target of the rows of the final fit.
+        X_test: of the test rows.
+        model: whose rows.
+        trees: those that the candidate is mixed of. They are XGBoost with the baseline's settings and seed on the same
+            rows, so they are not fitted twice.
+    """
+    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
+    return {
+        "xgboost": baselines.scores_of(trees, y, X_test, **how)
+        if trees is not None
+        else baselines.xgboost(X, y, X_test, seed=model.training.seed, **how),
+        "linear": baselines.linear(X, y, X_test, **how),
+    }
+
+
+def ceiling_scores(tables: Any, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
+    """The declared best possible probabilities on ``rows``, from all events that could be known."""
+    assert model.evaluation.ceiling is not None
+    assert model.table.time is not None
+    first, last = rows[model.table.time].min(), rows[model.table.time].max()
+    wanted_days = days_of_window(str(first.date()), (-CEILING_DAYS, (last.floor("D") - first.floor("D")).days))
+    days = [d for d in wanted_days if tables.stamp(model.key("labels"), d)]
+    labels = tables.read(model.key("labels"), days).drop(columns=[model.table.time])
+    events = tables.read(model.key(model.table.name), days).merge(labels, on=model.table.key, how="left")
+    position = pd.Series(np.arange(len(events)), index=events[model.table.key].to_numpy())
+    return model.evaluation.ceiling(source, events, position[rows[model.table.key].to_numpy()].to_numpy())
+
+
+def _evaluation(model: Model) -> dg.AssetsDefinition:
+    with_ceiling = model.evaluation.ceiling is not None
+
+    def evaluation(context: dg.AssetExecutionContext, training_set: pd.DataFrame, trained_model: pd.DataFrame) -> Made:
+        mlflow, ledger, tables = context.resources.mlflow, context.resources.ledger, context.resources.tables
+        candidate = trained_model.iloc[0]
+        version, run_id = str(candidate["version"]), str(candidate["run_id"])
+        test, fit = test_rows(training_set, model), fit_rows(training_set, model)
+        rows = training_set[test].reset_index(drop=True)
+        X, X_test = matrix(training_set[fit], model), matrix(rows, model)
+        folder = mlflow.download(model.name, version)
+        scores = {"torch": loaded(folder).predict(X_test)}
+        champion = champion_of(context.resources, model)
+        if champion is not None and champion.version != version:
+            scores["champion"] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
+        trees = Trees.load(folder / TREES_FILE) if (folder / TREES_FILE).exists() else None
+        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(dtype=float), X_test, model, trees)
+        if with_ceiling:
+            source = getattr(context.resources, source_resource_key(model))
+            scores["ceiling"] = ceiling_scores(tables, source, model, rows)
+        found = evaluate(
+            rows,
+            scores,
+            model.evaluation,
+            target=model.target,
+            task=model.task,
+            time=model.table.time,
+            review_cost=model.review_cost,
+            known=known_entities(training_set, test, model),
+            seed=model.training.seed,
+        )
+        verdict = judge(
+            model.gate,
+            candidate=found.numbers("torch"),
+            baseline=found.numbers("linear"),
+            champion=found.numbers("champion") if "champion" in scores else None,
+            against_baseline=found.differences["linear"],
+        )
+        reasons = [reason.words for reason in verdict.reasons]
+        pictures = report.plots(found, learning=json.loads(candidate["curves"]))
+        page = report.html(
+            found,
+            verdict,
+            title=f"{model.name}, version {version}",
+            subtitle=model.description,
+            pictures=pictures,
+            published=model.evaluation.published,
+            provenance={
+                "Data version": str(candidate["data_version"]),
+                "Code version": str(candidate["code"]),
+                "Champion": champion.version if champion else "none yet",
+                "Dagster run": context.run.run_id,
+                "MLflow run": run_id,
+            },
+            made_at=dt.datetime.now(dt.UTC),
+        )
+        with mlflow.reopen(run_id) as log:
+            log.log_metrics({f"test.{name}": value for name, value in found.numbers("torch").items()})
+            log.log_text(page, "evaluation.html")
+            log.log_dict({"report": found.to_dict(), "verdict": verdict.to_dict()}, "evaluation.json")
+        say_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
+        if not verdict.passed:
+            ledger.refuse(
+                model.name, version, reason=verdict.words, verdicts=verdict.to_dict(), dagster_run=context.run.run_id,
+                who=context.run.tags.get("user", "dagster"),
+            )  # fmt: skip
+        finding = Finding(check=GATE.name, passed=verdict.passed, description=verdict.words, metadata=_figures(found))
+        frame = pd.DataFrame(
+            {
+                "version": [version],
+                "passed": [verdict.passed],
+                "report": [json.dumps(found.to_dict())],
+                "verdict": [json.dumps(verdict.to_dict())],
+            }
+        )
+        shown: dict[str, Any] = {
+            "version": version,
+            "verdict": verdict.words,
+            "figures": _table_of(found),
+            "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
+            **{name: report.inline(png) for name, png in pictures.items()},
+        }
+        return Made(frame, [finding], shown)
+
+    return table_asset(
+        model,
+        "evaluation",
+        evaluation,
+        description="The candidate on later rows beside the champion, the baselines and the ceiling; and the gate.",
+        stage="model",
+        kinds={"torch", "xgboost"},
+        reads={
+            "training_set": Reads(model.key("training_set")),
+            "trained_model": Reads(model.key("trained_model")),
+        },
+        checks=[GATE],
+        write_refused=True,
+        resources={"mlflow", "ledger", *([source_resource_key(model)] if with_ceiling else [])},
+        by_day=False,
+    )
+
+
+def _figures(found: Report) -> dict[str, float]:
+    return {name: float(value) for name, value in found.numbers("torch").items()}
+
+
+def _table_of(found: Report) -> dg.MarkdownMetadataValue:
+    """The main figures of all scores as a table that the UI shows."""
+    names = list(found.models["torch"])
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for score, figures in found.models.items():
+        cells = [f"{figures[name].value:.4f}" if name in figures else "" for name in names]
+        lines.append(f"| {report.SCORES.get(score, score)} | " + " | ".join(cells) + " |")
+    return dg.MetadataValue.md("\n".join(lines))

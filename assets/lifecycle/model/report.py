@@ -1,0 +1,420 @@
+"""How an evaluation is shown: pictures for the UI, and one self-contained HTML page for whoever was not there.
+
+Belongs here: drawing and wording of what ``metrics`` and ``gate.py`` found; the page's layout is ``report.html``
+beside this file. Does not belong here: any figure that is not in the :class:`~assets.lifecycle.model.metrics.Report`.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from assets.lifecycle.model.gate import Verdict
+from assets.lifecycle.model.metrics import Estimate, Report
+from assets.task import LOWER_IS_BETTER
+from assets.task import METRICS as GATE_METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TEMPLATE = "report.html"
+SCORES = {
+    "torch": "torch (candidate)",
+    "champion": "Champion",
+    "xgboost": "XGBoost",
+    "linear": "Linear",
+    "ceiling": "Ceiling (best possible)",
+}
+"""What the page calls a score; another one is called by its own name."""
+METRICS = {
+    "average_precision": "AP",
+    "roc_auc": "AUC",
+    "cp_at_k": "CP@k",
+    "brier": "Brier",
+    "precision_at_0.5pct": "Precision at 0.5 %",
+    "recall_at_0.5pct": "Recall at 0.5 %",
+    "precision_at_1pct": "Precision at 1 %",
+    "recall_at_1pct": "Recall at 1 %",
+    "saved": "Saved",
+    "saved_share": "Saved, share of oracle",
+    "alert_rate": "Alerted share",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "log_loss": "Log loss",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
+"""What the page calls a figure, in the order of its tables."""
+PICTURES = {
+    "precision_recall": "Precision and recall",
+    "roc": "ROC curve",
+    "reliability": "Reliability",
+    "scores": "Scores of the candidate",
+    "confusion": "What was said of each class",
+    "fit": "Predicted and true",
+    "error": "Error by prediction",
+    "reviews": "Daily review list",
+    "slices": "Slices",
+    "learning": "Learning curves",
+}
+"""Titles of the pictures, in the order of the page."""
+
+# Colours that people with any colour vision can tell apart (Okabe and Ito); they survive the page's dark inversion.
+_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"]
+_INK, _QUIET, _GRID = "#24292f", "#6e7781", "#e4e7eb"
+_STYLES = {"ceiling": {"color": _QUIET, "linestyle": "--"}}
+
+
+def plots(report: Report, *, learning: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> dict[str, bytes]:
+    """The report's pictures as PNG, at most 60 KB each, by the names of :data:`PICTURES`; only those that apply.
+
+    Args:
+        learning: ``{quantity: {curve: value after each epoch}}``, one panel per quantity, e.g.
+            ``{"loss": {"fold 1": [...], "fold 2": [...]}}``.
+    """
+    drawn: dict[str, bytes] = {}
+    for name, draw in _OF_KIND[report.kind].items():
+        drawn[name] = _picture(lambda axes, draw=draw: draw(axes[0], report))  # type: ignore[misc]
+    if report.reviews:
+        drawn["reviews"] = _picture(lambda axes: _reviews(axes[0], report), width=10.0, height=3.0)
+    if report.slices:
+        height = 1.1 + 0.3 * (len(report.slices) + 1)
+        drawn["slices"] = _picture(lambda axes: _slices(axes, report), panels=2, width=10.0, height=height)
+    if learning:
+        width = 5.0 * len(learning)
+        drawn["learning"] = _picture(lambda axes: _learning(axes, learning), panels=len(learning), width=width)
+    return drawn
+
+
+def inline(png: bytes) -> dg.MarkdownMetadataValue:
+    """A picture as metadata that Dagster's UI shows in place."""
+    return dg.MetadataValue.md(f"![picture]({_data_url(png)})")
+
+
+def html(
+    report: Report,
+    verdict: Verdict,
+    *,
+    title: str,
+    subtitle: str = "",
+    pictures: Mapping[str, bytes],
+    published: Mapping[str, float] | None = None,
+    provenance: Mapping[str, str] | None = None,
+    made_at: dt.datetime,
+) -> str:
+    """One self-contained page (styles and pictures inside, nothing fetched), light or dark as the reader's system is.
+
+    Args:
+        report, verdict: what was found and decided.
+        title: e.g. the model's name and version.
+        subtitle: one line under it, e.g. the test days.
+        pictures: from :func:`plots`.
+        published: figures from the literature, by the names of :data:`METRICS`; other names go into a line of their
+            own. Shown as published, never mixed with what was measured here.
+        provenance: what the page rests on, as ``{label: text or http address}``: data and code version, run ids.
+        made_at: when the evaluation was made.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(TEMPLATE)
+    published = published or {}
+    names = [name for name in METRICS if any(name in figures for figures in report.models.values())]
+    return template.render(
+        report=report,
+        verdict=verdict,
+        title=title,
+        subtitle=subtitle,
+        made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
+        pictures=[(key, PICTURES[key], _data_url(pictures[key])) for key in PICTURES if key in pictures],
+        published={name: value for name, value in published.items() if name in METRICS},
+        published_elsewhere={name: value for name, value in published.items() if name not in METRICS},
+        provenance=provenance or {},
+        order=[name for name in GATE_METRICS[report.kind] if name in names],  # type: ignore[index]
+        effort=[name for name in names if "_at_" in name and name != "cp_at_k"],
+        slice_metrics=[name for name in METRICS if any(name in part.figures for part in report.slices.values())],
+        best={name: _best(report, name) for name in names},
+        score_name=_score_name,
+        metric_name=lambda name: _metric_name(name, report),
+        number=_number,
+        interval=_interval,
+        signed=_signed,
+        clear=_is_clear,
+        better=lambda name, figure: (figure.value > 0) != (name in LOWER_IS_BETTER),
+        money=lambda value: _number("saved", value),
+    )
+
+
+# --- Words and numbers ---
+
+
+def _score_name(name: str) -> str:
+    return SCORES.get(name, name)
+
+
+def _metric_name(name: str, report: Report) -> str:
+    return f"CP@{report.reviews['k']}" if name == "cp_at_k" and report.reviews else METRICS[name]
+
+
+def _number(name: str, value: float) -> str:
+    """A figure as text: percent for shares of rows and money, whole money, else a plain fraction."""
+    if name == "saved":
+        return _minus(f"{value:,.0f}")
+    if name == "brier":
+        return f"{value:.5f}"
+    if name in ("rmse", "mae"):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if name in ("saved_share", "alert_rate") or name.endswith("pct"):
+        return _minus(f"{value * 100:.1f} %")
+    return f"{value:.3f}"
+
+
+def _signed(name: str, value: float) -> str:
+    if name in ("rmse", "mae"):
+        return _minus(f"{value:+,.4g}" if abs(value) < 1000 else f"{value:+,.0f}")
+    return _minus(f"{value:+.5f}" if name == "brier" else f"{value:+.4f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(name: str, figure: Estimate) -> str:
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{_number(name, figure.low)} to {_number(name, figure.high)}"
+
+
+def _best(report: Report, metric: str) -> str:
+    """The score with the best figure, the ceiling and what is not a figure of merit aside."""
+    able = {
+        name: figures[metric].value
+        for name, figures in report.models.items()
+        if name != "ceiling" and metric in figures and metric != "alert_rate"
+    }
+    if not able:
+        return ""
+    return (min if metric in LOWER_IS_BETTER else max)(able, key=lambda name: able[name])
+
+
+def _is_clear(figure: Estimate) -> bool:
+    """Whether a difference's interval leaves out zero."""
+    return figure.low is not None and figure.high is not None and (figure.low > 0 or figure.high < 0)
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+# --- Pictures ---
+
+
+def _picture(
+    draw: Callable[[Sequence[Axes]], None], *, panels: int = 1, width: float = 5.0, height: float = 3.4
+) -> bytes:
+    """PNG of what ``draw`` draws into the panels, with the look that all pictures share."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image  # matplotlib stands on it
+
+    # Figure and canvas by hand instead of pyplot: no global state, so runs in one process cannot draw into each other.
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = list(np.atleast_1d(figure.subplots(1, panels)))
+    for one in axes:
+        one.grid(color=_GRID, linewidth=0.8)
+        one.set_axisbelow(True)
+        one.tick_params(colors=_QUIET, labelsize=8, length=0)
+        for name, spine in one.spines.items():
+            spine.set_visible(name in ("left", "bottom"))
+            spine.set_color(_GRID)
+        one.xaxis.label.set(size=9, color=_INK)
+        one.yaxis.label.set(size=9, color=_INK)
+    draw(axes)
+    canvas.draw()
+    buffer = io.BytesIO()
+    # Few colours are enough for lines and text, and a third of the bytes.
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _style(report: Report, name: str) -> dict[str, Any]:
+    """A score's line: the candidate strong and on top, the ceiling dashed."""
+    position = list(report.models).index(name)
+    style: dict[str, Any] = {
+        "color": _COLOURS[position % len(_COLOURS)],
+        "label": _score_name(name),
+        "linewidth": 1.3,
+    }
+    if name == report.candidate:
+        style |= {"linewidth": 2.2, "zorder": 5}
+    return style | _STYLES.get(name, {})
+
+
+def _legend(axes: Axes, **where: Any) -> None:
+    axes.legend(fontsize=7.5, frameon=False, labelcolor=_INK, **where)
+
+
+def _precision_recall(axes: Axes, report: Report) -> None:
+    for name, curve in report.curves.items():
+        axes.step(curve["recall"], curve["precision"], where="post", **_style(report, name))
+    axes.axhline((report.positives or 0) / report.rows, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    _legend(axes)
+
+
+def _roc(axes: Axes, report: Report) -> None:
+    for name, curve in report.curves.items():
+        axes.plot([0, *curve["false_positive_rate"]], [0, *curve["recall"]], **_style(report, name))
+    axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
+    _legend(axes, loc="lower right")
+
+
+def _reliability(axes: Axes, report: Report) -> None:
+    bins = report.reliability[report.candidate]
+    predicted, observed, low, high = (
+        np.array([getattr(one, name) for one in bins]) for name in ("predicted", "observed", "low", "high")
+    )
+    for name, others in report.reliability.items():
+        if name not in (report.candidate, "ceiling"):
+            axes.plot(
+                *zip(*[(b.predicted, b.observed) for b in others], strict=True), **_style(report, name), alpha=0.6
+            )
+    style = _style(report, report.candidate)
+    axes.errorbar(
+        predicted,
+        observed,
+        yerr=np.abs([observed - low, high - observed]),
+        marker="o",
+        markersize=4,
+        capsize=2,
+        **style,
+    )
+    rates = np.concatenate([predicted, observed, low, high])
+    # Rates over several powers of ten are read on logarithmic axes, where rare events are not squeezed into a corner.
+    if predicted.min() < 0.01 and (rates > 0).any():
+        floor = rates[rates > 0].min() / 2
+        axes.set(xscale="log", yscale="log", xlim=(floor, 1.1), ylim=(floor, 1.1))
+        axes.plot([floor, 1], [floor, 1], color=_QUIET, linewidth=0.8, linestyle=":")
+    else:
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="predicted probability", ylabel="observed share (95 % Wilson)")
+    _legend(axes, loc="upper left")
+
+
+def _scores(axes: Axes, report: Report) -> None:
+    edges = np.array(report.histogram["edges"])
+    for name, colour in (("negatives", _QUIET), ("positives", _COLOURS[1])):
+        axes.stairs(report.histogram[name], edges, fill=True, color=colour, alpha=0.55, label=name)
+    axes.set(yscale="symlog", xlabel="predicted probability", ylabel="rows (logarithmic)", xlim=(0, 1), ylim=(0, None))
+    _legend(axes)
+
+
+def _confusion(axes: Axes, report: Report) -> None:
+    assert report.confusion is not None
+    names = report.confusion["classes"]
+    cells = np.array(report.confusion["rows"], dtype=float)
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.grid(False)
+    if len(names) <= 12:
+        for (i, j), share in np.ndenumerate(shares):
+            axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color="w" if share > 0.5 else _INK)
+        axes.set_xticks(range(len(names)), [str(name)[:14] for name in names], rotation=30, ha="right")
+        axes.set_yticks(range(len(names)), [str(name)[:14] for name in names])
+    axes.set(xlabel="said", ylabel="true")
+
+
+def _fit(axes: Axes, report: Report) -> None:
+    assert report.fit is not None
+    truth, predicted = np.array(report.fit["truth"]), np.array(report.fit["predicted"])
+    ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+    axes.plot(ends, ends, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.plot(predicted, truth, "o", markersize=2.5, color=_COLOURS[0], alpha=0.5, markeredgewidth=0)
+    axes.set(xlabel="predicted", ylabel="true")
+
+
+def _error(axes: Axes, report: Report) -> None:
+    assert report.fit is not None
+    middle, low, median, high = (
+        np.array(report.fit[name]) for name in ("middle", "error_low", "error_median", "error_high")
+    )
+    axes.axhline(0, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.fill_between(middle, low, high, color=_COLOURS[0], alpha=0.2, linewidth=0, label="5 % to 95 %")
+    axes.plot(middle, median, color=_COLOURS[0], label="median")
+    axes.set(xlabel="predicted", ylabel="predicted minus true")
+    _legend(axes)
+
+
+def _reviews(axes: Axes, report: Report) -> None:
+    assert report.reviews is not None
+    days = np.array(report.reviews["days"], "datetime64[D]")
+    for name, values in report.reviews["by_day"].items():
+        axes.plot(days, values, marker="o", markersize=3, **_style(report, name))
+    axes.set(ylabel=f"precision of the day's top {report.reviews['k']}", ylim=(0, None))
+    axes.set_xticks(days[:: max(1, len(days) // 7)])
+    axes.set_xticklabels([f"{day.astype(object):%a %-d %b}" for day in days[:: max(1, len(days) // 7)]])
+    _legend(axes)
+
+
+def _slices(axes: Sequence[Axes], report: Report) -> None:
+    names = ["all rows", *report.slices]
+    place = np.arange(len(names))[::-1]
+    whole = report.models[report.candidate]
+    for one, metric in zip(axes, _OF_SLICES[report.kind], strict=True):
+        figures = [whole.get(metric), *(part.figures.get(metric) for part in report.slices.values())]
+        for y, figure in zip(place, figures, strict=True):
+            if figure is None:
+                continue
+            colour = _INK if y == place[0] else _COLOURS[0]
+            if figure.low is not None and figure.high is not None:
+                one.plot([figure.low, figure.high], [y, y], color=colour, linewidth=1.6, alpha=0.6)
+            one.plot(figure.value, y, "o", color=colour, markersize=5, clip_on=False, zorder=5)
+        if metric in whole:
+            one.axvline(whole[metric].value, color=_QUIET, linewidth=0.8, linestyle=":")
+        one.set_title(METRICS[metric], fontsize=9)
+        if metric != "r2":
+            one.set(xlim=(0, None))
+        one.set(ylim=(-0.6, len(names) - 0.4), yticks=place)
+    axes[0].set_yticklabels(names, color=_INK)
+    axes[1].set_yticklabels([])
+
+
+def _learning(axes: Sequence[Axes], learning: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for one, (quantity, curves) in zip(axes, learning.items(), strict=True):
+        for (name, values), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
+            one.plot(
+                range(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name, linewidth=1.5
+            )
+        one.set(xlabel="epoch", ylabel=quantity)
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(one)
+
+
+_OF_KIND: dict[str, dict[str, Callable[[Axes, Report], None]]] = {
+    "binary": {"precision_recall": _precision_recall, "roc": _roc, "reliability": _reliability, "scores": _scores},
+    "multiclass": {"confusion": _confusion},
+    "regression": {"fit": _fit, "error": _error},
+}
+_OF_SLICES = {
+    "binary": ("average_precision", "recall_at_1pct"),
+    "multiclass": ("accuracy", "log_loss"),
+    "regression": ("r2", "mae"),
+}

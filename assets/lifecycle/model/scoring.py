@@ -1,0 +1,44 @@
+"""Features for a model version by the code it was trained with, so that a rollback is a rollback.
+
+Belongs here: choosing between the ``features`` table and the version's own code. Does not belong here: loading a
+version (``champion.py``, ``bundle.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.data.features import compute_features, events_of, features_of
+from assets.lifecycle.model.bundle import Bundle
+from resources.tables import WHOLE, days_of_window
+
+
+def features_by(bundle: Bundle, tables: Any, model: Model, rows: pd.DataFrame, today: np.ndarray) -> np.ndarray:
+    """float32 ``[n, n_features]`` of ``rows`` by the code that ``bundle`` carries.
+
+    Args:
+        bundle: of the version that scores.
+        tables: the :class:`~resources.tables.ParquetTables`.
+        model: the declaration as it is today.
+        rows: with the table's key (and time).
+        today: their features by today's code, used as they are when that is the bundle's too.
+    """
+    if rows.empty or not bundle.code_difference():
+        return today
+    own, key, time = bundle.model, model.table.key, model.table.time
+    if time is None:
+        days = [WHOLE]
+    else:
+        first, last = rows[time].min(), rows[time].max()
+        span = (last.floor("D") - first.floor("D")).days
+        window = days_of_window(str(first.date()), (-features_of(own).lookback_days, span))
+        days = [d for d in window if tables.stamp(model.key(model.table.name), d)]
+    known = [d for d in days if tables.stamp(model.key("labels"), d)]
+    cleaned = tables.read(model.key(model.table.name), days)
+    events = events_of(cleaned, tables.read(model.key("labels"), known) if known else None, own)
+    position = pd.Series(np.arange(len(cleaned)), index=cleaned[key].to_numpy())
+    return compute_features(features_of(own), events, position[rows[key].to_numpy()].to_numpy())

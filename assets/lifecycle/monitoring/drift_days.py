@@ -1,0 +1,402 @@
+"""The asset ``drift``: each day's rows against the reference profile of the version that scored them.
+
+Belongs here: which rows make a window, what is kept of it, the verdicts as checks. Does not belong here: the rules
+(``drift.py``, ``quality.py``), who is told (``sensors/alerts.py``).
+
+The table keeps the counts of each day, so that windows of several days are made by adding, and nothing is read twice.
+Of a table without days it has a line for each landing, the newest first: one that drifted warns, the next pages.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from assets.declaration import Model
+from assets.lifecycle.answers import compared_scores, score_columns, scores_in
+from assets.lifecycle.model.bundle import REFERENCE
+from assets.lifecycle.monitoring.drift import Before, ColumnDrift, DriftResult, Level, Window, compare, count
+from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
+from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.profile.histograms import difference
+from assets.lifecycle.profile.reference import PREDICTED, SCORE, ReferenceProfile
+from assets.lifecycle.stage import Check, Made, Reads, days_in_run, eager, table_asset
+from resources.dagster_internals import Finding
+from resources.tables import WHOLE, InBatches, days_of_window
+
+DRIFT = Check(
+    name="drift",
+    description="The day's features and scores are those of the champion's reference: a first window that is not "
+    "warns, the next in a row pages.",
+    blocking=False,
+)
+QUALITY = Check(
+    name="quality",
+    description="No column has more missing, new or outlying values than the reference, and the day has as many rows "
+    "as its weekday usually has.",
+    blocking=False,
+)
+MOST_WINDOWS = 31
+"""How far back windows are looked at, and how many landings are kept."""
+USUAL_DAYS = 28
+"""Days of which the rows of a weekday are taken as usual."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found on one day: a line of the table.
+
+    Args:
+        day: ISO day, or :data:`WHOLE`.
+        at: ISO time of the check where there are no days.
+        landing: data version of the features where there are no days: the same rows are the same window.
+        version: that scored it.
+        of_day: counts of the day alone; ``None`` where nothing was scored.
+        first_day: first day of the window that was judged; the day itself unless it has too few rows.
+        result, faults, quality: verdicts on the window.
+        verdicts: as JSON, with what Evidently computed where it drew.
+        report: path of Evidently's page of this alarm, empty where there is none.
+    """
+
+    day: str
+    version: str
+    of_day: Window | None
+    first_day: str
+    result: DriftResult
+    faults: dict[str, str]
+    quality: Level
+    verdicts: str
+    at: str = ""
+    landing: str = ""
+    report: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The line."""
+        return {
+            **({"at": self.at, "landing": self.landing} if self.day == WHOLE else {"day": pd.Timestamp(self.day)}),
+            "version": self.version,
+            "rows": self.of_day.rows if self.of_day else 0,
+            "first_day": self.first_day,
+            "window_rows": self.result.rows,
+            "judged": self.result.judged,
+            "drifted": self.result.drifted,
+            "level": self.result.level,
+            "since": self.result.since,
+            "columns": ", ".join(self.result.drifted_columns),
+            "quality": self.quality,
+            "faults": json.dumps(self.faults),
+            "verdicts": self.verdicts,
+            "report": self.report,
+            "counts": json.dumps(self.of_day.to_json() if self.of_day else None, separators=(",", ":")),
+        }
+
+
+def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
+    """``drift``."""
+
+    def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> Made:
+        mlflow, tables = context.resources.mlflow, context.resources.tables
+        always = context.op_execution_context.op_config["draw"]
+        lines: list[Checked] = []
+        findings: list[Finding] = []
+        kept: list[dict[str, Any]] = []
+        for day in days_in_run(context):
+            version = _version_of(predictions, day)
+            if version:
+                # The reference is that of the version which scored the day: after a rollback, the right one again.
+                reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
+                past = _Past(tables, model, day, version, reference, lines)
+                line = _check(model, reference, version, day, features, predictions, past, tables.root, always)
+                kept = past.landings()
+            elif model.table.quiet_days:
+                line = Checked(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
+            else:
+                raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
+            lines.append(line)
+            findings += _findings(line)
+        shown = {
+            "version": line.version,
+            "level": line.result.level,
+            "quality": line.quality,
+            "drifted": ", ".join(line.result.drifted_columns) or "nothing",
+        }
+        return Made(pd.DataFrame([line.row() for line in lines] + kept), findings, shown)
+
+    asset = table_asset(
+        model,
+        "drift",
+        drift,
+        description="The day's features and scores against the champion's reference profile, and the day's counts, "
+        "which add up over days. Evidently draws its page when an alarm begins or rises, or on request.",
+        stage="monitoring",
+        kinds={"evidently"},
+        reads={
+            "features": Reads(model.key("features"), in_batches=True),
+            "predictions": Reads(model.key("predictions"), in_batches=True),
+        },
+        checks=[DRIFT, QUALITY],
+        code=[compare, difference, faults],
+        day_column="day" if model.is_stream else None,
+        automation=eager(model.table.late_days + 1 if model.is_stream else None),
+        resources={"mlflow"},
+        config=DriftConfig,
+    )
+    return [asset]
+
+
+class DriftConfig(dg.Config):
+    """What a person may set before a drift check."""
+
+    draw: bool = Field(default=False, description="Draw Evidently's page of each day of the run, whatever the verdict.")
+
+
+def _check(
+    model: Model,
+    reference: ReferenceProfile,
+    version: str,
+    day: str,
+    features: InBatches,
+    predictions: InBatches,
+    past: _Past,
+    root: str,
+    always: bool,
+) -> Checked:
+    """The verdicts on a day.
+
+    Evidently's run costs as much as the rest of a day's work, and its page has megabytes. So it draws when an alarm
+    begins or rises, and the days on which the alarm lasts point to that page.
+    """
+    sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
+    rows = max(predictions.rows(day), 1)
+    batches = [
+        sampling(_features(reference, features, day), model.drift.max_rows / rows, sampled["features"]),
+        sampling(_scores(model, predictions, day), model.drift.max_rows / rows, sampled["scores"]),
+    ]
+    of_day = count(reference, itertools.chain(*batches))
+    first_day, window = past.reaching_back(of_day)
+    result = compare(reference, window, model.drift, day=past.now, before=past.windows_apart(first_day))
+    found = faults(reference, window, model.drift, rows_of_day=of_day.rows, usual_rows=past.usual_rows())
+    quality = level_of_faults(found, past.faults_before(), model.drift.page_after)
+    snapshot = None
+    level_before, report = past.alarm()
+    if result.level == "ok":
+        report = ""
+    if result.judged and (always or result.level not in ("ok", level_before)):
+        parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
+        least = min(len(part) for part in parts)  # a row may have features and no score yet
+        sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
+        sample = sample.iloc[: model.drift.max_rows]
+        snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
+        report = _keep_report(root, model, day, html_of(snapshot))
+    verdicts = verdicts_json(result, snapshot)
+    at, landing = (past.now, past.landing) if day == WHOLE else ("", "")
+    return Checked(day, version, of_day, first_day, result, found, quality, verdicts, at, landing, report)
+
+
+def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
+    names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
+    return features.of(day, [*names, *reference.unwatched])
+
+
+def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
+    for batch in predictions.of(day, score_columns(model.task)):
+        yield pd.DataFrame(compared_scores(model.task, scores_in(model.task, batch)))
+
+
+def sampling(
+    batches: Iterable[pd.DataFrame], share: float, sampled: list[pd.DataFrame], seed: int = 0
+) -> Iterator[pd.DataFrame]:
+    """The batches as they are; a share of their rows is put aside, about ``max_rows`` of all."""
+    rng = np.random.default_rng(seed)
+    for batch in batches:
+        sampled.append(batch if share >= 1 else batch[rng.random(len(batch)) < share])
+        yield batch
+
+
+def _version_of(predictions: InBatches, day: str) -> str:
+    """The version that scored most rows of a day; empty where there are none."""
+    counted: collections.Counter[str] = collections.Counter()
+    for batch in predictions.of(day, ["version"]):
+        counted.update({str(v): int(n) for v, n in batch["version"].value_counts().items()})
+    return str(counted.most_common(1)[0][0]) if counted else ""
+
+
+class _Past:
+    """The days before one, or the landings before the one there is, as the ``drift`` table has them.
+
+    They are read as they stand, not as an input: the first has none, and is not held back.
+    """
+
+    def __init__(
+        self, tables: Any, model: Model, day: str, version: str, reference: ReferenceProfile, in_run: Sequence[Checked]
+    ) -> None:
+        self._reference, self._drift, self._day = reference, model.drift, day
+        self.now, self.landing = day, ""
+        if day == WHOLE:
+            self.landing = tables.stamp(model.key("features")).data_version
+            self._rows = _landings(tables, model, self.landing)
+            self.now = moment_after(next(reversed(self._rows), ""), dt.datetime.now(dt.UTC))
+        else:
+            self._rows = _days(tables, model, day, in_run)
+        self._same = {d: row for d, row in self._rows.items() if str(row["version"]) == version and row["rows"]}
+
+    def landings(self) -> list[dict[str, Any]]:
+        """Lines of the landings before, the newest first; none where there are days."""
+        return list(self._rows.values())[::-1] if self._day == WHOLE else []
+
+    def usual_rows(self) -> float | None:
+        """Rows usual on the day's weekday: the median of the last four weeks', or the reference's where it is new."""
+        if self._day == WHOLE:
+            return None
+        weekday = pd.Timestamp(self._day).weekday()
+        known = [
+            row["rows"] for d, row in list(self._rows.items())[-USUAL_DAYS:] if pd.Timestamp(d).weekday() == weekday
+        ]
+        if len(known) >= 2:
+            return float(np.median(known))
+        return self._reference.rows_of_weekday[weekday] if self._reference.rows_of_weekday else None
+
+    def reaching_back(self, of_day: Window) -> tuple[str, Window]:
+        """The window of the day: the day alone, or with the days before it until it has rows enough."""
+        window, first = of_day, self._day
+        for earlier in reversed(days_of_window(self._day, (1 - self._drift.window_days, -1))):
+            if window.rows >= self._drift.min_rows or self._day == WHOLE:
+                break
+            if earlier in self._same:
+                window, first = window + self._counts(earlier), earlier
+        return first, window
+
+    def faults_before(self) -> list[dict[str, str]]:
+        """What was wrong with the rows of the days before, oldest first."""
+        return [json.loads(row["faults"]) for row in self._same.values()]
+
+    def alarm(self) -> tuple[str, str]:
+        """Level of the latest judged window, and Evidently's page of its alarm (empty where there is none)."""
+        judged = [row for row in self._same.values() if row["judged"]]
+        return (str(judged[-1]["level"]), str(judged[-1]["report"])) if judged else ("ok", "")
+
+    def windows_apart(self, first_day: str) -> list[Before]:
+        """Earlier judged windows that share no day with the one that begins at ``first_day``, nor with each other."""
+        chain: list[Before] = []
+        begins = first_day
+        for day in reversed(list(self._same)):
+            row = self._same[day]
+            if day < begins and row["judged"] and len(chain) < self._drift.page_after:
+                chain.append(self._before(day, row))
+                begins = str(row["first_day"])
+        return chain[::-1]
+
+    def _before(self, day: str, row: Mapping[str, Any]) -> Before:
+        said = json.loads(row["verdicts"])
+        columns = {c["column"]: ColumnDrift(**c) for c in said.get("columns", ())}
+        window = self._counts(day)
+        for earlier in self._same:
+            if row["first_day"] <= earlier < day:
+                window = window + self._counts(earlier)
+        return Before(day, window, bool(row["judged"]), columns, str(row["since"]))
+
+    def _counts(self, day: str) -> Window:
+        return Window.from_json(self._reference, json.loads(self._same[day]["counts"]))
+
+
+def _days(tables: Any, model: Model, day: str, in_run: Sequence[Checked]) -> dict[str, dict[str, Any]]:
+    """Lines of the days before one, by day, oldest first; those of this run are not in the table yet."""
+    found: dict[str, dict[str, Any]] = {}
+    now = {line.day: line.row() for line in in_run}
+    for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
+        row = now.get(earlier)
+        if row is None and tables.stamp(model.key("drift"), earlier):
+            row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
+        if row is not None:
+            found[earlier] = row
+    return found
+
+
+def _landings(tables: Any, model: Model, landing: str) -> dict[str, dict[str, Any]]:
+    """Lines of the landings before one, by the time of their check, oldest first."""
+    if not tables.stamp(model.key("drift")):
+        return {}
+    rows = [row for row in tables.read(model.key("drift")).to_dict("records") if row["landing"] != landing]
+    return {str(row["at"]): row for row in rows[: MOST_WINDOWS - 1][::-1]}
+
+
+def moment_after(last: str, now: dt.datetime) -> str:
+    """Time of a check, by which its line is known: later than the check before it, also if the clock is not."""
+    moment = now.replace(tzinfo=None, microsecond=now.microsecond // 1_000 * 1_000)
+    if last and moment <= (before := dt.datetime.fromisoformat(last)):
+        moment = before + dt.timedelta(milliseconds=1)
+    return moment.isoformat(" ", "milliseconds")
+
+
+def _keep_report(root: str, model: Model, day: str, html: str) -> str:
+    """Writes Evidently's page of an alarm beside the tables; its path."""
+    import fsspec
+
+    path = f"{root}/{model.name}/drift/reports/{day}.html"
+    fs, where = fsspec.core.url_to_fs(path)
+    fs.makedirs(where.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(where, html.encode())
+    return path
+
+
+def _findings(line: Checked) -> list[Finding]:
+    day = None if line.day == WHOLE else line.day
+    return [_drift_finding(line, day), _quality_finding(line, day)]
+
+
+def _severity(level: Level) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN
+
+
+def _drift_finding(line: Checked, day: str | None) -> Finding:
+    result = line.result
+    if not result.judged:
+        words = f"{result.rows} rows are too few to judge"
+    elif result.level == "ok":
+        words = f"{result.rows:,} rows look like the reference of version {line.version}"
+        if result.settling:
+            words += f"; the score still moves with {', '.join(result.settling[:3])}, which are not watched"
+    else:
+        words = (
+            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
+            f"{line.version}: {', '.join(result.drifted_columns[:5])}"
+            + (f"; since {result.since}" if result.level == "page" else "; watch the next window")
+        )
+    metadata: dict[str, Any] = {"level": result.level, "version": line.version, "rows": result.rows}
+    if result.level != "ok":
+        metadata |= {
+            "since": result.since,
+            "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
+            "report": dg.MetadataValue.path(line.report),
+        }
+    return Finding(
+        check=DRIFT.name,
+        day=day,
+        passed=result.level == "ok",
+        severity=_severity(result.level),
+        description=words,
+        metadata=metadata,
+    )
+
+
+def _quality_finding(line: Checked, day: str | None) -> Finding:
+    rows = line.of_day.rows if line.of_day else 0
+    words = "; ".join(f"{column + ': ' if column else ''}{said}" for column, said in line.faults.items())
+    return Finding(
+        check=QUALITY.name,
+        day=day,
+        passed=not line.faults,
+        severity=_severity(line.quality),
+        description=words or f"{rows:,} rows, as usual",
+        metadata={"level": line.quality, "rows": rows, "columns": line.faults},
+    )

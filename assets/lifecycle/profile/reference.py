@@ -1,0 +1,251 @@
+"""The reference profile: what the features and scores of a model version looked like when it was made.
+
+Belongs here: building it from rows, merging, its folder in the bundle, its bounds. Does
+not belong here: comparing anything with it (``drift.py``).
+
+It holds no personal data: no keys, no entities, and of its sample no row is one that was: each feature's values are
+shuffled by themselves, since the check compares column by column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.lifecycle.profile.design_effect import DesignEffect, measure
+from assets.lifecycle.profile.histograms import MOST_EDGES, Bins, Histogram
+
+SCORE, PREDICTED = "score", "predicted"
+"""Columns of the score (of classes: of the one predicted) and of the predicted class's code."""
+MAX_ROWS = 20_000
+MAX_SAMPLE_BYTES = 1_000_000
+"""Bounds of the sample: with the counts beside it a profile stays below 2 MB, however wide the table."""
+MAX_ALL_EDGES = 20_000
+"""Edges of all columns together."""
+QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
+
+
+class ProfileError(Exception):
+    """A reference profile that cannot be read or merged; the message names the file or column and the mend."""
+
+
+@dataclass(frozen=True)
+class ReferenceProfile:
+    """Counts of all rows, and a bounded sample.
+
+    Args:
+        histograms: by compared column, the counts of all rows.
+        summary: by column, quantiles, mean, standard deviation and share of missing values of all rows.
+        sample: float32 columns. Scores and calendar columns are rows that were; each feature is shuffled by itself.
+        rows: how many rows the counts are of.
+        calendar: columns that follow the calendar; they are not compared, the score is compared within them.
+        importance: by feature, how much the score moves when its values are shuffled; the largest is 1.
+        calibration: of probabilities, ``[{"said", "was", "rows"}]`` of rows the fit has not seen: folds and test rows.
+        rows_of_weekday: rows expected on a day, Monday first; empty where there are no days.
+        days: how many days the rows are of; 1 where there are no days.
+        design_effects: by compared column, how much rows of one entity hang together; empty where none is declared.
+        label_effect: the design effect of labels, given the scores.
+        unwatched: by feature that is not compared, the counts of all rows. A score may follow such a feature.
+    """
+
+    histograms: dict[str, Histogram]
+    summary: dict[str, dict[str, Any]]
+    sample: pd.DataFrame
+    rows: int
+    calendar: tuple[str, ...] = ()
+    importance: dict[str, float] = field(default_factory=dict)
+    calibration: list[dict[str, float]] = field(default_factory=list)
+    rows_of_weekday: list[float] = field(default_factory=list)
+    days: int = 1
+    design_effects: dict[str, DesignEffect] = field(default_factory=dict)
+    label_effect: float = 1.0
+    unwatched: dict[str, Histogram] = field(default_factory=dict)
+
+    @classmethod
+    def build(
+        cls,
+        features: pd.DataFrame,
+        scores: Mapping[str, np.ndarray],
+        *,
+        calendar: Sequence[str] = (),
+        importance: Mapping[str, float] | None = None,
+        calibration: Sequence[Mapping[str, float]] = (),
+        rows_of_weekday: Sequence[float] = (),
+        entities: Mapping[str, np.ndarray] | None = None,
+        day: np.ndarray | None = None,
+        label_effect: float = 1.0,
+        unwatched: pd.DataFrame | None = None,
+        seed: int = 0,
+        max_rows: int = MAX_ROWS,
+    ) -> ReferenceProfile:
+        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``.
+
+        ``entities`` (by kind, whose each row is) and ``day`` of the rows, ``[n]``, are looked at and not kept. Of the
+        ``unwatched`` features (``[n]`` rows) the counts alone are kept.
+        """
+        frame = features.astype(np.float32).assign(**{name: np.asarray(s, np.float32) for name, s in scores.items()})
+        compared = [str(column) for column in frame if column not in calendar]
+        values = {column: frame[column].to_numpy() for column in compared}
+        if unwatched is not None:
+            values |= {str(column): unwatched[column].to_numpy(np.float32) for column in unwatched}
+        most_edges = min(MOST_EDGES, max(8, MAX_ALL_EDGES // max(len(values), 1)))
+        bins = {column: Bins.of(of_column, most_edges) for column, of_column in values.items()}
+        counts = {column: b.count(values[column]) for column, b in bins.items()}
+        return cls(
+            histograms={column: counts[column] for column in compared},
+            summary={str(column): _summary(frame[column]) for column in frame},
+            sample=_sample(frame, [*scores, *calendar], seed, max_rows),
+            rows=len(frame),
+            calendar=tuple(calendar),
+            importance=dict(importance or {}),
+            calibration=[dict(bin_) for bin_ in calibration],
+            rows_of_weekday=list(rows_of_weekday),
+            days=1 if day is None else len(np.unique(day)),
+            design_effects={c: measure(b, values[c], entities, day, seed) for c, b in bins.items()} if entities else {},
+            label_effect=label_effect,
+            unwatched={column: h for column, h in counts.items() if column not in compared},
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are compared."""
+        return list(self.histograms)
+
+    @property
+    def counted(self) -> dict[str, Histogram]:
+        """The counts of all columns, compared or not."""
+        return {**self.histograms, **self.unwatched}
+
+    def design_effect(self, column: str) -> DesignEffect:
+        """That of a column; none where no entity is declared."""
+        return self.design_effects.get(column, DesignEffect())
+
+    def merge(self, other: ReferenceProfile) -> ReferenceProfile:
+        """The profile of both's rows: counts add up exactly, the sample is drawn from both by their rows.
+
+        Raises :class:`ProfileError` where they are not of the same columns in the same bins.
+        """
+        theirs = other.counted
+        for column, mine in self.counted.items():
+            if column not in theirs or not mine.bins.same_as(theirs[column].bins):
+                raise ProfileError(f"{column}: the profiles are not in the same bins; build one from all rows")
+        share = self.rows / (self.rows + other.rows)
+        size = max(len(self.sample), len(other.sample))
+        mine_rows = min(round(size * share), len(self.sample))
+        sample = [self.sample.iloc[:mine_rows], other.sample.iloc[: min(size - mine_rows, len(other.sample))]]
+        mixed = {
+            name: {**said, "missing": share * said["missing"] + (1 - share) * other.summary[name]["missing"]}
+            for name, said in self.summary.items()
+        }
+        bound = {**self.design_effects, **other.design_effects}
+        return ReferenceProfile(
+            {column: mine + other.histograms[column] for column, mine in self.histograms.items()},
+            mixed, pd.concat(sample, ignore_index=True), self.rows + other.rows, self.calendar, self.importance,
+            self.calibration, self.rows_of_weekday, self.days + other.days,
+            {column: self.design_effect(column) | other.design_effect(column) for column in bound},
+            max(self.label_effect, other.label_effect),
+            {column: mine + other.unwatched[column] for column, mine in self.unwatched.items()},
+        )  # fmt: skip
+
+    def save(self, directory: Path) -> None:
+        """Writes ``sample.parquet`` and ``profile.json``."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.sample.to_parquet(directory / "sample.parquet", compression="zstd", index=False)
+        said = {
+            "rows": self.rows,
+            "calendar": self.calendar,
+            "columns": self.summary,
+            "importance": self.importance,
+            "calibration": self.calibration,
+            "rows_of_weekday": self.rows_of_weekday,
+            "days": self.days,
+            "design_effects": {column: [e.day, e.whole] for column, e in self.design_effects.items()},
+            "label_effect": self.label_effect,
+            "histograms": {column: _said(h) for column, h in self.histograms.items()},
+            "unwatched": {column: _said(h) for column, h in self.unwatched.items()},
+        }
+        (directory / "profile.json").write_text(json.dumps(said, separators=(",", ":")))
+
+    @classmethod
+    def load(cls, directory: Path) -> ReferenceProfile:
+        """Reads what :meth:`save` wrote. Raises :class:`ProfileError` naming what is absent or damaged."""
+        try:
+            said = json.loads((directory / "profile.json").read_text())
+            sample = pd.read_parquet(directory / "sample.parquet")
+            return cls(
+                histograms={column: _read(h) for column, h in said["histograms"].items()},
+                summary=said["columns"],
+                sample=sample,
+                rows=said["rows"],
+                calendar=tuple(said["calendar"]),
+                importance=said["importance"],
+                calibration=said["calibration"],
+                rows_of_weekday=said["rows_of_weekday"],
+                days=said["days"],
+                design_effects={column: DesignEffect(*e) for column, e in said["design_effects"].items()},
+                label_effect=said["label_effect"],
+                unwatched={column: _read(h) for column, h in said["unwatched"].items()},
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ProfileError(
+                f"{directory}: no reference profile can be read ({error}); train the model again to make one"
+            ) from error
+
+
+def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 20) -> list[dict[str, float]]:
+    """By rising probability: what was said, what was, and of how many rows.
+
+    Half of the cuts are at equal numbers of rows and half at equal numbers of expected positives: where positives are
+    rare, most rows say next to nothing, and most positives are in few rows.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    p, n = probabilities[order], len(probabilities)
+    inner = np.arange(1, bins // 2) / (bins // 2)
+    by_positives = np.searchsorted(np.cumsum(p), inner * p.sum())
+    cuts = np.unique([*(inner * n).astype(int), *by_positives])
+    parts = [part for part in np.split(order, cuts) if len(part)]
+    return [{"said": float(probabilities[i].mean()), "was": float(truth[i].mean()), "rows": len(i)} for i in parts]
+
+
+def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = min(len(frame), max_rows, MAX_SAMPLE_BYTES // (4 * frame.shape[1]))
+    chosen = np.sort(rng.permutation(len(frame))[:rows])
+    sample = frame.iloc[chosen].reset_index(drop=True)
+    alone = [column for column in frame if column not in together]
+    return sample.assign(**{str(column): rng.permutation(sample[column].to_numpy()) for column in alone})
+
+
+def _said(histogram: Histogram) -> dict[str, Any]:
+    """A histogram with its bins, as JSON has it."""
+    bins = histogram.bins
+    edges = {"kind": bins.kind, "edges": _short(bins.edges), "low": bins.low, "high": bins.high}
+    return {**edges, **histogram.to_json()}
+
+
+def _read(said: Mapping[str, Any]) -> Histogram:
+    """What :func:`_said` gave."""
+    edges = np.asarray(said["edges"], dtype=np.float32).astype(np.float64)
+    return Histogram.from_json(Bins(said["kind"], edges, said["low"], said["high"]), said)
+
+
+def _short(edges: np.ndarray) -> list[float]:
+    """The shortest decimals that are read back as the same float32."""
+    return [float(str(edge)) for edge in edges.astype(np.float32)]
+
+
+def _summary(column: pd.Series) -> dict[str, Any]:
+    known = column.dropna().to_numpy(dtype=float)
+    quantiles = zip(QUANTILES, np.quantile(known, QUANTILES), strict=True) if len(known) else ()
+    return {
+        "quantiles": {f"{q:g}": float(f"{value:.6g}") for q, value in quantiles},
+        "mean": float(known.mean()) if len(known) else None,
+        "std": float(known.std()) if len(known) else None,
+        "missing": float(column.isna().mean()),
+    }
