@@ -135,7 +135,7 @@ def _play(settings: Settings, **how: Any) -> None:
 
 
 def _materialize(settings: Settings, name: str) -> None:
-    from assets.lifecycle.broken import build
+    from assets.build import build
     from assets.models import read_folders
     from runner import RunError, alone
 

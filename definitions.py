@@ -18,8 +18,9 @@ one_thread_each()
 give_memory_back()
 
 from assets.alerts import alert_jobs, alerts_table  # noqa: E402 - telemetry is off before anything else is imported
+from assets.build import broken_asset, build  # noqa: E402
 from assets.declaration import Model  # noqa: E402
-from assets.lifecycle.broken import broken_asset, build  # noqa: E402
+from assets.lifecycle.data.landing import source_resources  # noqa: E402
 from assets.models import read_folders  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
 from sensors.defaults import default_sensors  # noqa: E402
@@ -49,7 +50,7 @@ def build_defs(
         assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken), alerts_table],
         jobs=[*(job for one in built for job in one.jobs), *alert_jobs()],
         sensors=default_sensors(sound),
-        resources={**default_resources(sound, settings), **(resource_overrides or {})},
+        resources={**default_resources(settings, source_resources(sound)), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )
 

@@ -16,6 +16,7 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.data.freshness import stale_days
+from assets.lifecycle.data.landing import source_resources
 from assets.lifecycle.jobs import (
     CLEAN,
     DAILY,
@@ -51,7 +52,7 @@ class Runner:
 
         self.model, self.settings, self.instance = model, settings, instance
         self.defs = build_defs(models=[model], settings=settings)
-        self.resources = default_resources([model], settings)
+        self.resources = default_resources(settings, source_resources([model]))
         self.tables = self.resources["tables"]
         self.assets = {
             key.path[-1]: asset

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from assets.lifecycle.answers import SCORE
 from assets.lifecycle.data.features import compute_features
 from assets.lifecycle.model.training import REFERENCE_ROWS
 from assets.lifecycle.monitoring.drift import Before, Level, compare, count
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
-from assets.lifecycle.profile.reference import SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.models.fraud import FAST, model
 from assets.models.fraud.simulator import PaymentSimulator
 from benchmarks.features import events_of

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from assets.declaration import Model
+from assets.lifecycle.data.landing import source_resources
 from assets.lifecycle.jobs import job_name
 from definitions import build_defs
 from resources.defaults import default_resources
@@ -29,7 +30,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.defs = build_defs(models=[self.model], settings=self.settings, resource_overrides=self.overrides)
-        self.resources = {**default_resources([self.model], self.settings), **self.overrides}
+        self.resources = {**default_resources(self.settings, source_resources([self.model])), **self.overrides}
         self.tables, self.mlflow = self.resources["tables"], self.resources["mlflow"]
         self.ledger, self.alerts = self.resources["ledger"], self.resources["alerts"]
 

@@ -2,5 +2,5 @@
 
 The rooms are those of the groups in the Dagster UI: ``data``, ``model``, ``release``, ``monitoring``. Below them are
 ``stage.py`` (how a function becomes an asset), ``answers.py`` and ``profile``. Above them are ``factory.py``,
-``jobs.py`` and ``broken.py``, which turn a declaration into assets and jobs.
+``jobs.py`` and ``rehearsal.py``, which turn a declaration into assets and jobs or try it on a few rows.
 """

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assets.lifecycle.profile.reference import PREDICTED, SCORE
 from assets.task import Task
+
+SCORE, PREDICTED = "score", "predicted"
+"""Columns of the score (of classes: of the one predicted) and of the predicted class's code."""
 
 
 def answer_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> dict[str, Any]:

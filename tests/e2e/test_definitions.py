@@ -7,7 +7,7 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from assets.lifecycle.broken import build
+from assets.build import build
 from assets.models import read_folders
 from definitions import build_defs, defs
 from resources.settings import project_root

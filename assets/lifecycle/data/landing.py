@@ -7,6 +7,8 @@ any reading of what a row says.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -76,6 +78,15 @@ def _raw(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
 def source_resource_key(model: Model) -> str:
     """Key under which the model's source is found among the resources (and can be replaced)."""
     return f"{model.name}_source"
+
+
+def source_resources(models: Iterable[Model]) -> dict[str, Any]:
+    """The sources of the models by resource key; a table that another code location makes has none."""
+    return {
+        source_resource_key(model): model.table.source
+        for model in models
+        if not isinstance(model.table.source, dg.AssetKey)
+    }
 
 
 def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.metrics import Report, evaluate, known_positive
 from assets.lifecycle.model.scoring import features_by
 from assets.lifecycle.model.training import fit_rows, matrix, test_rows
-from assets.lifecycle.release.deployment import say_verdict
+from assets.lifecycle.model.verdicts import say_verdict
 from assets.lifecycle.stage import Check, Made, Reads, table_asset
 from resources.dagster_internals import Finding
 from resources.tables import days_of_window

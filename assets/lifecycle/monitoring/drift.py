@@ -33,9 +33,10 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
+from assets.lifecycle.answers import PREDICTED, SCORE
 from assets.lifecycle.profile.design_effect import thinned
 from assets.lifecycle.profile.histograms import Difference, Histogram, difference
-from assets.lifecycle.profile.reference import PREDICTED, SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 
 KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
 METHODS = {"number": KS, "category": CHI_SQUARE}

@@ -23,13 +23,13 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
-from assets.lifecycle.answers import compared_scores, score_columns, scores_in
+from assets.lifecycle.answers import PREDICTED, SCORE, compared_scores, score_columns, scores_in
 from assets.lifecycle.model.bundle import REFERENCE
 from assets.lifecycle.monitoring.drift import Before, ColumnDrift, DriftResult, Level, Window, compare, count
 from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
 from assets.lifecycle.profile.histograms import difference
-from assets.lifecycle.profile.reference import PREDICTED, SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, Made, Reads, days_in_run, eager, table_asset
 from resources.dagster_internals import Finding
 from resources.tables import WHOLE, InBatches, days_of_window

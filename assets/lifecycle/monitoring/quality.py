@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from assets.declaration import Drift
+from assets.lifecycle.answers import PREDICTED, SCORE
 from assets.lifecycle.monitoring.drift import Level, Window
-from assets.lifecycle.profile.reference import PREDICTED, SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 
 LEAST = 4
 """Fewer strange rows than this are no fault, whatever share of a small window they are."""

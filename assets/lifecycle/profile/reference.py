@@ -21,8 +21,6 @@ import pandas as pd
 from assets.lifecycle.profile.design_effect import DesignEffect, measure
 from assets.lifecycle.profile.histograms import MOST_EDGES, Bins, Histogram
 
-SCORE, PREDICTED = "score", "predicted"
-"""Columns of the score (of classes: of the one predicted) and of the predicted class's code."""
 MAX_ROWS = 20_000
 MAX_SAMPLE_BYTES = 1_000_000
 """Bounds of the sample: with the counts beside it a profile stays below 2 MB, however wide the table."""

@@ -6,7 +6,6 @@ the rules of the gate (``gate.py``), how a process is started (``resources/deplo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.model.bundle import loaded
 from assets.lifecycle.model.training import matrix, test_rows
+from assets.lifecycle.model.verdicts import say_verdict, verdicts_on
 from assets.lifecycle.stage import Check, Made, Reads, eager, table_asset
 from resources.dagster_internals import Finding
 from resources.deployment import STAGED, DeploymentError, DeploymentTarget
@@ -34,21 +34,6 @@ PARITY = Check(
 PARITY_ROWS = 500
 PARITY_TOLERANCE = 1e-5
 ANSWER_TIMEOUT_S = 30.0
-
-VERDICTS = ("gate", "staging")
-"""What must have been said of a version, as tags ``verdict.<name>`` of it in MLflow, before it may be promoted."""
-
-
-def say_verdict(mlflow: Any, model: Model, version: str, name: str, passed: bool, reasons: list[str]) -> None:
-    """Writes a verdict on a version where promotion will look it up."""
-    mlflow.set_version_tag(model.name, version, f"verdict.{name}", json.dumps({"passed": passed, "reasons": reasons}))
-
-
-def verdicts_on(mlflow: Any, model: Model, version: str) -> dict[str, dict[str, Any]]:
-    """By name, the verdicts on a version; one that was never given is ``{"passed": False}`` with that reason."""
-    tags = mlflow.version_tags(model.name, version)
-    never = {"passed": False, "reasons": ["was never given"]}
-    return {name: json.loads(tags[f"verdict.{name}"]) if f"verdict.{name}" in tags else never for name in VERDICTS}
 
 
 def deployment_assets(model: Model) -> list[dg.AssetsDefinition]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
+from assets.lifecycle.answers import SCORE
 from assets.lifecycle.monitoring.drift import CHI_SQUARE, KS, Before, DriftResult, compare, count
 from assets.lifecycle.monitoring.drift_report import (
     MOST_DRAWN,
@@ -19,7 +20,7 @@ from assets.lifecycle.monitoring.drift_report import (
     verdicts_json,
 )
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
-from assets.lifecycle.profile.reference import SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 
 RULE = Drift()
 

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
+from assets.lifecycle.answers import PREDICTED, SCORE
 from assets.lifecycle.monitoring import drift as rule_of
 from assets.lifecycle.monitoring.drift import Before, DriftResult, Window, compare, count
 from assets.lifecycle.profile.design_effect import DesignEffect, thinned
 from assets.lifecycle.profile.histograms import Difference, Histogram, difference
-from assets.lifecycle.profile.reference import PREDICTED, SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 
 RULE = Drift(alpha=0.03, page_alpha=0.01, min_effect=0.05, min_importance=0.05, min_rows=300, page_after=2)
 ROWS = 400

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Gate
+from assets.lifecycle.answers import SCORE
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.monitoring.estimate import Tally, estimate, recalibrated
 from assets.lifecycle.monitoring.monitoring import TRAILING_DAYS, _calibrated, _estimated, _how_far_off, _live
-from assets.lifecycle.profile.reference import SCORE, ReferenceProfile, calibration_of
+from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
 from assets.task import BINARY, Task
 from tests.models.readings import labelled_stream, plain, readings, stream
 from tests.stages import Stages, copied_bundle

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
+from assets.lifecycle.answers import SCORE
 from assets.lifecycle.monitoring.drift import Window, count
 from assets.lifecycle.monitoring.quality import _is_more, faults, level_of_faults
 from assets.lifecycle.profile.design_effect import DesignEffect
-from assets.lifecycle.profile.reference import SCORE, ReferenceProfile
+from assets.lifecycle.profile.reference import ReferenceProfile
 
 RULE = Drift()
 USUAL = 10_000

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.lifecycle.profile.reference import SCORE, ProfileError, ReferenceProfile, calibration_of
+from assets.lifecycle.answers import SCORE
+from assets.lifecycle.profile.reference import ProfileError, ReferenceProfile, calibration_of
 
 
 def frame(n: int, columns: int = 20, seed: int = 0) -> pd.DataFrame:

@@ -10,16 +10,14 @@ import pytest
 from assets.declaration import Gate
 from assets.lifecycle.model import training
 from assets.lifecycle.model.bundle import Bundle
+from assets.lifecycle.model.verdicts import VERDICTS, say_verdict, verdicts_on
 from assets.lifecycle.release.deployment import (
     PARITY_ROWS,
     PARITY_TOLERANCE,
-    VERDICTS,
     _in_one_line,
     deployment_assets,
     largest_difference,
     read_answer,
-    say_verdict,
-    verdicts_on,
 )
 from resources.deployment import STAGED, LocalTarget
 from resources.mlflow import MlflowTracking

@@ -1,6 +1,6 @@
-"""A model that cannot be loaded, as an asset: it shows as broken, with its reason, beside the others.
+"""From the declarations to the assets and jobs of the code location; a model that cannot be loaded shows as broken.
 
-Belongs here: that asset, and telling sound declarations from those whose assets cannot be built. Does not belong here:
+Belongs here: telling sound declarations from those whose assets cannot be built. Does not belong here:
 what makes a declaration wrong (``assets/declaration.py``).
 """
 
