@@ -121,17 +121,16 @@ def _day(text: str) -> dt.date:
 
 
 def _play(settings: Settings, **how: Any) -> None:
-    """The story of the model folder that has one: the example's, unless a fork removed it."""
+    """The story of the example, unless a fork removed it."""
     import pkgutil
 
-    import assets.models as folders
+    import story
     from runner import RunError
 
-    for _, name, is_package in pkgutil.iter_modules(folders.__path__):
-        if is_package and importlib.util.find_spec(f"assets.models.{name}.story"):
-            importlib.import_module(f"assets.models.{name}.story").play(settings, **how)
-            return
-    raise RunError("no model folder has a story.py to play; bring a model up to date with `assetline materialize`")
+    for _, name, _ in pkgutil.iter_modules(story.__path__):
+        importlib.import_module(f"story.{name}").play(settings, **how)
+        return
+    raise RunError("there is no story to play in story/; bring a model up to date with `assetline materialize`")
 
 
 def _materialize(settings: Settings, name: str) -> None:

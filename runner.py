@@ -1,7 +1,7 @@
 """Runs of a model's jobs in this process: what is stale, and only that.
 
 Belongs here: running a job on days, all jobs in the order of the lifecycle, and saying why one failed. Does not belong
-here: the story of the example (its folder's ``story.py``), when things are run (``sensors/``).
+here: the story of the example (``story/``), when things are run (``sensors/``).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ how often the drift check paged between the promotion of a version that met the 
 none), and how the challengers did beside XGBoost on the same rows.
 
 Belongs here: playing them, and reading what is left in the state folder. Does not belong here: what a story is
-(``assets/models/fraud/story.py``).
+(``story/fraud.py``).
 
     python -m benchmarks.stories                    all 28, two at a time, about an hour on 2 cores
     python -m benchmarks.stories --jobs 1           one after the other: wall times that nothing shares

@@ -65,9 +65,9 @@ def live(folder: Path) -> dict[str, Any]:
     """Lives the days on a state folder, and returns what the picture shows."""
     from assets.lifecycle.jobs import CLEAN, DAILY, FEATURES, LABEL, LAND
     from assets.models.fraud import model as fraud
-    from assets.models.fraud.story import Story
     from resources.settings import Settings
     from runner import alone
+    from story.fraud import Story
 
     model = replace(fraud, table=replace(fraud.table, source=upstream(), start=FIRST))
     os.environ["ASSETLINE_HOME"] = str(folder)

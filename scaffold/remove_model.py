@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scaffold.tables import ScaffoldError
 
-MAY_GO = ("tests", "benchmarks", "docs")
+MAY_GO = ("story", "tests", "benchmarks", "docs")
 """Folders whose modules go with the model that they import; an import elsewhere stands in the way."""
 NOT_OURS = frozenset((".venv", "var", ".git", "node_modules", "build", "dist"))
 

@@ -40,7 +40,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "mutation.md"
 BEGIN, END = "<!-- written by `make mutate`; the last column by hand -->", "<!-- end of what `make mutate` writes -->"
-OURS = ("assets", "resources", "sensors", "serving", "scaffold", "tests", "benchmarks", "definitions", "runner", "cli")
+OURS = (
+    "assets",
+    "resources",
+    "sensors",
+    "serving",
+    "story",
+    "scaffold",
+    "tests",
+    "benchmarks",
+    "definitions",
+    "runner",
+    "cli",
+)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import sys
 
 from assets.lifecycle.jobs import CLEAN, FEATURES, LABEL, LAND
 from assets.models.fraud.simulator import PaymentSimulator
-from assets.models.fraud.story import Story
 from resources.settings import Settings
 from resources.tables import ParquetTables
 from runner import alone
+from story.fraud import Story
 from tests.payments import payments_model
 from tests.worlds import FIRST, days
 

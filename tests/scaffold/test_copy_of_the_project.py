@@ -169,4 +169,4 @@ def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy):
         assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
     played = copy.run("-m", "cli", "run")
     assert played.returncode == 1
-    assert "no model folder has a story.py to play" in played.stderr
+    assert "there is no story to play" in played.stderr

@@ -1,7 +1,7 @@
 """The simulated world of a state folder: drawn up once, so that its n-th day is the same whatever the date.
 
 Belongs here: what is decided about the world once (first day, size, seed, day of the injected shift), and the file that
-keeps it. Does not belong here: what happens in the world (``simulator.py``), what is played in it (``story.py``).
+keeps it. Does not belong here: what happens in the world (``simulator.py``), what is played in it (``story/fraud.py``).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from assets.models.fraud import model
-from assets.models.fraud.story import StoryError, _refuse_incomplete, world_to_play
 from assets.models.fraud.world import STORY_DAYS, WORLD_FILE, World, world_of, yesterday
 from runner import RunError
+from story.fraud import StoryError, _refuse_incomplete, world_to_play
 
 ONE = dt.timedelta(days=1)
 LAST = dt.date(2026, 10, 3)
