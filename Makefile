@@ -61,10 +61,11 @@ test: $(DEV_STAMP) ## the tests that need PyPI alone, in two processes: [JOBS=2]
 slow: $(DEV_STAMP) ## the kill matrix, the browser, the real servers
 	$(BIN)/python -m pytest -q -m slow
 
-lint: $(DEV_STAMP) ## ruff (lint and format) and mypy
+lint: $(DEV_STAMP) ## ruff (lint and format), mypy, the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 mutate: $(DEV_STAMP) ## faults put into the modules that decide, one at a time: docs/mutation.md [MODULE=path JOBS=2]
 	$(BIN)/python -m tests.mutation --jobs $(JOBS) $(MODULE)
