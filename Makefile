@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e $(1) \
 	|| { echo "uv could not install; pip tries, which takes longer" >&2; $(PIP) -c constraints.txt -e $(1); }
 
-IMPORTED := definitions, runner, serving.service, dagster_mlflow, torch._dynamo, torch.export, mlflow.tracking, evidently, \
+IMPORTED := definitions, runner, serving.scoring.service, dagster_mlflow, torch._dynamo, torch.export, mlflow.tracking, evidently, \
 	xgboost.sklearn, matplotlib.figure, matplotlib.backends.backend_agg, sklearn.linear_model, scipy.stats, rich.table
 
 $(STAMP): pyproject.toml constraints.txt

@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] = ()) -> bool:
         network = str(folder / "network.pt2")
         of_mlflow = ["models", "serve", "-m", str(folder), "--env-manager", "local"]
         commands = {
-            "service": ([python, "-m", "serving.service", "--port", str(ports[0])], "/health"),
+            "service": ([python, "-m", "serving.scoring.service", "--port", str(ports[0])], "/health"),
             "bare": ([python, str(home / "bare.py"), network, str(ports[1])], "/health"),
             "mlflow": ([*mlflow, *of_mlflow, "-p", str(ports[2])], "/ping"),
         }

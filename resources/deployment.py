@@ -210,7 +210,7 @@ class LocalTarget(DeploymentTarget):
 
     mlflow: dg.ResourceDependency[MlflowTracking]
     service: str = Field(
-        default="serving.service",
+        default="serving.scoring.service",
         description="Module started as `python -m MODULE --bundle DIR --host 127.0.0.1 --port N` to stage a candidate.",
     )
     start_timeout_s: float = Field(default=60.0, gt=0, description="Seconds a staged candidate has to become healthy.")

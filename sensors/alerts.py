@@ -1,8 +1,8 @@
 """Opens and resolves alerts from check evaluations, and tells what became of retraining.
 
 Belongs here: what of it deserves an alert. Does not belong here: runs that fail (``runs.py``); what happens to an alert
-(``resources/alerts``); what only a process beside Dagster can see (``serving/watchdog.py``). Dagster does not fail a
-run for a failed check, so the checks are read from the event log.
+(``resources/alerts``); what only a process beside Dagster can see (``serving/watch/watchdog.py``). Dagster does not
+fail a run for a failed check, so the checks are read from the event log.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""What runs as a process of its own: the scoring service and the supervisor of `make dev`."""
+"""What runs as a process of its own: the scoring service, the watch, and the supervisor of `make dev`."""

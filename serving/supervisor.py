@@ -112,7 +112,7 @@ def programs(settings: Settings) -> list[Program]:
         ),
         Program(
             "service",
-            [sys.executable, "-m", "serving.service", *listen, service],
+            [sys.executable, "-m", "serving.scoring.service", *listen, service],
             lambda: bool(_get(f"{settings.service_url}/health")),
             settings.service_port,
             "service_port",
@@ -120,7 +120,7 @@ def programs(settings: Settings) -> list[Program]:
         ),
         Program(
             "watch",
-            [sys.executable, "-m", "serving.watch", *listen, watch],
+            [sys.executable, "-m", "serving.watch.app", *listen, watch],
             lambda: bool(_get(f"{settings.watch_url}/health")),
             settings.watch_port,
             "watch_port",

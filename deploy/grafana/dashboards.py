@@ -1,7 +1,7 @@
 """The Grafana dashboards: `python -m deploy.grafana.dashboards` (`make dashboards`) writes ``dashboards/*.json``.
 
 Belongs here: which panels there are and their queries. Does not belong here: recording rules (``../prometheus``). Each
-query is run against a real Prometheus by ``tests/serving/test_prometheus.py``.
+query is run against a real Prometheus by ``tests/serving/watch/test_prometheus.py``.
 """
 
 from __future__ import annotations

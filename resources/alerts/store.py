@@ -1,8 +1,8 @@
 """The alert store: one open alert per model, cause and column, and its append-only history.
 
 Belongs here: what may happen to an alert (open, repeat, escalate, acknowledge, silence, resolve, reopen, flap). Does
-not belong here: the tables (``database.py``), what deserves an alert (``sensors``, ``serving/watchdog.py``), and how a
-channel is told (``outbox.py``, ``delivery.py``, ``channels``).
+not belong here: the tables (``database.py``), what deserves an alert (``sensors``, ``serving/watch/watchdog.py``), and
+how a channel is told (``outbox.py``, ``delivery.py``, ``channels``).
 
 Each change, its line of history and its entries in the outbox are one transaction: what was committed will be told, and
 what was not, did not happen.

@@ -46,7 +46,7 @@ def address(store, tmp_path):
     port = free_port()
     log = (tmp_path / "watch.log").open("w")
     watch = subprocess.Popen(
-        [sys.executable, "-m", "serving.watch", "--port", str(port)], cwd=project_root(), stdout=log, stderr=log,
+        [sys.executable, "-m", "serving.watch.app", "--port", str(port)], cwd=project_root(), stdout=log, stderr=log,
         env={**os.environ, "ASSETLINE_TOKEN": TOKEN},
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"

@@ -127,7 +127,7 @@ def test_libraries_compute_with_one_thread_unless_the_operator_says_otherwise(mo
 
 
 @pytest.mark.parametrize(
-    "program", ["import definitions", "import serving.service", "import cli; cli.main(['alerts'])"]
+    "program", ["import definitions", "import serving.scoring.service", "import cli; cli.main(['alerts'])"]
 )
 def test_a_program_says_how_many_threads_before_a_library_counts_the_cores(program):
     code = f"""

@@ -19,7 +19,7 @@ class Service:
 
     def __init__(self, home: Path, *arguments: str) -> None:
         port = str(free_port())
-        command = [sys.executable, "-m", "serving.service", "--port", port, *arguments]
+        command = [sys.executable, "-m", "serving.scoring.service", "--port", port, *arguments]
         environment = {**os.environ, "ASSETLINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
         self.output = (home / f"service-{port}.log").open("w+")
         self.process = subprocess.Popen(

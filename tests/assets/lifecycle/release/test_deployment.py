@@ -254,7 +254,7 @@ def test_of_many_lines_the_first_and_the_last_are_told(words, line):
 
 
 def test_the_service_calls_a_staged_version_what_staging_expects():
-    from serving.service import STAGED as SAID
+    from serving.scoring.service import STAGED as SAID
 
     assert SAID == STAGED
 

@@ -1,6 +1,6 @@
 """The watch: the alerts' page, delivery to the channels, the watchdog, and metrics, in one process of the supervisor.
 
-    python -m serving.watch
+    python -m serving.watch.app
 
 Belongs here: what runs in the process, and its beginning and end. Does not belong here: the page (``alerts_page.py``),
 what is judged (``watchdog.py``), what an alert is (``resources/alerts``).
@@ -30,9 +30,9 @@ from assets.declaration import Model  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources import home  # noqa: E402
 from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
-from serving.alerts_page import create_app  # noqa: E402
-from serving.exporter import AssetlineCollector, registry_of  # noqa: E402
-from serving.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
+from serving.watch.alerts_page import create_app  # noqa: E402
+from serving.watch.exporter import AssetlineCollector, registry_of  # noqa: E402
+from serving.watch.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
 
 LOOK_S = 15.0
 _log = logging.getLogger("assetline.watch")
@@ -96,7 +96,9 @@ class Watch:
 def main(arguments: list[str] | None = None) -> None:
     """Serves until it is told to end (SIGINT, SIGTERM)."""
     settings = Settings.from_env()
-    parser = argparse.ArgumentParser(prog="python -m serving.watch", description="Alerts' page, delivery, watchdog.")
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.watch.app", description="Alerts' page, delivery, watchdog."
+    )
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.watch_port, help="port (default: %(default)s)")
     given = parser.parse_args(arguments)

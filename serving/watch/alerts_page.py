@@ -1,7 +1,7 @@
 """The alerts' page and its API: list, filter, acknowledge, silence, resolve, history, the report beside it.
 
 Belongs here: HTTP of people's handling of alerts. Does not belong here: what happens to one (``resources/alerts``),
-what else the watch does (``watch.py``).
+what else the watch does (``app.py``).
 
 All but ``/health`` is behind a token: a person gives it once to the page, a program sends it as ``Authorization:
 Bearer …``. The cookie is for this site alone (``SameSite=Strict``), so no other page can act with it.

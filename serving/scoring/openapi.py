@@ -1,7 +1,7 @@
 """The service's OpenAPI document: one typed path for each model, made from its contract, and every answer there is.
 
-Belongs here: saying in JSON Schema what ``intake.py`` takes and what ``service.py`` answers. Does not belong here:
-deciding either of it.
+Belongs here: saying in JSON Schema what ``request_parsing.py`` takes and what ``service.py`` answers. Does not belong
+here: deciding either of it.
 
 What JSON Schema cannot say is said in words: a moment is not in the future, the keys of one request differ, and what a
 declaration's ``clean`` refuses. FastAPI would make the document from Python types; the rows of a model have none, their
@@ -16,7 +16,7 @@ from typing import Any
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
-from serving.intake import ARRIVED_AT, Intake
+from serving.scoring.request_parsing import ARRIVED_AT, Intake
 
 Schema = dict[str, Any]
 

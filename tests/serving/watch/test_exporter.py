@@ -10,8 +10,8 @@ from assets.models.fraud import model as fraud
 from resources import home
 from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
-from serving.exporter import AssetlineCollector, registry_of
-from serving.service_metrics import ServiceMetrics
+from serving.scoring.metrics import ServiceMetrics
+from serving.watch.exporter import AssetlineCollector, registry_of
 from tests.serving.metrics_world import fill
 
 

@@ -1,6 +1,6 @@
 """Metrics for Prometheus: models, runs, data in and out, checks, alerts, the outbox, the machine.
 
-    GET /metrics of the watch; the scoring service has its own (``service_metrics.py``)
+    GET /metrics of the watch; the scoring service has its own (``metrics.py``)
 
 Belongs here: reading what is there at a scrape. Does not belong here: rules and dashboards (``deploy/``). A scrape
 reads a bounded amount: the latest day of each table, the latest runs, the check evaluations and the changes of alerts

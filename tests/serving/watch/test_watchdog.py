@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from resources.alerts import AlertStore
-from serving.watchdog import (
+from serving.watch.watchdog import (
     CONFIRMED_AFTER,
     DAEMON_SILENT_S,
     TICK_GRACE_S,

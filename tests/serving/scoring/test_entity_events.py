@@ -9,8 +9,8 @@ import pytest
 from assets.lifecycle.data.features import compute_features
 from assets.models.fraud import model
 from resources.tables import ParquetTables
-from serving.history import History, LogError, TooOldError
-from serving.intake import Intake
+from serving.scoring.entity_events import History, LogError, TooOldError
+from serving.scoring.request_parsing import Intake
 from tests.serving.conftest import TABLE, as_raw, payment
 
 INTAKE = Intake(model)

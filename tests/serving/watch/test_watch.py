@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from resources.alerts import AlertStore
 from resources.settings import Settings
-from serving.alerts_page import create_app, select
-from serving.watch import token_of
+from serving.watch.alerts_page import create_app, select
+from serving.watch.app import token_of
 
 TOKEN = "a-token-of-enough-letters"
 

@@ -110,7 +110,7 @@ def test_every_query_finds_its_series(home, bundles, serve, tmp_path, monkeypatc
     service = serve(home, "--bundle", str(bundles["1"]))
     log = (tmp_path / "watch.log").open("w")
     watch = subprocess.Popen(
-        [sys.executable, "-m", "serving.watch", "--port", str(port)], cwd=project_root(), stdout=log, stderr=log,
+        [sys.executable, "-m", "serving.watch.app", "--port", str(port)], cwd=project_root(), stdout=log, stderr=log,
         env={**os.environ, "NO_PROXY": "127.0.0.1"},
     )  # fmt: skip
     prometheus = Prometheus(tmp_path, f"127.0.0.1:{port}", service.client.base_url.netloc.decode())

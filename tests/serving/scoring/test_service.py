@@ -14,7 +14,7 @@ from assets.models.fraud import model
 from resources.deployment import CHAMPION
 from resources.mlflow import MlflowTracking
 from resources.settings import Settings
-from serving.service import MAX_BYTES
+from serving.scoring.service import MAX_BYTES
 from tests.serving.conftest import as_raw, payment
 
 

@@ -15,7 +15,7 @@ from assets.declaration import Model, Table
 from assets.models.fraud import model
 from assets.reading import number, typed
 from resources.sources import CsvFile
-from serving.intake import Intake, RefusedRows, as_text
+from serving.scoring.request_parsing import Intake, RefusedRows, as_text
 
 NOW = dt.datetime(2026, 10, 3, 14, 5, 9)
 GOOD = {"transaction_id": 7, "paid_at": "2026-10-03 14:00:00", "customer_id": 5, "terminal_id": "77", "amount": 12.5,

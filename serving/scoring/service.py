@@ -1,11 +1,11 @@
 """The scoring service: a raw payment in; probability, decision and the model version that said so out.
 
-    python -m serving.service                      every declared model, following its alias ``champion``
-    python -m serving.service --model fraud        one of them
-    python -m serving.service --bundle DIR         one bundle, whatever the aliases say: a throw-away process
+    python -m serving.scoring.service                      every declared model, following its alias ``champion``
+    python -m serving.scoring.service --model fraud        one of them
+    python -m serving.scoring.service --bundle DIR         one bundle, whatever the aliases say: a throw-away process
 
-Belongs here: HTTP, and following the alias. Does not belong here: reading a raw row (``intake.py``), its past
-(``history.py``), the network (the bundle).
+Belongs here: HTTP, and following the alias. Does not belong here: reading a raw row (``request_parsing.py``), its past
+(``entity_events.py``), the network (the bundle).
 
 A new champion is loaded, warmed on a real row and only then takes over, by one assignment between two requests: none
 fails. A version that cannot be loaded takes nothing over; the old one serves on and ``/health`` says so. All requests
@@ -50,10 +50,10 @@ from assets.models import declared_models  # noqa: E402
 from resources.deployment import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
-from serving import openapi  # noqa: E402
-from serving.history import History, LogError, TooOldError  # noqa: E402
-from serving.intake import Intake, Problem, Raw, RefusedRows  # noqa: E402
-from serving.service_metrics import ServiceMetrics  # noqa: E402
+from serving.scoring import openapi  # noqa: E402
+from serving.scoring.entity_events import History, LogError, TooOldError  # noqa: E402
+from serving.scoring.metrics import ServiceMetrics  # noqa: E402
+from serving.scoring.request_parsing import Intake, Problem, Raw, RefusedRows  # noqa: E402
 
 POLL_S = 2.0
 """How often the alias and the tables are looked at."""
@@ -517,7 +517,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until it is told to end (SIGINT, SIGTERM)."""
     settings = Settings.from_env()
-    parser = argparse.ArgumentParser(prog="python -m serving.service", description="The scoring service.")
+    parser = argparse.ArgumentParser(prog="python -m serving.scoring.service", description="The scoring service.")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="serve this declared model only (default: all)")
     which.add_argument("--bundle", type=Path, help="serve the bundle in this folder, and follow no alias")
