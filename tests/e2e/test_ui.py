@@ -19,7 +19,7 @@ import assets.models.fraud  # noqa: F401 - what is played and shown: goes with t
 from docs.screenshots import FLAGS
 from resources.alerts import AlertStore
 from resources.processes import free_port
-from serving.watch.app import watchdog
+from serving.watch import watchdog
 from tests.serving.test_supervisor import processes_of, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
