@@ -79,7 +79,10 @@ TARGETS = {
     f"{LIFECYCLE}/monitoring/drift.py": Target(
         (f"{T}/monitoring/test_drift_rule.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
     ),
-    "resources/deployment.py": Target(("tests/resources/test_deployment.py",)),
+    "resources/deployment.py": Target(
+        ("tests/resources/test_deployment.py",),
+        ("CHAMPION", "STAGED", "_TRIES", "Ledger", "LocalTarget", "_tail", "_naive_utc"),
+    ),
     "resources/alerts/store.py": Target(("tests/resources/alerts/test_store.py",)),
     "resources/alerts/outbox.py": Target(
         ("tests/resources/alerts/test_outbox.py", "tests/resources/alerts/test_delivery.py",

@@ -42,6 +42,9 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if (arguments.bundle / "crash").exists():
         sys.exit("network.pt2 is damaged")
+    if (arguments.bundle / "garbled").exists():
+        sys.stdout.buffer.write(b"\xff\xfe")
+        sys.exit(1)
     if (arguments.bundle / "deaf").exists():
         print("still loading", flush=True)
         time.sleep(60)

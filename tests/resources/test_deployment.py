@@ -1,6 +1,7 @@
 """The ledger is the truth, the alias follows it, and a staged process leaves nothing behind."""
 
 import datetime as dt
+import io
 import itertools
 import signal
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from resources.deployment import CHAMPION, DeploymentError, Ledger, LocalTarget
+from resources.deployment import CHAMPION, DeploymentError, Ledger, LocalTarget, _naive_utc, _tail
 from resources.mlflow import MlflowTracking, create_store
 from resources.settings import Settings, project_root
 
@@ -124,6 +126,25 @@ def test_the_champion_is_the_last_promoted_whatever_the_order(tmp_path_factory, 
     assert [e.number for e in ledger.history()] == list(range(1, len(ledger.history()) + 1))
 
 
+def test_a_ledger_whose_next_entry_is_always_taken_gives_up_with_the_reason(ledger, monkeypatch):
+    ledger.promote("toy", "1", reason="r", **SAID)
+    monkeypatch.setattr(Ledger, "_last", lambda *_, **__: None)  # as if others were always quicker
+    with pytest.raises(DeploymentError, match="next entry of toy was taken 20 times in a row"):
+        ledger.promote("toy", "2", reason="r", **SAID)
+
+
+def test_the_folder_of_the_ledger_is_made(tmp_path):
+    Ledger(database_url=f"sqlite:///{tmp_path}/a/b/c/assetline.db").promote("toy", "1", reason="r", **SAID)
+    assert (tmp_path / "a" / "b" / "c" / "assetline.db").exists()
+
+
+@pytest.mark.parametrize(
+    "time", [dt.datetime(2026, 3, 1, 12), dt.datetime(2026, 3, 1, 14, tzinfo=dt.timezone(dt.timedelta(hours=2)))]
+)
+def test_times_are_kept_in_utc(time):
+    assert _naive_utc(time) == dt.datetime(2026, 3, 1, 12)
+
+
 def test_a_url_with_a_password_stays_out_of_the_configuration():
     open_url = Settings(home=Path("/x"), database_url="sqlite:////x/assetline.db")
     secret = Settings(home=Path("/x"), database_url="postgresql://me:hush@host/name")
@@ -140,9 +161,10 @@ def tracking(tmp_path_factory) -> MlflowTracking:
     create_store(folder / "mlflow.db", folder / "artifacts")
     tracking = MlflowTracking(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     client = tracking.client()
-    client.create_registered_model("toy")
-    for _ in range(2):
-        client.create_model_version("toy", str(folder))
+    for name in ("other", "toy"):
+        client.create_registered_model(name)
+        for _ in range(2):
+            client.create_model_version(name, str(folder))
     return tracking
 
 
@@ -151,8 +173,10 @@ def test_a_kill_between_ledger_and_alias_is_mended_at_start(ledger, tracking):
     ledger.promote("toy", "1", reason="r", **SAID)
     ledger.promote("toy", "2", reason="r", **SAID)  # and here the process was killed
     assert tracking.version_of_alias("toy", CHAMPION) == "1"
-    assert ledger.reconcile(tracking) == {"toy": "2"}
-    assert tracking.version_of_alias("toy", CHAMPION) == "2"
+    ledger.promote("other", "1", reason="r", **SAID)
+    tracking.set_alias("other", "champion", "1")
+    assert ledger.reconcile(tracking) == {"toy": "2"}, "the first in the alphabet is as it should be"
+    assert tracking.version_of_alias("toy", "champion") == "2"
     assert ledger.reconcile(tracking) == {}
 
 
@@ -232,6 +256,24 @@ def test_a_service_that_never_is_healthy_is_given_up_with_its_last_words(target,
     impatient = LocalTarget(mlflow=tracking, service=target.service, start_timeout_s=1)
     with pytest.raises(DeploymentError, match=r"(?s)not healthy after 1 s.*still loading"), impatient.stage(bundle):
         pytest.fail("it never serves")
+
+
+def test_what_a_process_writes_need_not_be_text(target, bundle):
+    (bundle / "garbled").touch()
+    words = "ended with 1 before it served:\n\N{REPLACEMENT CHARACTER}"
+    with pytest.raises(DeploymentError, match=words), target.stage(bundle):
+        pytest.fail("it never serves")
+
+
+def test_the_last_twenty_lines_are_told():
+    output = io.StringIO("".join(f"line {n}\n" for n in range(1, 41)))
+    assert _tail(output).splitlines() == [f"line {n}" for n in range(21, 41)]
+    assert _tail(io.StringIO("")) == "(it wrote nothing)"
+
+
+def test_a_candidate_has_some_time_to_start(tracking):
+    with pytest.raises(ValidationError, match="start_timeout_s"):
+        LocalTarget(mlflow=tracking, start_timeout_s=0)
 
 
 def test_a_staged_process_does_not_outlive_a_killed_run(bundle):
