@@ -12,8 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help install run dev new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
 
+##@ Start
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@sed -nE 's/^##@ (.*)/\n\1/p; s/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 # torch first, by its pinned version and by pip: anything that merely asks for "torch" may otherwise pull a CUDA build.
 # The rest by uv, in a fifth of pip's time; pip steps in where an index is known to pip's configuration alone. Bytecode is
@@ -44,6 +45,7 @@ run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resol
 dev: $(STAMP) ## Dagster UI, MLflow UI, scoring service and alerts under one supervisor
 	$(BIN)/assetline dev
 
+##@ Models
 new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
 	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
 		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)") \
@@ -55,6 +57,7 @@ remove-model: $(STAMP) ## remove a model folder and the tests that stand on it: 
 update: $(STAMP) ## bring a newer template into this fork: [FROM=address REF=main BASE=commit]
 	@$(BIN)/assetline update $(if $(FROM),--from "$(FROM)") $(if $(REF),--ref "$(REF)") $(if $(BASE),--base "$(BASE)")
 
+##@ Tests
 test: $(DEV_STAMP) ## the tests that need PyPI alone, in two processes: [JOBS=2]
 	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
 
@@ -79,6 +82,7 @@ ci: lint test slow ## everything but the benches; .ci/run calls `make run` and `
 bench: $(DEV_STAMP) ## every speed and quality claim, as ratios measured in one run
 	$(BIN)/python -m benchmarks
 
+##@ Pictures and state
 dashboards: $(DEV_STAMP) ## Grafana's dashboards, from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards
 

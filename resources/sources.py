@@ -26,10 +26,6 @@ class SourceError(Exception):
 class Source(dg.ConfigurableResource, abc.ABC):
     """Anything a table can be read from; a Dagster resource, so the UI shows it and a test can replace it."""
 
-    def missing_settings(self) -> list[str]:
-        """What an operator must still set, as sentences; empty when it can be read."""
-        return []
-
 
 class Stream(Source, abc.ABC):
     """An upstream that lands rows a day at a time, with the labels later."""
