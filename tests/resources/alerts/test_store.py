@@ -189,6 +189,7 @@ def test_a_cause_that_comes_back_soon_reopens_and_later_opens_a_new_one(store):
     store.resolve("fraud", "drift/drift", reason="over", at=at(1))
     again, change = report(store, "2026-03-02", at=at(24))
     assert (again.id, change, again.state, again.count) == (first.id, "reopened", "open", 2)
+    assert again.since_day == "2026-03-02", "what is over is no part of it"
     store.resolve("fraud", "drift/drift", reason="over", at=at(25))
     assert report(store, "2026-03-09", at=at(25) + 4 * DAY)[0].id != first.id
 
