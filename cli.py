@@ -1,6 +1,6 @@
-"""The command `assetline`: what a person types. It calls what the UI's jobs call.
+"""The command `assetline`, the command-line interface; it calls the same code as the jobs in the UI.
 
-Belongs here: arguments, exit codes, how an error is shown. Does not belong here: any work.
+Belongs here: arguments, exit codes, display of errors. Does not belong here: any work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resources.settings import Settings, SettingsError, give_memory_back, one_th
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 1 when it failed, 2 when it could not begin."""
+    """Runs one command and returns its exit code: 0 on success, 1 if it failed, 2 if it could not start."""
     quiet_telemetry()
     one_thread_each()
     give_memory_back()
@@ -121,7 +121,7 @@ def _day(text: str) -> dt.date:
 
 
 def _play(settings: Settings, **how: Any) -> None:
-    """The story of the example, unless a fork removed it."""
+    """Plays the story of the example. Raises ``RunError`` if a fork has removed it."""
     import pkgutil
 
     import story

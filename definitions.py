@@ -1,7 +1,6 @@
-"""The code location: wiring only. What there is to wire, the folders offer.
+"""The Dagster code location: wires the models, resources and sensors of the folders.
 
-Belongs here: from declarations, resources and sensors to one ``Definitions``. Does not belong here: anything that does
-something.
+Belongs here: building one ``Definitions`` from declarations, resources and sensors. Does not belong here: any logic.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ def build_defs(
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """Everything that Dagster loads.
+    """Builds everything that Dagster loads.
 
     Args:
-        models: the declarations; default: those of the model folders. A broken one is an asset that says why.
-        settings: default: from the environment.
-        resource_overrides: resources by key that take the place of the default ones (a test's small source, say).
+        models: the declarations; default: those of the model folders. A broken one becomes an asset with the reason.
+        settings: the settings; default: from the environment.
+        resource_overrides: resources by key that replace the default ones (for example, a small source in a test).
     """
     found, broken = read_folders() if models is None else (list(models), [])
     built, unbuildable = build(found)

@@ -1,7 +1,7 @@
-"""Runs of a model's jobs in this process: what is stale, and only that.
+"""Runs a model's jobs in this process, on stale days only.
 
-Belongs here: running a job on days, all jobs in the order of the lifecycle, and saying why one failed. Does not belong
-here: the story of the example (``story/``), when things are run (``sensors/``).
+Belongs here: running a job on days, running all jobs in the order of the lifecycle, and the reason of a failure. Does
+not belong here: the story of the example (``story/``), the triggers of runs (``sensors/``).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from resources.settings import Settings
 from resources.sources import Stream
 
 CHUNK_DAYS = 62
-"""Days in one run: bounds the memory of a run over months."""
+"""Maximum days in one run: limits the memory of a run over months."""
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 class RunError(Exception):
-    """A run that failed; the message says which, why, and where to look."""
+    """A failed run; the message names the run, the reason and where to look."""
 
 
 class Runner:
@@ -65,7 +65,17 @@ class Runner:
     def attempt(
         self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None, why: str = ""
     ) -> str | None:
-        """One run of one of the model's jobs; ``None`` when it succeeded, else the first error in its own words."""
+        """Runs one of the model's jobs once.
+
+        Args:
+            work: kind of work, which names the job.
+            days: consecutive ISO days of the run; empty for a job without partitions.
+            config: run config.
+            why: reason of the run, for its tags.
+
+        Returns:
+            ``None`` if the run succeeded, else the text of the first error.
+        """
         tags = {"assetline/why": why} if why else {}
         if days:
             tags |= {RANGE_START: days[0], RANGE_END: days[-1]}
@@ -77,18 +87,22 @@ class Runner:
         return None if self.last.success else _why(self.last)
 
     def run(self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None) -> None:
-        """One run of one of the model's jobs. Raises :class:`RunError` when it fails."""
+        """Runs one of the model's jobs once. Raises :class:`RunError` if the run fails."""
         if (error := self.attempt(work, days, config)) is not None:
             on = f" on {days[0]}…{days[-1]}" if days else ""
             raise RunError(f"{job_name(self.model, work)} failed{on}: {error}; see run {self.last_run_id} in the UI")
 
     @property
     def last_run_id(self) -> str:
-        """Of the latest run."""
+        """ID of the latest run; empty before the first."""
         return self.last.run_id if self.last else ""
 
     def make(self, work: str, days: Sequence[str]) -> int:
-        """Makes those of ``days`` that are stale, a chunk of consecutive days in a run; how many were."""
+        """Materializes the stale ones of ``days``, a chunk of consecutive days per run; returns the number of them.
+
+        Raises:
+            RunError: a run failed.
+        """
         stale: set[str] = set()
         for name in assets_of_jobs(self.model)[work]:
             stale |= set(stale_days(self.assets[name], self.tables, days))
@@ -97,16 +111,16 @@ class Runner:
         return len(stale)
 
     def live(self, say: Callable[[str], None]) -> None:
-        """Everything that a person would materialise, in the order of the lifecycle: to a champion and its scores.
+        """Materializes everything in the order of the lifecycle, from raw rows to a champion and its scores.
 
-        A plain table is one run. Of a stream, the days up to the latest complete one are landed, cleaned and given
-        features where that is stale; a model is trained and deployed where there is none yet; the latest day is scored.
+        A plain table takes one run. For a stream, stale days up to the latest complete one are landed, cleaned,
+        labelled and given features. A model is trained and deployed if there is no champion. The latest day is scored.
 
         Args:
-            say: gets a line per kind of work.
+            say: called with one line of progress per kind of work.
 
         Raises:
-            RunError: a run failed or was refused; the message has the reason.
+            RunError: a run failed or was refused, or the rows come from another asset; the message has the reason.
         """
         source = self.model.table.source
         if not self.model.is_stream:
@@ -138,13 +152,13 @@ class Runner:
 
 @contextlib.contextmanager
 def alone(settings: Settings, declared: Callable[[], Model]) -> Iterator[Runner]:
-    """A runner on the state folder of ``settings``, once what an earlier one left behind is cleared up.
+    """Yields a runner on the state folder of ``settings``, after cleaning up what an earlier runner left behind.
 
-    Two at once take turns.
+    A second runner on the same folder waits for the first.
 
     Args:
-        settings: of the state folder.
-        declared: gives the declaration, which may read the state folder when it is imported.
+        settings: settings of the state folder.
+        declared: returns the declaration, which may read the state folder when it is imported.
     """
     from filelock import FileLock
 
@@ -157,12 +171,12 @@ def alone(settings: Settings, declared: Callable[[], Model]) -> Iterator[Runner]
         runner.resources["mlflow"].reap(instance)
         runner.resources["ledger"].reconcile(runner.resources["mlflow"])
         gc.collect()
-        gc.freeze()  # a million objects of libraries that stay need not be looked through again and again
+        gc.freeze()  # exempts a million long-lived library objects from garbage collection
         yield runner
 
 
 def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of consecutive days, each no longer than a run should be."""
+    """Chunks of consecutive days, each of at most :data:`CHUNK_DAYS` days."""
     chunk: list[str] = []
     for day in days:
         follows = chunk and dt.date.fromisoformat(chunk[-1]) + dt.timedelta(days=1) == dt.date.fromisoformat(day)
@@ -175,7 +189,7 @@ def _chunks(days: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The first error of a failed run: the words of the checks that refused it, or the exception's own."""
+    """The reason of a failed run: the descriptions of up to three failed blocking checks, else the first error."""
     refusals = [
         event.asset_check_evaluation_data
         for event in result.all_events

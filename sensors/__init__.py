@@ -1,1 +1,1 @@
-"""What makes things move without a person: one module per trigger."""
+"""The sensors that start work automatically: one module per trigger."""

@@ -1,8 +1,8 @@
-"""Opens and resolves alerts from check evaluations, and tells what became of retraining.
+"""Opens and resolves alerts from check evaluations, and adds the outcome of retraining to them.
 
-Belongs here: what of it deserves an alert. Does not belong here: runs that fail (``runs.py``); what happens to an alert
-(``resources/alerts``); what only a process beside Dagster can see (``serving/watch/watchdog.py``). Dagster does not
-fail a run for a failed check, so the checks are read from the event log.
+Belongs here: which evaluations open an alert. Does not belong here: failed runs (``runs.py``); the handling of alerts
+(``resources/alerts``); faults that only a process outside Dagster can see (``serving/watch/watchdog.py``). A failed
+check does not fail its Dagster run, so checks are read from the event log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ from resources.dagster_internals import Evaluation, check_evaluations
 from resources.deployment import Ledger
 
 EVALUATIONS, LEDGER = "check_evaluations", "promotions"
-"""Streams of observations whose position the store keeps: a story and a daemon may take turns."""
+"""Event streams whose read position is in the store, so that a story run and a daemon can alternate."""
 
 
 def cause_of(asset: str, check: str) -> str:
-    """Cause of an alert that a check of an asset raises, e.g. ``drift/drift``."""
+    """The cause of an alert that a check of an asset opens, e.g. ``drift/drift``."""
     return f"{asset}/{check}"
 
 
 DRIFT_CAUSE = cause_of("drift", "drift")
 LOST_CAUSE = cause_of("performance", "floor")
 RETRAINED_CAUSES = (DRIFT_CAUSE, LOST_CAUSE)
-"""Causes whose pages ask for a training run, and are told what came of it."""
+"""Causes whose pages request a training run, and whose alerts record its outcome."""
 
 
 def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
-    """A check that fails opens (or repeats) an alert; when it passes, the alert resolves."""
+    """The sensor of alerts: a failed check opens (or repeats) an alert, and a passed check resolves it."""
     owners = {model.name: model.owner for model in models}
 
     @dg.sensor(
@@ -55,21 +55,21 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         last = str(resource.store.last_event())
         if last == (context.cursor or "0"):
             return dg.SkipReason(words)
-        # What changed is shown at once, also what a watchdog or a person changed; a run for it would be noise.
+        # Changes, also those by a watchdog or a person, appear in the asset at once; they do not need a run.
         return dg.SensorResult(asset_events=[alerts_materialization(resource.store)], cursor=last, skip_reason=None)
 
     return alerts
 
 
 def handle_all(alerts: Alerts, evaluations: Sequence[Evaluation], owners: Mapping[str, str]) -> None:
-    """What check evaluations mean for the alerts, in their order.
+    """Updates the alerts from check evaluations, in their order.
 
-    Most checks pass and have no open alert: they change nothing, and the store is not asked for each of them.
+    Most checks pass and have no open alert. They change nothing, so they are skipped without reading the store.
 
     Args:
         alerts: the store and the channels.
-        evaluations: oldest first.
-        owners: by model; evaluations of others are passed over.
+        evaluations: check evaluations, oldest first.
+        owners: owner by model; evaluations of other models are skipped.
     """
     still_open = {(alert.model, alert.cause) for alert in alerts.store.open_alerts()}
     for evaluation in evaluations:
@@ -83,9 +83,9 @@ def handle_all(alerts: Alerts, evaluations: Sequence[Evaluation], owners: Mappin
 
 
 def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
-    """What one check evaluation means for the alerts.
+    """Updates the alerts from one check evaluation; one that was already handled changes nothing.
 
-    A check that names ``columns`` in its metadata (``{column: what is wrong}``) has an alert for each.
+    A check with ``columns`` in its metadata (``{column: fault}``) has one alert per column.
     """
     if alerts.store.position(EVALUATIONS) >= evaluation.storage_id:
         return
@@ -111,7 +111,7 @@ def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
             day=evaluation.day,
             since_day=str(since) if since else None,
             links=_links(evaluation),
-            # Each alert has a position of its own: a kill in between repeats none of them.
+            # Each alert has its own position, so that a kill in between repeats none of them.
             seen=Seen(f"{EVALUATIONS}/{fingerprint_of(model, cause, column)}", evaluation.storage_id),
         )
         alerts.tell(changed)
@@ -119,7 +119,7 @@ def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
 
 
 def _wrong(evaluation: Evaluation) -> Mapping[str, str]:
-    """By column (empty: of none), what is wrong."""
+    """Faults by column; the empty name is for a fault of no column."""
     if evaluation.passed:
         return {}
     columns: Any = evaluation.metadata.get("columns")
@@ -127,7 +127,7 @@ def _wrong(evaluation: Evaluation) -> Mapping[str, str]:
 
 
 def _severity(evaluation: Evaluation) -> Severity:
-    # A day's check is about what serves now. Others (a candidate that was refused) harm nobody yet.
+    # A check of a day concerns the version in production. Other checks (a refused candidate) do no harm yet.
     return "page" if evaluation.day and evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
 
 
@@ -140,12 +140,12 @@ def _links(evaluation: Evaluation) -> dict[str, str]:
 
 
 def retraining_alerts(alerts: Alerts, model: str) -> list[Alert]:
-    """Open alerts of a model that ask for a training run once they page: drift, lost performance."""
+    """Open alerts of a model that request a training run once they page: drift, lost performance."""
     return [alert for alert in alerts.store.open_alerts(model) if alert.cause in RETRAINED_CAUSES]
 
 
 def tell_what_came_of_retraining(alerts: Alerts, ledger: Ledger) -> None:
-    """Each new entry of the ledger is told to the open alerts that asked for a training run."""
+    """Adds each new entry of the ledger to the open alerts that requested a training run."""
     position = alerts.store.position(LEDGER)
     for entry in ledger.history():
         if entry.id <= position:

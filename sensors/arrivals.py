@@ -1,9 +1,9 @@
-"""Requests the landing of days that are complete upstream and not here yet.
+"""Requests the landing of days that are complete upstream and have not landed yet.
 
-Belongs here: what has arrived. Does not belong here: what happens to it afterwards (automation conditions).
+Belongs here: detecting new days. Does not belong here: the steps after a landing (automation conditions).
 
-The sensor is the only trigger of landings. A run key is known for one sensor only: a schedule beside it would land the
-same day again, whatever its run keys.
+The sensor is the only trigger of landings. Dagster deduplicates run keys per sensor only, so an additional schedule
+would land the same day again, whatever its run keys.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ from assets.lifecycle.jobs import LAND, job_name
 from resources.sources import Stream
 
 MOST_DAYS_A_TICK = 31
-"""After a long pause the missing days are landed a month at a time, oldest first."""
+"""Maximum landings per tick: after a long pause, missing days land a month at a time, oldest first."""
 
 
 def missing_days(present: set[str], first: dt.date, until: dt.date) -> list[dt.date]:
-    """Days from the earliest present one (or ``until`` alone, where nothing is) to ``until`` that are not present."""
+    """Days from the earliest present one (but not before ``first``) to ``until`` that are not present.
+
+    Args:
+        present: ISO days that have landed; if empty, only ``until`` is missing.
+        first: first day of the table.
+        until: latest day that is complete upstream.
+    """
     begin = max(first, dt.date.fromisoformat(min(present))) if present else until
     days = [begin + dt.timedelta(days=n) for n in range((until - begin).days + 1)]
     return [day for day in days if day.isoformat() not in present]
 
 
 def arrivals_sensor(model: Model) -> dg.SensorDefinition:
-    """Looks for landings of one stream; the run key makes each day requested once."""
+    """The sensor of landings of one stream; the run key ensures that each day is requested once."""
     raw, source_key = model.key(f"raw_{model.table.name}"), source_resource_key(model)
 
     @dg.sensor(

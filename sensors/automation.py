@@ -1,4 +1,4 @@
-"""Evaluates the automation conditions of all assets: what is declared in ``assets/lifecycle``, nothing of its own."""
+"""The sensor that evaluates the automation conditions of all assets, which ``assets/lifecycle`` declares."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The sensors of all models, switched on: what `definitions.py` wires.
+"""The sensors of all models, switched on; `definitions.py` wires them.
 
-Each job has one trigger. There are no schedules: the declared retraining is the retraining sensor's, too, so that one
-place decides whether a training is asked for.
+Each job has one trigger. There are no schedules: the retraining sensor also handles the declared cron, so that one
+place decides whether to request a training run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sensors.runs import run_sensors
 
 
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
-    """One automation sensor and the alerts'; per stream arrivals, missed days, retraining; else what is declared."""
+    """Automation, alert and run sensors; per stream: arrivals, missed days, retraining; else declared retraining."""
     sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
     for model in models:
         if isinstance(model.table.source, Stream):

@@ -1,8 +1,8 @@
-"""Requests the days that automation has left behind (the daemon was down, say, or an upstream late), once each.
+"""Requests the days that automation missed, once each (for example, the daemon was down or an upstream was late).
 
-Belongs here: which days landed and were never checked for drift. Does not belong here: the days that automation still
-makes, the latest of each table; asked for here, too, they would be made twice. What a day goes through is the job's
-matter (``assets/lifecycle/jobs.py``).
+Belongs here: finding days that landed and were never checked for drift. Does not belong here: the latest days of each
+table, which automation still materializes; a request here would materialize them twice. The job defines the steps of a
+day (``assets/lifecycle/jobs.py``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LOOK_BACK_DAYS = 14
 def unchecked_days(landed: set[str], scored: set[str], checked: set[str], *, before: str) -> list[str]:
     """Days of the last weeks that landed and have no drift verdict, oldest first.
 
-    Days before the first of the last :data:`LOOK_BACK_DAYS` that were scored or checked do not count: no model was in
-    production, or a person decides.
+    Only the last :data:`LOOK_BACK_DAYS` scored or checked days are searched. Before them, no model was in production,
+    or the decision is left to a person.
 
     Args:
         landed: ISO days with raw rows.
         scored, checked: ISO days with predictions and with a drift verdict.
-        before: first ISO day that automation still makes.
+        before: first ISO day that automation still materializes.
     """
     since = sorted(scored | checked)[-LOOK_BACK_DAYS:]
     return [day for day in sorted(landed) if since and since[0] <= day < before and day not in checked]
@@ -40,7 +40,7 @@ def first_day_of_automation(model: Model, today: dt.date) -> str:
 
 
 def drift_sensor(model: Model) -> dg.SensorDefinition:
-    """Looks for days that landed after the first that was scored, that automation no longer makes, and no verdict."""
+    """The sensor of missed days: landed, without a drift verdict, and too old for automation."""
 
     @dg.sensor(
         name=f"{model.name}_missed_days",

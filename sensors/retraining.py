@@ -1,9 +1,9 @@
-"""Requests a training run: on the declared cron, and when confirmed drift has labels of its own.
+"""Requests a training run: on the declared cron, and when the days of a confirmed drift have labels.
 
-Belongs here: when to train. Does not belong here: what becomes of the candidate (the gate, automation).
+Belongs here: when to train. Does not belong here: the decision on the candidate (the gate, automation).
 
-One sensor decides on both, and its run key is the day that the training sees labels of: on a day when the cron and a
-drift both ask, there is one training. A schedule beside the sensor would ask for a second one of the same rows.
+One sensor decides on both, and its run key is the latest labelled day. If the cron and a drift both request a training
+run on the same day, there is one run. An additional schedule would request a second run on the same rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sensors.alerts import retraining_alerts
 
 @dataclass(frozen=True)
 class Retraining:
-    """A decision: whether to train now, and the words for it."""
+    """A decision whether to train now, and its reason in words."""
 
     due: bool
     reason: str
@@ -33,15 +33,17 @@ class Retraining:
 def retraining_due(
     model: Model, *, drifting_since: dt.date | None, labelled_until: dt.date | None, trained_as_of: dt.date | None
 ) -> Retraining:
-    """Whether confirmed drift calls for training.
+    """Decides whether confirmed drift requires a training run.
 
-    It does once the days since the drift began that have labels fill the candidate's test window, so that champion and
-    challenger meet on rows of the new world; and again after the cool-down, until a candidate has learnt the new world.
+    It does once the labelled days since the drift began fill the candidate's test window, so that champion and
+    challenger are compared on rows after the drift. It does again after the cool-down, while the drift still requires
+    training.
 
     Args:
-        drifting_since: first day of a drift that still asks for training (:func:`drifting_since`).
-        labelled_until: last day whose labels are here.
-        trained_as_of: last labelled day that the latest candidate saw.
+        model: the declaration.
+        drifting_since: first day of a drift that still requires training (:func:`drifting_since`); ``None`` if none.
+        labelled_until: last day with labels; ``None`` if there are none.
+        trained_as_of: last labelled day in the training set of the latest candidate; ``None`` if there is none.
     """
     if drifting_since is None:
         return Retraining(False, "no drift is paged")
@@ -62,30 +64,33 @@ def retraining_due(
 
 
 def cron_periods(cron: str) -> dg.TimeWindowPartitionsDefinition:
-    """The times between two ticks of a cron (UTC), each named by the tick at which it begins."""
+    """The periods between two ticks of a cron (UTC), each named by the tick at which it begins."""
     return dg.TimeWindowPartitionsDefinition(
         cron_schedule=cron, start=dt.datetime(2020, 1, 1), fmt="%Y-%m-%dT%H:%M", timezone="UTC"
     )
 
 
 def declared_due(cron: str, handled: str | None, now: dt.datetime) -> tuple[Retraining, str]:
-    """Whether a tick of the declared cron has passed that was not handled yet, and what is handled from now on.
+    """Decides whether a tick of the declared cron is due, i.e. has passed and is not handled yet.
 
-    Ticks that passed while nothing looked are one training; those before the first look are none.
+    Several ticks that passed since the last call request one training run. Ticks before the first call request none.
 
     Args:
-        cron: as declared, UTC.
-        handled: the second value of the call before; ``None`` at the first look.
-        now: time of the look.
+        cron: the declared cron, UTC.
+        handled: the second value that the previous call returned; ``None`` in the first call.
+        now: time of the call.
+
+    Returns:
+        The decision, and the latest complete period, which counts as handled from now on.
     """
     with dg.partition_loading_context(effective_dt=now):
-        complete = str(cron_periods(cron).get_last_partition_key())  # another one from the moment of each tick on
+        complete = str(cron_periods(cron).get_last_partition_key())  # changes at each tick
     due = handled is not None and handled < complete
     return Retraining(due, f"declared on the cron {cron} (UTC)" if due else f"the cron {cron} has not ticked"), complete
 
 
 def retraining_sensor(model: Model) -> dg.SensorDefinition:
-    """Trains when :func:`retraining_due` or :func:`declared_due` says so."""
+    """The sensor that requests training when :func:`retraining_due` or :func:`declared_due` decides so."""
     when = [f"on the cron {model.retrain} (UTC)"] if model.retrain else []
     when += ["once confirmed drift has labels of its own"] if model.is_stream else []
 
@@ -115,7 +120,7 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
         due = [decision.reason for decision in decisions if decision.due]
         if not due:
             return dg.SensorResult(skip_reason="; ".join(one.reason for one in decisions), cursor=handled)
-        # Without labels there is no day to name; the run then says what is missing.
+        # Without labels, the key is the cron period; the run then fails with what is missing.
         key = f"{model.name}-train-{until or handled}"
         request = dg.RunRequest(run_key=key, tags={"assetline/why": "; ".join(due)})
         return dg.SensorResult(run_requests=[request], cursor=handled)
@@ -126,27 +131,27 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
 def _say_it_was_asked_for(alerts: Alerts, model: Model, reason: str) -> None:
     words = f"a training run is requested: {reason}"
     for alert in retraining_pages(alerts, model):
-        # A tick that is repeated (its run key is known) does not say it twice.
+        # A repeated tick (with a known run key) does not add the same words again.
         if all(event.words != words for event in alerts.store.history(alert.id)):
             alerts.store.update(alert.id, words)
 
 
 def drifting_since(alerts: Alerts, tables: ParquetTables, model: Model) -> dt.date | None:
-    """First day of what still asks for training: an open page, or a drift that no candidate was fitted on yet."""
+    """First day of a drift or loss that requires training: an open page, or a drift that no candidate was fitted on."""
     days = [alert.since_day for alert in retraining_pages(alerts, model)] + unlearnt_drifts(tables, model)
     return min((dt.date.fromisoformat(day) for day in days if day), default=None)
 
 
 def retraining_pages(alerts: Alerts, model: Model) -> list[Alert]:
-    """Open pages that ask for a training run: confirmed drift, lost performance."""
+    """Open pages that request a training run: confirmed drift, lost performance."""
     return [alert for alert in retraining_alerts(alerts, model.name) if alert.severity == "page"]
 
 
 def unlearnt_drifts(tables: ParquetTables, model: Model) -> list[str]:
-    """First days of drifts that ended with a new version, while the latest candidate was fitted on no day of them.
+    """First days of drifts that ended with a new version, if the latest candidate was not fitted on any of their days.
 
-    A version brings a reference profile of its own days, so its promotion ends a drift whether or not it was fitted on
-    a day of the new world. The one that has learnt it is still to come.
+    A version has a reference profile of its own days, so its promotion ends a drift even if it was not fitted on days
+    after the drift began. A candidate fitted on those days is then still needed.
     """
     as_of = trained_as_of(tables, model)
     if as_of is None:
@@ -162,7 +167,7 @@ def unlearnt_drifts(tables: ParquetTables, model: Model) -> list[str]:
 
 
 def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:
-    """Last labelled day that the latest training set holds."""
+    """Last labelled day of the latest training set; ``None`` without a training set or a time column."""
     key = model.key("training_set")
     if model.table.time is None or tables.stamp(key) is None:
         return None

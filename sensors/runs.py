@@ -1,9 +1,9 @@
-"""Opens an alert for what a failed run did not make, and resolves it when a later run makes it.
+"""Opens an alert for an asset that a failed run did not make, and resolves it when a later run makes the asset.
 
-Belongs here: which alert a failed run has, and what ends it. Does not belong here: checks that fail (``alerts.py``).
+Belongs here: which alert a failed run opens, and what resolves it. Does not belong here: failed checks (``alerts.py``).
 
-The alert is of the asset whose step failed, not of the job: all that automation and the UI's Materialize button run has
-the same job name, whatever the model.
+The alert belongs to the asset whose step failed, not to the job, because all runs from automation and the UI's
+Materialize button have the same job name, whatever the model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ from resources.dagster_internals import Planned, planned_assets
 from sensors.alerts import retraining_alerts
 
 REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
-"""Errors of steps that a check failed: the check has an alert of its own."""
+"""Errors of steps that failed because of a check; the check has its own alert."""
 MOST_LETTERS = 300
-"""Of an error in an alert; the run has all of it."""
+"""Maximum length of an error in an alert, in characters; the run has the full text."""
 
 
 def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
-    """Alerts of runs that failed, and the end of them."""
+    """The sensors that open alerts for failed runs and resolve them."""
     owners = {model.name: model.owner for model in models}
     trainings = {job_name(model, TRAIN): model.name for model in models}
 
@@ -41,7 +41,7 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
         planned = planned_assets(context.instance, run.run_id)
         for model, asset, day, step in _failed(planned, why, run.job_name):
             refused, words = why.get(step, (False, str(context.failure_event.message)))
-            if run.job_name in trainings and asset != "evaluation":  # what the gate refuses is told by the ledger
+            if run.job_name in trainings and asset != "evaluation":  # the ledger reports refusals by the gate
                 for alert in retraining_alerts(alerts, model):
                     alerts.store.update(alert.id, f"retraining failed at {asset}: {words}")
             if refused:
@@ -86,9 +86,9 @@ Failed = tuple[str, str, str | None, str]
 
 
 def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[bool, str]], job: str) -> list[Failed]:
-    """What a run was to make in the steps that failed.
+    """The assets that a run did not make because their steps failed.
 
-    Where the run ended without the failure of a step (its process was killed, say), the first that it did not make.
+    If the run ended without a failed step (for example, its process was killed), the first asset that it did not make.
     """
     if not planned:
         return [("assetline", job, None, next(iter(why), ""))]
@@ -98,7 +98,7 @@ def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[bool, str]], job
 
 
 def _latest(planned: Iterable[Planned]) -> list[Failed]:
-    """The assets, in their order, each with its latest day."""
+    """The planned assets in their order, each with its latest day."""
     days: dict[tuple[str, str, str], str | None] = {}
     for one in planned:
         model, *asset = one.asset_key.path
@@ -108,7 +108,7 @@ def _latest(planned: Iterable[Planned]) -> list[Failed]:
 
 
 def _why(event: dg.DagsterEvent) -> tuple[bool, str]:
-    """Whether a check refused what a failed step made, and the first line of the innermost error."""
+    """Whether a failed check caused a step failure, and the first line of the description or innermost error."""
     error = event.step_failure_data.error
     said = event.step_failure_data.user_failure_data
     chain = []

@@ -1,5 +1,5 @@
-"""What `make run` plays: the whole life of an example, on the real jobs and sensors.
+"""The stories that `make run` plays: the whole lifecycle of an example, on the real jobs and sensors.
 
-Belongs here: one module per example, named after its model folder. It lies above ``runner.py``: it plays what a daemon
-would do. Does not belong here: the example itself (``assets/models``). A fork removes the module with the example.
+Belongs here: one module per example, named after its model folder. A story uses ``runner.py`` to do the work of a
+daemon. Does not belong here: the example itself (``assets/models``). A fork removes the module with the example.
 """

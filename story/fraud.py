@@ -1,8 +1,8 @@
-"""`make run`: the whole life of the example model, from raw payments to a resolved alert.
+"""`make run`: the whole lifecycle of the example model, from raw payments to a resolved alert.
 
-Belongs here: the order of the story, the account it keeps of itself, and the table at its end. Each step is a run of a
-job that the UI shows, or a tick of a sensor that the daemon ticks: nothing here does the work itself. What is fresh by
-code version and data version is not done again.
+Belongs here: the order of the steps, the journal, and the tables at the end. Does not belong here: the work itself.
+Each step is a run of a job that the UI shows, or a tick of a sensor that the daemon also ticks. A step that is fresh by
+code version and data version is not repeated.
 """
 
 from __future__ import annotations
@@ -32,29 +32,35 @@ from runner import RunError, Runner, alone
 LEARNING_DAYS = 140
 """Days before the first model: a training run needs 70 labelled days, and features look back 60 more."""
 MOST_FURTHER_DAYS = 21
-"""Days that the story may live on after its last one: one more cool-down, a training run and its check."""
+"""Maximum days that the story may continue after its last one: one more cool-down, a training run and its check."""
 
 
 class StoryError(RunError):
-    """A step of the story that did not happen; the message says which, and where to look."""
+    """A step of the story that did not happen; the message names the step and where to look."""
 
 
 @dataclass
 class Journal:
-    """What happened so far, kept in the state folder after each step, so that a killed story goes on where it was."""
+    """The completed steps, saved in the state folder after each step so that a killed story can resume."""
 
     path: Path
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """The journal at ``path``; an empty one where there is none."""
+        """Reads the journal at ``path``; an empty one if there is no file."""
         return cls(path, json.loads(path.read_text()) if path.exists() else {})
 
     def once(self, step: str, of: str, act: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
-        """What ``act`` returned for ``step``, now or earlier, while ``of`` (the versions it rests on) is the same.
+        """Runs ``act`` for ``step``, unless it ran earlier with the same ``of``.
 
-        Returns the result and whether it was done now.
+        Args:
+            step: name of the step.
+            of: versions of the inputs of the step.
+            act: does the step and returns its result.
+
+        Returns:
+            The result, and whether the step ran now.
         """
         known = self.entries.get(step)
         if known is not None and known["of"] == of:
@@ -68,14 +74,14 @@ class Journal:
 
 
 class Story:
-    """Plays the life of one model of a stream on a state folder."""
+    """Plays the lifecycle of one stream model on a state folder."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner, self.model, self.settings, self.tables = runner, runner.model, runner.settings, runner.tables
         self.journal = Journal.open(self.settings.home / "story.json")
         self.console = Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
-            self.console.width = 120  # a file has no width, and the tables want one
+            self.console.width = 120  # a file has no width, but the tables need one
         self.began = time.monotonic()
         self.windows: dict[str, str] = {}
         self.checked: set[str] = set()
@@ -83,7 +89,11 @@ class Story:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def train(self, as_of: str, why: str) -> dict[str, Any]:
-        """A candidate as of the latest labelled day, and its promotion if the gate lets it pass."""
+        """Trains a candidate on labels up to ``as_of`` (ISO day), and promotes it if it passes the gate.
+
+        Raises:
+            RunError: training failed for another reason than the gate, or the deployment failed.
+        """
 
         def act() -> dict[str, Any]:
             config = {"ops": {f"{self.model.name}__training_set": {"config": {"as_of": as_of}}}}
@@ -92,7 +102,7 @@ class Story:
             training_run = runner.last_run_id
             judged = runner.row("evaluation") if self.tables.stamp(self.model.key("evaluation")) else {}
             version = judged.get("version")
-            # The gate fails the run on purpose; anything else that does is an error.
+            # The gate fails the run on purpose; any other failure is an error.
             if error and (version is None or version != runner.row("trained_model")["version"] or judged["passed"]):
                 raise RunError(f"training as of {as_of} failed: {error}; see run {training_run} in the UI")
             if judged["passed"] and (error := runner.attempt(DEPLOY, why=why)) is not None:
@@ -117,7 +127,7 @@ class Story:
         return result
 
     def check_alerts(self) -> None:
-        """One tick of the sensor that opens and resolves alerts, as the daemon ticks it."""
+        """Ticks the sensor that opens and resolves alerts once, as the daemon does."""
         from sensors.alerts import alerts_sensor
 
         given = {name: self.runner.resources[name] for name in ("alerts", "ledger")}
@@ -125,7 +135,7 @@ class Story:
             alerts_sensor([self.model]).evaluate_tick(context)
 
     def retraining_request(self) -> dg.RunRequest | None:
-        """What the retraining sensor asks for, if anything."""
+        """The run request of the retraining sensor; ``None`` if there is none."""
         from sensors.retraining import retraining_sensor
 
         given = {name: self.runner.resources[name] for name in ("alerts", "tables")}
@@ -133,7 +143,15 @@ class Story:
             return next(iter(retraining_sensor(self.model).evaluate_tick(context).run_requests or ()), None)
 
     def live_through(self, day: str, shift: dt.date) -> list[dict[str, Any]]:
-        """One day of the live system: labels that came due, scores, the drift check, alerts, and what they ask for."""
+        """Plays one day of the live system: labels that are due, scores, drift check, alerts, requested training.
+
+        Args:
+            day: ISO day.
+            shift: first day of the injected shift.
+
+        Returns:
+            The training of the day, if there was one.
+        """
         due = str(dt.date.fromisoformat(day) - dt.timedelta(days=self.model.label_delay_days))
         scored = self.tables.stamp(self.model.key("predictions"), due) is not None
         made = self.runner.make(MATURE if scored else LABEL, [due])
@@ -160,7 +178,7 @@ class Story:
         return [result]
 
     def unfinished(self) -> list[str]:
-        """What of the story has not come to its end yet, in words: a version not checked, an alert not resolved."""
+        """The open ends of the story in words: a version not checked, an alert not resolved."""
         left = []
         champion = self.runner.resources["ledger"].champion(self.model.name)
         if champion is not None and champion.version not in self.checked:
@@ -176,10 +194,10 @@ class Story:
         store = self.runner.resources["alerts"].store
         return [alert for alert in store.alerts(self.model.name) if alert.cause == DRIFT_CAUSE]
 
-    # -- what it says ------------------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------------------------------
 
     def say(self, words: str, *, fresh: bool = False) -> None:
-        """One line of progress, with the seconds since the start."""
+        """Prints one line of progress, with the seconds since the start."""
         seconds = time.monotonic() - self.began
         mark = "[dim]fresh[/dim]" if fresh else "[green] done[/green]"
         self.console.print(f"[dim]{seconds:6.1f} s[/dim] {mark}  {words}")
@@ -188,7 +206,7 @@ class Story:
         return windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
 
     def _training_inputs(self, as_of: str) -> str:
-        """What a training run as of a day rests on: rows by data version, stages by code version."""
+        """Hash of the inputs of a training run as of a day: data versions of the rows, code versions of the stages."""
         split = self._windows(as_of)
         days = iso_days((split.first, split.test[1]))
         rows = {name: self.tables.versions(self.model.key(name), days) for name in ("features", "labels")}
@@ -202,7 +220,7 @@ def _clip(words: str, width: int = 60) -> str:
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:
-    """What the closing table needs of an evaluation."""
+    """The parts of an evaluation that the closing table needs."""
     return {
         "rows": report["rows"],
         "positives": report["positives"],
@@ -216,17 +234,17 @@ def _short(report: dict[str, Any]) -> dict[str, Any]:
 def play(settings: Settings, *, until: dt.date | None = None, size: str = "", seed: int | None = None) -> None:
     """Plays the story on the state folder of ``settings``.
 
-    Two at once take turns: the second finds all done.
+    A second story on the same folder waits for the first, and then finds all steps done.
 
     Args:
-        settings: of the state folder.
+        settings: settings of the state folder.
         until: last day to play; default: yesterday.
-        size: of the simulated world, one of :data:`~assets.models.fraud.world.SIZES`; default: ``small``, or that of
-            the world that is there.
-        seed: of the simulated world; default: 0, or that of the world that is there.
+        size: size of the simulated world, one of :data:`~assets.models.fraud.world.SIZES`; default: ``small``, or the
+            size of the existing world.
+        seed: seed of the simulated world; default: 0, or the seed of the existing world.
 
     Raises:
-        RunError: a run failed, or the state folder's world is another one or too young for ``until``.
+        RunError: a run failed, or the state folder has a different world or one that does not fit ``until``.
         StoryError: a step did not happen.
     """
     world, last = world_to_play(settings.home, until, size, seed)
@@ -235,7 +253,11 @@ def play(settings: Settings, *, until: dt.date | None = None, size: str = "", se
 
 
 def world_to_play(home: Path, until: dt.date | None, size: str, seed: int | None) -> tuple[World, dt.date]:
-    """The world of a state folder, drawn up now where there is none, and the last day to play."""
+    """The world of a state folder, created if there is none, and the last day to play.
+
+    Raises:
+        RunError: the day is not over yet or too early, or the existing world has another size or seed.
+    """
     last = until or yesterday()
     if last > yesterday():
         raise RunError(f"{last} is not over yet; the latest day that can be played is {yesterday()}")
@@ -287,7 +309,7 @@ def _play(story: Story, world: World, until: dt.date) -> None:
     for day in iso_days((learn_until + dt.timedelta(days=1), until)):
         trainings += story.live_through(day, shift)
     last = until
-    # A promotion is not an end: the daemon would check the new version on the next day, and so does the story.
+    # The story does not end with a promotion, because the daemon would check the new version on the next day.
     while story.unfinished() and last < min(yesterday(), until + dt.timedelta(days=MOST_FURTHER_DAYS)):
         last += dt.timedelta(days=1)
         story.runner.make(LAND, [str(last)])
@@ -296,7 +318,7 @@ def _play(story: Story, world: World, until: dt.date) -> None:
 
 
 def _close(story: Story, trainings: list[dict[str, Any]], world: World, until: dt.date, last: dt.date) -> None:
-    """The tables at the end, and the check that every step of the story happened."""
+    """Prints the closing tables, and checks that every step of the story happened."""
     story.console.print()
     _rows_table(story, world.first_day, last)
     if last > until:

@@ -1,5 +1,6 @@
-"""From frozen rows to a version that passed its gate: training set, leakage, fit, bundle, evaluation, report, gate.
+"""The model stage: training set, leakage check, fit, bundle, evaluation, report and gate.
 
-Belongs here: the assets of the group `<model>/model`, what a version is (``bundle.py``) and which one is in production
-(``champion.py``). Does not belong here: promotion (``release``), the days that a version scores (``monitoring``).
+Belongs here: the assets of the group `<model>/model`, the contents of a version (``bundle.py``) and the version in
+production (``champion.py``). Does not belong here: promotion (``release``), daily scoring by a version
+(``monitoring``).
 """

@@ -1,7 +1,7 @@
-"""On request: the same recipe refitted on rolling weeks; what a claim about the recipe, not a version, rests on.
+"""On-demand backtest: refits the recipe on rolling windows, as evidence about the recipe rather than one version.
 
-Belongs here: repeating the training and the report. Does not belong here: how either is done (``training.py``,
-``evaluation.py``). Nothing is registered, and the gate is not asked.
+Belongs here: repeating the training and the report. Does not belong here: the training and the report themselves
+(``training.py``, ``evaluation.py``). A backtest registers no version and does not run the gate.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from assets.lifecycle.stage import Made, table_asset
 
 
 class BacktestConfig(dg.Config):
-    """What a person may set before a backtest."""
+    """Run configuration of a backtest."""
 
     weeks: int = Field(default=4, ge=1, le=52, description="How many test windows; a plain table takes as many seeds.")
     as_of: str = Field(default="", description="Last day of the latest test window. Empty: the latest labelled day.")
 
 
 def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """The ``backtest``."""
+    """Returns the asset ``backtest``."""
 
     def backtest(context: dg.AssetExecutionContext) -> Made:
         config = context.op_execution_context.op_config
@@ -65,7 +65,7 @@ def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
 
 
 def _rounds(tables: Any, model: Model, weeks: int, as_of: str) -> list[tuple[Model, dt.date | None, str]]:
-    """Declaration, last labelled day and name of each round, the earliest first."""
+    """Declaration, last labelled day and name of each round, earliest first."""
     if not model.is_stream:
         seeds = range(model.training.seed, model.training.seed + weeks)
         return [(replace(model, training=replace(model.training, seed=seed)), None, f"seed {seed}") for seed in seeds]
@@ -75,7 +75,7 @@ def _rounds(tables: Any, model: Model, weeks: int, as_of: str) -> list[tuple[Mod
 
 
 def _round(tables: Any, source: Any, model: Model, as_of: dt.date | None, name: str, log: Any) -> pd.DataFrame:
-    """One refit and its report: a row per score."""
+    """Refits once and evaluates on the test rows; returns one row per score."""
     frozen = freeze(tables, model, as_of)
     candidate = fit_candidate(frozen, model, log)
     fit, test = fit_rows(frozen, model), test_rows(frozen, model)

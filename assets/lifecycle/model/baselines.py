@@ -1,7 +1,7 @@
-"""What the candidate has to stand up to: a simple baseline and a strong one, fitted on the same rows.
+"""The candidate's baselines: a simple model and a strong model, fitted on the same rows.
 
-Belongs here: their scores on the test rows, each a pure function. Does not belong here: how the two are fitted
-(``linear.py``, ``trees.py``), the candidate (``fitting.py``), or the comparison itself (``metrics``, ``gate.py``).
+Belongs here: their scores on the test rows, each a pure function. Does not belong here: the fits (``linear.py``,
+``trees.py``), the candidate (``fitting.py``), the comparison (``metrics``, ``gate.py``).
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from assets.task import BINARY, Task
 def linear(
     X: np.ndarray, y: np.ndarray, X_test: np.ndarray, *, task: Task = BINARY, tokens: Sequence[int] = ()
 ) -> np.ndarray:
-    """Scores of the regularised linear model on the test rows, float64 ``[m]`` (or ``[m, classes]``).
+    """Fits the regularised linear model and scores the test rows.
 
     Args:
-        X: ``[n, k]``, may hold NaN but nothing infinite.
+        X: ``[n, n_features]``; missing values are NaN, infinite values are not allowed.
         y: class codes or measured values, ``[n]``.
-        X_test: ``[m, k]``.
+        X_test: ``[m, n_features]``.
         task: the kind of target.
         tokens: positions of the columns that hold word numbers.
 
+    Returns:
+        float64 scores ``[m]`` or ``[m, classes]``.
+
     Raises:
-        ValueError: only one class in ``y``, or shapes that do not fit.
+        ValueError: ``y`` has only one class or value, or the shapes do not match.
     """
     _refuse_one_class(y, task)
     module = linear_model(X, y, task=task, tokens=tokens)
@@ -39,11 +42,11 @@ def linear(
 def xgboost(
     X: np.ndarray, y: np.ndarray, X_test: np.ndarray, *, task: Task = BINARY, tokens: Sequence[int] = (), seed: int = 0
 ) -> np.ndarray:
-    """Scores of gradient-boosted trees on the test rows, float64 ``[m]`` (or ``[m, classes]``).
+    """Fits gradient-boosted trees and scores the test rows, float64 ``[m]`` or ``[m, classes]``.
 
-    The same rows and seed give the same scores. Where the number of trees is not fixed, a sixth of the rows, held back,
-    says how many; they are then fitted on all rows. Arguments and errors as of :func:`linear`; ``seed`` is of the
-    library's random numbers.
+    The same rows and seed give the same scores. If the number of trees is not fixed, early stopping on a held-out sixth
+    of the rows sets it, and the trees are then fitted on all rows. Arguments and errors are those of :func:`linear`;
+    ``seed`` sets the library's random numbers and the held-out rows.
     """
     _refuse_one_class(y, task)
     how: Any = {"task": task, "tokens": tokens, "seed": seed}
@@ -51,18 +54,18 @@ def xgboost(
     if task.kind != "binary":
         held = _a_sixth(y, task, seed)
         stopped = boosted_trees(X[~held], y[~held], valid=(X[held], y[held]), **how)
-        # The trees of five sixths are a tenth too few for all rows, by the learning rate's rule of thumb.
+        # All rows need about a tenth more trees than five sixths of them (rule of thumb for this learning rate).
         rounds = int(1.1 * stopped.rounds) + 1
     return scores_of(boosted_trees(X, y, rounds=rounds, **how), y, X_test, task=task, tokens=tokens)
 
 
 def scores_of(trees: Trees, y: np.ndarray, X_test: np.ndarray, *, task: Task, tokens: Sequence[int]) -> np.ndarray:
-    """Scores of trees that were fitted on rows of the target ``y``."""
+    """Returns scores ``[m]`` or ``[m, classes]`` of trees that were fitted on rows with the target ``y`` ``[n]``."""
     return as_target(y, task)[1](outputs_of(as_module(trees, task, tokens), X_test))
 
 
 def _a_sixth(y: np.ndarray, task: Task, seed: int) -> np.ndarray:
-    """Boolean: rows held back to count trees on; each class keeps at least one row to fit on."""
+    """Bool ``[n]``: rows held out to select the number of trees; each class keeps at least one training row."""
     held = np.zeros(len(y), dtype=bool)
     held[np.random.default_rng(seed).permutation(len(y))[: max(1, len(y) // 6)]] = True
     if task.kind != "regression":

@@ -1,14 +1,14 @@
-"""A model version as a folder: everything that scoring needs, and the code it was trained with.
+"""A model version as a folder: the files that scoring needs, and the code of its training run.
 
-    bundle.json      names, classes, head, threshold, how it was fitted
+    bundle.json      names, classes, head, threshold, training facts
     network.pt2      the exported network with its preprocessing: raw float32 [n, n_features], NaN allowed -> outputs
-    contract.json    the table's contract, for whoever reads without our code
-    code/            the model folder's modules as they were; used when today's differ: a rollback is a rollback
+    contract.json    the table's contract, for readers without this project's code
+    code/            the model folder's modules at training time; used if today's differ, so a rollback restores them
     reference/       the reference profile of the drift checks
-    trees.ubj        XGBoost's own file of the trees, where the mixture has some and rows are not weighed: the
-                     evaluation's baseline is fitted on the same rows with the same settings, so it is these
+    trees.ubj        XGBoost's own file of the trees, if the ensemble has trees and rows are not weighted; the
+                     evaluation reuses them as its baseline, because rows and settings are the same
 
-Belongs here: writing and reading that folder, and scoring. Does not belong here: where versions are kept
+Belongs here: writing and reading that folder, and scoring. Does not belong here: the storage of versions
 (``resources/mlflow.py``).
 """
 
@@ -43,27 +43,28 @@ TREES_FILE = "trees.ubj"
 
 
 TESTS = "test_*.py"
-"""A model folder may hold its tests; what they say does not change what the model does."""
+"""Test files in a model folder; they are excluded from the bundle and the code hash, because the model does not use
+them."""
 
 
 class BundleError(Exception):
-    """A bundle that cannot be used; the message names the file and the mend."""
+    """A bundle cannot be used; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What ``bundle.json`` holds.
+    """The contents of ``bundle.json``.
 
     Args:
-        name: of the model.
-        package: of the model's code, e.g. ``assets.models.fraud``.
-        feature_names: in the order in which the network gets them.
-        head: from outputs to scores: kind of target, slope and offset (:class:`~assets.lifecycle.model.fitting.Head`).
-        classes: names of the classes, in the order of their codes; empty for measured values.
-        threshold: alert at or above it, where rows have no amount.
-        review_cost: alert where probability · amount is above it, where they have; ``None``: they have none.
+        name: name of the model.
+        package: package of the model's code, e.g. ``assets.models.fraud``.
+        feature_names: names in the order of the network's input.
+        head: maps outputs to scores: kind of target, slope and offset (:class:`~assets.lifecycle.model.fitting.Head`).
+        classes: class names in the order of their codes; empty for measured values.
+        threshold: rows without an amount are alerted at or above this probability.
+        review_cost: rows with an amount are alerted if probability · amount is above this; ``None`` without an amount.
         code: hash of the model folder's modules.
-        fitted: how it came about: windows, epochs, seed, versions; for people.
+        fitted: facts about the training run, e.g. windows, epochs, seed and versions.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Facts:
 
     @classmethod
     def read(cls, directory: Path) -> Facts:
-        """Those of a bundle's folder. Raises :class:`BundleError` where the file is absent or damaged."""
+        """Reads the facts of a bundle's folder. Raises :class:`BundleError` if the file is absent or damaged."""
         try:
             said = json.loads((directory / FACTS).read_text(encoding="utf-8"))
             return cls(**{**said, **{name: tuple(said[name]) for name in ("feature_names", "classes")}})
@@ -105,9 +106,10 @@ class Bundle:
         threshold: float,
         fitted: Mapping[str, Any],
     ) -> None:
-        """Writes the folder (all but ``reference/``, which the reference profile writes itself).
+        """Writes the folder, except ``reference/`` and ``trees.ubj``, which the caller adds.
 
-        Raises :class:`BundleError` when the exported network is fixed to one number of rows.
+        Raises:
+            BundleError: the network cannot be exported for a variable number of rows.
         """
         import torch
 
@@ -115,10 +117,10 @@ class Bundle:
         example = torch.zeros(2, len(feature_names))
         for tensor in (*module.parameters(), *module.buffers()):
             if not tensor.numel():
-                # torch.export takes an empty part of a larger tensor for one of its size, and fails on it.
+                # torch.export treats an empty view of a larger tensor as if it had that tensor's size, and fails.
                 tensor.data = torch.empty_like(tensor)
         try:
-            # Dim.DYNAMIC: with a named Dim some layers silently fix the number of rows.
+            # Dim.DYNAMIC, because with a named Dim some layers silently fix the number of rows.
             dynamic = ({0: torch.export.Dim.DYNAMIC},)
             program = torch.export.export(module.eval(), (example,), dynamic_shapes=dynamic)
         except torch._dynamo.exc.UserError as error:
@@ -147,21 +149,21 @@ class Bundle:
 
     @classmethod
     def load(cls, directory: Path) -> Bundle:
-        """Reads the folder. Raises :class:`BundleError` naming the file that is absent or damaged."""
+        """Reads the folder. Raises :class:`BundleError`, which names the file that is absent or damaged."""
         import torch
 
         facts = Facts.read(directory)
         try:
             network = torch.export.load(directory / NETWORK).module()
-        except Exception as error:  # torch raises whatever its zip and pickle readers raise
+        except Exception as error:  # torch passes on any error of its zip and pickle readers
             raise _damaged(directory / NETWORK, error) from error
         return cls(directory, facts, network)
 
     def traced(self) -> Bundle:
-        """The same version with its network traced and frozen: one row costs a quarter of what it does as exported.
+        """Returns the same version with a traced and frozen network, which scores one row in a quarter of the time.
 
-        A trace may hold on to the number of rows it was made with. So it is held against the exported network on other
-        numbers of rows, bit by bit; where it differs, this bundle itself is returned.
+        A trace may fix the number of rows that it was made with. Its outputs are therefore compared bit by bit with
+        those of the exported network on other numbers of rows. If they differ, this bundle itself is returned.
         """
         import torch
 
@@ -172,21 +174,24 @@ class Bundle:
         for some in rows:
             some[torch.rand(some.shape, generator=torch.Generator().manual_seed(0)) < 0.2] = torch.nan
         try:
-            # torch calls it deprecated. What replaces it, torch.compile, wants a C compiler and a minute.
+            # torch.jit is deprecated. Its replacement, torch.compile, needs a C compiler and takes a minute.
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 network = torch.jit.freeze(torch.jit.trace(self.network, (rows[0],), check_trace=False).eval())
             with torch.inference_mode():
                 same = all(torch.equal(_bits(network(some)), _bits(self.network(some))) for some in rows * 2)
-        except RuntimeError:  # what a trace cannot hold, or what it does for another number of rows
+        except RuntimeError:  # the network cannot be traced, or the trace fails for other numbers of rows
             same = False
         return replace(self, network=network) if same else self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """float64 scores of raw features float32 ``[n, n_features]`` (NaN: missing): probabilities ``[n]`` or
-        ``[n, classes]``, or predicted values ``[n]``.
+        """Scores raw features float32 ``[n, n_features]``; missing values are NaN.
 
-        Raises :class:`BundleError` for another number of features.
+        Returns:
+            float64 probabilities ``[n]`` or ``[n, classes]``, or predicted values ``[n]``.
+
+        Raises:
+            BundleError: the number of features is wrong.
         """
         import torch
 
@@ -204,7 +209,12 @@ class Bundle:
         return self._head(outputs.numpy())
 
     def alerts(self, probability: np.ndarray, amount: np.ndarray | None) -> np.ndarray:
-        """Boolean ``[n]``: whether looking at the row is worth it (``amount`` known) or it is above the threshold."""
+        """Returns bool ``[n]``: whether a row is alerted, by expected amount above review cost, or by threshold.
+
+        Args:
+            probability: ``[n]``.
+            amount: ``[n]``; ``None`` alerts at or above the threshold.
+        """
         if amount is None or self.facts.review_cost is None:
             return probability >= self.facts.threshold
         return probability * amount > self.facts.review_cost
@@ -215,7 +225,11 @@ class Bundle:
 
     @cached_property
     def model(self) -> Model:
-        """The declaration whose features, contract and cleaning this version was trained with."""
+        """The declaration at training time, with its features, contract and cleaning.
+
+        Raises:
+            BundleError: today's code differs and the bundle holds no code.
+        """
         differing = self.code_difference()
         package = (
             _snapshot(self.directory / CODE, self.facts.package, self.facts.code)
@@ -227,7 +241,7 @@ class Bundle:
         return declared
 
     def code_difference(self) -> list[str]:
-        """Files of the model folder that are not today what they were; empty when the code is the same."""
+        """Returns the files of the model folder that differ between training time and today; empty if none do."""
         package = _today(self.facts.package)
         now = _files(_folder(package)) if package is not None else {}
         then = _files(self.directory / CODE)
@@ -235,11 +249,11 @@ class Bundle:
 
 
 _TRIED = (2, 1, 33)
-"""Numbers of rows a trace is held against; it is made with the first."""
+"""Numbers of rows on which a trace is compared with the exported network; the trace is made with the first."""
 
 
 def _bits(outputs: torch.Tensor) -> torch.Tensor:
-    """The numbers' own bits: NaN is NaN."""
+    """The bits of the numbers, so that NaN equals NaN."""
     import torch
 
     return outputs.contiguous().view(torch.int32)
@@ -247,23 +261,23 @@ def _bits(outputs: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=4)
 def loaded(directory: Path) -> Bundle:
-    """:meth:`Bundle.load`, once for each folder: a version never changes, and to load one takes a second."""
+    """Cached :meth:`Bundle.load`: a version never changes, and loading one takes a second."""
     return Bundle.load(directory)
 
 
 def package_of(model: Model) -> str:
-    """Name of the package that holds a declaration's code: that of its contract's module."""
+    """Returns the name of the package that holds a declaration's code: the package of its contract."""
     module = model.table.contract.__module__
     return module if hasattr(sys.modules[module], "__path__") else module.rpartition(".")[0]
 
 
 def model_code(model: Model) -> str:
-    """Hash of the modules of a declaration's folder as they are today."""
+    """Returns the hash of the modules in a declaration's folder today."""
     return code_hash(_folder(sys.modules[package_of(model)]))
 
 
 def code_hash(folder: Path) -> str:
-    """Hash of the modules in a folder."""
+    """Returns the hash of the modules in a folder, without tests."""
     return hashlib.blake2b(json.dumps(_files(folder), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -280,7 +294,7 @@ def _folder(package: ModuleType) -> Path:
 
 
 def _today(package: str) -> ModuleType | None:
-    """The model's package as it is now; ``None`` when its folder was removed."""
+    """The model's package as it is today; ``None`` if its folder was removed."""
     if package in sys.modules:
         return sys.modules[package]
     if importlib.util.find_spec(package) is None:
@@ -293,10 +307,13 @@ _loading = threading.Lock()
 
 
 def _snapshot(folder: Path, package: str, code: str) -> ModuleType:
-    """The model's package as it was, beside today's.
+    """Loads the model's package as it was at training time; today's package stays imported.
 
-    Its modules import one another by the package's name. So the snapshot is loaded under that name while today's
-    modules stand aside, and they are put back; what it imports only later, inside a function, is today's.
+    Its modules import one another by the package's name. The snapshot is therefore loaded under that name while today's
+    modules are removed temporarily. Imports inside its functions, which run later, use today's modules.
+
+    Raises:
+        BundleError: the bundle holds no code.
     """
     with _loading:
         if (package, code) in _snapshots:
@@ -321,7 +338,7 @@ def _snapshot(folder: Path, package: str, code: str) -> ModuleType:
 
 
 def _take_out(package: str) -> dict[str, ModuleType]:
-    """Removes a package and its modules from those that are imported, and returns them."""
+    """Removes a package and its modules from ``sys.modules`` and returns them."""
     names = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
     return {name: sys.modules.pop(name) for name in names}
 
@@ -341,5 +358,5 @@ class _Pyfunc:
 
 
 def _load_pyfunc(path: str) -> _Pyfunc:
-    """What ``mlflow.pyfunc.load_model`` calls: an object that predicts scores from a table of features."""
+    """Entry point for ``mlflow.pyfunc.load_model``: returns an object that predicts scores from a table of features."""
     return _Pyfunc(Bundle.load(Path(path)))

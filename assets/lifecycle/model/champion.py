@@ -1,6 +1,6 @@
-"""The version in production, as the ledger has it, ready to score.
+"""The champion: the version in production according to the ledger, ready to score.
 
-Belongs here: finding and loading it. Does not belong here: what is done with its scores.
+Belongs here: finding and loading it. Does not belong here: the use of its scores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from assets.lifecycle.model.bundle import Bundle, loaded
 
 @dataclass(frozen=True)
 class Champion:
-    """A model version in production."""
+    """The model version in production: its version number, loaded bundle and folder."""
 
     version: str
     bundle: Bundle
@@ -25,7 +25,7 @@ class Champion:
 
 
 def champion_of(resources: Any, model: Model) -> Champion | None:
-    """The champion; ``None`` before the first promotion."""
+    """Returns the champion, or ``None`` before the first promotion."""
     entry = resources.ledger.champion(model.name)
     if entry is None:
         return None
@@ -34,7 +34,7 @@ def champion_of(resources: Any, model: Model) -> Champion | None:
 
 
 def the_champion(resources: Any, model: Model) -> Champion:
-    """The champion. Raises :class:`dagster.Failure` when there is none."""
+    """Returns the champion. Raises :class:`dagster.Failure` if there is none."""
     champion = champion_of(resources, model)
     if champion is None:
         raise dg.Failure(

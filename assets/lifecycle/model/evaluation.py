@@ -1,7 +1,7 @@
-"""Fifth stage: the report on the candidate, on rows that selected nothing, and the gate.
+"""Fifth stage: evaluates the candidate on test rows, which were not used for selection, and runs the gate.
 
-Belongs here: which scores meet on which rows, and where the report goes. Does not belong here: the figures
-(``metrics``), the rules (``gate.py``), the drawing (``report.py``).
+Belongs here: the choice of scores and rows, and the storage of the report. Does not belong here: the metrics
+(``metrics``), the rules (``gate.py``), the plots (``report.py``).
 """
 
 from __future__ import annotations
@@ -33,18 +33,27 @@ from resources.tables import days_of_window
 GATE = Check(name="gate", description="Above the floor, and no worse than the simple baseline and the champion.")
 
 KNOWN_DAYS = 14
-"""Entities with a positive label from this many days before the test rows on count as known, once it is known."""
+"""Entities with a positive event from this many days before the test rows count as known, once the label is known."""
 CEILING_DAYS = 70
-"""Days before the test rows that the ceiling may look at."""
+"""Number of days before the test rows that the ceiling may use."""
 
 
 def evaluation_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """The ``evaluation`` with its gate."""
+    """Returns the asset ``evaluation`` with its gate."""
     return [_evaluation(model)]
 
 
 def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.ndarray | None:
-    """Boolean per test row: its entity was known as positive when it happened; ``None`` without entity or clock."""
+    """Returns bool per test row: whether its entity was known as positive at the time of the row.
+
+    Args:
+        frozen: the frozen training set.
+        test: bool ``[n]``: its test rows.
+        model: the model that the rows belong to.
+
+    Returns:
+        One value per test row; ``None`` without entity or time, or for targets other than binary ones.
+    """
     entity, time = model.evaluation.entity, model.table.time
     if entity is None or time is None or model.task.kind != "binary":
         return None
@@ -63,14 +72,16 @@ def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.n
 def baseline_scores(
     X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model, trees: Trees | None = None
 ) -> dict[str, np.ndarray]:
-    """Scores of the baselines on the test rows, from the candidate's own rows, features and window.
+    """Returns the baselines' scores on the test rows, fitted on the candidate's own rows, features and window.
 
     Args:
-        X, y: features and target of the rows of the final fit.
-        X_test: of the test rows.
-        model: whose rows.
-        trees: those that the candidate is mixed of. They are XGBoost with the baseline's settings and seed on the same
-            rows, so they are not fitted twice.
+        X, y: features ``[n, n_features]`` and target ``[n]`` of the rows of the final fit.
+        X_test: features of the test rows, ``[m, n_features]``.
+        model: the model that the rows belong to.
+        trees: trees of the candidate's ensemble. They have the baseline's settings, seed and rows, so they are reused.
+
+    Raises:
+        ValueError: ``y`` has only one class or value.
     """
     how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
     return {
@@ -82,7 +93,10 @@ def baseline_scores(
 
 
 def ceiling_scores(tables: Any, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
-    """The declared best possible probabilities on ``rows``, from all events that could be known."""
+    """Returns the declared best possible probabilities on ``rows``, from the test days and the days before them.
+
+    The ceiling uses up to :data:`CEILING_DAYS` days before the test rows.
+    """
     assert model.evaluation.ceiling is not None
     assert model.table.time is not None
     first, last = rows[model.table.time].min(), rows[model.table.time].max()
@@ -201,7 +215,7 @@ def _figures(found: Report) -> dict[str, float]:
 
 
 def _table_of(found: Report) -> dg.MarkdownMetadataValue:
-    """The main figures of all scores as a table that the UI shows."""
+    """The metrics of all scores as a Markdown table for the UI."""
     names = list(found.models["torch"])
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for score, figures in found.models.items():

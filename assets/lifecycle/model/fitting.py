@@ -1,9 +1,10 @@
-"""Fitting a candidate on a table, and choosing epochs, shares, calibration and threshold on rows that do not report.
+"""Fits a candidate, and selects its epochs, ensemble weights, calibration and threshold by cross-validation.
 
-A candidate is a mixture: the network, a linear model and boosted trees, each with the share that the folds give it.
+A candidate is an ensemble of a network, a linear model and boosted trees. The ensemble weights are fitted on the folds'
+validation rows; test rows select nothing.
 
-Belongs here: the optimiser, the choice over folds, the mixture; pure functions of arrays. Does not belong here: which
-rows are which (``windows.py``, ``training.py``), the layers (``networks.py``), the other two learners (``linear.py``,
+Belongs here: the optimiser, the selection over folds, the ensemble; pure functions of arrays. Does not belong here: the
+split into rows (``windows.py``, ``training.py``), the layers (``networks.py``), the other two learners (``linear.py``,
 ``trees.py``).
 """
 
@@ -34,25 +35,25 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 Fold = tuple[np.ndarray, np.ndarray]
-"""Positions fitted on, positions validated on."""
+"""Positions of the training rows and of the validation rows."""
 
 SMOOTHING_STEPS = 500
-"""Weights are averaged over about so many last steps: any epoch's average is a model that could be kept."""
+"""Number of recent steps, roughly, over which weights are averaged. The average after any epoch is a usable model."""
 NETWORK, LINEAR, TREES = "network", "linear", "trees"
-"""What a candidate may be mixed of."""
+"""Names of the learners in the ensemble."""
 LEAST_SHARE = 0.05
-"""A part with a smaller share than this is left out: it would cost its time at each fit and each score."""
+"""Minimum ensemble weight. A learner with less is dropped, because it would still cost time in every fit and score."""
 PREDICT_ROWS = 512
-"""Rows scored at once. What a batch needs then stays in the processor's cache: trees are three times as fast."""
+"""Rows per scoring batch. A batch of this size fits in the processor's cache, which makes trees three times as fast."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """From a network's outputs to scores: what is settled on the folds, or by the target's scale.
+    """Maps model outputs to scores, with parameters fitted on the folds or taken from the target's scale.
 
     *binary*: probabilities ``sigmoid(slope · output + offset)`` (Platt, 1999). *multiclass*: ``softmax(slope ·
-    outputs)`` (temperature scaling: Guo et al., 2017). *regression*: ``slope · output + offset``, within the values
-    that were there to learn from.
+    outputs)`` (temperature scaling: Guo et al., 2017). *regression*: ``slope · output + offset``, clipped to ``low``
+    and ``high``, the range of the target in the training rows.
     """
 
     kind: Kind = "binary"
@@ -62,7 +63,7 @@ class Head:
     high: float | None = None
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
-        """float64 scores ``[n]``, or ``[n, classes]``, of the outputs of that shape."""
+        """Returns float64 scores of the shape of ``outputs``: ``[n]`` or ``[n, classes]``."""
         scaled = self.slope * outputs.astype(np.float64) + self.offset
         if self.kind == "regression":
             return np.clip(scaled, self.low, self.high)
@@ -74,18 +75,18 @@ class Head:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the folds decided.
+    """The settings selected on the folds.
 
     Args:
         epochs: passes over the rows for the final fit of the network.
-        head: from the mixture's outputs to scores, fitted on the folds' validation rows.
-        threshold: binary: probability above which a row is alerted when it has no amount (best F1 on the same rows).
-        score: mean over the folds of the mixture's :data:`FOLD_METRIC`; higher is better.
-        chance: what that metric is for whoever knows nothing but the base rate.
-        shares: by part (:data:`NETWORK`, :data:`LINEAR`, :data:`TREES`), what its outputs count in the mixture; they
-            add up to 1, and a part that is left out has 0.
-        rounds: rounds of boosting of the trees' final fit; ``None`` where that is not for the folds to settle.
-        calibration: of probabilities, on the folds' validation rows: what was said and what was, by rising probability.
+        head: maps the ensemble's outputs to scores; fitted on the folds' validation rows.
+        threshold: binary: alert threshold on the probability for rows without an amount (best F1 on the same rows).
+        score: validation score: mean over the folds of the ensemble's :data:`FOLD_METRIC`; higher is better.
+        chance: that metric for a model that knows only the base rate.
+        shares: ensemble weight by learner (:data:`NETWORK`, :data:`LINEAR`, :data:`TREES`). The weights add up to 1; a
+            dropped learner has 0.
+        rounds: boosting rounds for the final fit of the trees; ``None`` where the folds do not select them.
+        calibration: binary: predicted and observed rates on the folds' validation rows, by rising probability.
         curves: by quantity (``loss`` and the metric) and fold, the network's value after each epoch.
     """
 
@@ -101,11 +102,11 @@ class Choice:
 
 
 FOLD_METRIC: dict[Kind, str] = {"binary": "average_precision", "multiclass": "log_likelihood", "regression": "r2"}
-"""What the folds choose by."""
+"""Validation metric of the folds, by kind of target."""
 
 
 def as_target(y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
-    """What a network is fitted to (float32 ``[n]``, one-hot ``[n, classes]`` for classes), and its head."""
+    """Returns the network's training target (float32 ``[n]``; one-hot ``[n, classes]`` for classes) and its head."""
     if task.kind == "binary":
         return y.astype(np.float32), Head()
     if task.kind == "multiclass":
@@ -129,7 +130,7 @@ def fit(
     log: Log = lambda _: None,
     after_epoch: Callable[[int, torch.nn.Module, float], bool | None] | None = None,
 ) -> torch.nn.Module:
-    """A network fitted on ``X``, on the GPU when there is one; the same seed gives the same weights on a CPU.
+    """Fits a network, on a GPU if one is available; on a CPU the same seed gives the same weights.
 
     Args:
         X: float32 ``[n, n_features]``; missing values are NaN.
@@ -137,15 +138,16 @@ def fit(
         recipe: batch size, learning rate, weight decay, seed.
         epochs: passes over the rows.
         task: the kind of target.
-        tokens: positions of the columns of word numbers; the network gets them last, as they are.
+        tokens: positions of the columns of word numbers; the network receives them last and unchanged.
         network: builds the layers; default: :func:`~assets.lifecycle.model.learners.networks.tabular`.
-        weight: of each row in the loss, ``[n]``, 1 in the mean; default: all alike.
-        log: gets a line per epoch.
-        after_epoch: gets the epoch (from 1), the averaged network and the epoch's mean loss; true ends the fit.
+        weight: row weights in the loss, ``[n]``, with mean 1; default: equal weights.
+        log: receives one line per epoch.
+        after_epoch: receives the epoch (from 1), the averaged network and the epoch's mean loss; training stops early
+            when it returns True.
 
     Returns:
-        On the CPU, in evaluation mode, from raw float32 ``[n, n_features]`` (NaN allowed) to outputs ``[n]`` or
-        ``[n, classes]``, which :func:`as_target`'s head turns into scores.
+        A module on the CPU, in evaluation mode. It maps raw float32 ``[n, n_features]`` (NaN allowed) to outputs
+        ``[n]`` or ``[n, classes]``, which the head of :func:`as_target` maps to scores.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -166,7 +168,7 @@ def fit(
         build = network or functools.partial(tabular, texts=len(tokens) // WORDS, members=members)
         module = torch.nn.Sequential(before, build(before(rows), target)).to(device)
         with torch.no_grad():
-            ready, target = module[0](rows.to(device)), target.to(device)  # it learns nothing: once is enough
+            ready, target = module[0](rows.to(device)), target.to(device)  # no trainable parameters: computed once
             weights = None if weight is None else torch.from_numpy(weight.astype(np.float32)).to(device)
         averaged = copy.deepcopy(module).eval()
         optimiser = torch.optim.AdamW(
@@ -202,7 +204,7 @@ def fit(
 
 
 def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:
-    """Mean loss of outputs, of one network or of members side by side, against the target; weighed by row."""
+    """The mean loss of the outputs of one network, or of several members, with optional row weights."""
     import torch
     from torch.nn import functional
 
@@ -225,7 +227,7 @@ def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | No
 
 
 def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> None:
-    """Moves the averaged weights towards the current ones; early on the average spans what there is."""
+    """Updates the moving average of the weights; it covers all steps during the first :data:`SMOOTHING_STEPS`."""
     import torch
 
     weight = max(1 / step, 1 / SMOOTHING_STEPS)
@@ -236,7 +238,10 @@ def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> N
 
 @on_one_thread
 def outputs_of(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
-    """float64 outputs ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``, on the module's device."""
+    """Returns float64 outputs ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``.
+
+    The computation runs on the module's device in batches of :data:`PREDICT_ROWS` rows.
+    """
     import torch
 
     device = next((part.device for part in (*module.parameters(), *module.buffers())), torch.device("cpu"))
@@ -261,11 +266,25 @@ def choose(
     weight: np.ndarray | None = None,
     log: Log = lambda _: None,
 ) -> Choice:
-    """Epochs, shares, head and threshold from validation rows that nothing was fitted on.
+    """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
-    The epoch with the best mean :data:`FOLD_METRIC` over the folds is taken. Then the network's, the linear model's and
-    the trees' validation outputs of all folds are mixed with the shares that lose least (stacking: Breiman, 1996), and
-    head and threshold are settled on the mixture. A fold's network ends early once it has not got better for long.
+    First the epoch with the best mean :data:`FOLD_METRIC` over the folds is selected. Then the ensemble weights that
+    minimise the loss of the pooled validation outputs are fitted (stacking: Breiman, 1996), and head and threshold are
+    fitted on the ensemble. A fold's network stops early after ``recipe.patience`` epochs without improvement.
+
+    Args:
+        X: float32 ``[n, n_features]``; missing values are NaN.
+        y: ``[n]``, class codes or measured values.
+        folds: positions of training and validation rows.
+        recipe: training settings; sized for the training rows of each fold.
+        task: the kind of target.
+        tokens: positions of the columns of word numbers.
+        network: builds the layers; default as for :func:`fit`.
+        weight: row weights ``[n]``; default: equal weights.
+        log: receives one line per fold and epoch.
+
+    Raises:
+        FloatingPointError: the loss of a network is not finite.
     """
     metric = FOLD_METRIC[task.kind]
     looks: list[_Look] = []
@@ -275,14 +294,15 @@ def choose(
         hows.append({"task": task, "tokens": tokens, "weight": weighed})
 
     def beside(part: str, fold: int) -> tuple[np.ndarray, int | None]:
-        """What another part than the network says of a fold's validation rows, and its rounds of boosting."""
+        """A fold's validation outputs of the linear model or the trees, and the trees' boosting rounds."""
         (fitted, valid), how = folds[fold], hows[fold]
         if part == LINEAR:
             return outputs_of(linear_model(X[fitted], y[fitted], **how), X[valid]), None
         trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **how)
         return outputs_of(as_module(trees, task, tokens), X[valid]), trees.rounds
 
-    # The other parts are fitted while the network is: it leaves a second core idle, and draws on the random state.
+    # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
+    # in this thread, because it uses the global random state.
     with ThreadPoolExecutor(max_workers=1) as second:
         waiting = {part: [second.submit(beside, part, fold) for fold in range(len(folds))] for part in recipe.beside}
         for number, (fitted, valid) in enumerate(folds, start=1):
@@ -297,7 +317,7 @@ def choose(
     rounds = [n for _, n in found.get(TREES, ()) if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
-    # A fold that ended early stands where it ended: later epochs would have been no better.
+    # A fold that stopped early keeps its last value: it had stopped improving.
     longest = max(len(look.metric) for look in looks)
     mean = np.mean([np.pad(look.metric, (0, longest - len(look.metric)), mode="edge") for look in looks], axis=0)
     epochs = int(mean.argmax()) + 1
@@ -320,7 +340,7 @@ def choose(
         chance=_figure_by_chance(every, task),
         threshold=best_threshold(said, every) if task.kind == "binary" else 0.5,
         shares=shares,
-        # A fold has fewer rows than the final fit, which has use for a few more trees.
+        # The final fit has more rows than a fold, so it gets 10 % more trees.
         rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and task.kind != "binary" else None,
         curves=curves,
         calibration=calibration_of(said, every) if task.kind == "binary" else [],
@@ -330,14 +350,14 @@ def choose(
 def mixed(
     outputs: Mapping[str, Sequence[np.ndarray]], truth: Sequence[np.ndarray], scales: Sequence[Head], task: Task
 ) -> tuple[dict[str, float], Head]:
-    """The shares of the parts that lose least on the folds, and the head of their mixture.
+    """Returns the ensemble weights that minimise the loss on the folds, and the ensemble's head.
 
-    Shares are at least :data:`LEAST_SHARE`, or 0; they add up to 1.
+    Each weight is 0 or at least :data:`LEAST_SHARE`; the weights add up to 1.
 
     Args:
-        outputs: by part and fold, ``[n]`` or ``[n, classes]``.
+        outputs: by learner and fold, ``[n]`` or ``[n, classes]``.
         truth: by fold, ``[n]``, class codes or measured values.
-        scales: by fold, the head of a measured value's scale.
+        scales: by fold, the head that holds the scale of a measured target.
         task: the kind of target.
     """
     parts = list(outputs)
@@ -355,7 +375,7 @@ def mixed(
 
 
 def _least_squares(columns: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The convex weights ``[k]`` of ``columns`` ``[n, k]`` that come closest to ``wanted``."""
+    """Convex weights ``[k]`` of ``columns`` ``[n, k]`` with the least squared error against ``wanted`` ``[n]``."""
     from scipy.optimize import minimize
 
     errors = columns - wanted[:, None]
@@ -373,9 +393,9 @@ def _least_squares(columns: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
-    """Convex weights of the columns ``[n, k]`` or ``[n, classes, k]``, and the head, that make ``y`` likeliest.
+    """Maximum-likelihood convex weights of the columns ``[n, k]`` or ``[n, classes, k]``, and the head.
 
-    Weights times the head's slope are what is looked for: none below 0, and the problem is convex.
+    The optimiser works on the products of weights and slope. They are at least 0, and the problem is convex in them.
     """
     from scipy.optimize import minimize
 
@@ -400,7 +420,7 @@ def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarr
     start = np.append(np.full(k, 1 / k), np.zeros(len(more)))
     found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * k + more).x
     slope = float(found[:k].sum())
-    if slope <= 0:  # nothing that was said is worth anything: never turn its order around
+    if slope <= 0:  # no column is predictive: a slope below 0 would reverse the ranking
         return np.full(k, 1 / k), Head(task.kind)
     return found[:k] / slope, Head(task.kind, slope, float(found[k]) if more else 0.0)
 
@@ -409,12 +429,27 @@ def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarr
 def linear_model(
     X: np.ndarray, y: np.ndarray, *, task: Task, tokens: Sequence[int] = (), weight: np.ndarray | None = None
 ) -> torch.nn.Module:
-    """The regularised linear model, from and to what :func:`fit`'s network is."""
+    """Fits the regularised linear model, a module with the inputs and outputs of :func:`fit`'s network.
+
+    Args:
+        X: float32 ``[n, n_features]``; missing values are NaN.
+        y: ``[n]``, class codes or measured values.
+        task: the kind of target.
+        tokens: positions of the columns of word numbers.
+        weight: row weights ``[n]``; default: equal weights.
+    """
     return fit_linear(X, _learnt(y, task), task=task, tokens=tokens, weight=weight)
 
 
 def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **how: Any) -> Trees:
-    """The trees, whose module goes from and to what :func:`fit`'s network does; see :func:`fit_trees`."""
+    """Fits the trees, whose module has the inputs and outputs of :func:`fit`'s network; see :func:`fit_trees`.
+
+    Args:
+        X: float32 ``[n, n_features]``; missing values are NaN.
+        y: ``[n]``, class codes or measured values.
+        task: the kind of target.
+        **how: further arguments of :func:`fit_trees`; ``valid`` holds measured values in their own unit.
+    """
     if (valid := how.get("valid")) is not None and task.kind == "regression":
         head = as_target(y, task)[1]
         how["valid"] = valid[0], (valid[1] - head.offset) / head.slope
@@ -422,12 +457,12 @@ def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **how: Any) -> Tr
 
 
 def _learnt(y: np.ndarray, task: Task) -> np.ndarray:
-    """Class codes, or measured values standardised as the network gets them."""
+    """Class codes as they are, or measured values standardised as for the network."""
     return as_target(y, task)[0] if task.kind == "regression" else y
 
 
 def mixture(parts: Mapping[str, torch.nn.Module], shares: Mapping[str, float]) -> torch.nn.Module:
-    """A module that says what its parts say, each by its share; the only one itself where there is one."""
+    """The ensemble as a module: the weighted sum of its learners' outputs; a single learner is returned as it is."""
     import torch
 
     if len(parts) == 1:
@@ -447,7 +482,7 @@ def mixture(parts: Mapping[str, torch.nn.Module], shares: Mapping[str, float]) -
 
 @dataclass
 class _Look:
-    """What a fold's validation rows say after each epoch; true when it is time to end."""
+    """Records a fold's validation outputs, loss and metric after each epoch, and decides on early stopping."""
 
     X: np.ndarray
     y: np.ndarray
@@ -459,6 +494,7 @@ class _Look:
     metric: list[float] = field(default_factory=list)
 
     def __call__(self, _: int, module: torch.nn.Module, loss: float) -> bool:
+        """Records a validation result; returns True when training should stop early."""
         outputs = outputs_of(module, self.X)
         scores = self.head(outputs)
         self.outputs.append(outputs)
@@ -468,7 +504,7 @@ class _Look:
 
 
 def _figure(y: np.ndarray, scores: np.ndarray, task: Task) -> float:
-    """The :data:`FOLD_METRIC` of scores."""
+    """The :data:`FOLD_METRIC` of the scores."""
     if task.kind == "binary":
         return average_precision(y, scores)
     if task.kind == "regression":
@@ -477,7 +513,7 @@ def _figure(y: np.ndarray, scores: np.ndarray, task: Task) -> float:
 
 
 def _each(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of each row's own class."""
+    """Index of the entry of each row's true class."""
     return np.arange(len(y)), y.astype(int)
 
 
@@ -491,7 +527,7 @@ def _figure_by_chance(y: np.ndarray, task: Task) -> float:
 
 
 def best_threshold(probability: np.ndarray, y: np.ndarray) -> float:
-    """The probability above which alerting gives the best F1."""
+    """Returns the alert threshold with the best F1, for ``probability`` ``[n]`` and labels ``y`` ``[n]`` (0/1)."""
     order = np.argsort(-probability, kind="stable")
     hits = np.cumsum(y[order])
     f1 = 2 * hits / (np.arange(1, len(y) + 1) + hits[-1])

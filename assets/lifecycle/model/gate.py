@@ -1,7 +1,7 @@
-"""Whether a candidate may be staged.
+"""The gate: decides whether a candidate may be staged.
 
-Belongs here: the judgement on numbers, and its reasons. Does not belong here: how the numbers were found
-(``metrics.py``), or who enforces the verdict (the blocking check, and the promotion, which looks it up again).
+Belongs here: the verdict on the metrics, and its reasons. Does not belong here: the metrics (``metrics.py``), the
+enforcement of the verdict (the blocking check, and promotion, which reads the verdict again).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from assets.lifecycle.model.metrics.intervals import Estimate
 from assets.task import LOWER_IS_BETTER
 
 ROUNDING = 1e-9
-"""A difference this small is no difference: .745 − .75 is a hair below −.005 in floating point."""
+"""Tolerance for rounding errors: .745 − .75 is slightly below −.005 in floating point."""
 
 Rule = Literal["floor", "baseline", "champion"]
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One rule and how it went.
+    """The result of one rule.
 
     Attributes:
-        rule: what was asked.
+        rule: name of the rule.
         metric: the gate's metric.
-        value: the candidate's figure for the floor, else how much better than the other it is (negative: worse), in
-            the metric's own unit; None where a figure is missing or no number.
+        value: for the floor, the candidate's metric; otherwise the candidate's gain over the other score (negative:
+            worse), in the metric's own unit. None if a metric is missing or not a number.
         limit: the worst value that passes.
-        passed: whether it did; never without a value.
-        words: the same as a sentence.
+        passed: whether the rule passed; False without a value.
+        words: the result as a sentence.
     """
 
     rule: Rule
@@ -46,22 +46,22 @@ class Reason:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer: open only if every rule passed."""
+    """The verdict of the gate; it passes only if every rule passes."""
 
     reasons: tuple[Reason, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate may go on."""
+        """Whether the candidate passed every rule; False without rules."""
         return bool(self.reasons) and all(reason.passed for reason in self.reasons)
 
     @property
     def words(self) -> str:
-        """The verdict in sentences, what failed first."""
+        """The verdict in sentences, failed rules first."""
         return "; ".join(reason.words for reason in sorted(self.reasons, key=lambda reason: reason.passed))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, fit for JSON."""
+        """Returns the verdict as plain values for JSON."""
         return {"passed": self.passed, "reasons": [asdict(reason) for reason in self.reasons]}
 
 
@@ -73,16 +73,16 @@ def judge(
     champion: Mapping[str, float] | None,
     against_baseline: Mapping[str, Estimate] | None = None,
 ) -> Verdict:
-    """Hold the candidate against the floor, the simple baseline and the champion, all on the same rows.
+    """Compares the candidate with the floor, the simple baseline and the champion, all on the same rows.
 
-    A figure that is missing, no number or outside its metric's bounds closes the gate: nothing unknown passes. A loss
-    against the simple baseline that may be chance does not: on a hundred rows a linear model wins by a hair half of the
-    time.
+    A metric that is missing, not a number or outside its bounds fails the gate. A loss against the simple baseline
+    passes if its 95 % interval contains zero, because on a hundred rows a linear model wins by a tiny margin half of
+    the time.
 
     Args:
         gate: metric and limits.
-        candidate, baseline: figures by metric (``Report.numbers``).
-        champion: the champion's figures; ``None`` only if there is no champion yet.
+        candidate, baseline: values by metric (``Report.numbers``).
+        champion: the champion's values; ``None`` only if there is no champion yet.
         against_baseline: candidate minus baseline with intervals (``Report.differences``).
     """
     better = -1 if gate.metric in LOWER_IS_BETTER else 1
@@ -105,7 +105,7 @@ def judge(
 
 
 def _figure(figures: Mapping[str, float], metric: str) -> float | None:
-    """The figure if it is a number that the metric can have."""
+    """The value if it is a finite number within the metric's bounds, otherwise None."""
     value = figures.get(metric)
     low, high = BOUNDS.get(metric, (0.0, 1.0))
     return float(value) if value is not None and low <= value <= high and math.isfinite(value) else None

@@ -1,14 +1,15 @@
-"""The leakage sentinel: whether the frozen rows give the target away, before anything is trained on them.
+"""Leakage detection: searches a frozen training set for target leakage before a model is trained on it.
 
-A model that reads the answer off a column is perfect on every report and useless in use. Four kinds are looked for:
+A model that reads the target off a column looks perfect in every report and fails in production. The search covers four
+kinds of leakage:
 
-* a column (or feature) that *alone* nearly decides the target, its being missing included;
-* numbers that add up, subtract, multiply or divide to it;
-* moments after the row's own: they are not known when it is scored;
+* one column (or feature) that *alone* nearly determines the target, by its value or by being missing;
+* numeric columns whose sum, difference, product or quotient gives the target;
+* timestamps later than the row's own time, because they are not known when the row is scored;
 * the same row, or other rows of the same identifier, on both sides of the split.
 
-Belongs here: the evidence, as pure functions of the frozen rows. Does not belong here: what is done about it (the
-``leakage`` check of ``training.py`` refuses, a declaration's ``accepted_leaks`` lets a named column pass).
+Belongs here: the evidence, as pure functions of the frozen rows. Does not belong here: the decision (the ``leakage``
+check of ``training.py`` refuses the rows; a declaration's ``accepted_leaks`` accepts a named column).
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from assets.lifecycle.model.metrics.ranking import roc_auc
 from assets.task import NUMBERS, Task
 
 ALONE = {"binary": 0.985, "multiclass": 0.98, "regression": 0.985}
-"""Held-out AUC, balanced accuracy or R² of one column from which on it is said to decide the target."""
+"""By kind of target, the held-out AUC, balanced accuracy or R² at which a single column counts as a leak."""
 TOGETHER = 0.999
-"""Held-out R² of a formula of few columns. (A published template had .9998 where the truth was .81.)"""
+"""Held-out R² at which a formula of several columns counts as a leak. (A published template reported .9998; the
+leak-free value was .81.)"""
 LATER_SHARE = 0.01
-"""Share of rows with a moment after their own."""
+"""Share of rows with a timestamp later than their own time at which the column counts as a leak."""
 TWIN_SHARE = 0.02
-"""Share of test rows that are in the fit rows, too, where chance would not have it so."""
+"""Share of test rows duplicated among the fit rows that counts as a leak, if chance duplicates are rare."""
 AGREEING = 0.5
-"""How far rows of one identifier agree on the target: 0 as any two rows, 1 always."""
+"""Agreement on the target among rows of one identifier that counts as a leak: 0 means as any two rows, 1 means full."""
 MOST_ROWS = 20_000
 MOST_COLUMNS_IN_PAIRS = 40
 LEAK_MEND = (
@@ -47,19 +49,19 @@ LEAK_MEND = (
 
 @dataclass(frozen=True)
 class Leak:
-    """Columns that give the target away, and the evidence in words."""
+    """Columns that leak the target, and the evidence in words."""
 
     columns: tuple[str, ...]
     words: str
 
 
 def leaks(frozen: pd.DataFrame, model: Model, *, fit: np.ndarray, test: np.ndarray) -> list[Leak]:
-    """Everything suspicious about a frozen training set.
+    """Returns all suspected leaks in a frozen training set.
 
     Args:
-        frozen: the rows with the table's columns, the target's codes, and the features as ``x_<name>``.
-        model: whose rows.
-        fit, test: boolean per row: what the final fit sees, and what reports.
+        frozen: rows with the table's columns, the target as codes, and the features as ``x_<name>``.
+        model: the model that the rows belong to.
+        fit, test: boolean ``[n]``: the rows of the final fit, and the test rows.
     """
     rows = frozen[fit | test]
     some = rows.sample(min(len(rows), MOST_ROWS), random_state=0) if len(rows) > MOST_ROWS else rows
@@ -76,7 +78,7 @@ def leaks(frozen: pd.DataFrame, model: Model, *, fit: np.ndarray, test: np.ndarr
 
 
 def _columns(rows: pd.DataFrame, model: Model) -> dict[str, pd.Series]:
-    """What the model may see of a row: with default features the contract's columns, else the features."""
+    """The columns that the model can use: the contract's columns with default features, otherwise the features."""
     if model.features is not None:
         return {name: rows[f"x_{name}"] for name in model.features.names if name not in model.features.words}
     left_out = {model.table.key, model.table.time, model.target, model.evaluation.entity}
@@ -100,7 +102,11 @@ def _alone(columns: dict[str, pd.Series], y: np.ndarray, task: Task) -> list[Lea
 
 
 def _told_by(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) -> float:
-    """How well a small tree on one column tells the target of the other half of the rows."""
+    """AUC, balanced accuracy or R² of a small tree on one column, fitted on one half of the rows, scored on the other.
+
+    For measured values the result is the squared linear correlation where that is larger. It is 0 where the column or
+    the target has a single value.
+    """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     X = _as_numbers(values, y, half, task)
@@ -110,7 +116,7 @@ def _told_by(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) -> 
     if task.kind == "regression":
         tree = DecisionTreeRegressor(max_leaf_nodes=256, min_samples_leaf=least, random_state=0)
         tree.fit(X[half], y[half])
-        straight = np.corrcoef(X[:, 0], y)[0, 1] ** 2 if X[:, 0].std() > 0 else 0.0  # steps never fit a line well
+        straight = np.corrcoef(X[:, 0], y)[0, 1] ** 2 if X[:, 0].std() > 0 else 0.0  # steps fit a line poorly
         return max(_r2(y[~half], tree.predict(X[~half])), float(straight))
     tree = DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=least, random_state=0, class_weight="balanced")
     tree.fit(X[half], y[half])
@@ -121,7 +127,7 @@ def _told_by(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) -> 
 
 
 def _as_numbers(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) -> np.ndarray:
-    """``[n, k]``: the value and whether it is missing; of text, what the first half of the rows says of each value."""
+    """``[n, k]``: the value and a missing indicator; text as its mean target in the rows of ``half``, by class."""
     missing = values.isna().to_numpy()
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         number: np.ndarray = _days(values)
@@ -152,7 +158,7 @@ def _r2(y: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _together(columns: dict[str, pd.Series], y: np.ndarray, target: str) -> list[Leak]:
-    """Columns that sum, subtract, multiply or divide to the target."""
+    """Numeric columns whose sum, difference, product or quotient gives the target."""
     numbers: dict[str, np.ndarray] = {}
     for name, values in columns.items():
         if pd.api.types.is_datetime64_any_dtype(values.dtype):
@@ -178,13 +184,16 @@ def _together(columns: dict[str, pd.Series], y: np.ndarray, target: str) -> list
 
 
 def _formula(names: list[str], X: np.ndarray, y: np.ndarray) -> tuple[tuple[str, ...], float] | None:
-    """The fewest columns of which a linear formula gives the target on the half it was not fitted on."""
+    """The fewest columns whose linear formula gives the target on held-out rows, and its R²; ``None`` if none do.
+
+    Columns are eliminated one by one, from the least to the most predictive.
+    """
     half = np.random.default_rng(1).random(len(y)) < 0.5
     kept = list(range(X.shape[1]))
     best = _linear_r2(X, y, half)
     if best < TOGETHER:
         return None
-    for column in sorted(kept, key=lambda i: _linear_r2(X[:, [i]], y, half)):  # those that say least go first
+    for column in sorted(kept, key=lambda i: _linear_r2(X[:, [i]], y, half)):  # least predictive first
         without = [i for i in kept if i != column]
         if without and (figure := _linear_r2(X[:, without], y, half)) >= TOGETHER:
             kept, best = without, figure
@@ -198,7 +207,7 @@ def _linear_r2(X: np.ndarray, y: np.ndarray, half: np.ndarray) -> float:
 
 
 def _pairs(names: list[str], X: np.ndarray, y: np.ndarray, target: str) -> list[Leak]:
-    """Two columns whose product or quotient is the target, up to a scale."""
+    """Two columns whose product or quotient is the target, up to a linear scale."""
     strongest = np.argsort([-abs(np.corrcoef(x, y)[0, 1]) for x in X.T])[:MOST_COLUMNS_IN_PAIRS]
     for i, j in itertools.combinations(sorted(strongest), 2):
         a, b = X[:, i], X[:, j]
@@ -223,7 +232,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _later(rows: pd.DataFrame, model: Model) -> list[Leak]:
-    """Moments after the row's own, in columns that the features look at."""
+    """Timestamps later than the row's own time, in columns that the features use."""
     if model.table.time is None:
         return []
     found = []
@@ -240,7 +249,7 @@ def _later(rows: pd.DataFrame, model: Model) -> list[Leak]:
 
 
 def _is_looked_at(name: str, rows: pd.DataFrame, model: Model) -> bool:
-    """Whether any feature changes when the column's values are dealt out anew."""
+    """Whether any feature changes when the column's values are shuffled."""
     features, some = features_of(model), rows.head(500)
     events: dict[str, Any] = {c: some[c].to_numpy() for c in model.table.columns if c != model.target}
     events["label"] = some[model.target].to_numpy(dtype=float)
@@ -260,11 +269,11 @@ def _on_both_sides(frozen: pd.DataFrame, model: Model, fit: np.ndarray, test: np
 
 
 def _twins(frozen: pd.DataFrame, columns: list[str], model: Model, fit: np.ndarray, test: np.ndarray) -> list[Leak]:
-    """The same row again on the other side, under another key."""
+    """Test rows that duplicate a fit row under another key."""
     if not columns:
         return []
     distinct = max(frozen[name].nunique() for name in columns)
-    if distinct < len(frozen) / 20:  # a few categories repeat by themselves
+    if distinct < len(frozen) / 20:  # rows of few categories repeat by chance
         return []
     said = pd.util.hash_pandas_object(frozen[[*columns, model.target]].astype("string"), index=False)
     share = float(said[test].isin(set(said[fit])).mean())
@@ -275,7 +284,7 @@ def _twins(frozen: pd.DataFrame, columns: list[str], model: Model, fit: np.ndarr
 
 
 def _names_things(name: str, values: pd.Series) -> bool:
-    """Whether a column is an identifier by its name or its look: a city recurs, too, and is worth learning."""
+    """Whether a column's name or format marks it as an identifier; a city also recurs, but is a valid feature."""
     if str(values.dtype).startswith(("bool", "float", "Float", "datetime")):
         return False
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
@@ -286,10 +295,10 @@ def _names_things(name: str, values: pd.Series) -> bool:
 
 
 def _siblings(frozen: pd.DataFrame, name: str, model: Model, fit: np.ndarray, test: np.ndarray) -> Leak | None:
-    """Rows of one identifier on both sides, which agree on the target far more than any two rows do."""
+    """An identifier with rows on both sides of the split that agree on the target far more than any two rows do."""
     values = frozen[name]
     groups = values.nunique()
-    # An identifier has many values, and most of them in a few rows each; a category has few values.
+    # An identifier has many values with a few rows each; a category has few values.
     if not _names_things(name, values) or groups < max(50, len(frozen) / 50) or groups > 0.9 * len(frozen):
         return None
     both = float(values[test].isin(set(values[fit])).mean())

@@ -1,7 +1,7 @@
-"""How an evaluation is shown: pictures for the UI, and one self-contained HTML page for whoever was not there.
+"""Presents an evaluation: plots for the UI, and one self-contained HTML page to share.
 
-Belongs here: drawing and wording of what ``metrics`` and ``gate.py`` found; the page's layout is ``report.html``
-beside this file. Does not belong here: any figure that is not in the :class:`~assets.lifecycle.model.metrics.Report`.
+Belongs here: plots and wording of the results of ``metrics`` and ``gate.py``; the page's layout is ``report.html`` in
+this folder. Does not belong here: any metric that is not in the :class:`~assets.lifecycle.model.metrics.Report`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCORES = {
     "linear": "Linear",
     "ceiling": "Ceiling (best possible)",
 }
-"""What the page calls a score; another one is called by its own name."""
+"""Display names of scores; other scores keep their own name."""
 METRICS = {
     "average_precision": "AP",
     "roc_auc": "AUC",
@@ -52,7 +52,7 @@ METRICS = {
     "rmse": "RMSE",
     "mae": "MAE",
 }
-"""What the page calls a figure, in the order of its tables."""
+"""Display names of metrics, in the order of the page's tables."""
 PICTURES = {
     "precision_recall": "Precision and recall",
     "roc": "ROC curve",
@@ -65,18 +65,19 @@ PICTURES = {
     "slices": "Slices",
     "learning": "Learning curves",
 }
-"""Titles of the pictures, in the order of the page."""
+"""Titles of the plots, in the order of the page."""
 
-# Colours that people with any colour vision can tell apart (Okabe and Ito); they survive the page's dark inversion.
+# Colour-blind safe colours (Okabe and Ito); they stay distinct when the page inverts them in dark mode.
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"]
 _INK, _QUIET, _GRID = "#24292f", "#6e7781", "#e4e7eb"
 _STYLES = {"ceiling": {"color": _QUIET, "linestyle": "--"}}
 
 
 def plots(report: Report, *, learning: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> dict[str, bytes]:
-    """The report's pictures as PNG, at most 60 KB each, by the names of :data:`PICTURES`; only those that apply.
+    """Draws the report's plots as PNG, at most 60 KB each, by the names of :data:`PICTURES`; only those that apply.
 
     Args:
+        report: the report to plot.
         learning: ``{quantity: {curve: value after each epoch}}``, one panel per quantity, e.g.
             ``{"loss": {"fold 1": [...], "fold 2": [...]}}``.
     """
@@ -95,7 +96,7 @@ def plots(report: Report, *, learning: Mapping[str, Mapping[str, Sequence[float]
 
 
 def inline(png: bytes) -> dg.MarkdownMetadataValue:
-    """A picture as metadata that Dagster's UI shows in place."""
+    """Returns a plot as metadata that Dagster's UI shows inline."""
     return dg.MetadataValue.md(f"![picture]({_data_url(png)})")
 
 
@@ -110,17 +111,17 @@ def html(
     provenance: Mapping[str, str] | None = None,
     made_at: dt.datetime,
 ) -> str:
-    """One self-contained page (styles and pictures inside, nothing fetched), light or dark as the reader's system is.
+    """Renders one self-contained HTML page with embedded styles and plots; it follows the system's light or dark mode.
 
     Args:
-        report, verdict: what was found and decided.
+        report, verdict: the results of the evaluation and of the gate.
         title: e.g. the model's name and version.
-        subtitle: one line under it, e.g. the test days.
-        pictures: from :func:`plots`.
-        published: figures from the literature, by the names of :data:`METRICS`; other names go into a line of their
-            own. Shown as published, never mixed with what was measured here.
-        provenance: what the page rests on, as ``{label: text or http address}``: data and code version, run ids.
-        made_at: when the evaluation was made.
+        subtitle: one line under the title, e.g. the test days.
+        pictures: plots from :func:`plots`.
+        published: metrics from the literature, by the names of :data:`METRICS`; other names get a separate line. They
+            are labelled as published and kept apart from the measured metrics.
+        provenance: data version, code version and run ids, as ``{label: text or http address}``.
+        made_at: time of the evaluation (UTC).
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -170,7 +171,7 @@ def _metric_name(name: str, report: Report) -> str:
 
 
 def _number(name: str, value: float) -> str:
-    """A figure as text: percent for shares of rows and money, whole money, else a plain fraction."""
+    """Formats a metric: shares of rows and money in percent, money as whole units, other metrics as decimals."""
     if name == "saved":
         return _minus(f"{value:,.0f}")
     if name == "brier":
@@ -199,7 +200,7 @@ def _interval(name: str, figure: Estimate) -> str:
 
 
 def _best(report: Report, metric: str) -> str:
-    """The score with the best figure, the ceiling and what is not a figure of merit aside."""
+    """The score with the best value of a metric, without the ceiling; empty for ``alert_rate``, which has no best."""
     able = {
         name: figures[metric].value
         for name, figures in report.models.items()
@@ -211,7 +212,7 @@ def _best(report: Report, metric: str) -> str:
 
 
 def _is_clear(figure: Estimate) -> bool:
-    """Whether a difference's interval leaves out zero."""
+    """Whether the interval of a difference excludes zero."""
     return figure.low is not None and figure.high is not None and (figure.low > 0 or figure.high < 0)
 
 
@@ -225,12 +226,12 @@ def _data_url(png: bytes) -> str:
 def _picture(
     draw: Callable[[Sequence[Axes]], None], *, panels: int = 1, width: float = 5.0, height: float = 3.4
 ) -> bytes:
-    """PNG of what ``draw`` draws into the panels, with the look that all pictures share."""
+    """Draws a PNG with ``draw`` and the common style of all plots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image  # matplotlib stands on it
+    from PIL import Image  # a dependency of matplotlib
 
-    # Figure and canvas by hand instead of pyplot: no global state, so runs in one process cannot draw into each other.
+    # Figure and canvas are created without pyplot, because its global state would mix the plots of concurrent runs.
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
     canvas = FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(figure.subplots(1, panels)))
@@ -246,13 +247,13 @@ def _picture(
     draw(axes)
     canvas.draw()
     buffer = io.BytesIO()
-    # Few colours are enough for lines and text, and a third of the bytes.
+    # 64 colours are enough for lines and text, and need a third of the bytes.
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
 def _style(report: Report, name: str) -> dict[str, Any]:
-    """A score's line: the candidate strong and on top, the ceiling dashed."""
+    """The line style of a score: the candidate is thicker and on top, the ceiling is dashed."""
     position = list(report.models).index(name)
     style: dict[str, Any] = {
         "color": _COLOURS[position % len(_COLOURS)],
@@ -305,7 +306,7 @@ def _reliability(axes: Axes, report: Report) -> None:
         **style,
     )
     rates = np.concatenate([predicted, observed, low, high])
-    # Rates over several powers of ten are read on logarithmic axes, where rare events are not squeezed into a corner.
+    # Rates below 1 % use logarithmic axes, because linear axes would squeeze rare events into a corner.
     if predicted.min() < 0.01 and (rates > 0).any():
         floor = rates[rates > 0].min() / 2
         axes.set(xscale="log", yscale="log", xlim=(floor, 1.1), ylim=(floor, 1.1))

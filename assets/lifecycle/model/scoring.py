@@ -1,6 +1,6 @@
-"""Features for a model version by the code it was trained with, so that a rollback is a rollback.
+"""Computes features with the code that a model version was trained with, so that a rollback restores that code, too.
 
-Belongs here: choosing between the ``features`` table and the version's own code. Does not belong here: loading a
+Belongs here: the choice between the ``features`` table and the version's own code. Does not belong here: loading a
 version (``champion.py``, ``bundle.py``).
 """
 
@@ -18,14 +18,17 @@ from resources.tables import WHOLE, days_of_window
 
 
 def features_by(bundle: Bundle, tables: Any, model: Model, rows: pd.DataFrame, today: np.ndarray) -> np.ndarray:
-    """float32 ``[n, n_features]`` of ``rows`` by the code that ``bundle`` carries.
+    """Computes the features of ``rows`` with the bundle's code.
 
     Args:
-        bundle: of the version that scores.
+        bundle: bundle of the scoring version.
         tables: the :class:`~resources.tables.ParquetTables`.
-        model: the declaration as it is today.
-        rows: with the table's key (and time).
-        today: their features by today's code, used as they are when that is the bundle's too.
+        model: today's declaration.
+        rows: ``[n]`` rows with the table's key (and time).
+        today: their features by today's code, ``[n, n_features]``; returned unchanged if the bundle's code is the same.
+
+    Returns:
+        float32 ``[n, n_features]``.
     """
     if rows.empty or not bundle.code_difference():
         return today

@@ -1,7 +1,7 @@
-"""Fourth stage: a frozen training set, and a candidate fitted on it, as a version in MLflow.
+"""Fourth stage: freezes a training set, fits a candidate on it and registers the candidate as a version in MLflow.
 
-Belongs here: which rows are frozen, how a candidate is chosen, fitted, bundled and registered. Does not belong here:
-the network and the optimiser (``networks.py``, ``fitting.py``), any figure that reports on the candidate
+Belongs here: the selection of rows, and the steps that select, fit, bundle and register a candidate. Does not belong
+here: the network and the optimiser (``networks.py``, ``fitting.py``), test metrics of the candidate
 (``evaluation.py``).
 """
 
@@ -71,11 +71,11 @@ LEAKAGE = Check(
 MIN_OF_EACH_CLASS = 10
 IMPORTANCE_ROWS = 2_000
 REFERENCE_ROWS = 20_000
-"""The reference profile is made of so many where there are: of whole weeks, so that each weekday has its share."""
+"""Target number of rows for the reference profile, which uses whole weeks so that all weekdays have equal shares."""
 
 
 class TrainingSetConfig(dg.Config):
-    """What a person may set before a training run."""
+    """Run configuration of a training run."""
 
     as_of: str = Field(
         default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest there is."
@@ -83,25 +83,25 @@ class TrainingSetConfig(dg.Config):
 
 
 def training_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """``training_set`` and ``trained_model``."""
+    """Returns the assets ``training_set`` and ``trained_model``."""
     return [_training_set(model), _trained_model(model)]
 
 
 def windows_in(training_set: pd.DataFrame, model: Model) -> Windows:
-    """The split of a frozen training set of a table with a clock."""
+    """Returns the split of a frozen training set; only for a table with a time column."""
     assert model.table.time is not None
     return windows_of(training_set[model.table.time].max().date(), model.training, model.label_delay_days)
 
 
 def test_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
-    """Boolean per row of a frozen training set: whether it reports, and never selects."""
+    """Returns bool ``[n]``: the test rows of a frozen training set, used for reporting and never for selection."""
     if model.table.time is None:
         return _held_out(training_set, model)
     return rows_of(training_set[model.table.time], windows_in(training_set, model).test)
 
 
 def fit_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
-    """Boolean per row of a frozen training set: whether the final fit sees it."""
+    """Returns bool ``[n]``: the rows of a frozen training set that the final fit uses."""
     if model.table.time is None:
         return ~_held_out(training_set, model)
     return rows_of(training_set[model.table.time], windows_in(training_set, model).fit)
@@ -114,7 +114,7 @@ def _held_out(training_set: pd.DataFrame, model: Model) -> np.ndarray:
 
 
 def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of positions (fit, validate) on which epochs, calibration and threshold are chosen; none is a test row."""
+    """Returns folds as pairs of positions (training rows, validation rows); no fold contains a test row."""
     if model.table.time is not None:
         times = training_set[model.table.time]
         folds = windows_in(training_set, model).folds
@@ -132,15 +132,18 @@ def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray
 
 
 def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFrame:
-    """Features, labels and the table's columns of the days one training run needs, joined and in order.
+    """Joins the table's columns, labels and features of the days that one training run needs.
 
     Args:
         tables: the :class:`~resources.tables.ParquetTables`.
-        model: whose rows.
-        as_of: latest labelled day to use; default: the latest there is.
+        model: the model that the rows belong to.
+        as_of: latest labelled day to use; default: the latest available.
+
+    Returns:
+        One row per labelled row of the table; the features are columns ``x_<name>``.
 
     Raises:
-        dagster.Failure: too few labelled days.
+        dagster.Failure: a labelled day that the run needs is missing.
     """
     days = None
     if model.is_stream:
@@ -164,18 +167,18 @@ def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFr
     cleaned = tables.read(model.key(model.table.name), days, [c for c in model.table.columns if c != model.target])
     explained = [c for c in labels.columns if c not in cleaned.columns]
     frozen = cleaned.merge(labels[[key, *explained]], on=key, validate="one_to_one")
-    # A feature may bear a column's name (an amount is a feature as it is): the feature's values are kept apart.
+    # A feature may have the name of a column (e.g. an amount used as a feature), so feature columns get a prefix.
     values = features[[key, *names]].rename(columns={name: feature_column(name) for name in names})
     return frozen.merge(values, on=key, validate="one_to_one")
 
 
 def feature_column(name: str) -> str:
-    """Column of a feature in the training set."""
+    """Returns the name of a feature's column in the training set."""
     return f"x_{name}"
 
 
 def matrix(training_set: pd.DataFrame, model: Model) -> np.ndarray:
-    """float32 ``[n, n_features]`` in the declared order."""
+    """Returns the features as float32 ``[n, n_features]``, in the declared order."""
     return training_set[[feature_column(n) for n in features_of(model).names]].to_numpy(dtype=np.float32)
 
 
@@ -219,7 +222,7 @@ def _training_set(model: Model) -> dg.AssetsDefinition:
 
 
 def _too_few(part: str, y: pd.Series, model: Model) -> str:
-    """What there is too little of to fit on (``part`` is ``fit``) or to report on, in words; empty when enough."""
+    """Describes missing rows or classes of a part (``fit`` or ``test``); empty if there are enough."""
     least = min(model.training.min_rows, 50) if part == "test" else model.training.min_rows
     if len(y) < least:
         return f"{part}: needs {least} rows, found {len(y)}"
@@ -253,13 +256,14 @@ def _leakage(frozen: pd.DataFrame, model: Model) -> Finding:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted mixture and what was chosen for it.
+    """A fitted ensemble and its selected settings.
 
     Args:
-        network: from raw features to outputs.
-        choice: what the folds decided.
-        head: from outputs to scores.
-        trees: those of the mixture, where rows are not weighed: they are the report's XGBoost baseline, too.
+        network: module of the ensemble; maps raw features to outputs.
+        choice: settings selected on the folds.
+        head: maps outputs to scores.
+        trees: trees of the ensemble, if it has any and rows are not weighted; the report reuses them as its XGBoost
+            baseline.
     """
 
     network: Any
@@ -268,12 +272,16 @@ class Candidate:
     trees: Trees | None = None
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """float64 scores of raw features, ``[n]`` or ``[n, classes]``."""
+        """Returns float64 scores ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``."""
         return self.head(outputs_of(self.network, X))
 
 
 def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
-    """The declared recipe on a frozen training set: choose on the folds, then refit up to the label gap."""
+    """Fits the declared recipe on a frozen training set: selects settings on the folds, then refits on the fit rows.
+
+    Raises:
+        FloatingPointError: the loss of a network is not finite.
+    """
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
@@ -294,13 +302,13 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     if choice.shares.get(TREES):
         trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=choice.rounds, **how)
         parts[TREES] = as_module(trees, model.task, how["tokens"])
-    # What the folds settled stands, but a measured target's scale is that of the rows of the final fit.
+    # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
     head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else choice.head
     return Candidate(mixture(parts, choice.shares), choice, head, trees if weight is None else None)
 
 
 def row_weights(frozen: pd.DataFrame, model: Model) -> np.ndarray | None:
-    """What each row counts by its age, ``[n]``, the latest 1; ``None`` where all count alike."""
+    """Returns row weights by age, ``[n]``, 1 for the latest row; ``None`` if all rows have equal weights."""
     half_life = model.training.half_life_days
     if half_life is None:
         return None
@@ -317,7 +325,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
         mlflow, tables = context.resources.mlflow, context.resources.tables
         data_version = tables.stamp(model.key("training_set")).data_version
         of = {"data_version": data_version, "code": model_code(model), "recipe": recipe_version}
-        # The same rows, code and seed give the same weights: what is there already is not made again.
+        # Training is deterministic: a version of the same rows, code and recipe is reused, so a retry is idempotent.
         version = mlflow.version_of(model.name, of)
         if version is None:
             version = _train(context, training_set, model, of, compared)
@@ -363,7 +371,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
         kinds={"torch", "mlflow"},
         reads={"training_set": Reads(model.key("training_set"))},
         checks=[CONVERGED],
-        # The profile is part of a version: one that a newer check cannot read is mended by training again.
+        # The profile is part of a version. If a newer check cannot read it, training again replaces it.
         code=[features.compute, model.network, fit, tabular, ReferenceProfile, of_residuals],
         resources={"mlflow"},
         by_day=False,
@@ -375,7 +383,7 @@ def _trained_model(model: Model) -> dg.AssetsDefinition:
 def _train(
     context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, of: dict[str, str], compared: Sequence[str]
 ) -> str:
-    """Fits the candidate within an MLflow run of its own, and registers it; returns the version."""
+    """Fits the candidate in its own MLflow run and registers it; returns the version."""
     mlflow = context.resources.mlflow
     names = features_of(model).names
     with mlflow.run(context, experiment=model.name, tags=of) as run:
@@ -438,9 +446,10 @@ def _train(
 
 
 def _on_test_rows(candidate: Candidate, frozen: pd.DataFrame, model: Model) -> tuple[list[dict[str, float]], float]:
-    """Of probabilities: the candidate's own calibration on the test rows, and the design effect of what it leaves open.
+    """The candidate's calibration on the test rows (binary), and the design effect of its residuals (classes).
 
-    They are later than the folds, and nothing is chosen by them.
+    Test rows are later than the folds, and nothing is selected on them. Without classes or entities the design effect
+    is 1.
     """
     if model.task.kind == "regression":
         return [], 1.0
@@ -453,9 +462,9 @@ def _on_test_rows(candidate: Candidate, frozen: pd.DataFrame, model: Model) -> t
 
 
 def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed: int) -> dict[str, float]:
-    """By feature, how far the scores move when its values are shuffled among rows, as a share of the most important's.
+    """Permutation importance by feature: mean absolute change of the scores, relative to the most important feature.
 
-    It needs no labels, and says what a drift of the feature can do to the scores.
+    It needs no labels, and shows how much a drift of the feature can change the scores.
     """
     rng = np.random.default_rng(seed)
     rows = X[rng.permutation(len(X))[:IMPORTANCE_ROWS]]
@@ -471,13 +480,13 @@ def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed:
 
 @dataclass(frozen=True)
 class Recent:
-    """What the world is like as the version begins.
+    """The rows of the reference profile: the data at the time the version is trained.
 
     Args:
         features: ``[n]`` rows of the declared features.
-        entities: by column, whose each row is, ``[n]``.
-        day: of each row, ``[n]``; ``None`` where these are no whole weeks.
-        rows_of_weekday: rows of a day, Monday first; empty where these are no whole weeks.
+        entities: by column, the entity of each row, ``[n]``.
+        day: day of each row, ``[n]``; ``None`` if the rows are not whole weeks.
+        rows_of_weekday: mean rows per day by weekday, Monday first; empty if the rows are not whole weeks.
     """
 
     features: pd.DataFrame
@@ -487,16 +496,18 @@ class Recent:
 
 
 def entities_of(model: Model) -> list[str]:
-    """Columns that say whose a row is: those the features look back over, and the one the evaluation draws by."""
+    """Returns the entity columns: those of the features' history, and the one that the evaluation resamples by."""
     return list(dict.fromkeys([*features_of(model).entities, *filter(None, [model.evaluation.entity])]))
 
 
 def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
-    """The latest whole weeks, as many as :data:`REFERENCE_ROWS` ask for and as come after the days fitted on.
+    """Returns the rows of the reference profile; they need no labels.
 
-    They need no labels: with a clock, the days since the latest labelled one, or the test rows where days lack. Without
-    a clock all rows: what lands next is mostly the same rows, and a network is surer of those that it was fitted on. A
-    reference of the test rows alone called the very table that it was made of drifted.
+    With a time column these are the latest whole weeks after the days of the final fit, until they hold
+    :data:`REFERENCE_ROWS` rows. If days of the latest week are missing, these are the test rows.
+
+    Without a time column these are all rows, because the next landing contains mostly the same rows, and a model is
+    more confident on rows that it was fitted on. A reference of the test rows alone reported drift on its own table.
     """
     names, table = list(features_of(model).names), model.table
     entities = entities_of(model)
@@ -520,7 +531,7 @@ def recent_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Recent:
 
 
 def _recent_weeks(tables: Any, frozen: pd.DataFrame, model: Model) -> list[str]:
-    """ISO days of the latest whole weeks; empty where there is none."""
+    """ISO days of the latest whole weeks for the reference profile; empty if the latest week is incomplete."""
     if model.table.time is None:
         return []
     split = windows_in(frozen, model)

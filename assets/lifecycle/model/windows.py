@@ -1,11 +1,11 @@
-"""Which days fit, which choose and which report: the calendar of one training run, as pure dates.
+"""Splits the days of one training run into windows for fitting, validation and testing.
 
-Belongs here: the split, for tables with a clock and without. Does not belong here: reading or fitting anything.
+Belongs here: the split, for tables with and without a time column. Does not belong here: reading or fitting anything.
 
     ... | fold 2: fit .. gap . week | fold 1: fit .. gap . week |
                                      fit (window_days) | gap (label delay) | test (test_days) | label delay | now
 
-The gap is the label delay: what is fitted at the start of the test days could not have known younger labels.
+The gap is the label delay: a model fitted at the start of the test days could not have known more recent labels.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import pandas as pd
 from assets.declaration import Model, Training
 
 Days = tuple[dt.date, dt.date]
-"""First and last day, both included."""
+"""First and last day, both inclusive."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The days of one training run.
+    """The windows of one training run.
 
     Args:
         fit: days of the final fit.
-        test: latest labelled days; they report and never select.
-        folds: pairs of (days fitted on, days validated on), all before the end of ``fit``.
+        test: latest labelled days, used for reporting and never for selection.
+        folds: pairs of (training days, validation days), none after the end of ``fit``.
     """
 
     fit: Days
@@ -38,12 +38,12 @@ class Windows:
 
     @property
     def first(self) -> dt.date:
-        """Earliest day needed."""
+        """Earliest day that the training run needs."""
         return min([self.fit[0], *(fold[0][0] for fold in self.folds)])
 
 
 def windows_of(as_of: dt.date, recipe: Training, label_delay_days: int) -> Windows:
-    """The split of a run whose latest labelled day is ``as_of``."""
+    """Returns the windows of a training run whose latest labelled day is ``as_of``."""
     test = days_ending(as_of, recipe.test_days)
     fit = _fit_before(test[0], recipe, label_delay_days)
     folds = []
@@ -54,25 +54,25 @@ def windows_of(as_of: dt.date, recipe: Training, label_delay_days: int) -> Windo
 
 
 def days_ending(last: dt.date, days: int) -> Days:
-    """The ``days`` days up to and with ``last``."""
+    """Returns the ``days`` days that end with ``last``."""
     return last - dt.timedelta(days=days - 1), last
 
 
 def iso_days(days: Days) -> list[str]:
-    """ISO days from the first to the last."""
+    """Returns all days from the first to the last in ISO format."""
     return [(days[0] + dt.timedelta(days=n)).isoformat() for n in range((days[1] - days[0]).days + 1)]
 
 
 def rows_of(times: pd.Series, days: Days) -> np.ndarray:
-    """Boolean per row: whether its time is within ``days``."""
+    """Returns bool ``[n]``: whether the time of a row is within ``days``."""
     after = pd.Timestamp(days[0]) <= times
     return np.asarray(after & (times < pd.Timestamp(days[1]) + pd.Timedelta(days=1)))
 
 
 def holdout_rows(n: int, recipe: Training, entity: np.ndarray | None = None) -> np.ndarray:
-    """Boolean per row: whether it is a test row of a plain table, by the recipe's seed.
+    """Returns bool ``[n]``: the holdout of a plain table, drawn with the recipe's seed.
 
-    With ``entity`` (``[n]``) whole entities are drawn: their rows are not independent.
+    With ``entity`` (``[n]``) whole entities are drawn, because rows of one entity are not independent.
     """
     if entity is not None:
         codes, entities = pd.factorize(entity, sort=True)
@@ -87,6 +87,6 @@ def _fit_before(test_start: dt.date, recipe: Training, gap_days: int) -> Days:
 
 
 def history_days(model: Model) -> int:
-    """Labelled days a training run needs."""
+    """Returns the number of labelled days that a training run needs."""
     split = windows_of(dt.date(2000, 1, 1), model.training, model.label_delay_days)
     return (split.test[1] - split.first).days + 1

@@ -1,5 +1,5 @@
-"""What the version in production says each day, how well it does, and whether its world still looks the same.
+"""Monitoring of the version in production: daily predictions, performance, drift.
 
-Belongs here: the assets of the group `<model>/monitoring` and the rules behind their checks. Does not belong here: who
-is told (``sensors``, ``resources/alerts``).
+Belongs here: the assets of the group `<model>/monitoring` and the rules behind their checks. Does not belong here:
+notification (``sensors``, ``resources/alerts``).
 """

@@ -1,26 +1,27 @@
-"""Whether a window of rows still looks like the reference profile: the rule.
+"""The drift rule: whether a window of rows still matches the reference profile.
 
-Belongs here: pure functions of profiles and counts. Does not belong here: which window, which champion
+Belongs here: pure functions of profiles and counts. Does not belong here: the choice of window and champion
 (``drift_days.py``), the tests on counts (``histograms.py``), other faults of rows (``quality.py``), Evidently
-(``drift_report.py``), who is told (``sensors/alerts.py``).
+(``drift_report.py``), notification (``sensors/alerts.py``).
 
 The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
-the effect is at least ``min_effect``: with many rows everything is significant, and with many columns something always
-is. A window with a drifted column warns. It pages when the same column drifted in ``page_after`` windows in a row, or
-when one of so many did and all show it weakly and alike, which finds what is small and lasts; in either case all their
-rows together, or each by itself, must show it at ``page_alpha`` divided by the number of columns, with the effect. A
-column that hardly moves the score never pages. Rows of one entity are not many rows: p-values stand on counts divided
-by the design effect.
+its effect is at least ``min_effect``. Both are needed, because with many rows every difference is significant, and
+with many columns one of them always is. A window with a drifted column warns. It pages when the same column drifted in
+``page_after`` consecutive windows. It also pages when the column drifted in one of them and all show it weakly and
+with similar effects; this detects small, lasting drift. In both cases the pooled rows of the consecutive windows, or
+each window alone, must also be significant at ``page_alpha`` divided by the number of columns, with an effect of at
+least ``min_effect``. A column with an importance below ``min_importance`` never pages. Rows of one entity are not
+independent, so p-values use counts divided by the design effect.
 
-The score is a function of all features, and some are not watched because they remember weeks: a 30-day mean goes on
-moving for a month after a shift that a new version has learnt already, and the score moves with it. So a score that
-drifts alone does not count as long as such a feature explains it: it differs from the reference by about as much or
-more, and does not jump from one window to the next. A jump is no memory but a fault, and counts.
+The score depends on all features. Some features are not watched because they cover weeks: a 30-day mean keeps moving
+for a month after a shift that a new version has already learnt, and the score moves with it. A score that drifts alone
+therefore does not count while such a feature explains it: the feature differs from the reference by about as much or
+more, and does not jump between consecutive windows. A jump indicates a fault, not a long feature window, and counts.
 
-The tests are pinned, since Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
-two-sample chi-square for columns with few values (Evidently's own takes the reference for exact, and alarms 24 to 77 %
-of the time at a nominal 5 %). The verdict stands on the counts of all rows; Evidently computes the same tests on a
-sample of them, and draws.
+The tests are pinned, because Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
+two-sample chi-square for columns with few values. Evidently's own chi-square treats the reference as exact, and alarms
+24 to 77 % of the time at a nominal 5 %. The verdict uses the counts of all rows; Evidently computes the same tests on a
+sample of them, and draws the page.
 """
 
 from __future__ import annotations
@@ -41,22 +42,23 @@ from assets.lifecycle.profile.reference import ReferenceProfile
 KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
 METHODS = {"number": KS, "category": CHI_SQUARE}
 WEAK_P, WEAK_EFFECT = 0.02, 0.6
-"""What each window must show alone before they are taken together: this p-value, and this share of ``min_effect`` and
-of the effect that they show together (as that must be of each: they go the same way). Less, and a day of chance before
-a great drift would page at the drift's first window."""
+"""Limits that each window must pass alone before windows are pooled: this p-value, and an effect of at least this share
+of ``min_effect`` and of the pooled effect. The pooled effect must also be at least this share of each window's effect,
+so that all windows drift in the same direction. With weaker limits, one chance deviation on the day before a large
+drift would make the first window of that drift page."""
 
 JUMP = 0.5
-"""Share of a feature's distance from the reference that lies between two windows in a row, from which on it jumped."""
+"""A feature jumps if it moves between consecutive windows by at least this share of its distance from the reference."""
 
 Level = Literal["ok", "warn", "page"]
 
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """How one column compares: the p-value, and the effect (K-S distance, or total variation for few values).
+    """The comparison of one column: the p-value, and the effect (K-S distance, or total variation for few values).
 
-    ``settling``: of a score that would have drifted, the unwatched features that it still moves with; it then counts as
-    not drifted.
+    ``settling``: for a score that would have drifted, the unwatched features that it still moves with. The score then
+    counts as not drifted.
     """
 
     column: str
@@ -70,12 +72,12 @@ class ColumnDrift:
 
 @dataclass(frozen=True)
 class Window:
-    """The counts of some rows.
+    """The counts of a window of rows.
 
     Args:
-        histograms: by column, in the reference's bins.
-        calendar: by calendar column, the value that all rows share; ``None`` where they differ.
-        days: how many days the rows are of; 1 where there are no days.
+        histograms: by column, the counts in the reference's bins.
+        calendar: by calendar column, the value that all rows share; ``None`` if they differ.
+        days: number of days that the rows cover; 1 if the table has no days.
     """
 
     histograms: Mapping[str, Histogram]
@@ -84,22 +86,23 @@ class Window:
 
     @property
     def rows(self) -> int:
-        """How many rows were counted."""
+        """Number of rows counted."""
         return max((histogram.rows for histogram in self.histograms.values()), default=0)
 
     def __add__(self, other: Window) -> Window:
+        """Adds counts and days. Raises :class:`ValueError` if the bins differ."""
         calendar = {name: value if other.calendar.get(name) == value else None for name, value in self.calendar.items()}
         counts = {name: h + other.histograms[name] for name, h in self.histograms.items()}
         return Window(counts, calendar, self.days + other.days)
 
     def to_json(self) -> dict[str, Any]:
-        """Its numbers; the bins are the reference's."""
+        """The counts for JSON, without the bins, which the reference stores."""
         columns = {c: h.to_json() for c, h in self.histograms.items()}
         return {"columns": columns, "calendar": dict(self.calendar), "days": self.days}
 
     @classmethod
     def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> Window:
-        """What :meth:`to_json` gave."""
+        """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed the bins."""
         of = reference.counted
         counts = {c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}
         return cls(counts, said["calendar"], said["days"])
@@ -107,9 +110,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Before:
-    """An earlier window: its day, its counts, and what was found in it (``judged`` is false where it had too few rows).
+    """An earlier window: its day, counts and result by column (``judged`` is false if it had too few rows).
 
-    ``since``: first day of the row of drifted windows that it is in, empty where it did not drift.
+    ``since``: first day of the consecutive drifted windows that include it; empty if it did not drift.
     """
 
     day: str
@@ -121,7 +124,7 @@ class Before:
 
 @dataclass(frozen=True)
 class DriftResult:
-    """How a window compares. ``judged`` is false where it has too few rows: then nothing is said of it."""
+    """The result for a window. ``judged`` is false if the window has too few rows; it then has no verdict."""
 
     rows: int
     judged: bool
@@ -136,7 +139,7 @@ class DriftResult:
 
     @property
     def settling(self) -> tuple[str, ...]:
-        """Unwatched features that a score still moves with; empty where it does not, or where it counts as drifted."""
+        """Unwatched features that a score still moves with; empty if there are none or the score counts as drifted."""
         return tuple(dict.fromkeys(name for column in self.columns for name in column.settling))
 
     @property
@@ -147,9 +150,9 @@ class DriftResult:
 
 
 def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Window:
-    """Counts the rows of some batches in the reference's bins; columns that a batch lacks are left to other batches.
+    """Counts the rows of batches in the reference's bins; a batch may contain only some of the columns.
 
-    Features and scores may come in batches of their own: columns are compared one by one.
+    Features and scores may come in separate batches, because columns are compared one by one.
 
     Raises:
         KeyError: a column of the reference is in no batch.
@@ -177,15 +180,18 @@ def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Windo
 def compare(
     reference: ReferenceProfile, window: Window, drift: Drift, *, day: str = "", before: Sequence[Before] = ()
 ) -> DriftResult:
-    """Holds a window against the reference.
+    """Compares a window with the reference.
 
     Args:
-        reference: of the version that scored the window.
-        window: its counts.
+        reference: profile of the version that scored the window.
+        window: counts of the window.
         drift: the declared limits.
-        day: of the window, the latest where it has several.
-        before: the windows before it that the same version scored, oldest first; those that were not judged neither
-            count nor break a row.
+        day: latest day of the window.
+        before: earlier windows that the same version scored, oldest first. Windows that were not judged are skipped:
+            windows on both sides of them are still consecutive.
+
+    Returns:
+        The result; not judged if the window has fewer than ``min_rows`` rows.
     """
     if window.rows < drift.min_rows:
         return DriftResult(window.rows, judged=False)
@@ -230,9 +236,9 @@ def _settling(
     verdicts: Sequence[ColumnDrift],
     before: Before | None,
 ) -> tuple[str, ...]:
-    """The unwatched features that still move, where nothing but a score drifted; empty where the score counts.
+    """The unwatched features that still move while only a score drifted; empty if the score counts as drifted.
 
-    A score that drifted alone before and counted goes on counting: what has jumped does not jump again.
+    A score that drifted alone in the window before and counted still counts, because a jump does not repeat.
     """
     if not _score_alone(verdicts) or (before is not None and _score_alone(before.columns.values())):
         return ()
@@ -257,7 +263,7 @@ def _settling(
 
 
 def _score_alone(columns: Iterable[ColumnDrift]) -> bool:
-    """Whether a score drifted, and counted, and nothing else did."""
+    """Whether a score counts as drifted and no other column does."""
     drifted = [one.column for one in columns if one.drifted]
     return bool(drifted) and all(name in (SCORE, PREDICTED) for name in drifted)
 
@@ -265,7 +271,7 @@ def _score_alone(columns: Iterable[ColumnDrift]) -> bool:
 def _difference(reference: ReferenceProfile, window: Window, column: str, drift: Drift) -> Difference:
     against = reference.histograms[column]
     if column in (SCORE, PREDICTED):
-        # A score may follow the calendar: a Saturday is compared with weekends, or every Saturday is an alarm.
+        # A score may follow the calendar. A Saturday is compared with weekends, so that not every Saturday alarms.
         like = _same_calendar(reference.sample, window.calendar)
         if not like.all() and like.sum() >= drift.min_rows:
             against = against.bins.count(reference.sample.loc[like, column].to_numpy())
@@ -277,11 +283,19 @@ def _difference(reference: ReferenceProfile, window: Window, column: str, drift:
 def _together(
     reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
 ) -> tuple[bool, bool]:
-    """What this window and those of the row before it show: whether surely, and whether each shows the like.
+    """Tests consecutive windows: whether they are significant at ``page_alpha``, and whether all show similar drift.
 
-    However often a window is held against it, a reference is one sample: what it has by chance is in every comparison,
-    and only a test at the level of a page says how likely that is. All rows together pass it, or each window alone (a
-    column that goes up one day and down the next shows nothing together).
+    Every comparison uses the same reference sample, so its sampling error does not average out. Only a test at
+    ``page_alpha`` accounts for that error. The pooled rows must pass it, or each window alone, because a column that
+    rises one day and falls the next shows no drift in the pooled rows.
+
+    Args:
+        reference: profile of the version that scored the windows.
+        window: counts of the latest window.
+        row: the consecutive windows before it.
+        column: name of the column.
+        found: difference of the latest window.
+        drift: the declared limits.
     """
     both = _difference(reference, sum((known.window for known in row), window), column, drift) if row else found
     each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in row)]
@@ -295,12 +309,12 @@ def _together(
 
 
 def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
-    """Whether a window shows a column at least weakly, by itself."""
+    """Whether a window alone shows at least weak drift of a column."""
     return found.p_value < WEAK_P and found.effect >= WEAK_EFFECT * drift.min_effect
 
 
 def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -> np.ndarray:
-    """Rows of the reference's sample that share the calendar values which all rows of the window share."""
+    """Boolean ``[rows of sample]``: rows with the calendar values that all rows of the window share."""
     like = np.ones(len(sample), dtype=bool)
     for column, value in calendar.items():
         if value is not None:

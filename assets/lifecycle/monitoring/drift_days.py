@@ -1,10 +1,10 @@
-"""The asset ``drift``: each day's rows against the reference profile of the version that scored them.
+"""The asset ``drift``: compares each day's rows with the reference profile of the version that scored them.
 
-Belongs here: which rows make a window, what is kept of it, the verdicts as checks. Does not belong here: the rules
-(``drift.py``, ``quality.py``), who is told (``sensors/alerts.py``).
+Belongs here: the rows of a window, the stored counts, the verdicts as checks. Does not belong here: the rules
+(``drift.py``, ``quality.py``), notification (``sensors/alerts.py``).
 
-The table keeps the counts of each day, so that windows of several days are made by adding, and nothing is read twice.
-Of a table without days it has a line for each landing, the newest first: one that drifted warns, the next pages.
+The table stores the counts of each day. Windows of several days are sums of these counts, so no rows are read twice.
+For a table without days, it has one row per landing, newest first: the first drifted landing warns, the next pages.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ QUALITY = Check(
     blocking=False,
 )
 MOST_WINDOWS = 31
-"""How far back windows are looked at, and how many landings are kept."""
+"""Number of days searched for earlier windows, and number of landings kept."""
 USUAL_DAYS = 28
-"""Days of which the rows of a weekday are taken as usual."""
+"""Number of days from which the usual rows of a weekday are computed."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found on one day: a line of the table.
+    """The result of one day: a row of the table.
 
     Args:
         day: ISO day, or :data:`WHOLE`.
-        at: ISO time of the check where there are no days.
-        landing: data version of the features where there are no days: the same rows are the same window.
-        version: that scored it.
-        of_day: counts of the day alone; ``None`` where nothing was scored.
-        first_day: first day of the window that was judged; the day itself unless it has too few rows.
+        at: ISO time of the check if the table has no days, else empty.
+        landing: data version of the features if the table has no days; it identifies the window.
+        version: version that scored the day.
+        of_day: counts of the day alone; ``None`` if nothing was scored.
+        first_day: first day of the window; the day itself unless the day has too few rows.
         result, faults, quality: verdicts on the window.
-        verdicts: as JSON, with what Evidently computed where it drew.
-        report: path of Evidently's page of this alarm, empty where there is none.
+        verdicts: verdicts as JSON, with Evidently's results if it ran.
+        report: path of Evidently's page of this alarm; empty if there is none.
     """
 
     day: str
@@ -81,7 +81,7 @@ class Checked:
     report: str = ""
 
     def row(self) -> dict[str, Any]:
-        """The line."""
+        """The table row, by column."""
         return {
             **({"at": self.at, "landing": self.landing} if self.day == WHOLE else {"day": pd.Timestamp(self.day)}),
             "version": self.version,
@@ -102,7 +102,7 @@ class Checked:
 
 
 def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """``drift``."""
+    """The asset ``drift`` of a model."""
 
     def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> Made:
         mlflow, tables = context.resources.mlflow, context.resources.tables
@@ -113,7 +113,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
         for day in days_in_run(context):
             version = _version_of(predictions, day)
             if version:
-                # The reference is that of the version which scored the day: after a rollback, the right one again.
+                # The profile of the version that scored the day is also the right one after a rollback.
                 reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
                 past = _Past(tables, model, day, version, reference, lines)
                 line = _check(model, reference, version, day, features, predictions, past, tables.root, always)
@@ -155,7 +155,7 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
 
 
 class DriftConfig(dg.Config):
-    """What a person may set before a drift check."""
+    """Run config of a drift check."""
 
     draw: bool = Field(default=False, description="Draw Evidently's page of each day of the run, whatever the verdict.")
 
@@ -171,10 +171,10 @@ def _check(
     root: str,
     always: bool,
 ) -> Checked:
-    """The verdicts on a day.
+    """Computes the verdicts of a day.
 
-    Evidently's run costs as much as the rest of a day's work, and its page has megabytes. So it draws when an alarm
-    begins or rises, and the days on which the alarm lasts point to that page.
+    Evidently's run costs as much as the rest of a day's work, and its page takes megabytes. It therefore runs only when
+    an alarm begins or rises, or when ``always`` is set. Later days of the same alarm refer to that page.
     """
     sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
     rows = max(predictions.rows(day), 1)
@@ -193,7 +193,7 @@ def _check(
         report = ""
     if result.judged and (always or result.level not in ("ok", level_before)):
         parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
-        least = min(len(part) for part in parts)  # a row may have features and no score yet
+        least = min(len(part) for part in parts)  # a row may have features but no score yet
         sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
         sample = sample.iloc[: model.drift.max_rows]
         snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
@@ -216,7 +216,7 @@ def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataF
 def sampling(
     batches: Iterable[pd.DataFrame], share: float, sampled: list[pd.DataFrame], seed: int = 0
 ) -> Iterator[pd.DataFrame]:
-    """The batches as they are; a share of their rows is put aside, about ``max_rows`` of all."""
+    """Yields the batches unchanged and appends a random ``share`` of their rows to ``sampled``."""
     rng = np.random.default_rng(seed)
     for batch in batches:
         sampled.append(batch if share >= 1 else batch[rng.random(len(batch)) < share])
@@ -224,7 +224,7 @@ def sampling(
 
 
 def _version_of(predictions: InBatches, day: str) -> str:
-    """The version that scored most rows of a day; empty where there are none."""
+    """The version that scored most rows of a day; empty if no row was scored."""
     counted: collections.Counter[str] = collections.Counter()
     for batch in predictions.of(day, ["version"]):
         counted.update({str(v): int(n) for v, n in batch["version"].value_counts().items()})
@@ -232,9 +232,9 @@ def _version_of(predictions: InBatches, day: str) -> str:
 
 
 class _Past:
-    """The days before one, or the landings before the one there is, as the ``drift`` table has them.
+    """The days before a day, or the earlier landings of a table without days, from the ``drift`` table.
 
-    They are read as they stand, not as an input: the first has none, and is not held back.
+    They are read directly and not as an asset input, because the first day has no earlier day and must not wait for it.
     """
 
     def __init__(
@@ -251,11 +251,11 @@ class _Past:
         self._same = {d: row for d, row in self._rows.items() if str(row["version"]) == version and row["rows"]}
 
     def landings(self) -> list[dict[str, Any]]:
-        """Lines of the landings before, the newest first; none where there are days."""
+        """Rows of the earlier landings, newest first; empty if the table has days."""
         return list(self._rows.values())[::-1] if self._day == WHOLE else []
 
     def usual_rows(self) -> float | None:
-        """Rows usual on the day's weekday: the median of the last four weeks', or the reference's where it is new."""
+        """Usual rows of the weekday: median of four weeks, else the reference's value; ``None`` without days."""
         if self._day == WHOLE:
             return None
         weekday = pd.Timestamp(self._day).weekday()
@@ -267,7 +267,7 @@ class _Past:
         return self._reference.rows_of_weekday[weekday] if self._reference.rows_of_weekday else None
 
     def reaching_back(self, of_day: Window) -> tuple[str, Window]:
-        """The window of the day: the day alone, or with the days before it until it has rows enough."""
+        """First day and counts of the window: days are added until it has ``min_rows`` rows or ``window_days`` days."""
         window, first = of_day, self._day
         for earlier in reversed(days_of_window(self._day, (1 - self._drift.window_days, -1))):
             if window.rows >= self._drift.min_rows or self._day == WHOLE:
@@ -277,16 +277,16 @@ class _Past:
         return first, window
 
     def faults_before(self) -> list[dict[str, str]]:
-        """What was wrong with the rows of the days before, oldest first."""
+        """Faults of the earlier days by column, oldest first."""
         return [json.loads(row["faults"]) for row in self._same.values()]
 
     def alarm(self) -> tuple[str, str]:
-        """Level of the latest judged window, and Evidently's page of its alarm (empty where there is none)."""
+        """Level of the latest judged window, and path of Evidently's page of its alarm (empty if there is none)."""
         judged = [row for row in self._same.values() if row["judged"]]
         return (str(judged[-1]["level"]), str(judged[-1]["report"])) if judged else ("ok", "")
 
     def windows_apart(self, first_day: str) -> list[Before]:
-        """Earlier judged windows that share no day with the one that begins at ``first_day``, nor with each other."""
+        """Earlier judged windows that share no day with each other or the window from ``first_day``, oldest first."""
         chain: list[Before] = []
         begins = first_day
         for day in reversed(list(self._same)):
@@ -310,7 +310,7 @@ class _Past:
 
 
 def _days(tables: Any, model: Model, day: str, in_run: Sequence[Checked]) -> dict[str, dict[str, Any]]:
-    """Lines of the days before one, by day, oldest first; those of this run are not in the table yet."""
+    """Rows of the earlier days, by day, oldest first; days of this run are not in the table yet."""
     found: dict[str, dict[str, Any]] = {}
     now = {line.day: line.row() for line in in_run}
     for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
@@ -323,7 +323,7 @@ def _days(tables: Any, model: Model, day: str, in_run: Sequence[Checked]) -> dic
 
 
 def _landings(tables: Any, model: Model, landing: str) -> dict[str, dict[str, Any]]:
-    """Lines of the landings before one, by the time of their check, oldest first."""
+    """Rows of the earlier landings, by the time of their check, oldest first."""
     if not tables.stamp(model.key("drift")):
         return {}
     rows = [row for row in tables.read(model.key("drift")).to_dict("records") if row["landing"] != landing]
@@ -331,7 +331,7 @@ def _landings(tables: Any, model: Model, landing: str) -> dict[str, dict[str, An
 
 
 def moment_after(last: str, now: dt.datetime) -> str:
-    """Time of a check, by which its line is known: later than the check before it, also if the clock is not."""
+    """ISO time of a check in milliseconds, the key of its row; always later than ``last``, even if the clock is not."""
     moment = now.replace(tzinfo=None, microsecond=now.microsecond // 1_000 * 1_000)
     if last and moment <= (before := dt.datetime.fromisoformat(last)):
         moment = before + dt.timedelta(milliseconds=1)
@@ -339,7 +339,7 @@ def moment_after(last: str, now: dt.datetime) -> str:
 
 
 def _keep_report(root: str, model: Model, day: str, html: str) -> str:
-    """Writes Evidently's page of an alarm beside the tables; its path."""
+    """Writes Evidently's page of an alarm beside the tables and returns its path."""
     import fsspec
 
     path = f"{root}/{model.name}/drift/reports/{day}.html"

@@ -1,7 +1,7 @@
-"""Evidently's run over a window: the tests of the verdict, on a sample of each side, and the page that shows them.
+"""Runs Evidently over a window: the tests of the verdict on a sample of each side, and the page that shows them.
 
 Belongs here: registering the tests with Evidently, its run, its page. Does not belong here: the verdict (``drift.py``),
-which stands on the counts of all rows.
+which uses the counts of all rows.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from assets.lifecycle.profile.histograms import Bins, difference
 from assets.lifecycle.profile.reference import ReferenceProfile
 
 MOST_DRAWN = 60
-"""Columns on a page, those that differ most: a page of hundreds takes longer than the training and shows nothing."""
+"""Maximum columns on a page, those that differ most: hundreds take longer than the training and are unreadable."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Evidently's run over some columns, and why the others are not among them.
+    """Evidently's run over some columns, and the reasons for leaving out the others.
 
     Args:
-        snapshot: Evidently's; ``None`` where no column could be compared.
-        left_out: by column, why it is not drawn.
+        snapshot: Evidently's snapshot; ``None`` if no column could be compared.
+        left_out: by column, the reason why it is not drawn.
     """
 
     snapshot: Any
@@ -40,15 +40,15 @@ class Drawing:
 
 
 def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift, *, share: float = 1.0) -> Drawing:
-    """Evidently's run over the compared columns: the same tests on samples of both sides.
+    """Runs Evidently over the compared columns: the same tests on samples of both sides.
 
-    A column that cannot be compared is left out and named; the others are drawn.
+    A column that cannot be compared is left out with a reason; the others are drawn.
 
     Args:
-        reference: the profile; its sample is one side.
-        sample: of the rows of a day, at most ``max_rows`` of them, missing values as NaN.
+        reference: the profile, whose sample is one side.
+        sample: the other side, at most ``max_rows`` rows of a day; missing values are NaN.
         drift: the declared limits.
-        share: of the day's rows that the sample is.
+        share: share of the day's rows that are in ``sample``.
     """
     columns = [c for c in reference.columns if c in sample]
     left_out = {c: "it is not in the sample" for c in reference.columns if c not in columns}
@@ -74,25 +74,25 @@ def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift, *, sha
 def _of_those_that_can(
     before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], alpha: float
 ) -> tuple[Any, dict[str, str]]:
-    """Evidently's run over the columns, without those on which it fails, and what it says of these."""
+    """Evidently's run over the columns on which it does not fail, and by failed column the reason."""
     if not methods:
         return None, {}
     try:
         return _evidently(before[list(methods)], now[list(methods)], methods, alpha), {}
-    except Exception as error:  # the verdict stands without a picture; which column it was is found one by one
+    except Exception as error:  # the verdict does not need the page; find the failing columns one by one
         failed = {}
         for column, method in methods.items():
             try:
                 _evidently(before[[column]], now[[column]], {column: method}, alpha)
             except Exception as of_column:
                 failed[column] = f"Evidently cannot compare it ({of_column})"
-        if not failed:  # it is no one column
+        if not failed:  # no single column fails alone
             return None, dict.fromkeys(methods, f"Evidently cannot compare them ({error})")
     return _of_those_that_can(before, now, {c: m for c, m in methods.items() if c not in failed}, alpha)[0], failed
 
 
 def html_of(drawing: Drawing) -> str:
-    """Evidently's page, 4 to 5 MB: keep it where there is something to look at. It names the columns left out."""
+    """Evidently's page as HTML, 4 to 5 MB, with the columns left out; store it only when there is something to see."""
     names = "".join(f"<li>{html.escape(c)}: {html.escape(why)}</li>" for c, why in drawing.left_out.items())
     note = f"<details><summary>{len(drawing.left_out)} columns are not drawn</summary><ul>{names}</ul></details>"
     page = (
@@ -104,7 +104,7 @@ def html_of(drawing: Drawing) -> str:
 
 
 def verdicts_json(result: DriftResult, drawing: Drawing | None) -> str:
-    """The verdicts and what Evidently computed, as JSON."""
+    """The verdicts and Evidently's results as JSON."""
     snapshot = drawing.snapshot if drawing else None
     return json.dumps(
         {
@@ -118,9 +118,9 @@ def verdicts_json(result: DriftResult, drawing: Drawing | None) -> str:
 
 
 def _finite(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both sides with a value below all others where one is missing, and infinite values beyond all others.
+    """Both sides with missing values below all other values, and infinite values beyond the finite ones.
 
-    Evidently drops missing values, and a feature that stops arriving would look the same as ever.
+    They are replaced because Evidently drops missing values: a feature that stops arriving would show no drift.
     """
     both = pd.concat([before, now]).astype("float64")
     finite = both.where(np.isfinite(both))
@@ -133,13 +133,13 @@ def _finite(before: pd.DataFrame, now: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
 
 
 def _apart(before: np.ndarray, now: np.ndarray) -> float:
-    """How far two samples ``[n]`` are apart, from 0 to 1."""
+    """The effect between two samples ``[n]`` and ``[m]``, from 0 to 1."""
     bins = Bins.of(before)
     return difference(bins.count(before), bins.count(now)).effect
 
 
 def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], alpha: float) -> Any:
-    """Evidently's run over all columns, with pinned methods and the corrected threshold."""
+    """Runs Evidently over all columns with pinned methods and the corrected threshold."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
@@ -152,7 +152,10 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str],
 
 
 def _registered(method: str, of_before: float, of_now: float) -> str:
-    """The name by which Evidently knows a test with these design effects, to three digits: it has no place for them."""
+    """Registers a test with Evidently and returns its name.
+
+    The name holds the design effects, to three significant digits, because Evidently has no parameter for them.
+    """
     said = f"{of_before:.3g}", f"{of_now:.3g}"
     name = method if said == ("1", "1") else f"{method}, design effects {said[0]} and {said[1]}"
     _register(method, name, float(said[0]), float(said[1]))
@@ -180,14 +183,14 @@ def _register(method: str, name: str, *design_effects: float) -> None:
 
 
 def binned_ks(before: pd.Series, now: pd.Series, design_effects: Sequence[float] = (1.0, 1.0)) -> float:
-    """The p-value that two samples of numbers come from one distribution, in bins that the first one chooses."""
+    """The Kolmogorov-Smirnov p-value of two samples of numbers, ``[n]`` and ``[m]``, in bins of the first one."""
     bins = Bins.of(before.to_numpy())
     counted = bins.count(before.to_numpy()), bins.count(now.to_numpy())
     return difference(*counted, (design_effects[0], design_effects[1])).p_value
 
 
 def two_sample_chi_square(before: pd.Series, now: pd.Series, design_effects: Sequence[float] = (1.0, 1.0)) -> float:
-    """The p-value that two samples of categories come from one distribution, both taken as samples."""
+    """The two-sample chi-square p-value of categories, ``[n]`` and ``[m]``; neither side is treated as exact."""
     from scipy.stats import chi2_contingency
 
     counts = pd.concat([before.value_counts(), now.value_counts()], axis=1).fillna(0).to_numpy()

@@ -1,12 +1,12 @@
-"""How well a model does by its own probabilities, before any label is known.
+"""Estimates a model's performance from its own probabilities, before labels are known.
 
-Belongs here: counts of probabilities that add up over days, and the metrics expected of them. Does not belong here: the
-asset (``monitoring.py``), metrics with labels (``metrics``).
+Belongs here: counts of probabilities that add up over days, and the metrics expected from them. Does not belong here:
+the asset (``monitoring.py``), metrics with labels (``metrics``).
 
-If a probability of p is right in p of all cases, then what the labels will be is known up to chance: they are drawn
-again and again, and the metric of each draw is taken. How often it was right is known from folds and test rows of the
-version's training, which its fit had not seen; that is held against what is said now. A change of what the features
-mean shows in no probability; the estimate is blind to it until labels come.
+If a probability of p is right in a share p of all cases, the labels are known up to chance. They are drawn repeatedly,
+and the metric is computed on each draw; accuracy and log loss are computed directly. The probabilities are first
+recalibrated on folds and test rows of the version's training, which its fit had not seen. A change in the relation of
+features and labels does not show in the probabilities, so the estimate cannot detect it until labels arrive.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import numpy as np
 from assets.task import Task
 
 BINS, WIDEST = 600, 12.0
-"""Probabilities are counted by their logit, between ∓12: as finely among rare frauds as anywhere."""
+"""Probabilities are counted in bins of their logit from -12 to 12, so small probabilities have the same resolution."""
 DRAWS = 200
 ESTIMATED = {
     "binary": ("roc_auc", "average_precision", "brier"),
     "multiclass": ("roc_auc", "accuracy", "log_loss"),
     "regression": (),
 }
-"""Metrics that follow from probabilities. What is measured comes without any, so there is nothing to estimate."""
+"""Metrics that can be estimated from probabilities. Regression has none, because it predicts no probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Counts of probabilities, of any number of rows.
+    """Counts of the probabilities of any number of rows.
 
     Args:
-        n, expected: int64 and float64 ``[classes, BINS]`` (one class for two): how many probabilities fell into a bin,
-            and how many of them will be right.
-        top, surprise: sum and variance over the rows of the largest probability being right, and of the log loss.
-        rows: how many rows.
+        n, expected: int64 and float64 ``[classes, BINS]`` (one class for a binary target): number of probabilities in a
+            bin, and number of them expected to be right.
+        top, surprise: expected sum over the rows and its variance, of correct top classes and of the log loss.
+        rows: number of rows.
         bound: sum over the rows of the design effect of their labels.
     """
 
@@ -53,7 +53,7 @@ class Tally:
     def of(
         cls, scores: np.ndarray, calibration: Sequence[Mapping[str, float]] = (), label_effect: float = 1.0
     ) -> Tally:
-        """That of probabilities ``[n]`` or ``[n, classes]``; the rest as the reference profile has it."""
+        """Counts probabilities ``[n]`` or ``[n, classes]``; the reference profile has the other arguments."""
         columns = (scores[:, None] if scores.ndim == 1 else scores).astype(np.float64)
         n, expected = np.zeros((columns.shape[1], BINS), np.int64), np.zeros((columns.shape[1], BINS))
         for of_class, p in enumerate(columns.T):
@@ -82,7 +82,7 @@ class Tally:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Its numbers; most bins are empty."""
+        """The counts for JSON, without the empty bins."""
         filled = [np.flatnonzero(of_class) for of_class in self.n]
         return {
             "at": [at.tolist() for at in filled],
@@ -93,7 +93,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Tally:
-        """What :meth:`to_json` gave."""
+        """Restores the output of :meth:`to_json`."""
         n, expected = np.zeros((len(values["at"]), BINS), np.int64), np.zeros((len(values["at"]), BINS))
         for i, at in enumerate(values["at"]):
             n[i, at], expected[i, at] = values["n"][i], values["expected"][i]
@@ -101,13 +101,14 @@ class Tally:
 
 
 PRIOR = 0.5
-"""Positives that a bin of the calibration is taken to have had as they were expected: none of few is not never."""
+"""Positives added to the observed and the expected ones of each calibration bin, so that 0 of few rows is not 0 %."""
 
 
 def recalibrated(probabilities: np.ndarray, calibration: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """What probabilities ``[n]`` were when a version said so before; as they are where nothing is known.
+    """Recalibrates probabilities ``[n]`` by the shares of positives observed in training.
 
-    Between the bins of the calibration it is interpolated in logits, never against the order.
+    Without calibration, they are unchanged. The correction is interpolated between the calibration bins in logits, and
+    keeps the order of the probabilities.
     """
     if not calibration:
         return probabilities
@@ -117,7 +118,7 @@ def recalibrated(probabilities: np.ndarray, calibration: Sequence[Mapping[str, f
     right = said * (was * rows + PRIOR) / (said * rows + PRIOR)
     right = IsotonicRegression().fit_transform(said, right, sample_weight=rows)
     rising = np.argsort(said, kind="stable")
-    # Beyond the ends the shift of the end holds.
+    # Beyond the first and last bin, the shift of that bin applies.
     shift = np.interp(_logit(probabilities), _logit(said[rising]), (_logit(right) - _logit(said))[rising])
     return np.asarray(1 / (1 + np.exp(-_logit(probabilities) - shift)))
 
@@ -129,7 +130,7 @@ def _logit(p: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric as expected, and where 95 % would lie: by chance in the labels, that of the calibration not counted."""
+    """An expected metric and its 95 % interval, which covers chance in the labels but not in the calibration."""
 
     value: float
     low: float
@@ -137,10 +138,19 @@ class Estimate:
 
 
 def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimate | None:
-    """The metric that the labels will give if the probabilities are right; ``None`` where it does not follow from them.
+    """Estimates a metric before the labels are known, assuming that the recalibrated probabilities are right.
 
-    The interval is as much wider than that of independent labels as their design effect says. Cost does not depend on
-    the rows.
+    The interval is wider than for independent labels by the square root of their design effect. The cost of an estimate
+    does not depend on the number of rows.
+
+    Args:
+        task: the kind of target.
+        metric: name of the metric.
+        tally: counts of the probabilities.
+        seed: seed of the label draws.
+
+    Returns:
+        The estimate; ``None`` if the metric does not follow from probabilities, or the rows do not allow it.
     """
     if metric not in ESTIMATED[task.kind] or not tally.rows:
         return None
@@ -162,7 +172,7 @@ def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimat
 def _of_a_draw(metric: str, tally: Tally, rng: np.random.Generator) -> float:
     values = []
     for n, expected in zip(tally.n, tally.expected, strict=True):
-        filled = np.flatnonzero(n)[::-1]  # the surest first
+        filled = np.flatnonzero(n)[::-1]  # the highest probability first
         n_, p = n[filled], np.clip(expected[filled] / n[filled], 0, 1)
         positive = rng.binomial(n_, p)
         values.append(_METRICS[metric](positive, n_ - positive, p))

@@ -1,7 +1,7 @@
-"""Last stage: what the champion said each day, how well it did by its own estimate, and once the truth was known.
+"""Last stage: the champion's predictions of each day, its estimated performance, and its performance on labels.
 
 Belongs here: the assets ``predictions``, ``estimated_performance`` and ``performance``. Does not belong here: the drift
-check (``drift_days.py``), metrics (``metrics``), the estimate (``estimate.py``), who is told (``sensors/alerts.py``).
+check (``drift_days.py``), metrics (``metrics``), the estimate (``estimate.py``), notification (``sensors/alerts.py``).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TRAILING_DAYS = 7
 
 
 def monitoring_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """``predictions``; where there are days to come due, ``performance`` and its estimate before."""
+    """``predictions``; for a stream also ``performance``, and ``estimated_performance`` if the metric allows it."""
     estimable = model.is_stream and model.gate.metric in ESTIMATED[model.task.kind]
     return [
         _predictions(model),
@@ -104,7 +104,7 @@ def _predictions(model: Model) -> dg.AssetsDefinition:
 
 
 def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
-    """A promotion alone does not score the past again; and before the first one there is nobody to score."""
+    """Ignores promotions, so that one alone does not rescore past days, and waits for the first deployment."""
     deployment = dg.AssetSelection.assets(model.key("deployment"))
     missing: Any = dg.AutomationCondition.any_deps_missing()
     return condition.ignore(deployment) & ~missing.allow(deployment)  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ def _amounts(tables: Any, model: Model, day: str, rows: pd.DataFrame) -> np.ndar
 
 
 def _said_in_short(model: Model, rows: pd.DataFrame) -> dict[str, Any]:
-    """What a person wants to see of predictions at a glance."""
+    """A summary of the predictions, for metadata."""
     if rows.empty:
         return {}
     if model.task.kind == "binary":
@@ -171,7 +171,7 @@ def _scored(model: Model, rows: pd.DataFrame, day: str | None) -> Finding:
     )
 
 
-# -- performance, as estimated ----------------------------------------------------------------------------------------
+# -- estimated performance --------------------------------------------------------------------------------------------
 
 
 def _estimated_performance(model: Model) -> dg.AssetsDefinition:
@@ -181,7 +181,7 @@ def _estimated_performance(model: Model) -> dg.AssetsDefinition:
         findings = []
         for day in days_in_run(context):
             of_day = _tally_of(context.resources.mlflow, model, predictions, day)
-            # The days before are read as they stand: the first has none, and is not held back.
+            # Earlier days are read directly and not as an input, because the first day has none and must not wait.
             week = {d: rows.get(d) or _row(tables, key, d) for d in days_of_window(day, (1 - TRAILING_DAYS, -1))}
             tallies = [Tally.from_json(json.loads(row["tally"])) for row in week.values() if row and row["rows"]]
             trailing = functools.reduce(operator.add, [*tallies, *([of_day] if of_day else [])], _nothing(model))
@@ -212,7 +212,7 @@ def _estimated_performance(model: Model) -> dg.AssetsDefinition:
 
 
 def _tally_of(mlflow: Any, model: Model, predictions: InBatches, day: str) -> Tally | None:
-    """The probabilities of a day, by the calibration of the version that said them; ``None`` where there are none."""
+    """Counts of a day's probabilities, calibrated by the version that scored each row; ``None`` if there are none."""
     profiles: dict[str, ReferenceProfile] = {}
     tallies = []
     for batch in predictions.of(day, ["version", *score_columns(model.task)]):
@@ -234,7 +234,7 @@ def _row(tables: Any, key: dg.AssetKey, day: str) -> dict[str, Any] | None:
 
 
 def _beyond(model: Model, value: float) -> bool:
-    """Whether a value of the gate's metric is on the wrong side of the floor."""
+    """Whether a value of the gate's metric is worse than the floor."""
     floor = model.gate.floor
     return value > floor if model.gate.metric in LOWER_IS_BETTER else value < floor
 
@@ -244,7 +244,7 @@ def _estimated(
 ) -> tuple[dict[str, Any], Finding]:
     metric, floor = model.gate.metric, model.gate.floor
     found = estimate(model.task, metric, trailing) or Estimate(math.nan, math.nan, math.nan)
-    # The end of the interval that is nearest to the good side: only a loss beyond chance counts.
+    # The better end of the interval is used, because only a loss beyond chance counts.
     best = found.low if metric in LOWER_IS_BETTER else found.high
     beyond = days >= TRAILING_DAYS and _beyond(model, best)
     words = (
@@ -281,7 +281,7 @@ def _performance(model: Model) -> dg.AssetsDefinition:
         scored = predictions.merge(labels[[model.table.key, model.target]], on=model.table.key)
         rows, findings = [], []
         for day, of_day in _by_day(scored, model, days_in_run(context)).items():
-            # The week before is read as it stands, not as an input: the first day has none, and is not held back.
+            # Earlier days are read directly and not as an input, because the first day has none and must not wait.
             week = [d for d in days_of_window(day, (1 - TRAILING_DAYS, -1)) if _both(tables, model, d)]
             earlier = [_truth(tables, model, d) for d in week]
             trailing = pd.concat([*earlier, of_day], ignore_index=True)
@@ -317,7 +317,7 @@ def _truth(tables: Any, model: Model, day: str) -> pd.DataFrame:
 
 
 def _counted(model: Model, of_day: pd.DataFrame) -> dict[str, int]:
-    """Of a binary target: how many positives there were, how many alerts, and how many positives were alerted."""
+    """For a binary target, the numbers of positives, of alerts, and of positives with an alert; else empty."""
     if model.task.kind != "binary":
         return {}
     positive = of_day[model.target] == 1
@@ -326,7 +326,7 @@ def _counted(model: Model, of_day: pd.DataFrame) -> dict[str, int]:
 
 
 def _how_far_off(model: Model, row: dict[str, Any], estimated: dict[str, Any] | None) -> dict[str, float]:
-    """What was estimated of the same days, and how much more that was than the truth."""
+    """The estimate for the same days, and its error (estimate minus the value on labels)."""
     said = float(estimated["estimated"]) if estimated else math.nan
     return {"estimated": said, "estimate_error": said - float(row.get(f"trailing_{model.gate.metric}", math.nan))}
 
@@ -365,7 +365,7 @@ def _live(model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame) 
 
 
 def _calibrated(model: Model, day: str, trailing: pd.DataFrame) -> tuple[float, Finding]:
-    """How many positives the probabilities expected in a week, and whether as many came: how labels drift."""
+    """Compares expected and actual positives of a week, to detect label drift; returns the expected number as well."""
     p = trailing["probability"].to_numpy(dtype=float)
     expected, came = float(p.sum()), int(trailing[model.target].sum())
     chance = 4 * float(np.sqrt((p * (1 - p)).sum()))
@@ -381,7 +381,7 @@ def _calibrated(model: Model, day: str, trailing: pd.DataFrame) -> tuple[float, 
 
 
 def _by_day(frame: pd.DataFrame, model: Model, days: list[str]) -> dict[str, pd.DataFrame]:
-    """The rows of each day of the run, in its order."""
+    """The rows of each of ``days``, in that order."""
     if not model.is_stream:
         return {WHOLE: frame}
     day = event_day(frame, model.table)

@@ -1,7 +1,7 @@
-"""What is wrong with rows, however they are distributed: missing, new, out of range, too few or too many.
+"""Data quality faults of rows: missing, new or out-of-range values, too few or too many rows.
 
-Belongs here: pure functions of profiles and counts. Does not belong here: whether a distribution moved (``drift.py``),
-which window (``drift_days.py``).
+Belongs here: pure functions of profiles and counts. Does not belong here: drift of distributions (``drift.py``), the
+choice of window (``drift_days.py``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from assets.lifecycle.monitoring.drift import Level, Window
 from assets.lifecycle.profile.reference import ReferenceProfile
 
 LEAST = 4
-"""Fewer strange rows than this are no fault, whatever share of a small window they are."""
+"""Minimum number of faulty rows: fewer are no fault, even if they are a large share of a small window."""
 
 
 def faults(
     reference: ReferenceProfile, window: Window, drift: Drift, *, rows_of_day: int, usual_rows: float | None = None
 ) -> dict[str, str]:
-    """What is wrong with the rows, by column (empty: no column's): missing, new, out of range, too few or too many.
+    """Finds faults of the rows: missing, new or out-of-range values, too few or too many rows.
 
     Args:
-        reference: of the version that scored the window.
-        window: its counts.
+        reference: profile of the version that scored the window.
+        window: counts of the window.
         drift: the declared limits.
-        rows_of_day: rows of its latest day.
-        usual_rows: rows usual on that weekday; ``None`` where nothing is known.
+        rows_of_day: number of rows of its latest day.
+        usual_rows: usual number of rows on that weekday; ``None`` if unknown.
+
+    Returns:
+        By feature, the fault in words; the empty name is for the number of rows.
     """
     found = {}
     for column, usual in reference.histograms.items():
@@ -53,18 +56,18 @@ def faults(
 
 
 def _is_more(share: float, was: float, n: float, m: float) -> bool:
-    """Whether the difference of two shares, of ``n`` and ``m`` rows, is more than three and a half standard errors."""
+    """Whether ``share`` of ``n`` rows exceeds ``was`` of ``m`` rows by more than three and a half standard errors."""
     pooled = (share * n + was * m) / (n + m)
     return share - was > 3.5 * float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
 
 
 def level_of_faults(found: Mapping[str, str], before: Sequence[Mapping[str, str]], page_after: int) -> Level:
-    """The first day with a fault of a column warns, the ``page_after``-th in a row pages.
+    """The level of a day's faults: a column's first faulty day warns, its ``page_after``-th consecutive one pages.
 
     Args:
         found: faults of the day by column.
-        before: those of the days before, oldest first.
-        page_after: as declared.
+        before: faults of the earlier days by column, oldest first.
+        page_after: declared number of consecutive days after which a fault pages.
     """
     if not found:
         return "ok"

@@ -1,5 +1,5 @@
-"""The reference profile: what the rows of a model version looked like, as counts.
+"""The reference profile: the distribution of a model version's rows, stored as counts.
 
-Belongs here: bins, counts, and how much rows of one entity hang together; pure functions without Dagster. Training
-makes a profile and monitoring compares with it, so it lies below both.
+Belongs here: bins, counts, and the correlation of rows of one entity (design effects); pure functions without Dagster.
+Training builds a profile and monitoring compares with it, so both import this package.
 """

@@ -1,15 +1,15 @@
-"""How much less the rows of few entities say than as many rows of many: the design effect of a column.
+"""The design effect of a column: variance inflation from rows that are clustered by entity.
 
-Belongs here: measuring it on rows whose entities are known, and what it is of other numbers of days and rows. Does not
-belong here: the tests that it makes honest (``histograms.py``), where it is kept (``reference.py``).
+Belongs here: measuring the design effect on rows whose entities are known, and adjusting it to other numbers of days
+and rows. Does not belong here: the tests that it corrects (``histograms.py``), its storage (``reference.py``).
 
-A test of two samples takes each row for a draw of its own. Twenty payments of one customer are not twenty draws: shares
-of such rows vary more from sample to sample, and the test sees drift in chance. The design effect is that ratio of
-variances (Kish, 1965): the one with whole entities drawn, over the one with rows drawn. Counts that are divided by it
-can be tested as if rows were independent (Rao and Scott, 1981, of first order).
+A two-sample test assumes independent rows. Twenty payments of one customer are not twenty independent rows: shares of
+such rows vary more from sample to sample, and an uncorrected test reports chance as drift. The design effect is the
+ratio of two variances (Kish, 1965): the variance with whole entities drawn, over the variance with rows drawn. Counts
+divided by the design effect can be tested as if rows were independent (Rao and Scott, 1981, first-order correction).
 
-Labels have one, too: where one terminal's frauds are missed, they are missed together, and a week's figure varies more
-than the chance of each row.
+Labels have a design effect, too. The frauds of one terminal are missed together, so a weekly metric varies more than
+it would with independent rows.
 """
 
 from __future__ import annotations
@@ -23,49 +23,52 @@ import pandas as pd
 from assets.lifecycle.profile.histograms import Bins
 
 MOST_ENTITIES = 5_000
-"""More are not looked at: with so many drawn, a design effect is known to a few per cent."""
+"""Maximum number of entities measured: this sample gives the design effect to within a few per cent."""
 MOST_BINS = 33
-"""Finer ones are taken together: a distribution function varies as a whole."""
+"""Maximum number of bins of a number; finer bins are merged, because a distribution function varies as a whole."""
 
 
 @dataclass(frozen=True)
 class DesignEffect:
-    """That of a column, 1 where rows are independent.
+    """The design effect of a column; 1 means that rows are independent.
 
     Args:
-        day: of the rows of one day, on average.
-        whole: of all rows of the reference: larger, since an entity comes back on other days.
+        day: design effect within one day, averaged over the days.
+        whole: design effect of all rows of the reference; larger, because entities recur on other days.
     """
 
     day: float = 1.0
     whole: float = 1.0
 
     def over(self, days: int, of_days: int) -> float:
-        """Of the rows of ``days`` days, where the reference holds ``of_days``."""
+        """The design effect of the rows of ``days`` days, interpolated, for a reference of ``of_days`` days."""
         share = min((days - 1) / (of_days - 1), 1.0) if of_days > 1 else 1.0
         return self.day + (self.whole - self.day) * share
 
     def __or__(self, other: DesignEffect) -> DesignEffect:
-        """The larger of both: of two kinds of entities the one that binds the rows more tells."""
+        """The larger of both: the entity type that clusters the rows more determines the design effect."""
         return DesignEffect(max(self.day, other.day), max(self.whole, other.whole))
 
 
 def thinned(effect: float, share: float) -> float:
-    """Of a random share of the rows: the fewer of an entity are drawn, the more each says."""
+    """The design effect of a random share of the rows: fewer rows per entity inflate the variance less."""
     return 1 + (effect - 1) * min(share, 1.0)
 
 
 def measure(
     bins: Bins, values: np.ndarray, entities: Mapping[str, np.ndarray], day: np.ndarray | None = None, seed: int = 0
 ) -> DesignEffect:
-    """The design effect of a column.
+    """Measures the design effect of a column.
 
     Args:
-        bins: of the column.
-        values: ``[n]``; NaN is missing.
-        entities: by kind, who each row is of, ``[n]``; a row of nobody (NaN) is alone.
-        day: of each row, ``[n]``; ``None`` where there are no days.
-        seed: of the draw of entities where there are more than :data:`MOST_ENTITIES`.
+        bins: bins of the column.
+        values: values of the column, ``[n]``; NaN is missing.
+        entities: by entity type, the entity of each row, ``[n]``; a row without an entity (NaN) is independent.
+        day: day of each row, ``[n]``; ``None`` if the table has no days.
+        seed: seed for sampling entities if there are more than :data:`MOST_ENTITIES`.
+
+    Returns:
+        The largest design effect over the entity types, at least 1.
     """
     places = bins.places(values)
     width = -(-(len(bins.edges) + 2) // MOST_BINS) if bins.kind == "number" else 1
@@ -85,9 +88,14 @@ def measure(
 
 
 def of_residuals(residuals: np.ndarray, entities: Mapping[str, np.ndarray]) -> float:
-    """The design effect of what probabilities leave open, ``[n]``: how labels of an entity are right or wrong together.
+    """Measures the design effect of the labels: how strongly the residuals of one entity are correlated.
 
-    The largest of the kinds of entities, at least 1.
+    Args:
+        residuals: differences between labels and probabilities, ``[n]``.
+        entities: by entity type, the entity of each row, ``[n]``; a row without an entity (NaN) is independent.
+
+    Returns:
+        The largest design effect over the entity types, at least 1.
     """
     by_rows = float((residuals**2).sum())
     found = 1.0
@@ -101,17 +109,17 @@ def of_residuals(residuals: np.ndarray, entities: Mapping[str, np.ndarray]) -> f
 
 
 def _drawn(known: np.ndarray, seed: int) -> np.ndarray:
-    """Boolean per row: whether its entity is among those looked at."""
+    """Boolean ``[n]``: whether the entity of each row is in the sample of entities."""
     several = int(known.max(initial=-1)) + 1
     if several <= MOST_ENTITIES:
         return np.ones(len(known), dtype=bool)
-    chosen = np.zeros(several + 1, dtype=bool)  # the last is that of rows of nobody, -1
+    chosen = np.zeros(several + 1, dtype=bool)  # the last one is for rows without an entity, -1
     chosen[np.random.default_rng(seed).permutation(several)[:MOST_ENTITIES]] = True
     return np.asarray(chosen[known])
 
 
 def _ratio(who: np.ndarray, where: np.ndarray, cumulative: bool) -> float:
-    """Variance of the shares with entities drawn over that with rows drawn, each summed over the bins."""
+    """Variance of the shares with entities drawn over the variance with rows drawn, each summed over the bins."""
     codes, of = np.unique(who[who >= 0], return_inverse=True)
     alone = np.flatnonzero(who < 0)
     entity = np.empty(len(who), dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Counts of a column in bins that the reference chose: they add up exactly over batches and days, whatever the rows.
+"""Histograms of a column in the reference's bins: counts add up exactly over batches and days.
 
-Belongs here: bins, counting, adding, and the two-sample tests on counts. Does not belong here: which columns, which
-limits, what a verdict is (``drift.py``).
+Belongs here: bins, counting, adding, and the two-sample tests on counts. Does not belong here: the choice of columns,
+limits and verdicts (``drift.py``).
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, Literal
 import numpy as np
 
 MOST_EDGES = 256
-"""Edges of a number's bins: the distance of two distribution functions is then exact to 1/256 of the reference."""
+"""Maximum edges of a numeric column: the distance of two distribution functions is exact to 1/256 of the reference."""
 FEW_VALUES = 10
-"""A column with at most so many distinct values in the reference is compared as categories."""
+"""A column with at most this many distinct values in the reference is compared as categories."""
 
 Kind = Literal["number", "category"]
 
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Where a column's values are counted.
+    """The bins of a column.
 
     Args:
-        kind: numbers fall between edges, categories on values.
-        edges: float64, ascending. Numbers: bin ``i`` is ``(edges[i-1], edges[i]]``, the first and last are open, so
-            there are ``len(edges) + 1``. Categories: the known values; all others are one bin more, the last.
-        low, high: extremes of the reference.
+        kind: ``number`` has bins between edges, ``category`` has one bin for each known value.
+        edges: float64, ascending. Numbers: bin ``i`` is ``(edges[i-1], edges[i]]``; the first and last bins are open,
+            so there are ``len(edges) + 1`` bins. Categories: the known values; the last bin holds all other values.
+        low, high: minimum and maximum of the reference.
     """
 
     kind: Kind
@@ -38,18 +38,18 @@ class Bins:
 
     @classmethod
     def of(cls, values: np.ndarray, most_edges: int = MOST_EDGES) -> Bins:
-        """Those of a reference's values ``[n]``; NaN is missing."""
+        """Builds bins from the reference's values ``[n]``; NaN is missing."""
         known = np.asarray(values, dtype=np.float32).astype(np.float64)
         known = known[~np.isnan(known)]
         distinct = np.unique(known)
         if len(distinct) <= FEW_VALUES:
             return cls("category", distinct, *(_extremes(distinct)))
-        # Quantiles that are values: a value with much mass gets a bin of its own.
+        # Each quantile is an observed value, so a frequent value gets its own bin.
         cuts = np.quantile(known, np.linspace(0, 1, most_edges + 1)[:-1], method="inverted_cdf")
         return cls("number", np.unique(cuts), *(_extremes(distinct)))
 
     def count(self, values: np.ndarray) -> Histogram:
-        """The counts of some values ``[n]``, as float32: that is what features and the reference are."""
+        """Counts values ``[n]`` as float32, because features and the reference are float32."""
         values = np.asarray(values, dtype=np.float32)
         missing = np.isnan(values)
         known = values[~missing] if missing.any() else values
@@ -59,7 +59,7 @@ class Bins:
         return Histogram(self, counts, int(missing.sum()), below, above)
 
     def places(self, values: np.ndarray) -> np.ndarray:
-        """int64 ``[n]``: 0 where a value is missing, else one more than its bin."""
+        """Position of each value, int64 ``[n]``: 0 if the value is missing, else its bin plus 1."""
         values = np.asarray(values, dtype=np.float32)
         return np.where(np.isnan(values), 0, self._where(values) + 1)
 
@@ -71,13 +71,13 @@ class Bins:
         return where
 
     def same_as(self, other: Bins) -> bool:
-        """Whether counts in both can be added."""
+        """Whether both have the same bins, so that their counts can be added."""
         return self.kind == other.kind and np.array_equal(self.edges, other.edges)
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Counts in bins: int64 ``[len(edges) + 1]``, and how many values were missing, below and above the reference's."""
+    """Counts in bins, int64 ``[len(edges) + 1]``, and of values missing, below and above the reference's range."""
 
     bins: Bins
     counts: np.ndarray
@@ -87,15 +87,16 @@ class Histogram:
 
     @property
     def rows(self) -> int:
-        """How many values were counted, missing ones included."""
+        """Number of values counted, including missing values."""
         return int(self.counts.sum()) + self.missing
 
     @property
     def new(self) -> int:
-        """Of categories: how many values the reference does not know."""
+        """Number of values that the reference does not contain; 0 for a numeric column."""
         return int(self.counts[-1]) if self.bins.kind == "category" else 0
 
     def __add__(self, other: Histogram) -> Histogram:
+        """Adds the counts. Raises :class:`ValueError` if the bins differ."""
         if not self.bins.same_as(other.bins):
             raise ValueError("histograms in different bins cannot be added; count the rows again in the same bins")
         return Histogram(
@@ -107,19 +108,19 @@ class Histogram:
         )
 
     def with_missing(self) -> np.ndarray:
-        """float64 counts, the missing values as first bin: a column that stops arriving is a change like any."""
+        """Counts, float64 ``[len(edges) + 2]``, with missing values as the first bin so that tests include them."""
         return np.concatenate([[self.missing], self.counts]).astype(np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Its numbers; the bins are the reference's."""
-        # Most bins of a small window are empty: position and count of the others.
+        """The counts for JSON, without the bins, which the reference stores."""
+        # Most bins of a small window are empty, so only the filled ones are stored, with position and count.
         filled = np.flatnonzero(self.counts)
         return {"at": filled.tolist(), "n": self.counts[filled].tolist(), "missing": self.missing, "below": self.below,
                 "above": self.above}  # fmt: skip
 
     @classmethod
     def from_json(cls, bins: Bins, said: Mapping[str, Any]) -> Histogram:
-        """What :meth:`to_json` gave. Raises :class:`ValueError` where it is not of these bins."""
+        """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed these bins."""
         counts = np.zeros(len(bins.edges) + 1, dtype=np.int64)
         if said["at"] and said["at"][-1] >= len(counts):
             raise ValueError(f"bin {said['at'][-1]} of {len(counts)}: these counts are of other bins")
@@ -129,17 +130,25 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two samples differ: the probability of so much by chance, and how much it is, from 0 to 1."""
+    """The difference of two samples: the p-value, and the effect from 0 to 1."""
 
     p_value: float
     effect: float
 
 
 def difference(before: Histogram, now: Histogram, design_effects: tuple[float, float] = (1.0, 1.0)) -> Difference:
-    """Two samples in the same bins, both taken as samples: Kolmogorov-Smirnov for numbers, chi-square for categories.
+    """Tests two samples in the same bins: Kolmogorov-Smirnov for numbers, two-sample chi-square for categories.
 
-    The effect is the K-S distance or the total variation. An empty sample differs in nothing. ``design_effects`` of the
-    samples (``design_effect.py``) say how many rows weigh as one independent row.
+    Args:
+        before: counts of the first sample.
+        now: counts of the second sample.
+        design_effects: of each sample, the number of rows that count as one independent row (``design_effect.py``).
+
+    Returns:
+        The p-value and the effect (K-S distance or total variation); 1 and 0 if a sample is empty.
+
+    Raises:
+        ValueError: the bins differ.
     """
     if not before.bins.same_as(now.bins):
         raise ValueError("histograms in different bins cannot be compared; count the rows again in the same bins")
@@ -155,7 +164,7 @@ def _ks(a: np.ndarray, b: np.ndarray) -> Difference:
     n, m = a.sum(), b.sum()
     distance = float(np.abs(np.cumsum(a) / n - np.cumsum(b) / m).max())
     root = float(np.sqrt(n * m / (n + m)))
-    # Stephens (1970): good from four values on, where the limit itself needs hundreds.
+    # Stephens (1970): accurate from four values on; the asymptotic distribution alone needs hundreds.
     return Difference(float(kolmogorov((root + 0.12 + 0.11 / root) * distance)), distance)
 
 

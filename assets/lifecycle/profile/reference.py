@@ -1,10 +1,10 @@
-"""The reference profile: what the features and scores of a model version looked like when it was made.
+"""The reference profile: the distribution of a model version's features and scores when the version was made.
 
-Belongs here: building it from rows, merging, its folder in the bundle, its bounds. Does
-not belong here: comparing anything with it (``drift.py``).
+Belongs here: building a profile from rows, merging, its folder in the bundle, its size limits. Does not belong here:
+comparing anything with it (``drift.py``).
 
-It holds no personal data: no keys, no entities, and of its sample no row is one that was: each feature's values are
-shuffled by themselves, since the check compares column by column.
+A profile holds no personal data: no keys and no entities. No row of its sample is a real row, because each feature is
+shuffled independently. The drift check compares column by column, so it does not need whole rows.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ from assets.lifecycle.profile.histograms import MOST_EDGES, Bins, Histogram
 
 MAX_ROWS = 20_000
 MAX_SAMPLE_BYTES = 1_000_000
-"""Bounds of the sample: with the counts beside it a profile stays below 2 MB, however wide the table."""
+"""Size limit of the sample: together with the counts, a profile stays below 2 MB for a table of any width."""
 MAX_ALL_EDGES = 20_000
-"""Edges of all columns together."""
+"""Limit on the edges of all columns together; a column may always have 8."""
 QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
 
 
 class ProfileError(Exception):
-    """A reference profile that cannot be read or merged; the message names the file or column and the mend."""
+    """A reference profile that cannot be read or merged; the message names the file or column and the fix."""
 
 
 @dataclass(frozen=True)
 class ReferenceProfile:
-    """Counts of all rows, and a bounded sample.
+    """Counts of all rows of a reference, and a sample of bounded size.
 
     Args:
         histograms: by compared column, the counts of all rows.
         summary: by column, quantiles, mean, standard deviation and share of missing values of all rows.
-        sample: float32 columns. Scores and calendar columns are rows that were; each feature is shuffled by itself.
-        rows: how many rows the counts are of.
-        calendar: columns that follow the calendar; they are not compared, the score is compared within them.
+        sample: float32 columns. Scores and calendar columns stay together as rows; each feature is shuffled alone.
+        rows: number of rows counted.
+        calendar: columns that follow the calendar. They are not compared; scores are compared within their values.
         importance: by feature, how much the score moves when its values are shuffled; the largest is 1.
-        calibration: of probabilities, ``[{"said", "was", "rows"}]`` of rows the fit has not seen: folds and test rows.
-        rows_of_weekday: rows expected on a day, Monday first; empty where there are no days.
-        days: how many days the rows are of; 1 where there are no days.
-        design_effects: by compared column, how much rows of one entity hang together; empty where none is declared.
-        label_effect: the design effect of labels, given the scores.
+        calibration: bins of probabilities, ``[{"said", "was", "rows"}]`` (mean probability, share of positives, number
+            of rows), from rows the fit has not seen: folds and test rows.
+        rows_of_weekday: rows expected on each weekday, Monday first; empty if the table has no days.
+        days: number of days that the rows cover; 1 if the table has no days.
+        design_effects: by column, variance inflation from rows of one entity; empty if no entity is declared.
+        label_effect: design effect of the labels, given the scores.
         unwatched: by feature that is not compared, the counts of all rows. A score may follow such a feature.
     """
 
@@ -82,10 +83,17 @@ class ReferenceProfile:
         seed: int = 0,
         max_rows: int = MAX_ROWS,
     ) -> ReferenceProfile:
-        """The profile of ``features`` (those compared, and ``calendar``) and the ``scores`` by column, ``[n]``.
+        """Builds a profile from features and scores.
 
-        ``entities`` (by kind, whose each row is) and ``day`` of the rows, ``[n]``, are looked at and not kept. Of the
-        ``unwatched`` features (``[n]`` rows) the counts alone are kept.
+        Args:
+            features: compared features and the ``calendar`` columns, ``[n]`` rows.
+            scores: by column, the scores ``[n]``.
+            calendar, importance, calibration, rows_of_weekday, label_effect: as in the class.
+            entities: by entity type, the entity of each row, ``[n]``; used for design effects, not stored.
+            day: day of each row, ``[n]``; used for design effects, not stored.
+            unwatched: features that are not compared, ``[n]`` rows; only their counts are stored.
+            seed: seed for the sample, the shuffles and the choice of entities.
+            max_rows: maximum rows of the sample.
         """
         frame = features.astype(np.float32).assign(**{name: np.asarray(s, np.float32) for name, s in scores.items()})
         compared = [str(column) for column in frame if column not in calendar]
@@ -112,22 +120,23 @@ class ReferenceProfile:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are compared."""
+        """Names of the compared columns."""
         return list(self.histograms)
 
     @property
     def counted(self) -> dict[str, Histogram]:
-        """The counts of all columns, compared or not."""
+        """Counts of all columns, compared or not."""
         return {**self.histograms, **self.unwatched}
 
     def design_effect(self, column: str) -> DesignEffect:
-        """That of a column; none where no entity is declared."""
+        """The design effect of a column; 1 if no entity is declared."""
         return self.design_effects.get(column, DesignEffect())
 
     def merge(self, other: ReferenceProfile) -> ReferenceProfile:
-        """The profile of both's rows: counts add up exactly, the sample is drawn from both by their rows.
+        """Merges two profiles: counts add up exactly, and the sample takes rows in proportion to both row counts.
 
-        Raises :class:`ProfileError` where they are not of the same columns in the same bins.
+        Raises:
+            ProfileError: the profiles do not have the same columns in the same bins.
         """
         theirs = other.counted
         for column, mine in self.counted.items():
@@ -172,7 +181,7 @@ class ReferenceProfile:
 
     @classmethod
     def load(cls, directory: Path) -> ReferenceProfile:
-        """Reads what :meth:`save` wrote. Raises :class:`ProfileError` naming what is absent or damaged."""
+        """Reads the output of :meth:`save`. Raises :class:`ProfileError` if a part is missing or damaged."""
         try:
             said = json.loads((directory / "profile.json").read_text())
             sample = pd.read_parquet(directory / "sample.parquet")
@@ -197,10 +206,15 @@ class ReferenceProfile:
 
 
 def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 20) -> list[dict[str, float]]:
-    """By rising probability: what was said, what was, and of how many rows.
+    """Calibration bins by rising probability: mean probability, share of positives, number of rows.
 
-    Half of the cuts are at equal numbers of rows and half at equal numbers of expected positives: where positives are
-    rare, most rows say next to nothing, and most positives are in few rows.
+    Half of the cuts are at equal numbers of rows and half at equal numbers of expected positives, because with rare
+    positives most rows have low probabilities and few rows hold most positives.
+
+    Args:
+        probabilities: predicted probabilities, ``[n]``.
+        truth: labels 0 or 1, ``[n]``.
+        bins: approximate number of bins.
     """
     order = np.argsort(probabilities, kind="stable")
     p, n = probabilities[order], len(probabilities)
@@ -221,20 +235,20 @@ def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: i
 
 
 def _said(histogram: Histogram) -> dict[str, Any]:
-    """A histogram with its bins, as JSON has it."""
+    """A histogram with its bins, for JSON."""
     bins = histogram.bins
     edges = {"kind": bins.kind, "edges": _short(bins.edges), "low": bins.low, "high": bins.high}
     return {**edges, **histogram.to_json()}
 
 
 def _read(said: Mapping[str, Any]) -> Histogram:
-    """What :func:`_said` gave."""
+    """Restores the output of :func:`_said`."""
     edges = np.asarray(said["edges"], dtype=np.float32).astype(np.float64)
     return Histogram.from_json(Bins(said["kind"], edges, said["low"], said["high"]), said)
 
 
 def _short(edges: np.ndarray) -> list[float]:
-    """The shortest decimals that are read back as the same float32."""
+    """The shortest decimals that parse to the same float32 values."""
     return [float(str(edge)) for edge in edges.astype(np.float32)]
 
 

@@ -1,7 +1,7 @@
-"""Sixth stage: the candidate in a real throw-away process, then promotion, which enforces what the checks explain.
+"""Sixth stage: tests the candidate in a temporary process, then promotes it; promotion enforces the checks' verdicts.
 
-Belongs here: staging, the refusal of a version whose verdicts are not there, the ledger's entry. Does not belong here:
-the rules of the gate (``gate.py``), how a process is started (``resources/deployment.py``).
+Belongs here: staging, the refusal of a version with missing or failed verdicts, the ledger entry. Does not belong here:
+the rules of the gate (``gate.py``), starting a process (``resources/deployment.py``).
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ ANSWER_TIMEOUT_S = 30.0
 
 
 def deployment_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """``staged`` and ``deployment``."""
+    """The assets ``staged`` and ``deployment`` of a model."""
     return [_staged(model), _deployment(model)]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a staged candidate said of some rows: its scores ``[n]`` or ``[n, classes]``, or why there are none."""
+    """The response of a staged candidate: scores ``[n]`` or ``[n, classes]``, or the fault if there are none."""
 
     scores: np.ndarray | None
     fault: str = ""
 
 
 def ask(target: DeploymentTarget, directory: Path, model: Model, version: str, X: np.ndarray) -> Answer:
-    """Stages a bundle and asks it for the scores of ``X``, float32 ``[n, n_features]``; a fault is told, not raised."""
+    """Stages a bundle and requests scores of ``X``, float32 ``[n, n_features]``; a fault is returned, not raised."""
     import httpx
 
     try:
@@ -69,14 +69,17 @@ def ask(target: DeploymentTarget, directory: Path, model: Model, version: str, X
 
 
 def read_answer(model: Model, version: str, rows: int, health: Any, answer: Any) -> Answer:
-    """Holds what the service said to what it must say.
+    """Validates the response of the service.
 
     Args:
-        model: whose candidate is asked.
-        version: of the candidate.
-        rows: how many rows were asked about.
-        health: the JSON of ``/health``.
-        answer: the JSON of the scores.
+        model: model of the candidate.
+        version: version of the candidate.
+        rows: number of rows in the request.
+        health: JSON of ``/health``.
+        answer: JSON of the scores.
+
+    Returns:
+        The scores, or the fault if the response is invalid.
     """
     try:
         endpoint = health["models"][model.name]
@@ -104,8 +107,10 @@ def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[s
 
 
 def largest_difference(model: Model, offline: np.ndarray, online: np.ndarray) -> float:
-    """How far two sets of scores lie apart at most: probabilities as they are, measured values as a share of their
-    standard deviation."""
+    """The largest absolute difference of two sets of scores, of the same shape ``[n]`` or ``[n, classes]``.
+
+    For regression, it is a share of the standard deviation of ``offline``.
+    """
     spread = max(float(np.std(offline)), 1e-12) if model.task.kind == "regression" else 1.0
     return float(np.abs(online - offline).max()) / spread
 
@@ -123,7 +128,7 @@ def _staged(model: Model) -> dg.AssetsDefinition:
             say_verdict(mlflow, model, version, "staging", False, [said])
             return Made(pd.DataFrame(), findings)
         apart = largest_difference(model, loaded(directory).predict(X), answer.scores)
-        equal = bool(apart <= PARITY_TOLERANCE)  # what is no number is not equal
+        equal = bool(apart <= PARITY_TOLERANCE)  # NaN is not equal
         said = f"{len(X)} rows over HTTP differ from offline by at most {apart:.1e}"
         say_verdict(mlflow, model, version, "staging", equal, [said])
         if not equal:
@@ -190,11 +195,11 @@ def _deployment(model: Model) -> dg.AssetsDefinition:
 
 
 def _json_rows(X: np.ndarray) -> list[list[float | None]]:
-    """Rows as JSON has them: a missing feature is ``null``."""
+    """Rows for JSON; a missing feature is ``null``."""
     return [[None if np.isnan(value) else float(value) for value in row] for row in X]
 
 
 def _in_one_line(words: str) -> str:
-    """The first and the last line: what failed, and what a process said at its end."""
+    """The first and last line of a message: the failure, and the last output of the process."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"

@@ -1,5 +1,5 @@
-"""What a candidate is made of: each learner as a torch module from raw features to outputs.
+"""The learners of a candidate, each as a torch module that maps raw features to outputs.
 
-Belongs here: networks, the linear model, boosted trees, and what all of them do first. Does not belong here: choosing
-among them (``fitting.py``).
+Belongs here: networks, the linear model, boosted trees, and the preprocessing that networks and the linear model share.
+Does not belong here: the ensemble weights (``fitting.py``).
 """

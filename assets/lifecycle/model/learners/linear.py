@@ -1,7 +1,7 @@
-"""The regularised linear model: of the numbers, standardised, and of words and pairs of words, by TF-IDF.
+"""The regularised linear model on standardised numbers and on TF-IDF weights of words and word pairs.
 
-Belongs here: the fit, by scikit-learn, and the same model as a torch module. Does not belong here: what share it gets
-beside a network (``fitting.py``), that the gate holds a candidate against it (``baselines.py``).
+Belongs here: the fit with scikit-learn, and the same model as a torch module. Does not belong here: its ensemble weight
+(``fitting.py``), its role as a baseline of the gate (``baselines.py``).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     import torch
 
 MAX_DEVIATIONS = 8.0
-"""Standardised values are cut here, so that one absurd amount cannot tilt a linear model."""
+"""Standardised values are clipped at ± this value, so that one extreme amount cannot distort the linear model."""
 WORDS_STRENGTH = 3.0
-"""Inverse strength of the penalty (scikit-learn's C) where there is text; 1 where there is none. With 1, a text of one
-telling word says too little."""
+"""Inverse penalty strength (scikit-learn's C) with text; without text it is 1. With 1, a text with one informative word
+has too small an effect."""
 OF_PAIRS = 0.5
-"""Length of a text's vector of pairs, beside that of its words, which is 1."""
+"""Length of a text's vector of word pairs, relative to the length 1 of its vector of words."""
 ROWS_OF_A_PAIR = 2
-"""Pairs of words in fewer rows than this are not looked at."""
+"""Word pairs in fewer rows than this are ignored."""
 RARE = 1e-4
-"""Probability of a class that the rows fitted on lack."""
+"""Probability of a class that is absent from the training rows."""
 
 
 def fit_linear(
@@ -39,22 +39,23 @@ def fit_linear(
     tokens: Sequence[int] = (),
     weight: np.ndarray | None = None,
 ) -> torch.nn.Module:
-    """A fitted module from raw float32 ``[n, n_features]`` (NaN allowed) to outputs, as a network has.
+    """Fits the linear model.
 
-    Missing values become the median, beside a column that says so where the rows had any; columns are standardised and
-    cut at ± :data:`MAX_DEVIATIONS`. A text is its words and its pairs of neighbouring words by TF-IDF: one plus the
-    logarithm of the count, weighed by how rare the word is, the whole of a fixed length.
+    Missing values are replaced by the median; a column with missing values in the training rows also gets an indicator.
+    Columns are standardised and clipped at ± :data:`MAX_DEVIATIONS`. A text is represented by TF-IDF of its words and
+    of its pairs of neighbouring words: one plus the logarithm of the count, times the inverse document frequency,
+    scaled to a fixed length.
 
     Args:
-        X: ``[n, k]``, may hold NaN but nothing infinite.
+        X: ``[n, n_features]``; missing values are NaN, infinite values are not allowed.
         y: class codes or measured values, ``[n]``.
         task: the kind of target.
         tokens: positions of the columns that hold word numbers.
-        weight: of each row, ``[n]``; default: all alike.
+        weight: row weights, ``[n]``; default: equal weights.
 
     Returns:
-        In evaluation mode. Outputs are logits ``[n]``, log probabilities ``[n, classes]``, or values in the unit of
-        ``y`` ``[n]``.
+        A module in evaluation mode that maps raw float32 ``[n, n_features]`` (NaN allowed) to outputs: logits ``[n]``,
+        log probabilities ``[n, classes]``, or values in the unit of ``y`` ``[n]``.
     """
     import torch
     from scipy.sparse import csr_array, hstack
@@ -107,7 +108,7 @@ def fit_linear(
 
 
 def _solve(X: Any, y: np.ndarray, task: Task, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights ``[outputs, columns]``, intercepts ``[outputs]``, and the codes of the classes that there were."""
+    """Fits weights ``[outputs, columns]`` and intercepts ``[outputs]``; also returns the class codes found in ``y``."""
     from scipy.sparse import issparse
     from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
@@ -115,7 +116,7 @@ def _solve(X: Any, y: np.ndarray, task: Task, weight: np.ndarray | None) -> tupl
         model = Ridge(1 / WORDS_STRENGTH) if issparse(X) else RidgeCV(np.logspace(-3, 3, 13))
         model.fit(X, y, sample_weight=weight)
         return model.coef_[None, :], np.atleast_1d(model.intercept_), np.array([])
-    # Many rows and few columns; with words there are many columns.
+    # newton-cholesky suits many rows and few columns; word columns are many.
     solver = "lbfgs" if issparse(X) or len(np.unique(y)) > 2 else "newton-cholesky"
     model = LogisticRegression(C=WORDS_STRENGTH if issparse(X) else 1.0, solver=solver, max_iter=300)
     model.fit(X, y, sample_weight=weight)
@@ -123,12 +124,12 @@ def _solve(X: Any, y: np.ndarray, task: Task, weight: np.ndarray | None) -> tupl
 
 
 class _Rarity:
-    """How rare each word (or pair) is, and the rows by it.
+    """TF-IDF of words or word pairs.
 
     Attributes:
-        seen: the numbers of the words that are in enough rows.
-        idf: what each of them weighs, the rarer the more (scikit-learn's smoothed inverse document frequency).
-        rows: sparse ``[n, len(seen)]``, each row of length 1 (or 0).
+        seen: numbers of the words that occur in enough rows.
+        idf: weight of each of them (scikit-learn's smoothed inverse document frequency); rarer words weigh more.
+        rows: sparse TF-IDF ``[n, len(seen)]``; each row has length 1 (or 0 without words).
     """
 
     def __init__(self, seen: np.ndarray, idf: np.ndarray, rows: Any) -> None:
@@ -136,7 +137,7 @@ class _Rarity:
 
     @classmethod
     def of(cls, words: np.ndarray, least: int) -> _Rarity:
-        """Of word numbers ``[n, places]``; 0 is no word."""
+        """Fits TF-IDF on word numbers ``[n, places]`` (0 means no word), for words in at least ``least`` rows."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
         counts = word_counts(words)
@@ -146,7 +147,10 @@ class _Rarity:
         return cls(seen, weigh.idf_, rows)
 
     def table(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By word number a line, int64 ``[BUCKETS + 1]``; and by line, rarity and weights, ``[lines, 1 + outputs]``."""
+        """Returns a lookup table: a line per word number, int64 ``[BUCKETS + 1]``, and the values of each line.
+
+        The values are IDF and ``weights`` (``[outputs, len(seen)]``) as float32 ``[lines, 1 + outputs]``; line 0 is 0.
+        """
         lines = np.zeros(BUCKETS + 1, dtype=np.int64)
         lines[self.seen] = np.arange(1, len(self.seen) + 1)
         values = np.zeros((len(self.seen) + 1, 1 + len(weights)), dtype=np.float32)
@@ -155,7 +159,7 @@ class _Rarity:
 
 
 def _weighed_text(lines: np.ndarray, values: np.ndarray) -> torch.nn.Module:
-    """From word numbers ``[n, places]`` to what their TF-IDF says, ``[n, outputs]``."""
+    """A module that maps word numbers ``[n, places]`` to the linear output of their TF-IDF, ``[n, outputs]``."""
     import torch
     from torch import nn
 
@@ -171,7 +175,7 @@ def _weighed_text(lines: np.ndarray, values: np.ndarray) -> torch.nn.Module:
         def forward(self, words: torch.Tensor) -> torch.Tensor:
             count = (words.unsqueeze(1) == words.unsqueeze(2)).sum(dim=1).to(self.values.dtype)
             table = self.values[self.lines[words]]
-            # Each place of a word has its share of the word's weight: there is no list of a row's different words.
+            # A word's weight is split evenly among its places, so no list of a row's distinct words is needed.
             weight = (1 + count.log()) * table[:, :, 0]
             length = (weight.square() / count).sum(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
             return ((weight / count / length).unsqueeze(1) @ table[:, :, 1:]).squeeze(1)
@@ -180,7 +184,7 @@ def _weighed_text(lines: np.ndarray, values: np.ndarray) -> torch.nn.Module:
 
 
 def word_counts(words: np.ndarray) -> Any:
-    """Sparse ``[n, BUCKETS + 1]``: how often each word number is in a row; the number 0 is no word."""
+    """Counts word numbers ``[n, places]`` per row, as sparse ``[n, BUCKETS + 1]``; the number 0 means no word."""
     from scipy.sparse import csr_array
 
     row, place = np.nonzero(words)

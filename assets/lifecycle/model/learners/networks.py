@@ -1,7 +1,7 @@
-"""Networks: the strong default for plain features, which a declaration may replace by its own.
+"""The default network for tabular features; a declaration may replace it with its own.
 
-Belongs here: modules and how they shape themselves on training rows. Does not belong here: how they are fitted
-(``fitting.py``), how text becomes a vector (``text.py``).
+Belongs here: modules, and how their layers are sized from training rows. Does not belong here: the fit
+(``fitting.py``), the text encoder (``text.py``).
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ if TYPE_CHECKING:
     import torch
 
 WIDTHS, WIDEST = 1_024, 256
-"""Hidden units of all members of a layer, and the most that one has."""
+"""Total hidden units per layer over all members, and the maximum per member."""
 TREE_BINS, QUANTILE_BINS = 64, 64
 EMBEDDING, LEAST_EMBEDDING, EMBEDDINGS = 16, 4, 480
-"""Numbers that a feature becomes: many for few features, few for many, so that all of them are about as many. Of 300
-features of 400 rows 4 each learn better than 16 (AUC .637 and .620, four tables) in half the time."""
+"""Embedding size per feature: maximum, minimum, and the target total over all features, so that more features get
+smaller embeddings. With 300 features and 400 rows, size 4 learns better than 16 (AUC .637 and .620, four tables) in
+half the time."""
 ROWS_A_BIN = 40
-"""Fewer rows than this to a piece of an embedding, and it learns noise."""
+"""Minimum number of rows per piece of an embedding; with fewer rows it learns noise."""
 
 
 def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 8) -> torch.nn.Module:
-    """Piecewise-linear embeddings of each feature, beside its clipped value, into an ensemble of small networks.
+    """Builds the default network: each feature's piecewise-linear embedding and clipped value feed small networks.
 
-    The edges of the pieces are quantiles merged with the thresholds of a tree per feature: quantiles alone miss a sharp
-    cut in a feature's tail. Features of two values have nothing to embed. Embeddings: Gorishniy et al. (2022), "On
-    Embeddings for Numerical Features in Tabular Deep Learning"; members trained side by side: Gorishniy et al. (2025),
-    "TabM"; both by the authors' packages. What was tried is in ``docs/default-network.md``.
+    The edges of the pieces are quantiles merged with the thresholds of a tree per feature, because quantiles alone miss
+    a sharp cut in a feature's tail. Features with two values have no embedding. Embeddings: Gorishniy et al. (2022),
+    "On Embeddings for Numerical Features in Tabular Deep Learning". Members trained in parallel: Gorishniy et al.
+    (2025), "TabM". Both use the authors' packages. ``docs/default-network.md`` lists the experiments.
 
     Args:
-        X: float32 ``[n, n_features]`` without missing values, standardised: what the module will get. Columns of word
-            numbers come last.
-        y: float32 as :data:`~assets.declaration.NetworkFactory` says.
-        members: small networks side by side, fitted to the same target; their mean is what counts.
-        texts: how many text columns there are, of :data:`~assets.lifecycle.data.text.WORDS` word numbers each.
+        X: float32 ``[n, n_features]``, standardised, without missing values, as the module receives them. Columns of
+            word numbers come last.
+        y: float32, as described in :data:`~assets.declaration.NetworkFactory`.
+        members: number of small networks fitted to the same target; the output is their mean.
+        texts: number of text columns, of :data:`~assets.lifecycle.data.text.WORDS` word numbers each.
 
     Returns:
-        A module from ``[n, n_features]`` to outputs of the shape of ``y``; in training mode with one for each member.
+        A module that maps ``[n, n_features]`` to outputs of the shape of ``y``; in training mode, to one output per
+        member.
     """
     import torch
     from rtdl_num_embeddings import PiecewiseLinearEmbeddings
@@ -91,23 +93,23 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
             return said if self.training else said.mean(dim=1)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a feature of few values has few pieces, as it should
+        warnings.simplefilter("ignore")  # few pieces are correct for a feature with few values
         return Tabular()
 
 
 def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False, seed: int = 0) -> np.ndarray:
-    """Ascending float32 edges of one feature's pieces, at least two.
+    """Returns the ascending float32 edges of one feature's pieces, at least two.
 
     Args:
         values: ``[n]`` without missing values.
-        target: ``[n]``, class codes or, where ``measured``, values.
-        measured: whether the target is a quantity.
-        seed: of the sample the tree is grown on; edges need no more rows than that.
+        target: ``[n]``, class codes, or values if ``measured``.
+        measured: whether the target is a measured value.
+        seed: of the sample of at most 50,000 rows that the tree is fitted on.
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     low, high = float(values.min()), float(values.max())
-    if ((values == low) | (values == high)).all():  # a cut between two values would make two pieces of them
+    if ((values == low) | (values == high)).all():  # a cut between the two values would add a piece
         return np.array([low, high if high > low else low + 1], dtype=np.float32)
     rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
     bins = max(2, min(TREE_BINS, len(rows) // ROWS_A_BIN))
@@ -117,7 +119,7 @@ def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False,
     if measured:
         tree.fit(values[rows, None], target[rows])
     else:
-        # Rows of one value and class are one row that counts as many: it is sorted and looked at once.
+        # Rows of equal value and class are merged into one weighted row, which is faster to sort and split.
         classes = np.unique(target[rows])
         found = [np.unique(values[rows][target[rows] == k], return_counts=True) for k in classes]
         different, count = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -126,6 +128,6 @@ def bin_edges(values: np.ndarray, target: np.ndarray, *, measured: bool = False,
     cuts = tree.tree_.threshold[tree.tree_.feature >= 0]
     quantiles = np.quantile(values, np.linspace(0, 1, min(QUANTILE_BINS, bins) + 1))
     edges = np.unique(np.concatenate([cuts, quantiles]).astype(np.float32))
-    # Edges closer than this give a piece whose slope drowns all others.
+    # Edges closer than this would give a piece whose slope dominates all others.
     edges = edges[np.concatenate([[True], np.diff(edges) > 1e-4])]
     return edges if len(edges) > 1 else np.array([edges[0], edges[0] + 1], dtype=np.float32)

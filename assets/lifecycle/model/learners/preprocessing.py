@@ -1,4 +1,4 @@
-"""What every learner does with raw features first, as a torch module, so that what is exported takes raw features.
+"""Preprocessing of raw features for the linear model and networks, as a torch module.
 
 Belongs here: missing values and scales. Does not belong here: the layers (``networks.py``), the fit (``fitting.py``).
 """
@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 
 def preprocessing(rows: torch.Tensor, tokens: Sequence[int] = ()) -> torch.nn.Module:
-    """Fills missing values with the median, standardises, and adds an indicator per feature that was ever missing.
+    """Builds the preprocessing: median imputation, standardisation, and an indicator per feature with missing values.
 
-    Word numbers (``tokens``: their positions) come last, untouched. A part of the network, so that what is exported
-    takes raw features.
+    The module is part of the network, so that the exported network accepts raw features.
+
+    Args:
+        rows: training rows, float32 ``[n, n_features]``; missing values are NaN.
+        tokens: positions of the columns of word numbers; they come last in the output, unchanged.
+
+    Returns:
+        A module that maps ``[n, n_features]`` to standardised features, indicators and word numbers.
     """
     import torch
 

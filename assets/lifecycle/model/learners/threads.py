@@ -1,6 +1,6 @@
-"""How many threads a computation uses.
+"""Limits the number of threads that a computation uses.
 
-Belongs here: keeping libraries from using more than helps. Does not belong here: what is computed.
+Belongs here: thread limits for libraries. Does not belong here: the computations.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch and the linear algebra below NumPy use one thread each.
+    """Limits PyTorch and NumPy's linear algebra to one thread each.
 
-    The steps of a small network are too short to be shared: threads wait for one another, and they wait by computing.
-    On two busy cores a table of 600 rows took 35 CPU seconds to fit with two threads and 1 with one. What can be done
-    at the same time is whole fits, which wait for nobody (``fitting.choose``). One thread also sums in one order on
-    every machine, so the same rows give the same weights.
+    The steps of a small network are too short to split among threads: the threads busy-wait for one another. On two
+    busy cores, fitting a table of 600 rows took 35 CPU seconds with two threads and 1 with one. Whole fits can run in
+    parallel, because they do not depend on one another (``fitting.choose``). One thread also fixes the order of
+    summation on every machine, so the same rows give the same weights.
     """
     import torch
     from threadpoolctl import threadpool_limits
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 
 def on_one_thread(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """``work`` within :func:`one_thread`."""
+    """Decorator that runs ``work`` within :func:`one_thread`."""
 
     @functools.wraps(work)
     def on_one(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

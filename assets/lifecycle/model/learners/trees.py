@@ -1,7 +1,7 @@
-"""Gradient-boosted trees: fitted with XGBoost, then read into a torch module that decides exactly as they do.
+"""Gradient-boosted trees: fitted with XGBoost, then converted to a torch module that makes exactly the same decisions.
 
-Belongs here: the settings, the fit, and the module. Does not belong here: what share the trees get beside a network
-(``fitting.py``), the report's comparison with them (``baselines.py``).
+Belongs here: the settings, the fit, and the module. Does not belong here: the ensemble weight of the trees
+(``fitting.py``), their role as a baseline of the report (``baselines.py``).
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ if TYPE_CHECKING:
     import torch
 
 FREQUENT_WORDS = 300
-"""Words that the trees get a column each for, the most frequent ones."""
+"""Maximum number of word columns for the trees, one for each of the most frequent words."""
 RARE = 1e-4
-"""Probability of a class that the rows fitted on lack."""
+"""Probability of a class that is absent from the training rows."""
 XGBOOST: dict[str, Any] = {
-    # The library's defaults place 256 bins and start at the mean label. With one positive in a hundred they cannot cut
-    # at the tail of an amount and block small leaves: 7 to 11 points of average precision lost on card payments.
+    # The library's defaults use 256 bins and start at the mean label. With one positive in a hundred, they cannot split
+    # in the tail of an amount, and they block small leaves. This costs 7 to 11 points of average precision on card
+    # payments.
     "max_bin": 4096,
     "base_score": 0.5,
     "n_estimators": 200,
     "learning_rate": 0.06,
     "max_depth": 3,
 }
-"""Honest for streams of rare events and for plain tables alike. On the telco churn table (two 5-fold runs): AUC .848,
-the library's defaults .824, depth 2 to 4 with 100 to 300 trees .845 to .849, logistic regression .845."""
+"""Settings for two classes; suitable for streams of rare events and for plain tables. On the telco churn table (two
+5-fold runs) the AUC is .848; it is .824 with the library's defaults, .845 to .849 with depth 2 to 4 and 100 to 300
+trees, and .845 with logistic regression."""
 XGBOOST_STOPPED: dict[str, Any] = {
     "n_estimators": 2000,
     "learning_rate": 0.05,
@@ -42,8 +44,9 @@ XGBOOST_STOPPED: dict[str, Any] = {
     "subsample": 0.8,
     "colsample_bytree": 0.8,
 }
-"""For classes and measured values: as many trees as rows that were held back ask for (California housing: 1,300)."""
-COMMON: dict[str, Any] = {"tree_method": "hist", "n_jobs": 1}  # fixed: sums in another order are another model
+"""Settings for more classes and measured values; early stopping on held-out rows sets the number of trees (California
+housing: 1,300)."""
+COMMON: dict[str, Any] = {"tree_method": "hist", "n_jobs": 1}  # fixed: another order of summation gives another model
 STOP_AFTER = 50
 
 
@@ -52,10 +55,10 @@ class Trees:
     """Fitted trees.
 
     Args:
-        booster: XGBoost's.
-        words: the word numbers that have a column each, after those of the numbers; empty without text.
-        codes: the class codes that the rows fitted on held; empty for measured values.
-        rounds: rounds of boosting.
+        booster: the XGBoost booster.
+        words: word numbers with a column each, placed after the numeric columns; empty without text.
+        codes: class codes in the training rows; empty for measured values.
+        rounds: number of boosting rounds.
     """
 
     booster: Any
@@ -64,13 +67,13 @@ class Trees:
     rounds: int
 
     def save(self, path: Path) -> None:
-        """Writes one file, in XGBoost's own format, that XGBoost alone can use as well."""
+        """Writes one file in XGBoost's own format, which XGBoost can load without this project."""
         self.booster.set_attr(words=json.dumps(self.words.tolist()), codes=json.dumps(self.codes.tolist()))
         self.booster.save_model(path)
 
     @classmethod
     def load(cls, path: Path) -> Trees:
-        """Reads what :meth:`save` wrote."""
+        """Reads a file written by :meth:`save`."""
         import xgboost
 
         booster = xgboost.Booster(model_file=path)
@@ -89,20 +92,20 @@ def fit_trees(
     valid: tuple[np.ndarray, np.ndarray] | None = None,
     weight: np.ndarray | None = None,
 ) -> Trees:
-    """Fits the trees; the same rows and seed give the same ones.
+    """Fits the trees; the same rows and seed give the same trees.
 
-    Two classes get a fixed number of trees (:data:`XGBOOST`); more classes and measured values get as many as
-    ``valid`` asks for (:data:`XGBOOST_STOPPED`), or ``rounds`` where that is settled.
+    Two classes use a fixed number of trees (:data:`XGBOOST`). More classes and measured values use
+    :data:`XGBOOST_STOPPED`, with early stopping on ``valid``. ``rounds`` overrides the number of trees.
 
     Args:
-        X: float32 ``[n, n_features]``; missing values are NaN, nothing is infinite.
+        X: float32 ``[n, n_features]``; missing values are NaN, infinite values are not allowed.
         y: ``[n]``, class codes or measured values.
         task: the kind of target.
         tokens: positions of the columns of word numbers.
         seed: of the library's random numbers.
-        rounds: how many rounds of boosting.
-        valid: features and target of rows that say when to stop.
-        weight: of each row, ``[n]``; default: all alike.
+        rounds: number of boosting rounds.
+        valid: features and target of validation rows for early stopping; ignored for two classes.
+        weight: row weights, ``[n]``; default: equal weights.
     """
     import xgboost
 
@@ -128,12 +131,12 @@ def fit_trees(
 
 
 def _coded(y: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Codes without gaps, as the library wants them; measured values as they are."""
+    """Class codes without gaps, as XGBoost requires; measured values unchanged."""
     return np.searchsorted(codes, y) if len(codes) else y
 
 
 def frequent_words(X: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
-    """The word numbers that are in most rows, at most :data:`FREQUENT_WORDS`."""
+    """Returns the word numbers that occur in the most rows, at most :data:`FREQUENT_WORDS`."""
     if not len(tokens):
         return np.array([], dtype=np.int64)
     words = np.sort(X[:, list(tokens)].astype(np.int64), axis=1)
@@ -144,7 +147,7 @@ def frequent_words(X: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
 
 
 def columns_of(X: np.ndarray, tokens: Sequence[int], words: np.ndarray) -> np.ndarray:
-    """What the trees are fitted on: the numbers, and a count of each of ``words`` in place of the word numbers."""
+    """Returns the trees' input ``[n, k]``: numeric features, and counts of each of ``words`` for the word numbers."""
     if not len(tokens):
         return X
     numbers = np.setdiff1d(np.arange(X.shape[1]), tokens)
@@ -157,12 +160,15 @@ def columns_of(X: np.ndarray, tokens: Sequence[int], words: np.ndarray) -> np.nd
 
 
 def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.Module:
-    """The trees as a torch module, from raw float32 ``[n, n_features]`` (NaN allowed) to outputs, as a network has.
+    """Converts the trees to a torch module that maps raw float32 ``[n, n_features]`` (NaN allowed) to outputs.
 
-    Each tree becomes a complete binary tree: at each level a feature and a threshold for each node, at the end a value
-    for each leaf. A row goes right where its float32 value is not below the float32 threshold, which is XGBoost's own
-    comparison, and a missing value goes where XGBoost sends it. Only the sum of the leaves may differ, in its last
-    digits.
+    Each tree becomes a complete binary tree with a feature and a threshold for each node and a value for each leaf. A
+    row goes right if its float32 value is at least the float32 threshold, which is XGBoost's own comparison. A missing
+    value goes in XGBoost's default direction. Only the sum of the leaves may differ from XGBoost's, in its last digits.
+
+    Returns:
+        A module in evaluation mode. Outputs are logits ``[n]``, log probabilities ``[n, classes]``, or values in the
+        unit of the target that the trees were fitted on, ``[n]``.
     """
     import torch
 
@@ -203,13 +209,13 @@ def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if width:
                 x = self.with_words(x)
-            # What is missing is below or above everything, as its node sends it: one column for each of the two.
+            # A missing value becomes -inf or +inf, by its node's default direction; each column exists in both forms.
             missing = x.isnan()
             both = torch.cat([x.masked_fill(missing, -torch.inf), x.masked_fill(missing, torch.inf)], dim=1)
             at = torch.arange(len(levels[0][0]), device=x.device).unsqueeze(0)
             for level in range(depth):
                 features, thresholds = getattr(self, f"features_{level}"), getattr(self, f"thresholds_{level}")
-                # All rows are at the roots at first.
+                # At level 0 all rows are at the roots.
                 value = both.gather(1, features[at]) if level else both.index_select(1, features)
                 at = 2 * at + (value >= thresholds[at])
             leaves = self.leaves[at]
@@ -238,7 +244,7 @@ def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.
 
 
 def _depth(tree: dict[str, Any]) -> int:
-    """Levels of nodes above the deepest leaf."""
+    """Depth of a tree: the number of levels above the deepest leaf."""
     left, right, parents = tree["left_children"], tree["right_children"], tree["parents"]
     depth = [0] * len(left)
     deepest = 0
@@ -252,10 +258,9 @@ def _depth(tree: dict[str, Any]) -> int:
 def _complete(
     grown: Sequence[dict[str, Any]], depth: int, n_columns: int
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """By level, column and threshold of each node of each tree, one after the other; and the value of each leaf.
+    """Completes the trees: by level, the column and threshold of each node of all trees; and the value of each leaf.
 
-    Each column is there twice: as it is where a missing value goes left, and ``n_columns`` further on where it goes
-    right.
+    Each column has two indices: its own if a missing value goes left, and its own plus ``n_columns`` if it goes right.
     """
     trees = len(grown)
     levels = [(np.zeros(trees << level, np.int64), np.zeros(trees << level, np.float32)) for level in range(depth)]
@@ -277,7 +282,7 @@ def _complete(
 
 
 def _start(said: dict[str, Any], task: Task, classes: int) -> np.ndarray:
-    """float32 scalar or ``[classes]``: the output before the first tree."""
+    """The output before the first tree, float32 scalar or ``[classes]``."""
     text = said["learner_model_param"]["base_score"].strip("[]")
     base = np.array([float(part) for part in text.split(",")], dtype=np.float64)
     if task.kind != "regression" and classes == 1:

@@ -1,8 +1,8 @@
-"""How good scores are on rows that report, each figure with its 95 % interval.
+"""Metrics of scores on the test rows, each with its 95 % interval.
 
-Belongs here: pure numpy on the truth and the scores, a module for each family of figures, and :func:`evaluate`, which
-ties them together. Does not belong here: what fits a model (``fitting.py``, ``baselines.py``), what passes
-(``gate.py``), what is shown (``report.py``).
+Belongs here: pure numpy on labels and scores, one module for each family of metrics, and :func:`evaluate`, which
+combines them. Does not belong here: fitting (``fitting.py``, ``baselines.py``), the gate's rules (``gate.py``), the
+presentation (``report.py``).
 """
 
 from assets.lifecycle.model.metrics.calibration import Bin, reliability, saved

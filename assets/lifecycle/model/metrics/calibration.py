@@ -1,4 +1,4 @@
-"""Calibration and money: whether a probability means what it says, and what acting on it saves."""
+"""Calibration and cost metrics: reliability of probabilities, and the money that alerts save."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Bin(NamedTuple):
-    """Rows of similar probability. ``low`` and ``high``: Wilson's 95 % interval of the observed rate."""
+    """Rows of similar probability. ``low`` and ``high`` are the Wilson 95 % interval of the observed rate."""
 
     rows: int
     predicted: float
@@ -19,10 +19,16 @@ class Bin(NamedTuple):
 
 
 def reliability(y: np.ndarray, p: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Predicted against observed rates, in rising order of probability.
+    """Compares predicted and observed rates in bins, in rising order of probability.
 
-    Bins hold equal shares of the *expected positives* (the sum of p), not of the rows: with one positive in a hundred,
-    bins of equal rows would put all that matters into the last one. Rows of one probability share a bin.
+    Bins hold equal shares of the *expected positives* (the sum of p), not of the rows. With one positive in a hundred,
+    bins of equal numbers of rows would put nearly all positives into the last bin. Rows of equal probability share a
+    bin.
+
+    Args:
+        y: labels (0/1), ``[n]``.
+        p: probabilities, ``[n]``.
+        bins: maximum number of bins.
     """
     order = np.argsort(p, kind="stable")
     p, y = np.asarray(p, np.float64)[order], np.asarray(y, np.float64)[order]
@@ -40,9 +46,9 @@ def reliability(y: np.ndarray, p: np.ndarray, bins: int = 10) -> list[Bin]:
 
 
 def saved(y: np.ndarray, p: np.ndarray, amount: np.ndarray, review_cost: float) -> np.ndarray:
-    """What alerting saves on each row, ``[n]``, in the unit of ``amount``; alerting nobody saves 0.
+    """Returns the money saved on each row, ``[n]``, in the unit of ``amount``; a row without an alert saves 0.
 
-    A row is alerted if p · amount > ``review_cost``, which is best if p is calibrated. An alert costs
+    A row is alerted if p · amount > ``review_cost``, which is optimal for a calibrated p. An alert costs
     ``review_cost`` and saves the amount of a positive row. ``p = y`` gives the oracle.
     """
     return np.where(p * amount > review_cost, y * amount - review_cost, 0.0)

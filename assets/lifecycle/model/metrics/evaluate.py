@@ -1,7 +1,7 @@
-"""Every figure of every score on the test rows, with intervals, differences and slices, as one report.
+"""Evaluates all scores on the test rows: one report with metrics, intervals, differences and slices.
 
-Belongs here: what the report holds, and the draws that all its figures share. Does not belong here: the figures
-themselves (``figures.py``), the drawing (``assets/lifecycle/model/report.py``).
+Belongs here: the contents of the report, and the bootstrap draws that its metrics share. Does not belong here: the
+metrics themselves (``figures.py``), the plots (``assets/lifecycle/model/report.py``).
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from assets.lifecycle.model.metrics.ranking import Curve, Ranking
 from assets.task import BINARY, Task
 
 MIN_FOR_INTERVAL = 10
-"""Fewer rows than this (of either class) and an interval would be a pretence: the figure is given without one."""
+"""Minimum number of rows (of each class) for an interval; with fewer rows a metric has no interval, as it would be
+unreliable."""
 ROUNDING = 1e-9
-"""What a probability may lie outside 0…1 by: sums of products do, in the last digit."""
+"""How far a probability may lie outside 0…1, because sums of products have rounding errors in the last digit."""
 BOUNDS = {
-    **dict.fromkeys(("saved", "saved_share"), (-math.inf, math.inf)),  # money may be lost, too
+    **dict.fromkeys(("saved", "saved_share"), (-math.inf, math.inf)),  # money may also be lost
     **dict.fromkeys(("rmse", "mae", "log_loss"), (0.0, math.inf)),
     "r2": (-math.inf, 1.0),
 }
-"""Between what a figure lies, where that is not 0 and 1."""
+"""Lower and upper bound of each metric whose range is not 0 to 1."""
 MOST_POINTS = 400
-"""Rows in the picture of predictions against the truth."""
+"""Maximum number of rows in the plot of predicted against true values."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Part of the rows: its size and the candidate's figures there; a figure that is undefined there is absent."""
+    """A slice of the rows: its size and the candidate's metrics on it; undefined metrics are absent."""
 
     rows: int
     positives: int | None
@@ -46,33 +47,32 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What :func:`evaluate` found. Figures that do not apply or are undefined are absent, never zero.
+    """The result of :func:`evaluate`. Metrics that do not apply or are undefined are absent, never zero.
 
-    Figures by name. Binary: ``average_precision``, ``roc_auc``, ``brier``, ``precision_at_…`` and ``recall_at_…`` of
-    the highest scores; with a clock and an entity ``cp_at_k``; with an amount ``saved`` (money), ``saved_share`` (of
-    what the oracle saves) and ``alert_rate`` (share of rows that cost less to review than to ignore). Classes:
-    ``accuracy``, ``balanced_accuracy``, ``roc_auc`` (mean of each class against the others), ``log_loss``. Measured
+    Metrics by name. Binary: ``average_precision``, ``roc_auc``, ``brier``, ``precision_at_…`` and ``recall_at_…`` for
+    the highest scores; with time and entity ``cp_at_k``; with an amount ``saved`` (money), ``saved_share`` (of the
+    oracle's savings) and ``alert_rate`` (share of rows that cost less to review than to ignore). Classes:
+    ``accuracy``, ``balanced_accuracy``, ``roc_auc`` (mean of one class against the rest), ``log_loss``. Measured
     values: ``r2``, ``rmse`` and ``mae`` (in the target's unit).
 
     Attributes:
-        kind: of the target.
-        rows: what the figures rest on.
-        positives: of a binary target, how many of them.
-        removed: rows left out because their entity was already known as positive when they happened.
-        models: figures by score name; the first is the candidate.
-        with_removed: the same figures with those rows kept; empty where none were left out.
+        kind: kind of target.
+        rows: number of rows evaluated.
+        positives: binary; number of positive rows.
+        removed: number of rows removed because their entity was already known as positive at their time.
+        models: metrics by score name; the first is the candidate.
+        with_removed: the same metrics including the removed rows; empty if none were removed.
         differences: candidate minus each other score, on the same rows and in the same draws.
-        slices: by slice name; of classes, each class is one.
+        slices: declared slices by name.
         reliability: binary; bins by score name.
-        curves: binary; by score name, thinned ``recall``, ``precision`` and ``false_positive_rate`` for pictures.
+        curves: binary; by score name, thinned ``recall``, ``precision`` and ``false_positive_rate`` for plots.
         histogram: binary; ``edges`` (``[bins + 1]``), ``negatives`` and ``positives`` (``[bins]``) of the candidate.
-        confusion: classes; ``classes`` (names) and ``rows``, ``[true][said]``, of the candidate.
-        fit: measured values; ``truth`` and ``predicted`` of some rows, and the ``error``'s quantiles 5, 50 and 95 % by
-            tenth of the prediction (``middle``), all of the candidate.
-        reviews: None without clock or entity; else ``k``, ``maximum``, ``days`` and CP@k ``by_day`` and score name.
-        money: None without an amount; else ``review_cost``, ``lost_without_alerts`` and ``oracle`` (most that could
-            be saved).
-        method: how the intervals were made, in words.
+        confusion: classes; ``classes`` (names) and ``rows``, counts by ``[true][predicted]``, of the candidate.
+        fit: measured values; ``truth`` and ``predicted`` of a sample of rows, and the 5, 50 and 95 % quantiles of the
+            ``error`` by tenth of the prediction (``middle``), all of the candidate.
+        reviews: None without time or entity; else ``k``, ``maximum``, ``days``, and CP@k ``by_day`` for each score.
+        money: None without an amount; else ``review_cost``, ``lost_without_alerts`` and ``oracle`` (maximum savings).
+        method: description of the interval method.
     """
 
     rows: int
@@ -94,15 +94,15 @@ class Report:
 
     @property
     def candidate(self) -> str:
-        """Name of the score that the report is about."""
+        """Name of the candidate's score."""
         return next(iter(self.models))
 
     def numbers(self, name: str) -> dict[str, float]:
-        """Figures of one score without intervals: what the gate reads."""
+        """Returns the metrics of one score without intervals, as the gate reads them."""
         return {metric: figure.value for metric, figure in self.models[name].items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain dicts, lists, text and finite numbers: fit for strict JSON."""
+        """Returns the report as dicts, lists, text and finite numbers, for strict JSON."""
         plain = asdict(self)
         plain["reliability"] = {name: [one._asdict() for one in bins] for name, bins in self.reliability.items()}
         return plain
@@ -121,24 +121,25 @@ def evaluate(
     resamples: int = 200,
     seed: int = 0,
 ) -> Report:
-    """Every figure of every score on rows that none of them has seen.
+    """Computes all metrics of all scores on test rows.
 
     Args:
-        frame: the test rows: the target (class codes or measured values), and the columns that ``time`` and
-            ``evaluation`` name.
-        scores: by name, the candidate's first: probabilities ``[n]``, or ``[n, classes]``, or predicted values ``[n]``.
-            Slices and pictures are the candidate's.
-        evaluation: which columns are the entity and the amount, ``top_k``, and the slices.
-        target: column of ``frame``.
+        frame: test rows with the target (class codes or measured values) and the columns named by ``time`` and
+            ``evaluation``.
+        scores: by name, the candidate's first: probabilities ``[n]`` or ``[n, classes]``, or predicted values ``[n]``.
+            Slices, ``histogram``, ``confusion`` and ``fit`` cover only the candidate.
+        evaluation: names of the entity and amount columns, ``top_k``, and the slices.
+        target: name of the target column.
         task: the kind of target.
-        time: column of ``frame``; ``None`` for a plain table.
-        review_cost: of one alert, in the unit of the amount.
-        known: rows to leave out (:func:`known_positive`), bool ``[n]``; figures with them kept are added.
-        resamples: bootstrap draws; of entities where one is declared, of rows otherwise. 70,000 rows and five scores
-            take 2 to 3 s with 200.
+        time: name of the time column; ``None`` for a plain table.
+        review_cost: cost of one alert, in the unit of the amount.
+        known: rows to remove (:func:`known_positive`), bool ``[n]``; the report adds the metrics that include them.
+        resamples: number of bootstrap draws, of entities if the evaluation declares one, otherwise of rows. With 200,
+            70,000 rows and five scores take 2 to 3 s.
+        seed: of the bootstrap draws.
 
     Raises:
-        ValueError: a column, score or slice that does not fit, or rows of one class only; it says which.
+        ValueError: a column, score or slice is invalid, or the target has a single value; the message names it.
     """
     table = _rows(frame, evaluation, target=target, task=task, time=time, review_cost=review_cost)
     scores = {name: _fitting(name, np.asarray(p, np.float64), len(frame), task) for name, p in scores.items()}
@@ -179,7 +180,7 @@ def evaluate(
 
 
 def _shown(test: Rows, tested: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the pictures of a kind of target are drawn from, by name of the report's field."""
+    """The report's fields with data for the plots of a kind of target."""
     mine = next(iter(tested.values()))
     if test.task.kind == "multiclass":
         k = len(test.task.classes)
@@ -248,7 +249,7 @@ def _refuse_one_value(test: Rows, target: str) -> None:
 
 
 def _reviews(test: Rows, scores: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """CP@k in full, or None where there is none."""
+    """CP@k by day and score, or None if it does not apply."""
     lists = {name: one for name, p in scores.items() if (one := test.reviews_of(p)) is not None}
     if not lists:
         return None
@@ -261,7 +262,7 @@ def _reviews(test: Rows, scores: Mapping[str, np.ndarray]) -> dict[str, Any] | N
 
 
 def _money(test: Rows) -> dict[str, float] | None:
-    """What was at stake, or None without an amount."""
+    """The total loss and the maximum savings, or None without an amount."""
     if test.amount is None:
         return None
     return {
@@ -273,7 +274,7 @@ def _money(test: Rows) -> dict[str, float] | None:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Figures of one score or slice: their values, and those of each bootstrap draw."""
+    """Metrics of one score or slice: their values, and their values in each bootstrap draw."""
 
     rows: int
     positives: int | None
@@ -281,11 +282,11 @@ class _Drawn:
     draws: dict[str, np.ndarray]
 
     def estimates(self) -> dict[str, Estimate]:
-        """The defined figures, with intervals where both classes have enough rows."""
+        """Returns the defined metrics, with intervals if both classes have enough rows."""
         return self._estimates(self.values, self.draws, BOUNDS)
 
     def minus(self, other: _Drawn) -> dict[str, Estimate]:
-        """Differences of the figures, draw by draw."""
+        """Returns the differences of the metrics, with intervals from the differences in each draw."""
         return self._estimates(
             {name: value - other.values[name] for name, value in self.values.items()},
             {name: draws - other.draws[name] for name, draws in self.draws.items()},
@@ -298,7 +299,7 @@ class _Drawn:
         draws: dict[str, np.ndarray],
         bounds: Mapping[str, tuple[float, float]] | None,
     ) -> dict[str, Estimate]:
-        # A class that is absent altogether leaves only figures defined that need the other one alone.
+        # Without any rows of one class, the metrics that remain defined need only the other class.
         parts = (self.rows,) if self.positives is None else (self.positives, self.rows - self.positives)
         enough = all(not n or n >= MIN_FOR_INTERVAL for n in parts)
         anywhere = (-math.inf, math.inf)
@@ -312,7 +313,7 @@ class _Drawn:
 
 
 def _draw(figures: Mapping[str, Figures], clusters: int, *, resamples: int, seed: int) -> dict[str, _Drawn]:
-    """All figures in the same bootstrap draws."""
+    """Computes all metrics in the same bootstrap draws."""
     everyone = np.ones(clusters)
     names = {key: list(one.compute(everyone)) for key, one in figures.items()}
 
@@ -330,7 +331,7 @@ def _draw(figures: Mapping[str, Figures], clusters: int, *, resamples: int, seed
 
 
 def _fitting(name: str, p: np.ndarray, rows: int, task: Task) -> np.ndarray:
-    """The score, if it is one value a row of the kind that the target asks for."""
+    """Returns the validated score. Raises :class:`ValueError` if its shape or values do not match the target's kind."""
     shape = (rows, len(task.classes)) if task.kind == "multiclass" else (rows,)
     what = "number" if task.kind == "regression" else "probability"
     if p.shape != shape:
@@ -360,7 +361,7 @@ def _slices(evaluation: Evaluation, frame: pd.DataFrame, table: Rows) -> dict[st
 
 
 def _thinned(curve: Curve, points: int = 120) -> dict[str, list[float]]:
-    """So few points of a curve that a picture does not differ: even steps in hits and in false alerts."""
+    """Thins a curve for plotting, at even steps in hits and in false alerts; the plot looks the same."""
     false = curve.alerts - curve.hits
     at = np.unique(
         np.concatenate(

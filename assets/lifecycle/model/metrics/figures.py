@@ -1,7 +1,7 @@
-"""Which figures a kind of target gets, as functions of the weights of the rows' clusters.
+"""The metrics of each kind of target, as functions of cluster weights.
 
-Belongs here: from the test rows and one score to its figures, whole or within a slice. Does not belong here: intervals
-(``intervals.py``), what else the report shows (``evaluate.py``).
+Belongs here: the metrics of one score on all test rows or within a slice. Does not belong here: intervals
+(``intervals.py``), the other contents of the report (``evaluate.py``).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from assets.lifecycle.model.metrics.reviews import Reviews
 from assets.task import Task
 
 ALERT_SHARES = {"0.5pct": 0.005, "1pct": 0.01}
-"""Shares of the rows that are alerted, highest scores first, for precision and recall at a fixed effort."""
+"""Shares of rows alerted, highest scores first, for precision and recall at a fixed review effort."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The test rows as columns; ``cluster`` holds codes 0, 1, … of what is drawn together."""
+    """The test rows as arrays ``[n]``; ``cluster`` holds codes 0, 1, … of rows that are drawn together."""
 
     task: Task
     y: np.ndarray
@@ -36,7 +36,7 @@ class Rows:
     top_k: int | None = None
 
     def only(self, rows: np.ndarray) -> Rows:
-        """The rows where ``rows`` is true, their clusters numbered anew."""
+        """Returns the rows where ``rows`` (bool ``[n]``) is True, with clusters renumbered."""
         present, cluster = np.unique(self.cluster[rows], return_inverse=True)
         return Rows(
             task=self.task,
@@ -50,23 +50,23 @@ class Rows:
         )
 
     def reviews_of(self, p: np.ndarray) -> Reviews | None:
-        """The daily review lists by scores ``p``; None without clock or entity."""
+        """Returns the daily review lists by scores ``p`` ``[n]``; None without time or entity, or for other targets."""
         if self.day is None or self.top_k is None or self.task.kind != "binary":
             return None
         return Reviews.of(self.day, self.cluster, self.y, p, self.top_k)
 
     def by_cluster(self, value: np.ndarray) -> np.ndarray:
-        """Sum of a value of each row over the rows of each cluster, ``[clusters]``."""
+        """Returns the sum of ``value`` ``[n]`` over the rows of each cluster, ``[clusters]``."""
         return np.bincount(self.cluster, value, minlength=self.clusters)
 
     @property
     def positives(self) -> int | None:
-        """How many rows are positive; None where the target has no such thing."""
+        """Number of positive rows; None if the target is not binary."""
         return int(self.y.sum()) if self.task.kind == "binary" else None
 
 
 class Figures(NamedTuple):
-    """Figures of one score on some rows, as a function of the clusters' weights; undefined ones are NaN."""
+    """Metrics of one score on some rows, as a function of cluster weights ``[clusters]``; undefined ones are NaN."""
 
     rows: int
     positives: int | None
@@ -74,12 +74,12 @@ class Figures(NamedTuple):
 
 
 def figures_of(rows: Rows, score: np.ndarray) -> Figures:
-    """Every figure of a score on all rows, by the kind of target."""
+    """Returns all metrics of a score (``[n]`` or ``[n, classes]``) on all rows, by the kind of target."""
     return {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[rows.task.kind](rows, score)
 
 
 def figures_within(rows: Rows, score: np.ndarray, part: np.ndarray) -> Figures:
-    """The figures of a score within a slice of the rows."""
+    """Returns the metrics of a score within a slice of the rows; ``part`` is bool ``[n]``."""
     if rows.task.kind == "binary":
         return _binary_part(rows, score, part)
     inside = Rows(task=rows.task, y=rows.y[part], cluster=rows.cluster[part], clusters=rows.clusters)
@@ -87,7 +87,13 @@ def figures_within(rows: Rows, score: np.ndarray, part: np.ndarray) -> Figures:
 
 
 def headline(task: Task, y: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """The metrics of a kind that need no more than truth and scores, without intervals; NaN where undefined."""
+    """Returns the metrics that need only the target and the scores, without intervals; NaN where undefined.
+
+    Args:
+        task: the kind of target.
+        y: ``[n]``, class codes or measured values.
+        score: ``[n]``, or ``[n, classes]``.
+    """
     if task.kind == "binary":
         if len(y) == 0 or not 0 < y.sum() < len(y):
             return dict.fromkeys(("roc_auc", "average_precision", "brier"), math.nan)
@@ -133,14 +139,14 @@ def _binary(rows: Rows, p: np.ndarray) -> Figures:
 
 
 def _binary_part(rows: Rows, p: np.ndarray, part: np.ndarray) -> Figures:
-    """A slice: order within it, and how much of it is found when the highest 1 % of *all* rows are alerted."""
+    """A slice's ranking metrics, and its recall when the highest 1 % of *all* rows are alerted."""
     ranking = Ranking.of(rows.y[part], p[part], rows.cluster[part])
     alerted = p > np.quantile(p, 1 - ALERT_SHARES["1pct"])
     positives, hits = rows.by_cluster(rows.y * part), rows.by_cluster(rows.y * (part & alerted))
 
     def compute(weight: np.ndarray) -> dict[str, float]:
         curve, positive = ranking.curve(weight), float(weight @ positives)
-        # Without negatives average precision is 1 whatever the scores: it says nothing, so it is not given.
+        # Without negatives the average precision is 1 for any scores, so it is left out.
         ordered = 0 < curve.hits[-1] < curve.alerts[-1]
         return {
             "average_precision": curve.average_precision if ordered else math.nan,
@@ -152,7 +158,7 @@ def _binary_part(rows: Rows, p: np.ndarray, part: np.ndarray) -> Figures:
 
 
 def _multiclass(rows: Rows, p: np.ndarray) -> Figures:
-    """Shares of the classes that are found, the log loss, and the mean over the classes of "this one or another"."""
+    """Accuracy, recall averaged over classes, log loss, and one-vs-rest ROC AUC averaged over classes."""
     codes, said = rows.y.astype(int), p.argmax(axis=1)
     present = np.unique(codes)
     count = rows.by_cluster(np.ones(len(codes)))
@@ -178,7 +184,7 @@ def _multiclass(rows: Rows, p: np.ndarray) -> Figures:
 
 
 def _regression(rows: Rows, predicted: np.ndarray) -> Figures:
-    centred = rows.y - rows.y.mean() if len(rows.y) else rows.y  # large values would cancel their digits otherwise
+    centred = rows.y - rows.y.mean() if len(rows.y) else rows.y  # avoids cancellation with large values
     error = predicted - rows.y
     sums = [rows.by_cluster(value) for value in (np.ones(len(error)), centred, centred**2, error**2, np.abs(error))]
 

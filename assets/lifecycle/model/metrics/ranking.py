@@ -1,8 +1,8 @@
-"""Figures that follow from the order of the scores, read off one curve that takes row weights.
+"""Ranking metrics, computed from one curve that supports row weights.
 
-A bootstrap draw is then one gather and two cumulative sums, and a point and its interval come from the same lines of
-code. (scikit-learn sorts anew at every call: AUC and AP of 70,000 weighted rows cost it 22 ms, here .7 ms; the tests
-hold these figures against its own.)
+A bootstrap draw therefore takes one gather and two cumulative sums, and the same code computes a value and its
+interval. (scikit-learn sorts at every call: AUC and AP of 70,000 weighted rows take 22 ms there and .7 ms here. The
+tests compare these metrics with scikit-learn's.)
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """What is alerted and what is hit as the threshold falls, from nothing to everything.
+    """Cumulative alerts and hits as the threshold falls from above the highest score to the lowest.
 
     Attributes:
         alerts: weight of the rows at or above each distinct score, ``[distinct + 1]``, starting with 0.
-        hits: weight of the positive rows among them.
+        hits: weight of the positive rows among them, ``[distinct + 1]``.
     """
 
     alerts: np.ndarray
@@ -27,37 +27,37 @@ class Curve(NamedTuple):
 
     @property
     def average_precision(self) -> float:
-        """Mean over the positives of the precision where each is found; NaN without positives."""
+        """Mean, over the positives, of the precision at the score of each; NaN without positives."""
         alerts, hits = self
         if not hits[-1]:
             return math.nan
-        precision = hits[1:] / np.maximum(alerts[1:], np.finfo(float).tiny)  # leading rows may weigh nothing
+        precision = hits[1:] / np.maximum(alerts[1:], np.finfo(float).tiny)  # leading rows may have weight 0
         return float(np.diff(hits) @ precision / hits[-1])
 
     @property
     def roc_auc(self) -> float:
-        """Chance that a positive scores above a negative, ties as half; NaN where a class is absent."""
+        """Probability that a positive scores above a negative; ties count half; NaN if a class is absent."""
         false = self.alerts - self.hits
         if not (self.hits[-1] and false[-1]):
             return math.nan
         return float(np.diff(false) @ (self.hits[1:] + self.hits[:-1]) / 2 / (self.hits[-1] * false[-1]))
 
     def hits_at(self, share: float) -> float:
-        """Weight of positives among the highest ``share`` of the rows; a tie on the border counts in proportion."""
+        """Weight of the positives in the highest ``share`` of the rows; a tie at the boundary counts in proportion."""
         return float(np.interp(share * self.alerts[-1], self.alerts, self.hits))
 
     def precision_at(self, share: float) -> float:
-        """Share of positives among the highest ``share`` of the rows."""
+        """Share of positives in the highest ``share`` of the rows; NaN without rows."""
         return self.hits_at(share) / (share * self.alerts[-1]) if self.alerts[-1] else math.nan
 
     def recall_at(self, share: float) -> float:
-        """Share of the positives that are among the highest ``share`` of the rows; NaN without positives."""
+        """Share of all positives that are in the highest ``share`` of the rows; NaN without positives."""
         return self.hits_at(share) / float(self.hits[-1]) if self.hits[-1] else math.nan
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Rows in falling order of score, sorted once; rows of one score are one step, so row order never matters."""
+    """Rows sorted once by descending score; rows of equal score form one step, so the input order does not matter."""
 
     weighed_by: np.ndarray
     ends: np.ndarray
@@ -65,10 +65,12 @@ class Ranking:
 
     @classmethod
     def of(cls, y: np.ndarray, p: np.ndarray, cluster: np.ndarray | None = None) -> Ranking:
-        """Rank labels ``y`` (0/1, ``[n]``) by scores ``p`` (``[n]``, finite).
+        """Ranks labels by scores.
 
         Args:
-            cluster: codes 0, 1, … of the rows that share a weight, ``[n]``; default: each row has its own.
+            y: labels (0/1), ``[n]``.
+            p: finite scores, ``[n]``.
+            cluster: cluster codes 0, 1, … of rows that share a weight, ``[n]``; default: one weight per row.
         """
         order = np.argsort(-np.asarray(p, np.float64), kind="stable")
         ranked = np.asarray(p)[order]
@@ -76,7 +78,7 @@ class Ranking:
         return cls(order if cluster is None else cluster[order], ends, np.asarray(y, np.float64)[order])
 
     def curve(self, weight: np.ndarray | None = None) -> Curve:
-        """The curve with weights ``weight`` of the clusters (not negative; default: all 1)."""
+        """Returns the curve for non-negative cluster weights ``[clusters]`` (default: all 1)."""
         ranked = np.ones(len(self.labels)) if weight is None else weight[self.weighed_by]
         alerts, hits = np.cumsum(ranked), np.cumsum(ranked * self.labels)
         if len(self.ends) < len(ranked):
@@ -85,10 +87,10 @@ class Ranking:
 
 
 def roc_auc(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Area under the ROC curve; see :class:`Curve`."""
+    """Returns the area under the ROC curve of labels, scores and row weights ``[n]``; see :class:`Curve`."""
     return Ranking.of(y, p).curve(weight).roc_auc
 
 
 def average_precision(y: np.ndarray, p: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Average precision (no interpolation); see :class:`Curve`."""
+    """Returns average precision (no interpolation) of labels, scores and row weights ``[n]``; see :class:`Curve`."""
     return Ranking.of(y, p).curve(weight).average_precision

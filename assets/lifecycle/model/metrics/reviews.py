@@ -1,4 +1,4 @@
-"""Card precision: whom to look at each day."""
+"""Card precision at k (CP@k): the precision of a daily review list of entities."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Reviews:
-    """The daily review list: each day the ``k`` entities with the highest scores, those already found left out.
+    """The daily review list: each day's ``k`` entities with the highest scores, without those already found positive.
 
-    The published card precision (Le Borgne et al. 2022): an entity scores its highest row of the day and is a hit if
-    any of its rows that day is positive; once hit it is not looked at again. Days with fewer entities still count
-    ``k``. Entities of equal score are taken in the order of their codes.
+    This is the published card precision (Le Borgne et al. 2022). An entity's score is that of its highest row of the
+    day. The entity is a hit if any of its rows that day is positive, and is not reviewed again after a hit. Days with
+    fewer entities still count ``k``. Ties are broken by entity code.
     """
 
     k: int
@@ -25,7 +25,7 @@ class Reviews:
 
     @classmethod
     def of(cls, day: np.ndarray, entity: np.ndarray, y: np.ndarray, p: np.ndarray, k: int) -> Reviews:
-        """From rows: ``day`` (sortable), ``entity`` (codes 0, 1, …), labels and scores, all ``[n]``."""
+        """Builds the lists from ``day`` (sortable), ``entity`` (codes 0, 1, …), labels and scores, all ``[n]``."""
         rows = pd.DataFrame({"day": day, "entity": entity, "p": p, "y": y})
         best = rows.groupby(["day", "entity"], as_index=False).max()
         best = best.sort_values(["day", "p", "entity"], ascending=[True, False, True], kind="stable")
@@ -36,8 +36,8 @@ class Reviews:
         )
 
     def by_day(self, weight: np.ndarray | None = None) -> np.ndarray:
-        """Precision of each day, ``[days]``, each entity counted ``weight[entity]`` times (default: once)."""
-        weight = np.ones(self.entities) if weight is None else weight.astype(float)  # a copy: found ones become 0
+        """Returns the precision of each day, ``[days]``; an entity counts ``weight[entity]`` times (default: once)."""
+        weight = np.ones(self.entities) if weight is None else weight.astype(float)  # a copy, because hits become 0
         result = np.empty(len(self.days))
         for i, (entity, positive) in enumerate(self.days):
             times = weight[entity]
@@ -47,10 +47,11 @@ class Reviews:
         return result
 
     def maximum(self) -> float:
-        """Best precision that any scores could reach: most entities that fit on days on which they are positive.
+        """Returns the highest precision that any scores can reach.
 
-        With at most ``k`` positive entities a day that is all of them once; beyond that it is a maximum flow from
-        entities (once each) to days (``k`` each).
+        It is reached when the most entities are reviewed on days on which they are positive. That number is a maximum
+        flow from entities (capacity 1) to days (capacity ``k``); with at most ``k`` positive entities a day it is all
+        of them.
         """
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import maximum_flow
@@ -76,15 +77,15 @@ def known_positive(
     *,
     delay: dt.timedelta,
 ) -> np.ndarray:
-    """Which rows belong to an entity already known as positive when the row happens, bool ``[n]``.
+    """Returns bool ``[n]``: whether a row's entity is already known as positive at the time of the row.
 
-    An event at second s is known from s + ``delay`` on, and for good: pass only events recent enough to still mean
-    something. The published split passes those from 14 days before the test rows on, which leaves out 14 % of the
-    simulated payments; from 60 days on it would be 47 %, and CP@100 half of what it was.
+    An event at second s is known permanently from s + ``delay``, so pass only events that are recent enough to be
+    relevant. The published split passes events from 14 days before the test rows, which removes 14 % of the simulated
+    payments. Events from 60 days before would remove 47 % and halve CP@100.
 
     Args:
-        entity, time: of the rows, ``[n]``.
-        positive_entity, positive_time: of the events labelled positive, ``[m]``, any order.
+        entity, time: entity and time of the rows, ``[n]``.
+        positive_entity, positive_time: entity and time of the events labelled positive, ``[m]``, in any order.
         delay: time until a label is known.
     """
     events = pd.Series(np.asarray(positive_time, "datetime64[us]"), index=np.asarray(positive_entity))
