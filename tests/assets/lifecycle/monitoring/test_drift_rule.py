@@ -177,11 +177,11 @@ def settle(live, monkeypatch):
 
     def play(
         moved: Mapping[str, Sequence[Given]], scores: Mapping[str, Given] | None = None,
-        first: Mapping[str, Given] | None = None, together: Mapping[str, Given] | None = None,
+        first: Mapping[str, Given] | None = None, together: Mapping[str, Given] | None = None, alone: bool = False,
     ) -> DriftResult:  # fmt: skip
         scores = scores or {SCORE: STRONG}
         quiet = {"a": NONE, **dict.fromkeys(scores, NONE)}
-        days = [{**quiet, **(first or {})}, {**quiet, **scores}]
+        days = [{**quiet, **(first or {})}, {**quiet, **scores}][alone:]
         some = ReferenceProfile.build(pd.DataFrame({"a": np.linspace(0, 1, ROWS)}), {}).histograms["a"]
         unwatched = [{name: replace(some) for name in moved} for _ in range(1 + len(days))]
         named = {id(counts): (name, number) for number, of in enumerate(unwatched) for name, counts in of.items()}
@@ -215,6 +215,12 @@ def test_a_feature_explains_a_score_that_moved_about_as_much(settle, moved, sett
 
 def test_the_features_after_one_that_explains_nothing_are_looked_at(settle):
     assert settle({"u": [NONE, STILL], "v": [STRONG, STILL]}).settling == ("v",)
+
+
+def test_on_the_first_window_of_a_version_nothing_can_have_jumped(settle):
+    moved = {"u": [STRONG, STRONG], "v": [STRONG, STRONG]}
+    assert settle(moved, alone=True).settling == ("u", "v")
+    assert settle(moved).settling == (), "on the second it can"
 
 
 @pytest.mark.parametrize(
