@@ -1,6 +1,6 @@
-"""What a model is: the frozen, typed declaration from which the lifecycle builds every asset.
+"""Model declarations: the frozen, typed dataclasses from which the lifecycle builds every asset.
 
-Belongs here: the fields a fork may set, their defaults, and the refusal of values that cannot work.
+Belongs here: the fields a fork may set, their defaults, and the validation that rejects values that cannot work.
 Does not belong here: anything that computes (``assets/lifecycle``) or names a concrete model (``assets/models``).
 """
 
@@ -26,39 +26,40 @@ if TYPE_CHECKING:
     import torch
 
 Columns = Mapping[str, np.ndarray]
-"""Equally long numpy columns by name: the form in which features are computed, in batch and for one row."""
+"""Numpy columns of equal length, by name. Features are computed from this form, in batch and for a single row."""
 
 FeatureFunction = Callable[[Columns, np.ndarray], dict[str, np.ndarray]]
 """``(events, wanted) -> features``: see :class:`Features`."""
 
 NetworkFactory = Callable[["torch.Tensor", "torch.Tensor"], "torch.nn.Module"]
-"""``(X, y) -> module`` from float32 ``[n, n_features]`` to outputs of the shape of ``y``; X, y are rows it may shape
-itself on. ``y`` is float32: ``[n]`` of 0 and 1, ``[n]`` standardised values, or one-hot ``[n, classes]``. The outputs
-are logits, standardised values, or logits of the classes. While it is in training mode, the module may return
-``[n, k]`` (or ``[n, k, classes]``) of k members, which are all fitted to the same target."""
+"""``(X, y) -> module``: builds a module that maps float32 ``[n, n_features]`` to outputs with the shape of ``y``. It
+may set parameters of its structure from the rows ``X`` and ``y``. ``y`` is float32: ``[n]`` of 0 and 1, ``[n]``
+standardised values, or one-hot ``[n, classes]``. The outputs are logits, standardised values, or class logits. In
+training mode the module may return ``[n, k]`` (or ``[n, k, classes]``) for k members, which are all fitted to the same
+target."""
 
 
 class DeclarationError(dg.DagsterInvalidDefinitionError):
-    """A declaration that cannot work; the message names the model, the field, the value and the mend."""
+    """A declaration that cannot work. The message gives the model, the field, the value and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The table a model stands on.
+    """The input table of a model.
 
     Args:
-        name: name of the cleaned table's asset, e.g. ``payments``; the raw one is ``raw_payments``.
-        source: where rows come from: a :class:`~resources.sources.Stream` (lands a day at a time), a
+        name: name of the cleaned table's asset, e.g. ``payments``; the raw table's asset is ``raw_payments``.
+        source: where rows come from: a :class:`~resources.sources.Stream` (lands one day at a time), a
             :class:`~resources.sources.Snapshot` (one whole table), or the key of any asset of the graph.
         key: column that identifies a row.
-        contract: pandera model of the *cleaned* rows; it types, documents and refuses.
-        clean: ``raw text rows -> typed rows``, same index and at least the contract's columns; what it
-            cannot parse becomes missing, which the contract then refuses. Default: types by the contract.
-        time: event time column (UTC, naive); ``None`` for a plain table without a clock.
-        start: first day there may be rows of; needed with ``time``.
-        late_days: a row may land this many days after its event day; later ones are quarantined.
-        max_refused: share of a landing that may be quarantined before the landing is refused as a whole.
-        quiet_days: whether a day without any row is nothing unusual; otherwise an empty landing is refused.
+        contract: pandera model of the *cleaned* rows; it defines their types, documents them, and refuses invalid rows.
+        clean: ``raw text rows -> typed rows``, with the same index and at least the contract's columns. Values that it
+            cannot parse become missing, and the contract then refuses them. Default: types the columns by the contract.
+        time: event time column (UTC, naive); ``None`` for a table without event time.
+        start: first day that may have rows; required with ``time``.
+        late_days: a row may land at most this many days after its event day; later rows are quarantined.
+        max_refused: maximum share of a landing that may be quarantined; above it, the whole landing is refused.
+        quiet_days: whether a day without rows is normal; if not, an empty landing is refused.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Table:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Column names of the contract, in its order."""
+        """Column names of the contract, in the contract's order."""
         return tuple(self.contract.to_schema().columns)
 
 
@@ -82,20 +83,20 @@ class Table:
 class Features:
     """Point-in-time features: one function for training, batch scoring and the endpoint.
 
-    ``compute(events, wanted)`` gets the cleaned table's columns plus ``label`` (float; NaN where unknown) as
-    equally long arrays in any order, and the integer positions of the rows to compute. It returns one float32
-    array of ``len(wanted)`` per feature. It must use, for each row, only rows of strictly earlier seconds (and
-    the row itself), and only labels of rows at least ``label_delay_days`` older: the ``features`` asset's check
-    and the property tests hold it to that.
+    ``compute(events, wanted)`` receives the cleaned table's columns plus ``label`` (float; NaN where unknown) as arrays
+    of equal length in any order, and the integer positions of the rows to compute. It returns one float32 array of
+    ``len(wanted)`` per feature. For each row, it must use only the row itself, rows of strictly earlier seconds, and
+    labels of rows at least ``label_delay_days`` older. The ``features`` asset's check and the property tests enforce
+    this.
 
     Args:
-        compute: the function; its module must need nothing outside its model folder, numpy and pandas.
-        lookback_days: how far back of a row ``compute`` looks, labels included.
-        names: the features, in the order in which the network gets them.
-        entities: columns whose past rows are enough to compute a row's features (the endpoint keeps these).
+        compute: the feature function; its module may depend only on its model folder, numpy and pandas.
+        lookback_days: number of days before a row that ``compute`` reads, labels included.
+        names: feature names, in the order of the network's inputs.
+        entities: columns whose past rows are enough to compute a row's features (the endpoint keeps only these rows).
         calendar: features that follow the calendar; drift checks leave them out.
-        words: features that hold word numbers (``assets/lifecycle/data/text.py``), for each text its block of them;
-            they are read by the network's text encoder and compared with nothing.
+        words: features that hold word numbers (``assets/lifecycle/data/text.py``), one block of them per text. The
+            network's text encoder reads them; drift checks leave them out.
     """
 
     compute: FeatureFunction
@@ -107,37 +108,39 @@ class Features:
 
     @property
     def compared(self) -> list[str]:
-        """Features that a drift check can compare."""
+        """Names of the features that drift checks compare."""
         return [name for name in self.names if name not in {*self.calendar, *self.words}]
 
     @property
     def word_positions(self) -> list[int]:
-        """Where the word numbers are among the features."""
+        """Positions in ``names`` of the features that hold word numbers."""
         words = set(self.words)
         return [i for i, name in enumerate(self.names) if name in words]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The recipe. Windows are in days for tables with a clock; a plain table uses ``holdout`` and random folds.
+    """The training recipe. Tables with an event time use windows in days; other tables use ``holdout`` and random
+    folds.
 
     Args:
-        window_days: days of labelled rows to fit on.
-        test_days: latest labelled days, which report and never select.
-        folds: earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
-        max_epochs: most passes over the rows that a fold may choose; default: what 800,000 rows are, 8 to 100.
-        patience: passes without a better figure after which a fold ends.
-        batch_size: rows per step; default: 64, 128 or 256 with the number of rows.
-        learning_rate: AdamW's; default: .006, or .003 from 20,000 rows on.
-        members: networks side by side in the default network; default: 8, or 2 from 20,000 rows on, where noise is less
-            of a danger and the same time is better spent on more steps of fewer, wider ones.
-        weight_decay: AdamW's.
-        beside: what stands beside the network in the candidate: ``linear`` (a regularised linear model), ``trees``
-            (boosted trees), both or none. The folds settle what share each has.
-        half_life_days: a row this much older than another counts half as much; default: all rows count alike.
-        seed: everything random is drawn from it.
-        holdout: share of a plain table that is the test rows.
-        min_rows: fewer labelled rows than this (or fewer than 10 of a class) and training refuses.
+        window_days: days of labelled rows in the training set.
+        test_days: latest labelled days; they are used for reporting and never for selection.
+        folds: number of earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
+        max_epochs: maximum number of passes over the rows that a fold may choose; default: 800,000 divided by the
+            number of rows, at least 8 and at most 100.
+        patience: number of passes without a better validation score after which a fold stops.
+        batch_size: rows per step; default: 64, 128 or 256, depending on the number of rows.
+        learning_rate: learning rate of AdamW; default: .006, or .003 from 20,000 rows.
+        members: number of parallel networks in the default network; default: 8, or 2 from 20,000 rows, because there
+            noise matters less and the same time is better spent on more steps of fewer, wider networks.
+        weight_decay: weight decay of AdamW.
+        beside: learners that join the network in the candidate: ``linear`` (a regularised linear model), ``trees``
+            (boosted trees), both or none. The folds determine the ensemble weights.
+        half_life_days: a row that is older than another by this many days has half its weight; default: equal weights.
+        seed: seed of everything random.
+        holdout: share of the rows in the test set, for tables without event time.
+        min_rows: minimum number of labelled rows; training refuses fewer than this (or fewer than 10 rows of a class).
     """
 
     window_days: int = 28
@@ -156,7 +159,11 @@ class Training:
     min_rows: int = 200
 
     def sized_for(self, rows: int) -> Training:
-        """The recipe with all that follows from the number of rows to fit on settled; what is declared stays."""
+        """Returns the recipe with the defaults that depend on the number of rows filled in; declared values stay.
+
+        Args:
+            rows: number of rows to fit on.
+        """
         many = rows >= 20_000
         return replace(
             self,
@@ -169,18 +176,18 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the report shows beyond the metrics every model gets.
+    """Contents of the report beyond the metrics that every model gets.
 
     Args:
-        entity: column of which the ``top_k`` are looked at each day (CP@k); entities already known as
-            positive when a test row happens are removed from the test rows.
-        top_k: how many a day can be reviewed.
-        amount: column that weighs a row in money; enables the cost metrics.
-        slices: ``(rows) -> {slice name: boolean array}``; rows carry the table, the labels and the features.
-        ceiling: ``(source, events, wanted) -> probabilities`` of the best possible model, where one can be
-            computed (a simulator's true posterior).
-        published: figures from the literature by metric (``average_precision``, ``roc_auc``, ``cp_at_k``), shown
-            beside ours and labelled as published.
+        entity: column whose ``top_k`` values are reviewed each day (CP@k). A test row is removed if its entity is
+            already known as positive when the row happens.
+        top_k: number of entities that can be reviewed per day.
+        amount: column that holds a row's amount of money; enables the cost metrics.
+        slices: ``(rows) -> {slice name: boolean array}``; rows hold the table's columns, the labels and the features.
+        ceiling: ``(source, events, wanted) -> probabilities`` of the best possible model, where these can be computed
+            (a simulator's true posterior).
+        published: values from the literature by metric (``average_precision``, ``roc_auc``, ``cp_at_k``). The report
+            shows them beside the model's own values and labels them as published.
     """
 
     entity: str | None = None
@@ -193,15 +200,16 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a candidate must pass before it may be staged.
+    """Requirements that a candidate must meet before it can be staged.
 
     Args:
-        metric: the metric compared, on the candidate's test rows: one of :data:`~assets.task.METRICS` of the target's
+        metric: metric to compare on the candidate's test rows: one of :data:`~assets.task.METRICS` of the target's
             kind; default: ``roc_auc`` for classes, ``r2`` for measured values.
-        floor: worst value that may go live (a highest value where lower is better); default: .6 and .1 for these.
+        floor: worst value that may go live (a maximum where lower is better); default: .6 for ``roc_auc``, .1 for
+            ``r2``.
         margin: candidate minus champion on the same rows must be at least this.
-        baseline_margin: candidate minus the simple baseline (a regularised linear model) must be at least this; a loss
-            whose 95 % interval holds zero is chance, and passes.
+        baseline_margin: candidate minus the simple baseline (a regularised linear model) must be at least this. A loss
+            whose 95 % interval includes zero counts as chance and passes.
     """
 
     metric: str = ""
@@ -212,22 +220,27 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How a window of rows (a day, or a plain table as it is now) is held against the champion's reference profile.
+    """How a window of rows is compared with the champion's reference profile.
+
+    A window is one or more days, or all current rows of a table without event time.
 
     Args:
-        columns: features compared; default all but the calendar ones.
-        alpha: family error rate of one window, shared among the columns (Bonferroni).
-        page_alpha: that of ``page_after`` windows together, or of each, which a page asks for.
+        columns: features to compare; default: all except the calendar features.
+        alpha: family-wise error rate of one window, divided among the columns (Bonferroni).
+        page_alpha: family-wise error rate for a page. The pooled rows of ``page_after`` consecutive windows, or each of
+            these windows alone, must be significant at this level.
         min_effect: smallest effect that counts: the K-S distance, or total variation for categories.
-        min_importance: a column that moves the score by less than this share of the most important one's never pages.
-        min_rows: a window with fewer rows takes in the days before it; one that still has fewer is not judged.
-        window_days: most days of a window.
-        max_rows: rows sampled of each side before Evidently sees them.
-        page_after: windows in a row with the same column after which a warning becomes a page.
-        missing: rise of a column's share of missing values that is a fault.
-        new: share of rows with a category that the reference does not know.
-        outside: share of rows outside the range of the reference.
-        volume: rows of a day, as a share of those usual on its weekday: fewer than this, or more than its inverse.
+        min_importance: a column never pages if its effect on the score is below this share of the most important
+            column's effect.
+        min_rows: a window with fewer rows also includes the days before it; if it still has fewer, it is not compared.
+        window_days: maximum number of days in a window.
+        max_rows: number of rows sampled from each side before Evidently compares them.
+        page_after: number of consecutive windows with drift in the same column after which a warning becomes a page.
+        missing: increase in a column's share of missing values that counts as a fault.
+        new: share of rows with a category that the reference does not contain that counts as a fault.
+        outside: share of rows outside the reference's range that counts as a fault.
+        volume: minimum number of rows of a day, as a share of the usual number on its weekday; the maximum is its
+            inverse.
     """
 
     columns: tuple[str, ...] | None = None
@@ -247,26 +260,27 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One model. Everything but ``name``, ``table`` and ``target`` has a default that is right for a plain table.
+    """A model. All fields except ``name``, ``table`` and ``target`` have defaults that suit a table without event time.
 
     Args:
         name: key prefix of its assets and name of its registered model; ``[a-z][a-z0-9_]*``.
-        table: the table it stands on.
-        target: column holding the truth. Its kind is read off the contract: a boolean or two ``isin`` values (the
-            second is what the probability is of), more ``isin`` values (classes), or a number. Labels that land later
-            are 0 or 1.
+        table: the input table.
+        target: column that holds the truth. The contract determines its kind: a boolean or two ``isin`` values (the
+            probability is that of the second value), more ``isin`` values (classes), or a number. Labels that land
+            later are 0 or 1.
         owner: ``team:…`` or an e-mail address.
         description: one sentence for the UI.
-        label_delay_days: days after a row's event until its label lands; 0 means the label is in the table.
+        label_delay_days: days after a row's event until its label lands; 0 means that the label is in the table.
         features: point-in-time features; default: the contract's columns, encoded.
-        network: builds the torch module; default: the one of ``assets/lifecycle/model/learners/networks.py``.
-        accepted_leaks: ``{column: reason}`` of columns (or features) that the leakage check would refuse, and why they
-            are known when a row is scored.
-        training, evaluation, gate, drift: see there.
-        retrain: cron of the declared retraining (UTC), or ``None``.
-        retrain_cooldown_days: labelled days between two trainings that drift asks for.
-        review_cost: cost of looking at one alert, in the unit of ``evaluation.amount``.
-        assets: assets of its own; one with the key of a stage's asset takes that one's place.
+        network: function that builds the torch module; default: that of
+            ``assets/lifecycle/model/learners/networks.py``.
+        accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
+            says why the value is known when a row is scored.
+        training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
+        retrain: cron schedule of retraining (UTC), or ``None``.
+        retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
+        review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
+        assets: the model's own assets; an asset with the key of a stage's asset replaces that asset.
     """
 
     name: str
@@ -295,22 +309,26 @@ class Model:
 
     @cached_property
     def task(self) -> Task:
-        """The kind of its target."""
+        """The kind of target; :data:`~assets.task.BINARY` if the target is not a column of the contract."""
         columns = self.table.contract.to_schema().columns
         return Task.of(columns[self.target]) if self.target in columns else BINARY
 
     @property
     def is_stream(self) -> bool:
-        """Whether its tables have a clock, and therefore day partitions."""
+        """Whether the model's table has an event time, and its tables therefore have day partitions."""
         return self.table.time is not None
 
     def key(self, asset: str) -> dg.AssetKey:
-        """Asset key of one of its assets."""
+        """Returns the asset key of one of the model's assets."""
         return dg.AssetKey([self.name, asset])
 
 
 def refuse_wrong_declaration(model: Model) -> None:
-    """Raises :class:`DeclarationError` for the first value that cannot work, with the mend."""
+    """Validates a declaration.
+
+    Raises:
+        DeclarationError: a value cannot work; the message names the first such value and its fix.
+    """
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift,
         _wrong_retrain,
@@ -321,7 +339,7 @@ def refuse_wrong_declaration(model: Model) -> None:
 
 
 Wrong = Iterator[tuple[str, object, str]]
-"""Field, value, and what would be right."""
+"""Field, value, and the fix."""
 
 
 def _wrong_names(model: Model) -> Wrong:

@@ -1,5 +1,5 @@
-"""From what a source holds to features by day: landing, cleaning, labels, features.
+"""Data stages, from source rows to daily features: landing, cleaning, labels, features.
 
-Belongs here: the assets of the group `<model>/data` and what they are made with. Does not belong here: anything that
-knows of a model version.
+Belongs here: the assets of the group `<model>/data` and their helpers. Does not belong here: anything that depends on a
+model version.
 """

@@ -1,15 +1,15 @@
-"""Second stage: typed, deduplicated, denoised rows by event day; every refused row in quarantine with its reason.
+"""Second stage: typed, deduplicated, validated rows by event day. Refused rows go to quarantine with a reason.
 
-Belongs here: the rules by which a landed row meets exactly one fate, as pure functions, and the assets that apply them.
-Does not belong here: how a particular table is parsed (the model folder's ``clean``) or what is allowed in it (its
-contract).
+Belongs here: the rules that give each landed row exactly one row outcome, as pure functions, and the assets that apply
+them. Does not belong here: how a particular table is parsed (the model folder's ``clean``) or which values are valid
+(its contract).
 
-The four fates of a landed row:
+The four outcomes of a landed row:
 
 * *quarantined*: the contract refuses it, its event day is in the future, or it landed too late;
-* *duplicate*: a row of the same key landed before it, at most ``late_days`` earlier;
+* *duplicate*: a row with the same key landed before it, at most ``late_days`` earlier;
 * *clean*: it is in the cleaned table of its event day;
-* *pending*: it will be, once its event day is rebuilt.
+* *pending*: it will be in the cleaned table when its event day is rebuilt.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ Stale = Set[tuple[str, str]]
 
 
 class ContractError(dg.Failure):
-    """A table that cannot meet its contract as a whole (a column missing, say); nothing of it is used."""
+    """A table that cannot meet its contract as a whole (a column is missing, say). None of its rows are used."""
 
 
 def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Types landed rows and parts those that the contract refuses from the others.
+    """Types landed rows and separates the rows that the contract refuses.
 
     Args:
-        raw: landed rows as text, with ``row_id`` (and ``landing_day`` for a table with a clock).
-        table: whose ``clean`` and contract apply.
+        raw: landed rows as text, with ``row_id`` (and ``landing_day`` for a table with an event time).
+        table: the table whose ``clean`` and contract apply.
 
     Returns:
-        ``(accepted, refused)``: the contract's columns plus ``row_id`` (and ``landing_day``); and the raw rows with a
-        ``reason`` that names the column and the rule.
+        ``(accepted, refused)``. ``accepted`` has the contract's columns plus ``row_id`` (and ``landing_day``).
+        ``refused`` has the raw rows plus a ``reason`` that names the column and the rule.
 
     Raises:
-        ContractError: a column that the contract needs is not there.
+        ContractError: a column that the contract requires is absent.
     """
     rows = _typed(raw, table)
     schema = table.contract.to_schema()
@@ -76,17 +76,17 @@ def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.D
     accepted = _coerced(rows[reasons.isna()], schema)
     carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
     accepted = pd.concat([raw.loc[accepted.index, carried], accepted.drop(columns=carried, errors="ignore")], axis=1)
-    # A table may have a column of that name: what landed in it stays under another.
+    # The table may have a column named `reason`; rename it to keep the landed values.
     refused = raw[reasons.notna()].rename(columns={REASON: f"landed_{REASON}"})
     refused = refused.assign(**{REASON: reasons[reasons.notna()].astype("string[pyarrow]")})
     return accepted, refused
 
 
 def first_landed(accepted: pd.DataFrame, table: Table) -> pd.Series:
-    """Whether each accepted row is the first of its key, so that later copies are duplicates.
+    """Returns whether each accepted row is the first with its key, boolean ``[n]``; later copies are duplicates.
 
-    A row counts as a copy of one that landed on the same day or up to ``late_days`` before; earlier ones cannot be,
-    because a row that late is refused. The verdict on a landing depends on it and those before it, never on later ones.
+    A row is a copy if a row with the same key landed on the same day or up to ``late_days`` before. Earlier copies are
+    impossible, because a row that late is refused. The result for a landing depends only on it and on earlier landings.
     """
     ordered = accepted.sort_values(ROW_ID, kind="stable")
     if table.time is None:
@@ -97,13 +97,13 @@ def first_landed(accepted: pd.DataFrame, table: Table) -> pd.Series:
 
 
 def event_day(accepted: pd.DataFrame, table: Table) -> pd.Series:
-    """ISO event day of each row."""
+    """Returns the ISO event day of each row."""
     return iso_day(accepted[table.time])
 
 
 def iso_day(times: pd.Series) -> pd.Series:
-    """ISO day of each time."""
-    # Few distinct days, many rows: format each day once.
+    """Returns the ISO day of each time."""
+    # There are few distinct days and many rows, so each day is formatted once.
     days = times.dt.floor("D")
     return days.map({day: str(day.date()) for day in days.dropna().unique()})
 
@@ -117,19 +117,19 @@ def fates(
     in_quarantine: pd.Series,
     stale: Stale,
 ) -> pd.DataFrame:
-    """Which fates each landed row has met: exactly one each, or rows were lost or used twice.
+    """Returns the outcomes of each landed row. Exactly one is correct; otherwise rows were lost or used twice.
 
     Args:
-        raw: landings, with those up to ``late_days`` before the ones that are asked about.
-        accepted: the rows of ``raw`` that the contract accepts, as from :func:`type_and_refuse`.
-        table: whose rules apply.
-        in_clean: row ids in the cleaned table as it is stored.
-        in_quarantine: row ids in the quarantine as it is stored.
-        stale: ``(event day, landing day)`` pairs such that the cleaned table of the event day was built without that
+        raw: the landings to check, plus the landings of up to ``late_days`` before them.
+        accepted: rows of ``raw`` that the contract accepts, from :func:`type_and_refuse`.
+        table: the table whose rules apply.
+        in_clean: row ids in the stored cleaned table.
+        in_quarantine: row ids in the stored quarantine.
+        stale: ``(event day, landing day)`` pairs where the cleaned table of the event day was built without that
             landing.
 
     Returns:
-        Indexed by row id, one boolean column per fate.
+        One boolean column per outcome, indexed by row id.
     """
     first = first_landed(accepted, table)
     ids = raw[ROW_ID]
@@ -150,7 +150,7 @@ def fates(
 
 
 def _among(ids: pd.Series, others: pd.Series) -> np.ndarray:
-    """Boolean per row id: whether it is one of ``others``. pandas' own ``isin`` takes text apart value by value."""
+    """Returns whether each row id is in ``others``. Faster than pandas ``isin``, which converts text value by value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -175,7 +175,7 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
 
 
 def _say_absent(reasons: pd.Series, raw: pd.DataFrame, name: str) -> pd.Series:
-    """The reasons, with a better one for rows of landings that lacked the column, which others read with them had."""
+    """Replaces the reason for rows of landings that lack a column which other landings in ``raw`` have."""
     if name not in raw or LANDING_DAY not in raw or raw[name].isna().all():
         return reasons
     for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
@@ -203,7 +203,7 @@ def _missing_column(name: str, columns: list[str], table: Table) -> ContractErro
 
 
 def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> dict[Any, str]:
-    """By index, the first rule of the contract that a row breaks."""
+    """Returns the first contract rule that each invalid row breaks, by index."""
     import pandera.errors
 
     try:
@@ -225,7 +225,7 @@ def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> d
 
 
 def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
-    """The contract's columns in its types; text that is missing stays missing, and does not become the word for it."""
+    """Casts the contract's columns to its types. Missing text stays missing; it does not become a string."""
     kinds = {name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None}
     text = [name for name, kind in kinds.items() if kind == "str"]
     typed_rows = rows.astype({name: kind for name, kind in kinds.items() if kind != "str"})
@@ -236,7 +236,7 @@ def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
 
 
 def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series:
-    """The reason against rows from the future or from too far back."""
+    """Returns the reason for rows from the future and for rows that landed too late; missing for all others."""
     times = typed[table.time]
     if not pd.api.types.is_datetime64_dtype(times.dtype):
         times = pd.to_datetime(times, errors="coerce")
@@ -247,7 +247,7 @@ def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series
 
 
 def by_contract(table: Table) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """The cleaning of a table that declares none: types by the contract, blanks as missing."""
+    """Returns the default ``clean``: it types columns by the contract and reads blanks as missing."""
 
     def clean(raw: pd.DataFrame) -> pd.DataFrame:
         return typed(raw, table.contract)
@@ -259,7 +259,7 @@ def by_contract(table: Table) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 
 def cleaning_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """The cleaned table, its quarantine, and the labels."""
+    """Returns the assets of the cleaned table, its quarantine, and the labels."""
     return [_cleaned(model), _quarantine(model), _labels(model)]
 
 
@@ -362,7 +362,7 @@ def _labels(model: Model) -> dg.AssetsDefinition:
     table = model.table
     late = model.label_delay_days > 0
     declared = table.contract.to_schema().columns.get(model.target)
-    may_lack = not late and declared is not None and declared.nullable  # rows to be scored, and not learnt from
+    may_lack = not late and declared is not None and declared.nullable  # unlabelled rows are only scored
 
     def labels(context: dg.AssetExecutionContext, cleaned: pd.DataFrame, **landed: pd.DataFrame) -> Made:
         carried = [c for c in (table.key, table.time) if c]
@@ -404,7 +404,7 @@ def _labels(model: Model) -> dg.AssetsDefinition:
 
 
 def _truth_in_short(model: Model, truth: pd.Series) -> dict[str, Any]:
-    """What a person wants to see of labels at a glance."""
+    """Returns summary metadata of the labels for the UI."""
     if truth.empty:
         return {}
     if model.task.kind == "regression":
@@ -420,12 +420,12 @@ def _around(model: Model, ahead: bool) -> tuple[int, int]:
 
 
 def _stale(context: dg.AssetExecutionContext, model: Model, days: list[str], around: tuple[int, int]) -> Stale:
-    """Pairs of event day and landing day such that the cleaned table does not yet hold that landing."""
+    """Returns ``(event day, landing day)`` pairs where the cleaned table does not contain that landing yet."""
     if days == [WHOLE]:
         return set()
     tables, raw = context.resources.tables, model.key(f"raw_{model.table.name}")
     pairs = {(event, landing) for landing in days for event in days_of_window(landing, around)}
-    # A day that landed again, with other rows, has not been read yet either.
+    # A day that landed again with different rows also counts as not read yet.
     landed = tables.versions(raw, {landing for _, landing in pairs}).items()
     read: dict[str, set[str]] = {}
     for event in {event for event, _ in pairs}:
@@ -436,7 +436,7 @@ def _stale(context: dg.AssetExecutionContext, model: Model, days: list[str], aro
 
 
 def _account_findings(account: pd.DataFrame, refused: pd.DataFrame, table: Table, day: str) -> list[Finding]:
-    """The two verdicts on one landing: each row met one fate, and not too many were refused."""
+    """Returns the two findings for one landing: each row has exactly one outcome, and few enough rows were refused."""
     wrong = account.index[account.sum(axis=1) != 1]
     counts = _counts(account)
     share = len(refused) / max(len(account), 1)
@@ -462,7 +462,7 @@ def _account_findings(account: pd.DataFrame, refused: pd.DataFrame, table: Table
 
 
 def _counts(met: pd.DataFrame) -> dict[str, int]:
-    """Rows by fate."""
+    """Returns the number of rows by outcome."""
     return {str(fate): int(met[fate].sum()) for fate in met}
 
 

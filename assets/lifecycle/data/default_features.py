@@ -1,7 +1,7 @@
-"""Features of a declaration that brings none: the contract's columns, encoded, each row by itself.
+"""Default features for a declaration without features: the contract's columns, encoded row by row.
 
-Belongs here: the encoding by kind of column. Does not belong here: anything learnt from rows (medians and scales are
-part of the network), and features that look at other rows (the model folder).
+Belongs here: the encoding of each kind of column. Does not belong here: anything learnt from rows (medians and scales
+are part of the network), and features that use other rows (the model folder).
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from assets.declaration import Model
 
 MOST_CATEGORIES = 100
-"""More categories than this make a column of free text: each value is then a word or two that may recur."""
+"""A column with more categories than this is encoded as free text, because its values may share words."""
 EPOCH = np.datetime64("2000-01-01", "s")
 PARTS = ("month", "weekday", "hour")
-"""What of a moment may come round again."""
+"""Periodic parts of a moment."""
 
 
 def default_features(model: Model) -> Features:
-    """One feature for a number, a boolean and each category of a column with ``isin``; several for moments and text.
+    """Returns one feature per number, boolean, and category of an ``isin`` column; several per moment and text column.
 
-    Of a moment these are its days since 2000 and what comes round of it, of free text the word numbers.
+    A moment becomes its days since 2000 and its periodic parts. Free text becomes word numbers.
 
-    The key, the target and ``evaluation.entity`` are no features; of the event time, only what comes round is.
+    The key, the target and ``evaluation.entity`` are not features. Of the event time, only the periodic parts are.
 
-    Raises :class:`~assets.declaration.DeclarationError` where that leaves nothing.
+    Raises:
+        DeclarationError: no column is left to make a feature of, or a column has a name that the drift check reserves.
     """
     table = model.table
     numbers: list[str] = []
@@ -74,7 +75,7 @@ def default_features(model: Model) -> Features:
         for column, values in categories.items():
             said = events[column][wanted]
             text = said.astype(str)
-            text[_missing(said)] = ""  # a missing value reads as a word otherwise, which may be a category: None
+            text[_missing(said)] = ""  # otherwise a missing value reads as a word such as None, which may be a category
             made |= {f"{column}={value}": (text == value).astype(np.float32) for value in values}
         for name in moments:
             made |= {f"{name}.{part}": values for part, values in _moment(events[name][wanted]).items()}
@@ -90,14 +91,14 @@ def default_features(model: Model) -> Features:
 
 
 def _missing(values: np.ndarray) -> np.ndarray:
-    """Boolean per value of a text column."""
+    """Returns whether each value of a text column is missing, boolean ``[n]``."""
     import pandas as pd
 
     return np.asarray(pd.isna(values))
 
 
 def _number(values: np.ndarray) -> np.ndarray:
-    """float32 of numbers and booleans; whatever is missing becomes NaN."""
+    """Converts numbers and booleans to float32 ``[n]``; missing values become NaN."""
     if values.dtype == object:
         import pandas as pd
 
@@ -106,14 +107,14 @@ def _number(values: np.ndarray) -> np.ndarray:
 
 
 def _moment(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Days since 2000, month (1 to 12), weekday (Monday is 0) and hour of moments; NaN where missing."""
+    """Returns days since 2000, month (1 to 12), weekday (Monday is 0) and hour, float32 ``[n]``; NaN where missing."""
     moments = values.astype("datetime64[s]")
     known = ~np.isnat(moments)
     days = (moments - EPOCH) / np.timedelta64(86_400, "s")
     parts = {
         "days": days,
         "month": moments.astype("datetime64[M]").astype(np.int64) % 12 + 1,
-        "weekday": (np.floor(days) + 5) % 7,  # the first of January 2000 was a Saturday
+        "weekday": (np.floor(days) + 5) % 7,  # 1 January 2000 was a Saturday
         "hour": np.floor(days % 1 * 24 + 1e-6),
     }
     return {name: np.where(known, part, np.nan).astype(np.float32) for name, part in parts.items()}

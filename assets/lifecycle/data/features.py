@@ -1,7 +1,8 @@
-"""Third stage: point-in-time features by event day, from the declaration's one function.
+"""Third stage: point-in-time features by event day, computed by the declared feature function.
 
-Belongs here: assembling the events a features function may see, and holding it to seeing no more. Does not belong
-here: any particular feature (the model folder), encodings of plain tables (``default_features.py``).
+Belongs here: collecting the events that a feature function may use, and the check that it uses no others. Does not
+belong here: any particular feature (the model folder), encodings for tables without feature functions
+(``default_features.py``).
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ POINT_IN_TIME = Check(
 COMPLETE = Check(name="complete", description="Each clean row has its features, none of them infinite.")
 
 PROBED_ROWS = 200
-"""Rows just before each cut whose features are computed again without the future."""
+"""Number of rows just before each cut whose features are computed a second time without the future."""
 
 
 def features_of(model: Model) -> Features:
-    """The declared features, or the encoding of the contract's columns."""
+    """Returns the declared features, or the default encoding of the contract's columns."""
     return model.features or default_features(model)
 
 
 def events_of(cleaned: pd.DataFrame, labels: pd.DataFrame | None, model: Model) -> dict[str, np.ndarray]:
-    """The events a features function gets: the table's columns plus ``label``, NaN where none is known.
+    """Returns the input of a feature function: the table's columns plus ``label``, ``[n]`` each; NaN for unknown
+    labels.
 
     Args:
         cleaned: rows of the cleaned table.
-        labels: rows of ``labels`` (key and target); ``None`` or empty where none is known yet.
-        model: whose table they are of.
+        labels: rows of ``labels`` (key and target); ``None`` or empty if no label is known yet.
+        model: the model that the rows belong to.
     """
     events = {name: cleaned[name].to_numpy() for name in model.table.columns if name != model.target}
     if labels is None or labels.empty:
@@ -51,9 +53,10 @@ def events_of(cleaned: pd.DataFrame, labels: pd.DataFrame | None, model: Model) 
 
 
 def compute_features(features: Features, events: Columns, wanted: np.ndarray) -> np.ndarray:
-    """float32 ``[len(wanted), len(features.names)]`` in the declared order.
+    """Computes features as float32 ``[len(wanted), len(features.names)]`` in the declared order.
 
-    Raises :class:`dagster.Failure` when the function returns other features than it declares, or of other lengths.
+    Raises:
+        dagster.Failure: the function returns undeclared features, misses declared ones, or returns wrong lengths.
     """
     made = features.compute(events, wanted)
     if set(made) != set(features.names):
@@ -71,10 +74,18 @@ def compute_features(features: Features, events: Columns, wanted: np.ndarray) ->
 def sees_the_future(
     features: Features, events: Columns, time: str, label_delay_days: int, cut: np.datetime64, seed: int = 0
 ) -> list[str]:
-    """Names of features of the rows just before ``cut`` that change when what comes later is replaced.
+    """Returns the features that change for the rows just before ``cut`` when later data is replaced.
 
-    Of the later rows half are gone and the others hold values of any rows, column by column; labels of rows younger
-    than the delay are flipped or made up. What a feature may look at stays as it is.
+    Half of the later rows are removed. The others get values drawn from any row, column by column. Labels of rows
+    younger than the delay are flipped or invented. Data that a feature may use stays unchanged.
+
+    Args:
+        features: features to test.
+        events: columns of the events, ``[n]`` each.
+        time: name of the event time column.
+        label_delay_days: days until a label is known.
+        cut: moment from which rows count as later.
+        seed: seed of the replacement.
     """
     times = events[time]
     before = np.flatnonzero(times < cut)
@@ -83,7 +94,7 @@ def sees_the_future(
         return []
     is_later = times >= cut
     if features.entities:
-        # The past of others is not looked at; all that comes later is: whoever peeks, peeks there.
+        # Keep the past of the probed entities only, but all later rows, because that is where a leak would read from.
         near = is_later.copy()
         for entity in features.entities:
             near |= np.isin(events[entity], events[entity][probed])
@@ -106,7 +117,7 @@ def sees_the_future(
 
 
 def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """The ``features`` table."""
+    """Returns the ``features`` table's asset."""
     table, features = model.table, features_of(model)
     look = features.lookback_days
 
@@ -143,7 +154,7 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
         metadata = {"dagster/row_count": len(frame), "features": len(features.names), "missing": missing}
         return Made(frame, findings, metadata, by_day)
 
-    # Row ids of sixty days are half of what there would be to read.
+    # Row ids are left out: over sixty days they are half of the data to read.
     reads = {"cleaned": Reads(model.key(table.name), (-look, 0), columns=table.columns)}
     checks = [COMPLETE]
     if model.is_stream:
@@ -186,7 +197,7 @@ def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], 
 
 
 def _point_in_time(features: Features, events: Columns, model: Model, days: list[str]) -> list[Finding]:
-    """One probe for each month of the run, at a second drawn from its day; each day carries its probe's verdict."""
+    """Probes each month of the run once, at a random second of its last day; every day gets its month's result."""
     assert model.table.time is not None
     findings: list[Finding] = []
     for month in [days[i : i + 31] for i in range(0, len(days), 31)]:

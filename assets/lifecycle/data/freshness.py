@@ -1,6 +1,7 @@
-"""Whether making a day again could change it: by code version and by the data versions of what it reads.
+"""Staleness of a day: whether its code version or the data versions of its inputs changed since it was made.
 
-Belongs here: comparing a file's stamp with what would be read now. Does not belong here: deciding to make it again.
+Belongs here: comparing a file's stamp with the versions that would be read now. Does not belong here: the decision to
+materialize it again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from resources.tables import ParquetTables, TableError, days_of_window, inputs_o
 
 
 def stale_days(asset: dg.AssetsDefinition, tables: ParquetTables, days: Iterable[str]) -> list[str]:
-    """Those of ``days`` whose file is absent, damaged, by other code, or made from other rows than there are now."""
+    """Returns the days whose file is absent, damaged, made by other code, or made from other rows than the current
+    ones.
+
+    Args:
+        asset: the table's asset.
+        tables: store of the table files and their stamps.
+        days: ISO days to check.
+    """
     spec = next(iter(asset.specs))
     windows = {name: (int(a), int(b)) for name, (a, b) in spec.metadata["reads"].items()}
     days = list(days)

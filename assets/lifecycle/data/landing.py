@@ -1,7 +1,7 @@
-"""First stage: rows as they landed, immutable, with their source and arrival time; and the labels that come later.
+"""First stage: immutable landed rows with their source and arrival time, and the labels that land later.
 
-Belongs here: asking the source for a day (or the whole) and refusing a landing that is empty. Does not belong here:
-any reading of what a row says.
+Belongs here: requesting a day (or the whole table) from the source, and refusing an empty landing. Does not belong
+here: any interpretation of a row's values.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ARRIVED = Check(name="arrived", description="The source landed rows for this day
 
 LANDING_DAY = "landing_day"
 ROW_ID = "row_id"
-"""Names one landed line for good: ``<landing day>-<position>``. Sorting by it is sorting by arrival."""
+"""Permanent id of a landed row: ``<landing day>-<position>``. Sorting by it sorts by arrival."""
 
 
 def landing_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """``raw_<table>``, and ``raw_labels`` where labels land later."""
+    """Returns ``raw_<table>``, and ``raw_labels`` if labels land later."""
     assets = [_raw(model, f"raw_{model.table.name}", labels=False)]
     if model.label_delay_days:
         assets.append(_raw(model, "raw_labels", labels=True))
@@ -76,12 +76,12 @@ def _raw(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
 
 
 def source_resource_key(model: Model) -> str:
-    """Key under which the model's source is found among the resources (and can be replaced)."""
+    """Returns the resource key of the model's source; the resource can be replaced under this key."""
     return f"{model.name}_source"
 
 
 def source_resources(models: Iterable[Model]) -> dict[str, Any]:
-    """The sources of the models by resource key; a table that another code location makes has none."""
+    """Returns the models' sources by resource key. A table that another code location makes has no source."""
     return {
         source_resource_key(model): model.table.source
         for model in models
@@ -90,7 +90,14 @@ def source_resources(models: Iterable[Model]) -> dict[str, Any]:
 
 
 def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One frame of all landings, each row with its landing day and its row id."""
+    """Joins landings into one frame and adds each row's row id and landing day.
+
+    Args:
+        landed: rows by ISO landing day, or under ``WHOLE`` for a whole table, which gets no landing day.
+
+    Raises:
+        dagster.Failure: the source has a column named ``row_id`` or ``landing_day``.
+    """
     frames = []
     for day, rows in landed.items():
         if own := [name for name in (ROW_ID, LANDING_DAY) if name in rows]:

@@ -1,7 +1,7 @@
-"""Free text as numbers, without any download: word numbers as features, and the torch encoder that reads them.
+"""Free text as numbers, without downloads: word numbers as features, and the torch encoder that reads them.
 
-Belongs here: splitting text into word numbers, and the module that turns these into a vector. Does not belong
-here: which columns are text (``default_features.py``), what the vector is used for (``networks.py``).
+Belongs here: splitting text into word numbers, and the module that turns these into a vector. Does not belong here:
+which columns are text (``default_features.py``), how the vector is used (``networks.py``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import torch
 
 BUCKETS = 32_768
-"""Word numbers are 1 to this; two words may share one. All are exact in float32."""
+"""Word numbers range from 1 to this value; two words may share a number. float32 represents all of them exactly."""
 WORDS = 48
-"""Words of a text that count, the first ones."""
+"""Number of words of a text that are used; later words are ignored."""
 WIDTH = 32
-"""Of the vector that a text becomes."""
+"""Width of a text's vector."""
 ROWS_OF_A_WORD = 3
 WORD_DROPOUT = 0.3
 
@@ -30,7 +30,7 @@ _WORD = re.compile(r"\w+")
 
 
 def word_numbers(texts: Sequence[str | None] | np.ndarray) -> np.ndarray:
-    """float32 ``[n, WORDS]``: the numbers of the first words of each text, then zeros; case does not count."""
+    """Returns the numbers of each text's first words, then zeros, float32 ``[n, WORDS]``; case is ignored."""
     numbers = np.zeros((len(texts), WORDS), dtype=np.float32)
     known: dict[str, int] = {}
     for row, text in enumerate(texts):
@@ -45,14 +45,15 @@ def word_numbers(texts: Sequence[str | None] | np.ndarray) -> np.ndarray:
 
 
 def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
-    """A module from word numbers float ``[n, WORDS]`` to ``[n, WIDTH]``: the sum over words and pairs of words.
+    """Returns a module that maps word numbers, float ``[n, WORDS]``, to ``[n, WIDTH]``: a sum over words and word
+    pairs.
 
-    As Joulin et al. (2017), "Bag of Tricks for Efficient Text Classification": pairs keep what order says. Words of
-    fewer than :data:`ROWS_OF_A_WORD` texts count for nothing, nor do pairs that are not frequent: there are more pairs
-    than rows, and fitted to each the encoder learns the rows by heart.
+    The method follows Joulin et al. (2017), "Bag of Tricks for Efficient Text Classification"; pairs preserve word
+    order. Words in fewer than :data:`ROWS_OF_A_WORD` texts and infrequent pairs are ignored. There are more pairs than
+    rows, so an encoder fitted to all of them would memorise the rows.
 
     Args:
-        numbers: word numbers of the training rows; what is frequent is counted here, once.
+        numbers: word numbers of the training rows; frequent words and pairs are counted here, once.
     """
     import torch
     from torch import nn
@@ -62,7 +63,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
     frequent = _rows_with(pairs_of(words)) >= max(30, len(words) // 100)
 
     class Known(nn.Module):
-        """The sum of the vectors of those numbers that count, some left out while it is fitted."""
+        """Sum of the vectors of the numbers that are used, with dropout during training."""
 
         lines: torch.Tensor
 
@@ -71,7 +72,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
             counts[0] = False
             lines = torch.zeros(BUCKETS + 1, dtype=torch.long)
             lines[counts] = torch.arange(1, int(counts.sum()) + 1)
-            self.register_buffer("lines", lines)  # a vector each for those alone: the others would never be fitted
+            self.register_buffer("lines", lines)  # other numbers would have vectors that are never fitted
             self.vectors = nn.Embedding(int(counts.sum()) + 1, WIDTH)
             self.left_out = nn.Dropout(WORD_DROPOUT)
 
@@ -88,20 +89,20 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
             nn.init.zeros_(self.pairs.vectors.weight)
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-            words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number is no word
+            words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number means no word
             said, count = self.words(words)
-            # A long text says more than a short one, but not in proportion.
+            # A long text carries more information than a short one, but not in proportion to its length.
             return (said + self.pairs(pairs_of(words))[0]) / count.clamp(min=1.0).sqrt()
 
     return TextEncoder()
 
 
 def pairs_of(words: torch.Tensor, texts: int = 1) -> torch.Tensor:
-    """Numbers ``[n, texts · (WORDS - 1)]`` of neighbouring words; 0 where there is no second one.
+    """Returns numbers of neighbouring word pairs, ``[n, texts · (WORDS - 1)]``; 0 where there is no second word.
 
     Args:
         words: int64 ``[n, texts · WORDS]``.
-        texts: how many texts are side by side; the last word of one has no neighbour.
+        texts: number of texts side by side; the last word of a text has no neighbour.
     """
     if texts > 1:
         return pairs_of(words.unflatten(1, (texts, WORDS)).flatten(0, 1)).unflatten(0, (-1, texts)).flatten(1)
@@ -110,7 +111,7 @@ def pairs_of(words: torch.Tensor, texts: int = 1) -> torch.Tensor:
 
 
 def _rows_with(numbers: torch.Tensor) -> torch.Tensor:
-    """``[BUCKETS + 1]``: how many rows hold each number."""
+    """Returns how many rows contain each number, ``[BUCKETS + 1]``."""
     import torch
 
     counts = torch.zeros(BUCKETS + 1)
@@ -122,14 +123,14 @@ def _rows_with(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def sentence_vectors(texts: Sequence[str | None], model: str) -> np.ndarray:
-    """float32 ``[n, width]`` of whole texts by a sentence-transformers model, for a model folder's own features.
+    """Returns sentence-transformers vectors of whole texts, float32 ``[n, width]``, for a model folder's own features.
 
     Args:
-        texts: missing ones are read as empty.
-        model: folder of a saved model, or its name, which is then downloaded once.
+        texts: texts; missing ones are read as empty.
+        model: folder of a saved model, or a model name, which is downloaded once.
 
     Raises:
-        ImportError: the extra is not installed; the message says how.
+        ImportError: the extra is not installed; the message gives the install command.
     """
     try:
         encode = _sentence_model(model).encode
