@@ -1,1 +1,1 @@
-"""What is made: the declared models and the lifecycle that turns a declaration into assets."""
+"""The declared models, and the lifecycle that turns a declaration into assets."""

@@ -1,10 +1,10 @@
-"""The alerts as an asset with a table that the UI shows, and what a person may do with them from the launchpad.
+"""The alerts as an asset with a table for the UI, and jobs that handle alerts from the launchpad.
 
-Belongs here: showing and handling from Dagster. Does not belong here: the store (``resources/alerts``), what opens
-alerts (``sensors/alerts.py``).
+Belongs here: showing and handling alerts in Dagster. Does not belong here: the store (``resources/alerts``), the
+conditions that open alerts (``sensors/alerts.py``).
 """
 
-# No `from __future__ import annotations`: Dagster reads the types of the ops' config.
+# No `from __future__ import annotations`, because Dagster reads the types of the ops' config.
 import datetime as dt
 
 import dagster as dg
@@ -18,7 +18,7 @@ COLUMNS = ("id", "state", "severity", "model", "cause", "column", "count", "sinc
 
 
 def alerts_materialization(store: AlertStore) -> dg.AssetMaterialization:
-    """The table as it stands, as an event that needs no run."""
+    """Returns the current alerts table as a materialization event that needs no run."""
     return dg.AssetMaterialization(KEY, metadata=_shown(store))
 
 
@@ -32,7 +32,7 @@ def alerts_materialization(store: AlertStore) -> dg.AssetMaterialization:
     "`assetline alerts`, the jobs alerts_* and the watch's page handle them.",
 )
 def alerts_table(alerts: dg.ResourceParam[Alerts]) -> dg.MaterializeResult:
-    """See its description."""
+    """The alerts table; see the asset's description."""
     return dg.MaterializeResult(metadata=_shown(alerts.store))
 
 
@@ -58,7 +58,7 @@ def _record(alert: Alert) -> dict[str, str | int | float | bool | None]:
 
 
 class Handled(dg.Config):
-    """Which alerts, and by whom."""
+    """Config of a job that handles alerts: which alerts, and who handles them."""
 
     ids: list[int] = Field(description="Numbers of the alerts, as the table of assetline/alerts shows them.")
     who: str = Field(description="Your name; it stands in the history.")
@@ -66,14 +66,14 @@ class Handled(dg.Config):
 
 
 class Silenced(Handled):
-    """And for how long."""
+    """Config of the job that silences alerts: which alerts, by whom, and for how many hours."""
 
     hours: float = Field(default=8.0, gt=0, description="Nothing but the resolution is told for so many hours.")
 
 
 @dg.op
 def acknowledge(context: dg.OpExecutionContext, config: Handled, alerts: dg.ResourceParam[Alerts]) -> None:
-    """Somebody has them in hand: reminders stop, PagerDuty and Alertmanager know."""
+    """Acknowledges alerts: reminders stop, and PagerDuty and Alertmanager are notified."""
     for number in config.ids:
         changed = alerts.store.acknowledge(number, who=config.who, words=config.words)
         context.log.info(f"alert {number}: {'acknowledged' if changed else 'was acknowledged already'}")
@@ -81,7 +81,7 @@ def acknowledge(context: dg.OpExecutionContext, config: Handled, alerts: dg.Reso
 
 @dg.op
 def silence(context: dg.OpExecutionContext, config: Silenced, alerts: dg.ResourceParam[Alerts]) -> None:
-    """Nothing more is told of them for a while."""
+    """Silences alerts: notifications other than the resolution stop for a number of hours."""
     until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=config.hours)
     for number in config.ids:
         alerts.store.silence(number, until=until, who=config.who, words=config.words)
@@ -90,14 +90,14 @@ def silence(context: dg.OpExecutionContext, config: Silenced, alerts: dg.Resourc
 
 @dg.op
 def resolve(context: dg.OpExecutionContext, config: Handled, alerts: dg.ResourceParam[Alerts]) -> None:
-    """They are over; one whose cause is seen again soon reopens."""
+    """Resolves alerts; an alert reopens if its cause recurs soon."""
     for number in config.ids:
         alerts.store.close(number, who=config.who, words=config.words)
         context.log.info(f"alert {number}: resolved")
 
 
 def alert_jobs() -> list[dg.JobDefinition]:
-    """``alerts_acknowledge``, ``alerts_silence`` and ``alerts_resolve``: their config is the launchpad's form."""
+    """Returns ``alerts_acknowledge``, ``alerts_silence`` and ``alerts_resolve``; the launchpad edits their config."""
 
     @dg.job(name="alerts_acknowledge", description="Somebody has these alerts in hand.")
     def acknowledging() -> None:

@@ -1,7 +1,7 @@
-"""From the declarations to the assets and jobs of the code location; a model that cannot be loaded shows as broken.
+"""Builds the assets and jobs of the code location. A model that cannot be loaded is shown as broken.
 
-Belongs here: telling sound declarations from those whose assets cannot be built. Does not belong here:
-what makes a declaration wrong (``assets/declaration.py``).
+Belongs here: separating declarations whose assets can be built from those whose assets cannot. Does not belong here:
+validation of a declaration (``assets/declaration.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from assets.models import Broken, said_by
 
 @dataclass(frozen=True)
 class Built:
-    """A model with what it brings to the code location."""
+    """A model with its assets and jobs in the code location."""
 
     model: Model
     assets: Sequence[dg.AssetsDefinition]
@@ -28,7 +28,13 @@ class Built:
 
 
 def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
-    """The assets and jobs of each model; one whose assets cannot be built, or claim another's keys, is broken."""
+    """Builds the assets and jobs of each model.
+
+    A model is broken if its assets cannot be built or use an asset key of another model.
+
+    Returns:
+        ``(built, broken)``.
+    """
     built: list[Built] = []
     broken: list[Broken] = []
     taken: dict[dg.AssetKey, str] = {}
@@ -43,13 +49,13 @@ def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
                     )
             built.append(Built(model, assets, model_jobs(model)))
             taken |= {key: model.name for asset in assets for key in asset.keys}
-        except Exception as error:  # as in read_folders(): the others are to be seen
+        except Exception as error:  # as in read_folders(): one broken model must not hide the others
             broken.append(Broken(model.name, said_by(error)))
     return built, broken
 
 
 def broken_asset(broken: Broken) -> dg.AssetsDefinition:
-    """What stands for a broken model in the UI."""
+    """Returns the asset that represents a broken model in the UI; it fails with the reason when it is materialized."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", broken.name)
 
     @dg.asset(

@@ -120,8 +120,9 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The training recipe. Tables with an event time use windows in days; other tables use ``holdout`` and random
-    folds.
+    """The training recipe. Windows are in days for tables with an event time.
+
+    Tables without event time use ``holdout`` and random folds instead.
 
     Args:
         window_days: days of labelled rows in the training set.

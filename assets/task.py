@@ -1,7 +1,7 @@
-"""What kind of target a model has, and what follows from it: codes of its classes, the metrics that fit.
+"""The kind of a model's target, and what follows from it: class codes and applicable metrics.
 
-Belongs here: reading the kind off a contract's column, and the few facts that every stage must agree on. Does not
-belong here: how a stage treats a kind (``assets/lifecycle``).
+Belongs here: deriving the kind from a contract's column, and the few facts that all stages share. Does not belong here:
+how a stage treats a kind (``assets/lifecycle``).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "multiclass": ("accuracy", "balanced_accuracy", "roc_auc", "log_loss"),
     "regression": ("r2", "rmse", "mae"),
 }
-"""By kind of target, the metrics a gate may ask for."""
+"""Metrics that a gate may use, by kind of target."""
 DEFAULT_METRIC: dict[Kind, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "r2"}
 DEFAULT_FLOOR = {"roc_auc": 0.6, "r2": 0.1}
-"""What a gate asks for where nothing is declared: clearly more than guessing. Other metrics have no such figure."""
+"""Default floors of the gate, clearly better than guessing. Other metrics have no default."""
 LOWER_IS_BETTER = frozenset({"brier", "log_loss", "rmse", "mae"})
 NUMBERS = ("int", "uint", "float", "Int", "UInt", "Float")
-"""How the names of number types begin, in pandas and numpy."""
+"""Prefixes of the names of number types in pandas and numpy."""
 
 
 class TaskError(ValueError):
-    """A target column that is none of the kinds; the message says what would be."""
+    """A target column that fits no kind; the message says which columns would."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The kind of a target and, for classes, which code (0, 1, …) stands for which.
+    """The kind of a target and, for classes, the class of each code (0, 1, …).
 
-    A binary target's codes are 0 and 1, and 1 is what the probability is of.
+    A binary target's codes are 0 and 1, and the probability is that of code 1.
     """
 
     kind: Kind
@@ -44,10 +44,13 @@ class Task:
 
     @classmethod
     def of(cls, column: Any) -> Task:
-        """That of a target column of a pandera schema: booleans and two ``isin`` values are binary (the second is 1),
-        more are classes, other numbers are measured.
+        """Returns the task of a target column of a pandera schema.
 
-        Raises :class:`TaskError` for text without ``isin``, dates, and a single value.
+        Booleans and two ``isin`` values are binary (the second value has code 1). More ``isin`` values are classes.
+        Other numbers are measured values.
+
+        Raises:
+            TaskError: the column is text without ``isin``, a date, or a single value.
         """
         kind = str(column.dtype)
         allowed = next((check.statistics["allowed_values"] for check in column.checks if check.name == "isin"), None)
@@ -63,7 +66,7 @@ class Task:
         raise TaskError(f"a target of type {kind} needs isin=[...] with its classes, or be a number or a boolean")
 
     def codes(self, values: pd.Series) -> pd.Series:
-        """float64: class codes or measured values; NaN where missing. A value that is no class is NaN, too."""
+        """Returns class codes or measured values, float64 ``[n]``; NaN for missing values and unknown classes."""
         import pandas as pd
 
         if self.kind == "regression":
@@ -73,7 +76,7 @@ class Task:
 
     @property
     def dtype(self) -> str:
-        """Of the codes in the ``labels`` table."""
+        """Data type of the codes in the ``labels`` table."""
         return "float64" if self.kind == "regression" else "int8" if len(self.classes) < 128 else "int32"
 
     @property
@@ -83,4 +86,4 @@ class Task:
 
 
 BINARY = Task("binary", (False, True))
-"""That of labels which land later: 0 or 1."""
+"""The task of labels that land later: 0 or 1."""

@@ -1,6 +1,6 @@
-"""Words for yes and no, in many languages.
+"""Words for yes and no in many languages.
 
-Belongs here: pairs of words of which one says yes. Does not belong here: reading a column by them (``reading.py``).
+Belongs here: pairs of words of which one means yes. Does not belong here: reading a column with them (``reading.py``).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ YES_AND_NO = (
     ("نعم", "لا"), ("صحيح", "خطأ"), ("بله", "خیر"), ("ہاں", "نہیں"), ("כן", "לא"), ("אמת", "שקר"),  # Arabic, Hebrew
     ("ndiyo", "hapana"), ("oo", "hindi"),  # Swahili, Filipino
 )  # fmt: skip
-"""A word that says yes (or true) and its opposite, in lower case."""
+"""Pairs of a word that means yes (or true) and its opposite, in lower case."""
 TRUE = tuple(dict.fromkeys(yes for yes, _ in YES_AND_NO))
 FALSE = tuple(dict.fromkeys(no for _, no in YES_AND_NO))
-"""Words that are booleans, in lower case. None is in both."""
+"""Words that are read as booleans, in lower case. No word is in both tuples."""
 
 SIGNS = (
     ("positive", "negative"), ("pos", "neg"), ("present", "absent"), ("+", "-"), ("✓", "✗"), ("✔", "✘"), ("○", "×"),
     ("positiv", "negativ"), ("positif", "négatif"), ("positivo", "negativo"), ("阳性", "阴性"), ("陽性", "陰性"),
 )  # fmt: skip
-"""Further pairs of classes, in lower case, of which the first is what a probability should be of."""
+"""Further pairs of classes, in lower case; the probability should be that of the first class."""
 
 
 def says_yes(word: str, other: str) -> bool:
-    """Whether of two classes the first one is the yes."""
+    """Returns whether ``word`` is the positive one of two classes."""
     word, other = word.strip().lower(), other.strip().lower()
     return (word in TRUE and other in FALSE) or (word, other) in SIGNS

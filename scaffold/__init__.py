@@ -1,5 +1,5 @@
-"""What adds a model folder to a project, takes one away, and brings a newer template: the commands of a fork.
+"""Commands of a fork: add a model folder, remove one, and update to a newer template.
 
-Belongs here: looking at a table, guessing what it is, writing and removing folders. Does not belong here: anything that
-a declared model needs when it runs.
+Belongs here: inspecting a table, guessing its structure, writing and removing folders. Does not belong here: anything
+that a declared model needs when it runs.
 """

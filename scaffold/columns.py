@@ -1,7 +1,7 @@
-"""What a column of text is: number, category, moment, free text, identifier, or something about a person.
+"""Guesses the kind of a text column: number, category, moment, free text, identifier, or personal data.
 
-Belongs here: guessing the kind of one column from its values and its name. Does not belong here: what the table as a
-whole is (``guessing.py``).
+Belongs here: guessing the kind of one column from its values and its name. Does not belong here: guesses about the
+whole table (``guessing.py``).
 """
 
 from __future__ import annotations
@@ -26,37 +26,39 @@ Kind = Literal[
 ]
 
 NUMBERS = ("integer", "number")
-"""Kinds of columns that are measured."""
+"""Kinds of columns with measured values."""
 MISSING_IN_TEXT = (
     "NA", "N/A", "n/a", "NaN", "nan", "NaT", "NULL", "null", "Null", "<NA>", "<null>", "(null)", "\\N", "?", "#N/A",
     "#DIV/0!", "#REF!", "#VALUE!", "#NUM!", "#NAME?", "#NULL!",
 )  # fmt: skip
 """Words that stand for a missing value in any column."""
 MISSING_WORDS = (*MISSING_IN_TEXT, "na", "n.a.", "N.A.", "None", "none", "-", "--", "—", "–", ".", "..", "...", "nil")
-"""The same where all else in the column is numbers, moments or booleans; in text 'None' and '-' may mean something."""
+"""The same for columns whose other values are all numbers, moments or booleans; in text, 'None' and '-' may be
+values."""
 TAKEN = frozenset(
     ("row_id", "landing_day", "reason", "label", "row", "pa", "pd", "Series", "typed", "number", "hours", "moment",
      "row_key", "str", "int", "float", "bool", "self", "raw", "score", "predicted")
 )  # fmt: skip
-"""Names that no column can have: what the lifecycle calls its own, and what a contract's module uses."""
+"""Names that no column can have: the lifecycle's own names and the names that a contract's module uses."""
 TAKEN_BY_ANSWERS = frozenset(("version", "probability", "prediction", "alert", "model", "decision"))
-"""Names that no key and no event time can have: the tables that carry these have columns of that name."""
+"""Names that no key and no event time can have, because tables that carry the key and time have columns of that
+name."""
 MOST_CATEGORIES = 50
 LONG_DIGITS = "whole numbers of 16 digits and more"
-"""Why such a column is an identifier: as numbers its values would run together."""
+"""Reason why such a column is an identifier: as numbers, different values would become equal."""
 ROWS_A_CATEGORY = 10
-"""A category has at least so many rows on average."""
+"""Minimum average number of rows per category."""
 LONGEST_CATEGORY = 100
-"""Characters of a category; what is longer, or goes over several lines, is text."""
+"""Maximum characters of a category; longer values and values of several lines are text."""
 LONGEST_NAME = 60
 UNREADABLE = 0.02
-"""Share of values that may be unreadable before a column is no number (or moment)."""
+"""Share of unreadable values from which a column is not a number (or moment)."""
 MOST_WORDS, FEW_WORDS = 0.3, 5
-"""Share of a column of numbers that may be words, and how many different ones."""
+"""Maximum share of words in a column of numbers, and maximum number of different words."""
 RARELY, MOSTLY = 0.01, 0.99
-"""Between these shares a column of one value says something by being filled."""
+"""A column with one distinct value is informative if its share of missing values is between these two."""
 EXACT = 2**53
-"""From here on whole numbers are not told apart as numbers; they are text."""
+"""From here on, float64 cannot distinguish all whole numbers, so they are read as text."""
 FORMS = (
     ISO,
     *(f"{day}{time}" for day in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
@@ -67,15 +69,15 @@ FORMS = (
 )  # fmt: skip
 """Forms of moments, tried in this order."""
 DIGIT_FORMS = {"%Y%m%d": 8, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14}
-"""Forms of moments that look like whole numbers, and how many digits they have."""
+"""Forms of moments that look like whole numbers, with their number of digits."""
 EPOCHS = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
-"""Units in which moments are counted since 1970, by their number in a second."""
+"""Units of moments counted since 1970, with the number of units per second."""
 EXCEL = "days since 1899-12-30"
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _INFINITE = r"(?i)[-+]?(?:inf(?:inity)?|∞)"
 _GROUPED_OR_SHORT = r"[-+]?(?:\d{1,3}|[1-9]\d{0,2}(?:\.\d{3})+)"
-"""What may be a number with points for thousands: 1.234 or 12."""
+"""Values that may be numbers with points as thousands separators: 1.234 or 12."""
 _UNIT = r"^[-+−]?\d[\d.,'’ ]*?\s*([^\d\s.,'’%()+-][^\d]{0,11})$"
 _TIME_OF_DAY = r"\d{1,3}:[0-5]\d(?::[0-5]\d(?:\.\d+)?)?\s*(?:[AaPp]\.?[Mm]\.?)?"
 _DATE_LIKE = r".{0,5}?\d{1,4}.{0,2}\D.{0,10}\d.*"
@@ -108,26 +110,28 @@ Reader = Literal["", "amount", "comma", "hours"]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column and what it seems to be.
+    """One column and its guessed properties.
 
     Args:
-        header: as the file has it.
-        name: as the contract calls it: a Python identifier.
-        kind: see the module.
+        header: name in the file.
+        name: name in the contract: a Python identifier.
+        kind: guessed kind; see the module.
         missing: share of rows without a value.
-        unreadable: rows whose value the kind cannot read, and one of these values.
-        categories: of a category, sorted.
-        low, high: of numbers.
-        infinite: rows whose number is infinite; these become missing.
-        form: of a moment.
-        reader: how a number has to be read: ``amount`` (currency, thousands), ``comma`` (decimal comma), ``hours`` (a
-            time of the day), or plain.
-        unit: what stands behind each number, such as ``kg``.
-        rival: another reader that reads every value as well, and most as other numbers.
+        unreadable: number of rows whose value cannot be read as the kind.
+        example: one of the unreadable values.
+        categories: sorted values of a category.
+        low, high, middle: minimum, maximum and median of numbers.
+        infinite: number of rows with an infinite number; these become missing.
+        form: form of a moment.
+        reader: reader of a number: ``amount`` (currency, thousands), ``comma`` (decimal comma), ``hours`` (time of
+            day), or plain.
+        unit: unit after each number, such as ``kg``.
+        rival: another reader that reads every value as well, some of them as other numbers.
         words: further words that stand for missing.
-        lower: whether categories differ in case alone, and are read in lower case.
-        distinct: different values.
-        why: what the kind was guessed from, where a person should know.
+        lower: whether categories differ only in case and are read in lower case.
+        distinct: number of distinct values.
+        why: reason for the guess, where the user should know it.
+        notes: further remarks for the user.
     """
 
     header: str
@@ -153,15 +157,18 @@ class Column:
 
     @property
     def nullable(self) -> bool:
-        """Whether values are missing, or become so."""
+        """Whether values are missing or become missing."""
         return self.missing > 0 or self.unreadable > 0 or self.infinite > 0
 
 
 def identifiers(headers: Sequence[str]) -> dict[str, str]:
-    """A Python identifier for each header: itself where it is one (in any script), else its words joined by _."""
+    """Returns a Python identifier for each header.
+
+    It is the header itself if that is valid (in any script), else its words joined by _.
+    """
     taken: dict[str, str] = {}
     for position, header in enumerate(headers):
-        # Python reads identifiers in this normal form: a name in another one would not be found.
+        # Python normalises identifiers to this form, so a name in another form would not be found.
         plain = unicodedata.normalize("NFKC", header.strip().replace("\ufeff", ""))
         name = plain
         if not plain.isidentifier() or keyword.iskeyword(plain) or plain.startswith("_") or len(plain) > LONGEST_NAME:
@@ -183,13 +190,13 @@ def identifiers(headers: Sequence[str]) -> dict[str, str]:
 
 
 def look_at(header: str, name: str, values: pd.Series, *, reader: Reader = "") -> Column:
-    """What a column of text is.
+    """Guesses the kind and the properties of a text column.
 
     Args:
-        header: as the file has it.
-        name: as the contract will have it.
-        values: text.
-        reader: preferred where numbers can be read in several ways.
+        header: name in the file.
+        name: name in the contract.
+        values: text ``[n]``.
+        reader: preferred reader if numbers can be read in several ways.
     """
     text = values.astype("string[pyarrow]").str.strip()
     text = text.mask(text == "")
@@ -216,7 +223,7 @@ def look_at(header: str, name: str, values: pd.Series, *, reader: Reader = "") -
 
 
 def _flag(column: Column, values: pd.Series) -> Column:
-    """A column of one value, which some rows have and others have not."""
+    """Returns a category for a column with one distinct value and missing values."""
     value = str(values.iloc[0])
     return replace(column, kind="category", categories=(value,), notes=(f"'{value}' or nothing",))
 
@@ -231,7 +238,7 @@ def _boolean(column: Column, values: pd.Series) -> Column | None:
 
 
 def read_numbers(values: pd.Series, reader: Reader) -> pd.Series:
-    """float64 of text by a reader, missing where it cannot be read; infinite values stay infinite."""
+    """Reads text as float64 ``[n]``; unreadable values become missing, infinite values stay infinite."""
     if reader == "hours":
         return hours(values)
     plain = number(values, decimal="," if reader == "comma" else ".") if reader else values
@@ -239,7 +246,7 @@ def read_numbers(values: pd.Series, reader: Reader) -> pd.Series:
 
 
 def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | None:
-    # A number that begins with a nought is a name of something: a postcode, an account.
+    # A number with a leading zero is an identifier such as a postcode or an account.
     if values.str.fullmatch(r"0\d+").mean() > 0.01:
         return None
     able = _able_readers(values)
@@ -266,7 +273,7 @@ def _number(column: Column, values: pd.Series, preferred: Reader) -> Column | No
 
 
 def _stand_ins(read: pd.Series) -> list[str]:
-    """What to say of numbers such as -999 that stand far from all others, several times."""
+    """Returns notes about numbers such as -999 that occur several times, far from all others."""
     found = []
     for extreme in (float(read.min()), float(read.max())):
         rest = read[read != extreme]
@@ -281,7 +288,7 @@ def _stand_ins(read: pd.Series) -> list[str]:
 
 
 def _with_unit(column: Column, values: pd.Series, preferred: Reader) -> Column | None:
-    """The column as numbers where the same unit stands behind nearly all of them."""
+    """Reads the column as numbers if nearly all values have the same unit; else returns ``None``."""
     units = values.str.extract(_UNIT)[0]
     if column.unit or units.isna().all() or (units == (unit := str(units.mode()[0]))).mean() < 1 - UNREADABLE:
         return None
@@ -290,7 +297,7 @@ def _with_unit(column: Column, values: pd.Series, preferred: Reader) -> Column |
 
 
 def _without_words(column: Column, values: pd.Series, preferred: Reader) -> Column | None:
-    """The column as numbers where all else are a few words that recur: unknown, not measured."""
+    """Reads the column as numbers if the other values are a few recurring words such as "unknown"."""
     for reader in get_args(Reader):
         readable = _readable(values, reader)
         words = values[~readable]
@@ -305,11 +312,14 @@ def _without_words(column: Column, values: pd.Series, preferred: Reader) -> Colu
 
 
 def _whole_numbers(column: Column, values: pd.Series, read: pd.Series) -> Column | None:
-    """Whole numbers: moments, names of things, or counts; ``None`` where as numbers they would run together."""
+    """Classifies whole numbers as moments, identifiers or counts.
+
+    Returns ``None`` if different values would become equal as numbers.
+    """
     if _MOMENT_NAME.search(_snake(column.header)) and (moment := as_moment(column, values, surely=True)) is not None:
         return moment
     if read.abs().max() >= EXACT:
-        # A measured value is not written to the last of 16 digits, but as 1.5e20.
+        # A measured value of this size is written as 1.5e20, not with all 16 digits.
         return None if values.str.fullmatch(r"[-+]?\d+").mean() >= 1 - UNREADABLE else column
     named = _IDENTIFIER_NAME.search(column.header.strip()) is not None
     if column.distinct == len(read) and not column.nullable and (named or _counts_up(read)):
@@ -320,7 +330,7 @@ def _whole_numbers(column: Column, values: pd.Series, read: pd.Series) -> Column
 
 
 def _able_readers(values: pd.Series) -> dict[Reader, pd.Series]:
-    """The readers that read most values, and all of them as many; by each which values."""
+    """Returns the readers that read the most values, each with a boolean series of the values that it reads."""
     plain = _readable(values, "")
     if plain.all() and not values.str.fullmatch(_GROUPED_OR_SHORT).all():
         return {"": plain}
@@ -335,7 +345,7 @@ def _able_readers(values: pd.Series) -> dict[Reader, pd.Series]:
         if readable.mean() >= 1 - UNREADABLE:
             able[reader] = readable
             if reader == "" and not values.str.contains(r"[.,]").any():
-                break  # whole numbers are read alike by all
+                break  # all readers read whole numbers alike
     best = max((readable.mean() for readable in able.values()), default=0)
     return {reader: readable for reader, readable in able.items() if readable.mean() == best}
 
@@ -346,7 +356,7 @@ def _readable(values: pd.Series, reader: Reader) -> pd.Series:
     if reader == "hours":
         return values.str.fullmatch(_TIME_OF_DAY) & hours(values).notna()
     readable = number(values, decimal=_DECIMAL[reader]).notna()
-    # A number that is pointed for sure is nothing that a person writes who uses a decimal comma.
+    # A number that certainly has a decimal point is not written by someone who uses a decimal comma.
     return readable & ~values.str.fullmatch(POINTED) if reader == "comma" else readable
 
 
@@ -354,7 +364,7 @@ _DECIMAL = {"amount": ".", "comma": ","}
 
 
 def _differs(values: pd.Series, read: pd.Series, reader: Reader) -> bool:
-    """Whether another reader makes other numbers of some values."""
+    """Returns whether another reader reads some values as other numbers."""
     return bool((read_numbers(values[read.index], reader) != read).any())
 
 
@@ -363,12 +373,15 @@ def _counts_up(read: pd.Series) -> bool:
 
 
 def as_moment(column: Column, values: pd.Series, *, surely: bool = False) -> Column | None:
-    """Numbers as moments: digits of a day, or a count of seconds (milliseconds, …) since 1970 or of Excel's days.
+    """Reads numbers as moments: digits of a date, a count of seconds (milliseconds, …) since 1970, or Excel days.
 
     Args:
-        column: as guessed.
-        values: its text; blanks and words for missing values may be among it.
-        surely: take no number for a moment that is likely to be something else.
+        column: the guessed column.
+        values: its text; may contain blanks and words for missing values.
+        surely: whether to reject numbers that are probably not moments.
+
+    Returns:
+        The column as moments, or ``None`` if no form fits.
     """
     text = values.astype("string[pyarrow]").str.strip()
     text = text[text.notna() & (text != "") & ~text.isin(MISSING_WORDS)]
@@ -397,13 +410,13 @@ def _moment(column: Column, values: pd.Series) -> Column | None:
 
 
 def _moments_by(column: Column, values: pd.Series, forms: Sequence[str]) -> Column | None:
-    """The column as moments in the form that reads most of its values."""
-    endless = values.str.contains(r"\b(?:9999|0001)\b") & ~values.str.fullmatch(r"\d+")  # 'for ever', in many systems
+    """Reads the column as moments in the form that reads the most values; ``None`` if no form fits."""
+    endless = values.str.contains(r"\b(?:9999|0001)\b") & ~values.str.fullmatch(r"\d+")  # 'no end date' in many systems
     bounded = values[~endless]
     some = bounded.head(1_000)
     able: list[tuple[str, pd.Series]] = []
     for form in forms:
-        if some.empty or moments(some.head(20), form).notna().mean() < 0.75:  # most forms are none of it
+        if some.empty or moments(some.head(20), form).notna().mean() < 0.75:  # most forms fail here
             continue
         if moments(some, form).notna().mean() < 1 - UNREADABLE:
             continue

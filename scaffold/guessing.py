@@ -1,7 +1,7 @@
-"""What a table is, as far as one can tell: its key, its target, what is left out, and what a person should look at.
+"""Guesses the structure of a table: its key, its target, the columns to leave out, and what the user should check.
 
-Belongs here: choices that need all columns. Does not belong here: the kind of one column (``columns.py``), the files
-that are written (``writing.py``).
+Belongs here: choices that depend on all columns. Does not belong here: the kind of one column (``columns.py``), the
+files that are written (``writing.py``).
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ from scaffold.columns import (
 from scaffold.tables import RawTable, ScaffoldError
 
 ROW = "row"
-"""Name of the key that is made where the table has none."""
+"""Name of the generated key of a table without a key."""
 FEW_NUMBERS = 10
-"""A target of so few whole numbers is one of classes."""
+"""A target with at most this many distinct whole numbers is a target of classes."""
 MOST_ONE_HOT = 500
-"""Categories of all columns together that get a feature each; the columns with most are read as text instead."""
+"""Maximum number of categories, over all columns, that get a feature each. Beyond it, the columns with the most
+categories are read as text."""
 MOST_DAYS, FEWEST_DAYS = 365, 14
 ROWS_OF_A_CLASS = 25
 ROWS_TO_TRAIN = 250
 ROWS_TO_FIT, ROWS_TO_REPORT, ROWS_OF_EACH = 200, 50, 10
-"""Rows that training asks for: on either side of a split, and of each of two classes."""
+"""Rows that training requires: to fit on, to report on, and of each of two classes."""
 LARGEST = 1e37
-"""Larger numbers are no features: these have 32 bits."""
+"""Larger numbers cannot be features, because features are 32-bit floats."""
 
 Asked = Literal["", "binary", "multiclass", "regression"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """The time of a table's rows: which days there are, and how they are split."""
+    """The event time of a table: which days it has, and how they are split."""
 
     column: Column
     start: dt.date
@@ -59,19 +60,19 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """What is going to be written.
+    """The properties of the model folder to be written.
 
     Args:
-        columns: of the contract, the target among them, in the file's order.
-        target: one of them; a category where it is of classes.
-        task: its kind.
-        positive: of two classes, the text of the one that the probability is of.
-        key: name of the key; :data:`ROW` where it is made from the row's text.
-        entity: name of the column whose rows belong together.
+        columns: columns of the contract, including the target, in the file's order.
+        target: the target's column; a category if the target has classes.
+        task: kind of the target.
+        positive: text of the class that the probability is of, for two classes.
+        key: name of the key; :data:`ROW` if it is generated from the row's text.
+        entity: name of the column that identifies the entity of a row.
         clock: ``None`` for a snapshot.
-        left_out: columns that are not in the contract, and why.
-        said: what was guessed, for a person to know.
-        warnings: what a person should look at.
+        left_out: columns that are not in the contract, with the reason.
+        said: guesses that the user should know.
+        warnings: findings that the user should check.
     """
 
     columns: Sequence[Column]
@@ -87,15 +88,15 @@ class Guess:
 
 
 def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: Asked = "") -> Guess:
-    """What the table and its target seem to be.
+    """Guesses the structure of a table and its target.
 
     Args:
-        table: as read.
-        target, time, key: headers (blanks at their ends do not count).
-        task: the kind of target, where the guess would be another.
+        table: the table as read.
+        target, time, key: headers (leading and trailing blanks are ignored).
+        task: kind of the target, if the guess would be wrong.
 
     Raises:
-        ScaffoldError: a column that is not there, a target that nothing can be learnt of, a time that is none.
+        ScaffoldError: a column is absent, the target cannot be learnt, or the time column has no moments.
     """
     if own := [name for name in (ROW_ID, LANDING_DAY) if name in table.rows]:
         raise ScaffoldError(
@@ -165,7 +166,7 @@ def _about_key(values: pd.Series) -> list[str]:
 
 
 def _columns(table: RawTable, names: dict[str, str]) -> dict[str, Column]:
-    """What each column is. Where numbers can be read with a point or a comma, as the others of the table are."""
+    """Guesses each column. Ambiguous numbers are read with the decimal mark of the table's other columns."""
     found = {header: look_at(header, name, table.rows[header]) for header, name in names.items()}
     surely = {
         c.reader for c in found.values() if not c.rival and (c.reader in ("amount", "comma") or c.kind == "number")
@@ -230,12 +231,12 @@ def _header(table: RawTable, given: str, what: str) -> str:
 
 
 def is_named(header: str, given: str) -> bool:
-    """Whether a header is the one that a person gave, who may have typed the name that the contract has for it."""
+    """Returns whether a header is the one that the user gave, either as in the file or as the contract names it."""
     return given.strip() in (header.strip(), next(iter(identifiers([header]).values())))
 
 
 def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskKind]:
-    """The target's column as the contract will have it, and its kind."""
+    """Returns the target's column as the contract will have it, and its kind."""
     where = f"TARGET={column.header.strip()}"
     if column.kind == "empty":
         raise ScaffoldError(f"{where} of {table.path} is empty; give a column that holds the truth")
@@ -244,7 +245,7 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
         raise ScaffoldError(f"{where} of {table.path} has one value only: there is nothing to tell apart{blank}")
     if column.kind == "moment":
         raise ScaffoldError(f"{where} of {table.path} is a date; give a number (of days, say) or classes")
-    is_number = column.low == column.low  # NaN is no number
+    is_number = column.low == column.low  # False for NaN
     if column.kind == "boolean" and task != "regression":
         said = table.rows[column.header].astype("string[pyarrow]").str.strip().str.lower()
         rare = _rare(said[said.notna() & said.isin((*TRUE, *FALSE))].value_counts())
@@ -280,14 +281,17 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
 
 
 def _rare(counted: pd.Series) -> list[str]:
-    """What to say of classes of few rows."""
+    """Returns a warning about classes with few rows, if there are any."""
     rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
     words = f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them"
     return [words] if rare else []
 
 
 def _positive_second(classes: list[Any], counted: pd.Series) -> list[Any]:
-    """Two classes, the one that the probability is of second: that which says yes, else the rarer one."""
+    """Orders two classes so that the positive one is second.
+
+    That is the class that means yes, else the number above zero if the other is not, else the rarer class.
+    """
     first, second = map(str, classes)
     if says_yes(first, second):
         return classes[::-1]
@@ -306,7 +310,7 @@ def _positive(goal: Column, table: RawTable) -> str:
 
 
 def _key(found: dict[str, Column], reserved: set[str]) -> str:
-    """Header of the identifier that each row has its own of; the first one that is named like one, else the first."""
+    """Returns the header of the first identifier column whose values are unique; empty if there is none."""
     own = "each row has its own"
     unique = [
         h for h, c in found.items()
@@ -316,7 +320,7 @@ def _key(found: dict[str, Column], reserved: set[str]) -> str:
 
 
 def _entity(found: dict[str, Column], reserved: set[str], rows: int) -> str | None:
-    """Header of an identifier that several rows share."""
+    """Returns the header of an identifier column whose values several rows share."""
     for header, column in found.items():
         named = column.kind == "identifier" and column.why in ("named like one", LONG_DIGITS) and not column.nullable
         if named and header not in reserved and MOST_CATEGORIES < column.distinct <= 0.9 * rows:
@@ -325,7 +329,7 @@ def _entity(found: dict[str, Column], reserved: set[str], rows: int) -> str | No
 
 
 def _is_row_number(column: Column) -> bool:
-    """Whether a column without a name counts the rows: after the next landing it would name other rows."""
+    """Returns whether a column without a name numbers the rows; the numbers would change with the next landing."""
     return column.header.startswith("Unnamed: ") and column.kind == "identifier"
 
 
@@ -343,7 +347,7 @@ def _why_left_out(column: Column) -> str | None:
 
 
 def _within_bounds(kept: list[Column], fixed: set[str], warnings: list[str]) -> list[Column]:
-    """The columns, those with most categories as text where there would be too many features."""
+    """Turns the columns with the most categories into text if there would be too many features."""
     categories = [c for c in kept if c.kind == "category" and c.header not in fixed]
     total = sum(len(c.categories) for c in categories)
     as_text = set()
@@ -358,7 +362,7 @@ def _within_bounds(kept: list[Column], fixed: set[str], warnings: list[str]) -> 
 
 
 def _reports(truth: pd.Series, kind: TaskKind) -> bool:
-    """Whether rows are enough to report on, as the training set asks for."""
+    """Returns whether there are enough rows to report on, by the rules of the training set."""
     counted = truth.value_counts()
     return counted.sum() >= ROWS_TO_REPORT and (
         kind != "binary" or (len(counted) > 1 and counted.min() >= ROWS_OF_EACH)
@@ -366,7 +370,7 @@ def _reports(truth: pd.Series, kind: TaskKind) -> bool:
 
 
 def _truth(goal: Column, table: RawTable) -> pd.Series:
-    """The target's text, in lower case; missing where it is not known."""
+    """Returns the target's text in lower case; missing where it is unknown."""
     said = table.rows[goal.header].astype("string[pyarrow]").str.strip().str.lower()
     return said.mask((said == "") | said.isin([word.lower() for word in goal.words]))
 

@@ -1,6 +1,6 @@
-"""`assetline new-model`: a model folder from a table, tried out before it is put into place.
+"""`assetline new-model`: creates a model folder from a table and tests it before moving it into place.
 
-Belongs here: the order of things, and what is said about them. Does not belong here: reading, guessing, writing text.
+Belongs here: the order of the steps and their messages. Does not belong here: reading, guessing, writing text.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TAKEN = frozenset(
     ("features", "labels", "raw_labels", "quarantine", "training_set", "trained_model", "evaluation", "backtest",
      "staged", "deployment", "predictions", "performance", "drift")
 )  # fmt: skip
-"""Names of a model's other assets: its table cannot have one of them."""
+"""Names of a model's other assets, which its table cannot have."""
 
 
 @dataclass(frozen=True)
 class NewModel:
-    """What was written, and what a person should know of it."""
+    """The new model folder and what the user should know about it."""
 
     folder: Path
     guess: Guess
@@ -48,20 +48,20 @@ def new_model(
 ) -> NewModel:
     """Writes ``assets/models/<name>/`` from a table.
 
-    The folder is tried on the table's rows before it is moved into place: whatever goes wrong, none is left behind.
+    The folder is tested on the table's rows before it is moved into place. If anything fails, no folder remains.
 
     Args:
-        root: of the project.
-        name: of the model.
+        root: root of the project.
+        name: name of the model.
         table: path of the CSV or Parquet file.
         target: header of the column that holds the truth.
-        time: header of the event time; without it the table is a snapshot.
-        key: header of the key, where the guess would be another.
-        task: kind of target, where the guess would be another.
-        header: number of the line that holds a CSV file's column names, where the guess would be another; 0 to guess.
+        time: header of the event time; without it, the table is a snapshot.
+        key: header of the key, if the guess would be wrong.
+        task: kind of target, if the guess would be wrong.
+        header: line number of a CSV file's column names, if the guess would be wrong; 0 to guess.
 
     Raises:
-        ScaffoldError: no model can be made of it; the message says why and what would be right.
+        ScaffoldError: no model can be made from the table; the message gives the reason and the fix.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ScaffoldError(f"NAME={name}: use lower-case letters, digits and _, beginning with a letter")
@@ -81,7 +81,7 @@ def new_model(
 
 @dataclass(frozen=True)
 class Draft:
-    """A model folder that is not in its place yet, and what it came from."""
+    """A model folder that is not in its final place yet, and its inputs."""
 
     folder: Path
     model: Model
@@ -93,9 +93,9 @@ class Draft:
 def drafted(
     root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = "", header: int = 0
 ) -> Iterator[Draft]:
-    """The declaration of a folder that is made and imported, and gone at the end if nobody moves it away.
+    """Yields an imported draft folder and deletes it at the end, unless it has been moved away.
 
-    Arguments and errors as of :func:`new_model`.
+    Arguments and errors are those of :func:`new_model`.
     """
     if task not in ("", "binary", "multiclass", "regression"):
         raise ScaffoldError(f"TASK={task}: use binary, multiclass or regression, or leave it out")
@@ -117,7 +117,7 @@ def drafted(
 
 
 def _sweep(models: Path) -> None:
-    """Removes drafts that a killed process left: an hour old, where a draft lives for seconds."""
+    """Removes drafts that a killed process left behind: those older than an hour, because a draft lives for seconds."""
     for left in models.glob(".new-*"):
         if datetime.now().timestamp() - left.stat().st_mtime > 3_600:
             shutil.rmtree(left)
@@ -131,13 +131,13 @@ def _table_name(raw: RawTable, name: str) -> str:
 
 
 def _path_in(root: Path, table: Path) -> str:
-    """The file's path from the project's root, where it is not far from there; else the whole path."""
+    """Returns the file's path relative to the project's root if it needs at most one ``..``, else the absolute path."""
     relative = os.path.relpath(table.resolve(), root.resolve())
     return relative if relative.count("..") <= 1 else str(table.resolve())
 
 
 def _format(folder: Path, root: Path) -> None:
-    """Lets ruff lay the files out, where it is installed; the code is the same without."""
+    """Formats the files with ruff if it is installed; the code is the same without it."""
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():
         return
@@ -147,7 +147,7 @@ def _format(folder: Path, root: Path) -> None:
 
 @contextmanager
 def _imported(name: str, draft: Path) -> Iterator[Model]:
-    """The declaration in a folder that is not in its place yet; nothing of it stays imported."""
+    """Yields the declaration in a draft folder; afterwards nothing of it stays imported."""
     package = f"assets.models.{name}"
     spec = importlib.util.spec_from_file_location(
         package, draft / "__init__.py", submodule_search_locations=[str(draft)]
@@ -167,7 +167,7 @@ def _imported(name: str, draft: Path) -> Iterator[Model]:
 
 
 def _try_out(model: Model, raw: RawTable) -> tuple[int, list[str]]:
-    """Cleans all rows, makes features of them and looks for leaks; how many features there are, and what was found."""
+    """Cleans all rows, computes features and checks for leaks; returns the number of features and the leaks."""
     from assets.lifecycle.model.leakage import leaks
     from assets.lifecycle.model.training import fit_rows, test_rows
     from assets.lifecycle.rehearsal import rehearse

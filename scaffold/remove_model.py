@@ -1,7 +1,9 @@
-"""`assetline remove-model`: a model folder and what stands on it alone; the rest still loads and passes its tests.
+"""`assetline remove-model`: removes a model folder and the code that depends only on it.
 
-Belongs here: finding what goes, and removing it. Does not belong here: what a model left in the state folder: its
-tables, versions and ledger stay, for an audit.
+The rest still loads and passes its tests.
+
+Belongs here: finding what to remove, and removing it. Does not belong here: a model's data in the state folder; its
+tables, versions and ledger are kept for audits.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from scaffold.tables import ScaffoldError
 
 MAY_GO = ("story", "tests", "benchmarks", "docs")
-"""Folders whose modules go with the model that they import; an import elsewhere stands in the way."""
+"""Folders whose modules are removed with the model that they import; an import elsewhere blocks the removal."""
 NOT_OURS = frozenset((".venv", "var", ".git", "node_modules", "build", "dist"))
 
 
@@ -23,15 +25,15 @@ def remove_model(root: Path, name: str, *, force: bool = False) -> list[Path]:
     """Removes ``assets/models/<name>/``, its tests, and every test, benchmark or script that imports it.
 
     Args:
-        root: of the project.
-        name: of the folder.
-        force: also where git could not bring the files back.
+        root: root of the project.
+        name: name of the folder.
+        force: whether to remove files that git cannot restore.
 
     Returns:
-        What was removed, relative to ``root``.
+        The removed paths, relative to ``root``.
 
     Raises:
-        ScaffoldError: no such folder, other code needs it, or the files are not in git as they are.
+        ScaffoldError: the folder does not exist, other code imports it, or git cannot restore the files.
     """
     folder = root / "assets" / "models" / name
     if not (folder / "__init__.py").exists():
@@ -55,7 +57,10 @@ def remove_model(root: Path, name: str, *, force: bool = False) -> list[Path]:
 
 
 def _standing_on(root: Path, package: str) -> list[Path]:
-    """Modules outside the package that import it, or what imports it; and all tests below a conftest that does."""
+    """Returns the modules outside the package that import it, directly or indirectly.
+
+    They include the tests that use a fixture of a conftest that does.
+    """
     modules = {path: _module_name(root, path) for path in _sources(root)}
     imports = {path: _imported_by(path) for path in modules}
     gone = {package}
@@ -101,7 +106,7 @@ def _within(name: str, package: str) -> bool:
 
 
 def _under_a_gone_conftest(path: Path, going: set[Path]) -> bool:
-    """Whether a test asks for a fixture of a conftest that goes."""
+    """Returns whether a test uses a fixture of a conftest that is removed."""
     gone = {one for one in going if one.name == "conftest.py" and path.is_relative_to(one.parent)}
     if not gone or not path.name.startswith("test_"):
         return False
@@ -110,7 +115,7 @@ def _under_a_gone_conftest(path: Path, going: set[Path]) -> bool:
 
 
 def _fixtures(path: Path) -> tuple[set[str], set[str]]:
-    """Names of the fixtures that a module defines, and all names that its functions ask for."""
+    """Returns the names of the fixtures that a module defines, and the argument names of its functions."""
     defined, asked = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
@@ -121,7 +126,7 @@ def _fixtures(path: Path) -> tuple[set[str], set[str]]:
 
 
 def _not_in_git(root: Path, paths: Iterable[Path]) -> list[str]:
-    """Those of the paths that hold changes which no commit has; all of them outside a git repository."""
+    """Returns the paths with uncommitted changes; outside a git repository, all paths."""
     command = ["git", "-C", str(root), "status", "--porcelain", "--", *map(str, paths)]
     try:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,6 +1,6 @@
-"""What `new-model` says when it is done: what was guessed, what to look at, what to type next.
+"""The report of `new-model`: what was guessed, what to check, and which commands to run next.
 
-Belongs here: words. Does not belong here: any guess.
+Belongs here: wording. Does not belong here: any guess.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from scaffold.new_model import NewModel
 
 
 def words_of(made: NewModel, root: Path) -> str:
-    """The report, for a terminal."""
+    """Returns the report as text for a terminal.
+
+    Args:
+        made: the new model.
+        root: root of the project; the folder is shown relative to it.
+    """
     guess, name = made.guess, made.folder.name
     target = guess.target
     what = {
@@ -82,6 +87,6 @@ def _kind(column: Column, guess: Guess) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    """A text on one line, cut where it is longer."""
+    """Returns a text on one line, truncated to ``most`` characters."""
     plain = " ".join(text.split()) if "\n" in text or "\r" in text else text
     return plain if len(plain) <= most else plain[: most - 1] + "…"

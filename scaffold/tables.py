@@ -1,7 +1,7 @@
-"""Reading a file that nobody has looked at yet, as text, with what had to be found out to do so.
+"""Reads an unknown file as text, and records how it has to be read.
 
-Belongs here: encoding, separator, header line, foot, and refusing what is no table. Does not belong here: what the
-columns mean (``columns.py``), reading a file whose form is known (``resources/files.py``).
+Belongs here: encoding, separator, header line, foot, and refusing files that are not tables. Does not belong here: the
+meaning of columns (``columns.py``), reading a file of known form (``resources/files.py``).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SEPARATORS = ",;\t|"
 SNIFFED_BYTES = 1_000_000
 SNIFFED_ROWS = 200
 MOST_LINES_ABOVE = 30
-"""Lines above the header that are looked through for it."""
+"""Number of rows at the start of a file that are searched for the header."""
 SHOWN_LINES, SHOWN_CHARACTERS = 5, 100
-"""First lines of a file that are shown to a person who has to name the header."""
+"""Number of first lines, and characters of each, that are shown to a user who has to name the header."""
 ALWAYS_FILLED = 0.99
-"""Share of rows from which on a column counts as one that every row fills."""
+"""Minimum share of filled rows for a column that counts as always filled."""
 TOTALS = frozenset((
     "total", "totals", "grand total", "sub total", "subtotal", "sum", "sums", "overall", "all", "average", "avg",
     "mean", "count", "summe", "gesamt", "gesamtsumme", "zwischensumme", "insgesamt", "mittelwert", "somme",
@@ -40,12 +40,12 @@ TOTALS = frozenset((
     "合計", "総計", "小計", "總計", "합계", "총계", "المجموع", "الإجمالي", "कुल", "tổng", "tổng cộng", "jumlah",
     "totaal", "totalt", "i alt", "sammanlagt", "yhteensä", "σύνολο",
 ))  # fmt: skip
-"""How a line begins that adds up the others, in lower case."""
+"""Words at the start of a line of totals, in lower case."""
 _ENCODINGS = (
     "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "koi8-r",
     "gb18030", "big5", "shift_jis", "cp932", "euc-jp", "euc-kr", "cp949",
 )  # fmt: skip
-"""Encodings that are looked for where a text is neither Unicode nor plainly Western."""
+"""Candidate encodings for text that is neither Unicode nor clearly Western."""
 _MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
@@ -65,24 +65,24 @@ _OTHER_FILES = {
     b"[{": "JSON",
     b"<": "HTML or XML",
 }
-"""How files begin that are no CSV, and what they are."""
+"""First bytes of files that are not CSV, and the type of file."""
 _NUMERIC = re.compile(r"[-+]?[\d.,' ]*\d[\d.,' ]*%?")
 
 
 class ScaffoldError(Exception):
-    """A model that cannot be added or removed; the message names the thing and the mend."""
+    """A model cannot be added or removed; the message gives the cause and the fix."""
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A file's rows as text, and how it has to be read.
+    """A file's rows as text, and how the file has to be read.
 
     Args:
-        path: of the file.
-        rows: text columns; a missing value of a Parquet file is missing, a blank of a CSV file is a blank.
-        form: of a CSV file.
-        notes: what a person should know about the reading.
-        first_lines: of a CSV file, numbered, to be shown to a person who has to name the header.
+        path: path of the file.
+        rows: text columns; missing values of a Parquet file are missing, blanks of a CSV file are blanks.
+        form: form of a CSV file.
+        notes: what the user should know about the reading.
+        first_lines: first lines of a CSV file, numbered, to show to a user who has to name the header.
     """
 
     path: Path
@@ -93,24 +93,25 @@ class RawTable:
 
     @property
     def is_parquet(self) -> bool:
-        """Whether it is a Parquet file."""
+        """Whether the file is a Parquet file."""
         return is_parquet(self.path)
 
 
 Named = Callable[[str], bool]
-"""Whether a header cell is the column that was asked for."""
+"""Returns whether a header cell names the requested column."""
 
 
 def read_table(path: Path, *, header: int = 0, named: Named = lambda cell: False) -> RawTable:
-    """The table in a CSV or Parquet file.
+    """Reads the table in a CSV or Parquet file.
 
     Args:
-        path: of the file.
-        header: number of the header line of a CSV file; 0 to look for it.
-        named: whether a cell names a column that must be there. A line with such a cell is the header.
+        path: path of the file.
+        header: line number of a CSV file's header; 0 to search for it.
+        named: whether a cell names a column that must exist. A line with such a cell is the header.
 
     Raises:
-        ScaffoldError: a file that is absent, empty or no table; two columns of one name; no line with column names.
+        ScaffoldError: the file is absent, empty or not a table, two columns have the same name, or no line has column
+            names.
     """
     if not path.is_file():
         raise ScaffoldError(f"{path}: no such file; give the path of a CSV or Parquet file as TABLE")
@@ -151,7 +152,7 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
         raise ScaffoldError(f"{path} holds blank lines only; give a file with a header line and rows")
     lines = io.StringIO(text, newline="").readlines()
     if cut and len(lines) > 1:
-        lines.pop()  # it may be half a line
+        lines.pop()  # the last line may be incomplete
     shown = _shown(lines)
     form = _form(path, lines, header, named, shown)
     if form.separator != ",":
@@ -213,7 +214,10 @@ def _encoding(path: Path) -> tuple[str, list[str]]:
 
 
 def _wide(content: bytes) -> str:
-    """UTF-16 without a byte order mark: of plain letters every second byte is zero."""
+    """Returns the encoding of UTF-16 without a byte order mark; empty for other text.
+
+    In plain letters of UTF-16, every second byte is zero.
+    """
     some = content[:2_000]
     even, odd = some[::2].count(0), some[1::2].count(0)
     if len(some) >= 4 and max(even, odd) > 0.4 * len(some) / 2 and min(even, odd) < 0.05 * len(some):
@@ -222,10 +226,10 @@ def _wide(content: bytes) -> str:
 
 
 def _legacy(content: bytes) -> str:
-    """The encoding of a text that is not Unicode.
+    """Returns the encoding of a text that is not Unicode.
 
-    Between plain letters there are single letters with accents in Western text; of other scripts whole words are
-    beyond ASCII, and there chardet tells one from the other.
+    In Western text, single accented letters stand between ASCII letters. In other scripts, whole words are outside
+    ASCII, and chardet tells these encodings apart.
     """
     runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", content[:SNIFFED_BYTES])]
     if sum(runs) / len(runs) >= 1.5:
@@ -242,7 +246,7 @@ def _legacy(content: bytes) -> str:
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:
-        return "latin-1"  # reads anything
+        return "latin-1"  # decodes any bytes
     return "cp1252"
 
 
@@ -251,21 +255,21 @@ def _legacy(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Split:
-    """The first rows of a file by one separator: the line on which each begins and its cells, blank lines left out."""
+    """The first rows of a file by one separator: each row's first line and cells, without blank lines."""
 
     separator: str
     rows: list[tuple[int, list[str]]]
 
     @functools.cached_property
     def usual(self) -> int:
-        """How many cells most rows fill; of several counts as frequent the largest."""
+        """The most frequent number of filled cells per row; the largest of several equally frequent numbers."""
         counted = Counter(len(_filled(cells)) for _, cells in self.rows)
         return max(counted, key=lambda width: (counted[width], width), default=0)
 
     def header_at(self, named: Named) -> int | None:
-        """Position of the row that holds the column names: the first that fills most columns and has the one asked for.
+        """Returns the position of the header: the first row that fills most columns and has the requested column.
 
-        Where no row has it, the first that fills most columns.
+        If no row has that column, returns the first row that fills most columns; ``None`` if there is none.
         """
         able = [
             at
@@ -276,7 +280,7 @@ class _Split:
         return next(iter(having or able), None)
 
     def fitness(self, at: int, named: Named) -> tuple[bool, bool, float, int]:
-        """How likely the separator is the right one where the header is the row at a position."""
+        """Returns a sort key for how likely the separator is correct if the header is the row at this position."""
         cells = self.rows[at][1]
         widths = [len(row) for _, row in self.rows[at + 1 :]] or [len(cells)]
         agreeing = max(Counter(widths).values()) / len(widths)
@@ -284,8 +288,8 @@ class _Split:
 
 
 def _form(path: Path, lines: Sequence[str], header: int, named: Named, shown: str) -> CsvForm:
-    """Separator and header line: a line that has the column asked for, by whatever separator it has it."""
-    told = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0])  # a line for Excel
+    """Finds separator and header line; a line with the requested column is preferred, with any separator."""
+    told = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0])  # a directive for Excel
     first = max(header - 1, 1 if told else 0)
     splits = [_split(lines, separator, first) for separator in (told[1] if told else SEPARATORS)]
     if all(split.usual < 2 for split in splits):
@@ -302,7 +306,7 @@ def _form(path: Path, lines: Sequence[str], header: int, named: Named, shown: st
 
 
 def _split(lines: Sequence[str], separator: str, first: int) -> _Split:
-    csv.field_size_limit(sys.maxsize)  # a cell may be a whole document
+    csv.field_size_limit(sys.maxsize)  # a cell may hold a whole document
     reader = csv.reader(lines[first:], delimiter=separator)
     rows, began = [], first
     try:
@@ -312,7 +316,7 @@ def _split(lines: Sequence[str], separator: str, first: int) -> _Split:
             began = first + reader.line_num
             if len(rows) == SNIFFED_ROWS:
                 break
-    except csv.Error:  # by this separator it is no CSV
+    except csv.Error:  # not a CSV with this separator
         pass
     return _Split(separator, rows)
 
@@ -322,7 +326,7 @@ def _filled(cells: Sequence[str]) -> list[str]:
 
 
 def _cells(lines: Sequence[str], form: CsvForm) -> list[str]:
-    """The header's cells."""
+    """Returns the header's cells."""
     return next((row for row in csv.reader(lines[form.header - 1 :], delimiter=form.separator) if row), [])
 
 
@@ -339,7 +343,7 @@ def _refuse_twice(path: Path, header: Sequence[str]) -> None:
 
 
 def _is_second_header(rows: pd.DataFrame) -> bool:
-    """Whether the first row has words in all columns that hold numbers else, two at least: units, say."""
+    """Returns whether the first row has words in all columns of numbers, at least two, for example units."""
     if len(rows) < 2 * FOOT_LINES:
         return False
     words = [name for name in rows if (text := str(rows[name].iloc[0]).strip()) and not _NUMERIC.fullmatch(text)]
@@ -353,9 +357,10 @@ def _is_second_header(rows: pd.DataFrame) -> bool:
 
 
 def _foot(rows: pd.DataFrame) -> dict[int, str]:
-    """By index, the first filled cell of rows at the end that do not fit the others: a total, a remark on the source.
+    """Returns rows at the end that do not fit the others, such as totals or source notes: first filled cell by index.
 
-    Such a row lacks most of what every row has, and begins with a word for a total or with what its column never holds.
+    Such a row lacks most of the always filled columns, and begins with a word for a total or with a value that its
+    column never has.
     """
     if len(rows) < 2 * FOOT_LINES:
         return {}

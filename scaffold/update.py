@@ -1,11 +1,11 @@
-"""`assetline update`: a newer template into a fork whose models were changed, as a three-way merge by git.
+"""`assetline update`: merges a newer template into a fork with its own models, as a three-way git merge.
 
-Belongs here: which paths take part, the merge, and what is said about it. Does not belong here: what a fork is (see
+Belongs here: which paths take part, the merge, and its report. Does not belong here: what a fork is (see
 ``docs/fork.md``).
 
-The base is the template's commit that the fork was last brought up to. The fork's own model folders take no part: those
-the template does not have, those the fork changed, and those it removed. Everything else is merged as git merges a
-branch, with renames, modes and binary files.
+The merge base is the template's commit of the fork's last update. The fork's own model folders take no part: those that
+the template does not have, those that the fork changed, and those that it removed. Everything else is merged like a
+branch, including renames, modes and binary files.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MARK = ".template"
-"""File that says where the template lies, and which of its commits the fork has."""
+"""File that stores the template's location and the template commit that the fork has."""
 OLDEST_GIT = (2, 38)
 FOLDERS = ("assets/models", "tests/assets/models")
-"""Where each model has a folder of its own."""
+"""Folders in which each model has a folder of its own."""
 
 
 class UpdateError(Exception):
-    """An update that cannot begin; nothing was touched, and the message says what to do."""
+    """An update cannot begin; nothing was changed, and the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Updated:
-    """What an update did.
+    """Result of an update.
 
     Args:
         base, new: commits of the template: the one the fork had, and the one it has now.
-        left_alone: paths that took no part, and why.
-        conflicts: files that hold conflict markers now; empty when the update was committed.
+        left_alone: paths that took no part, with the reason.
+        conflicts: files that now hold conflict markers; empty if the update was committed.
     """
 
     base: str
@@ -46,16 +46,16 @@ class Updated:
 
 
 def update(root: Path, source: str = "", ref: str = "main", base: str = "") -> Updated:
-    """Merges what the template changed since ``base`` into the fork at ``root``.
+    """Merges the template's changes since ``base`` into the fork at ``root``.
 
     Args:
-        root: of the fork's work tree.
-        source: address or path of the template's repository; default: what :data:`MARK` says.
-        ref: its branch, tag or commit.
-        base: the template's commit that the fork was made of, where neither :data:`MARK` nor the history knows it.
+        root: root of the fork's work tree.
+        source: address or path of the template's repository; default: the one in :data:`MARK`.
+        ref: branch, tag or commit of the template.
+        base: the template's commit that the fork was made from, if neither :data:`MARK` nor the history has it.
 
     Raises:
-        UpdateError: the work tree has changes, the template cannot be read, or the base is not known.
+        UpdateError: the work tree has changes, the template cannot be read, or the base is unknown.
     """
     git = _Git(root)
     git.refuse_old()
@@ -86,7 +86,11 @@ class _Git:
     root: Path
 
     def run(self, *arguments: str, why: str = "", index: str = "", stdin: str = "") -> str:
-        """What a git command prints. Raises :class:`UpdateError`, beginning with ``why``."""
+        """Returns a git command's output.
+
+        Raises:
+            UpdateError: the command failed; the message begins with ``why``.
+        """
         ran = self.ran(*arguments, index=index, stdin=stdin)
         if ran.returncode:
             said = (ran.stderr or ran.stdout).strip().splitlines()
@@ -94,20 +98,24 @@ class _Git:
         return ran.stdout
 
     def ran(self, *arguments: str, index: str = "", stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """A finished git command, however it ended."""
+        """Returns a finished git command, whether it succeeded or failed."""
         environment = {**os.environ, **({"GIT_INDEX_FILE": index} if index else {})}
         command = ["git", "-C", str(self.root), *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=environment)
 
     def refuse_old(self) -> None:
-        """Raises :class:`UpdateError` for a git that cannot merge trees, and where there is no repository."""
+        """Checks the git version and the repository.
+
+        Raises:
+            UpdateError: git is too old to merge trees, or there is no repository with a commit.
+        """
         found = re.search(r"(\d+)\.(\d+)", self.run("--version"))
         if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
             raise UpdateError(f"this needs git {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or newer")
         self.run("rev-parse", "--verify", "--quiet", "HEAD", why=f"{self.root} is no git repository with a commit")
 
     def files(self, commit: str, folder: str) -> set[str]:
-        """Paths of the files below a folder."""
+        """Returns the paths of a commit's files below a folder."""
         return set(self.run("ls-tree", "-r", "--name-only", commit, f"{folder}/").splitlines())
 
 
@@ -132,7 +140,10 @@ def _base(git: _Git, given: str, new: str) -> str:
 
 
 def _left_alone(git: _Git, base: str, new: str) -> dict[str, str]:
-    """Paths that take no part, and why: the fork's own model folders, and files that the fork removed."""
+    """Returns the paths that take no part, with the reason.
+
+    These are the fork's own model folders, and files that the fork removed.
+    """
     found: dict[str, str] = {}
     was, is_, mine = (git.files(commit, FOLDERS[0]) for commit in (base, new, "HEAD"))
     for name in sorted({path.split("/")[2] for path in was | is_ if path.count("/") > 2}):
@@ -157,7 +168,7 @@ def _left_alone(git: _Git, base: str, new: str) -> dict[str, str]:
 
 
 def _without(git: _Git, new: str, base: str, paths: list[str]) -> str:
-    """A commit as ``new``, but for ``paths``, which are as in ``base``: then the merge leaves the fork's alone."""
+    """Returns a commit equal to ``new``, except that ``paths`` are as in ``base``; the merge then keeps the fork's."""
     with tempfile.TemporaryDirectory() as scratch:
         index = str(Path(scratch) / "index")
         git.run("read-tree", new, index=index)
@@ -171,14 +182,14 @@ def _without(git: _Git, new: str, base: str, paths: list[str]) -> str:
 
 
 def _commit(git: _Git, tree: str, base: str) -> str:
-    """A commit on ``base`` that no branch has."""
+    """Creates a commit on ``base`` that is on no branch."""
     who = ["-c", "user.name=template", "-c", "user.email=template@localhost"]
     return git.run(*who, "commit-tree", tree, "-p", base, "-m", "template").strip()
 
 
 def _merge(git: _Git, base: str, theirs: str) -> tuple[str, list[str]]:
-    """The merged tree, and the files in it that hold conflict markers."""
-    # The base is that of two commits made on it, whatever histories the fork and the template have.
+    """Returns the merged tree, and its files that hold conflict markers."""
+    # Both commits are made on `base`, so it is the merge base regardless of the histories of fork and template.
     ours = _commit(git, "HEAD^{tree}", base)
     ran = git.ran("merge-tree", "--write-tree", "--name-only", "--no-messages", ours, theirs)
     if ran.returncode not in (0, 1):
@@ -201,7 +212,7 @@ def _with_mark(git: _Git, tree: str, source: str, commit: str) -> str:
 
 
 def words_of(done: Updated) -> str:
-    """What was done, for a terminal."""
+    """Returns the report of an update as text for a terminal."""
     if done.base == done.new:
         return f"Nothing to do: this is the template at {done.new[:10]}."
     lines = [f"{path}: left alone, {why}" for path, why in sorted(done.left_alone.items())]

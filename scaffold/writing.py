@@ -1,7 +1,7 @@
-"""The files of a new model folder, as a person would have written them.
+"""The files of a new model folder, in the style of handwritten code.
 
-Belongs here: from a guess to the text of the declaration, the contract with its cleaning, and a test. Does not belong
-here: guessing, or putting the folder into place (``new_model.py``).
+Belongs here: turning a guess into the text of the declaration, the contract with its cleaning, and a test. Does not
+belong here: guessing, or moving the folder into place (``new_model.py``).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from scaffold.guessing import ROW, Guess
 from scaffold.tables import RawTable
 
 LINE, LONG = 116, 80
-"""Characters of a line, and of a text that is written in one piece."""
+"""Maximum characters of a line, and of a string that is written in one piece."""
 IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay")
-"""Names that a contract cannot have: the files import them."""
+"""Names that a contract cannot have, because the files import them."""
 SHARED_LISTS = 3
-"""Columns with the same categories from which on these get a name."""
+"""Minimum number of columns with the same categories for which the list gets a name."""
 
 
 def files_of(name: str, table_name: str, path: str, table: RawTable, guess: Guess) -> dict[str, str]:
-    """Text by file name.
+    """Returns the text of each file, by file name.
 
     Args:
-        name: of the model.
-        table_name: of the cleaned table.
-        path: of the file as the source will have it.
-        table: as read.
-        guess: what it is.
+        name: name of the model.
+        table_name: name of the cleaned table.
+        path: path of the file, as the source will have it.
+        table: the table as read.
+        guess: the guessed structure.
     """
     contract = "".join(word.capitalize() for word in table_name.split("_"))
     if contract in IMPORTED:
@@ -154,12 +154,12 @@ def _field(column: Column, guess: Guess, named: dict[tuple[str, ...], str]) -> s
 
 
 def _bounds(column: Column) -> list[str]:
-    """Generous bounds: a value beyond them is a slip of the pen, and not just a large one."""
+    """Returns generous bounds, so that a value beyond them is an error and not just a large value."""
     low, high, middle = column.low, column.high, column.middle
-    # Halves: the difference of two numbers may be larger than any number.
+    # Halved first, because the difference of two floats may overflow.
     below, above = low / 2 - high / 2, high / 2 - low / 2
     lower = 0.0 if low >= 0 else min(low + 2 * below, low)
-    # With a long tail the largest value says little of the next one.
+    # With a long tail, the largest value is a poor guide to the next one.
     upper = 10 * high if low >= 0 and high > 20 * abs(middle) > 0 else high + 2 * above
     if high <= 0:
         upper = min(upper, 0.0)
@@ -168,9 +168,9 @@ def _bounds(column: Column) -> list[str]:
 
 
 def _outwards(bound: float, reached: float, *, up: bool) -> str:
-    """A bound as a person would write it: two leading digits, rounded up or down, and never inside of what is reached.
+    """Rounds a bound up or down to two leading digits, but never inside the range of the values.
 
-    Whatever the sign: the upper bound of a negative column comes nearer to zero.
+    The direction does not depend on the sign: the upper bound of a negative column moves towards zero.
     """
     if bound == 0:
         return "0"
@@ -189,7 +189,7 @@ def _clean(contract: str, guess: Guess) -> str:
     columns = list(guess.columns)
     lines = []
     renamed = {c.header: c.name for c in columns if c.header != c.name}
-    # A column that is left out may have the name that another one gets.
+    # A column that is left out may have the name that another column gets.
     renamed |= {header: f"{header}_left_out" for header in guess.left_out if header in renamed.values()}
     if renamed:
         pairs = ", ".join(f"{_quoted(header)}: {_quoted(name)}" for header, name in renamed.items())
@@ -209,7 +209,7 @@ def _clean(contract: str, guess: Guess) -> str:
 
 
 def _reader(column: Column) -> str:
-    """How a column is read before it is typed; empty where the contract says all."""
+    """Returns the expression that reads a column before it is typed; empty if the contract is enough."""
     raw = f'raw["{column.name}"]'
     if column.kind in ("integer", "number") and column.reader:
         if column.reader == "hours":
@@ -224,7 +224,7 @@ def _reader(column: Column) -> str:
 
 
 def _shared_lists(guess: Guess) -> dict[tuple[str, ...], str]:
-    """Names of lists of categories that several columns share, or that are long."""
+    """Returns names for lists of categories that several columns share or that are long."""
     counted = Counter(c.categories for c in guess.columns if c.categories)
     named: dict[tuple[str, ...], str] = {}
     for column in guess.columns:
@@ -240,7 +240,7 @@ def _shared_lists(guess: Guess) -> dict[tuple[str, ...], str]:
 
 
 def _words(values: tuple[object, ...]) -> str:
-    """A list of values; one too long for a line as one string, split."""
+    """Returns source code for a list of values; a list too long for a line becomes one string that is split."""
     plain = "[" + ", ".join(_quoted(v) if isinstance(v, str) else str(v) for v in values) + "]"
     texts = [str(v) for v in values]
     if len(plain) <= LINE or not all(isinstance(v, str) for v in values) or any("|" in t for t in texts):
@@ -268,7 +268,7 @@ def _quoted(text: object, most: int = LONG) -> str:
 
 
 def _prose(text: str) -> str:
-    """A file's or column's name as it can stand in a docstring."""
+    """Returns a file's or column's name in a form that is safe in a docstring."""
     plain = " ".join(text.replace("\\", "/").replace('"', "'").split())
     return plain if len(plain) <= LONG else plain[: LONG - 1] + "…"
 

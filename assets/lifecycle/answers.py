@@ -1,7 +1,7 @@
-"""What is said of a row, by the kind of target: columns of the predictions, the service's answer, what drift compares.
+"""Output formats by kind of target: columns of the predictions, responses of the service, values that drift compares.
 
-Belongs here: going from scores to words and columns, and back. Does not belong here: how scores are computed
-(``bundle.py``), how good they are (``metrics``).
+Belongs here: conversion between scores and output columns or responses. Does not belong here: how scores are computed
+(``bundle.py``) or evaluated (``metrics``).
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import pandas as pd
 from assets.task import Task
 
 SCORE, PREDICTED = "score", "predicted"
-"""Columns of the score (of classes: of the one predicted) and of the predicted class's code."""
+"""Columns of the score (for classes: of the predicted class) and of the predicted class's code."""
 
 
 def answer_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> dict[str, Any]:
-    """Columns of the predictions table, ``[n]`` each.
+    """Returns the columns of the predictions table, ``[n]`` each.
 
-    Binary: ``probability`` and ``alert``. Classes: ``prediction``, its ``probability``, and ``p_<class>`` of each.
-    Measured values: ``prediction``.
+    Binary: ``probability`` and ``alert``. Classes: ``prediction``, its ``probability``, and ``p_<class>`` of each
+    class. Measured values: ``prediction``.
+
+    Args:
+        task: kind of target.
+        scores: ``[n]``, or ``[n, classes]`` for classes.
+        alerts: boolean ``[n]`` for binary targets, else ``None``.
     """
     if task.kind == "binary":
         return {"probability": scores, "alert": alerts}
@@ -34,20 +39,23 @@ def answer_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) ->
 
 
 def score_columns(task: Task) -> list[str]:
-    """Columns of a predictions table that hold the scores."""
+    """Returns the names of the predictions table's score columns."""
     if task.kind == "multiclass":
         return [f"p_{name}" for name in task.names]
     return ["probability" if task.kind == "binary" else "prediction"]
 
 
 def scores_in(task: Task, predictions: pd.DataFrame) -> np.ndarray:
-    """The scores ``[n]`` or ``[n, classes]`` that a predictions table was made of."""
+    """Returns the scores in a predictions table, ``[n]`` or ``[n, classes]``."""
     columns = score_columns(task)
     return predictions[columns if task.kind == "multiclass" else columns[0]].to_numpy(dtype=float)
 
 
 def compared_scores(task: Task, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """What a drift check compares of the scores: them, or of classes how sure and which, float32 ``[n]`` each."""
+    """Returns the score columns that a drift check compares, float32 ``[n]`` each.
+
+    For classes these are the highest probability and the predicted class's code; otherwise the score itself.
+    """
     if task.kind != "multiclass":
         return {SCORE: scores.astype(np.float32)}
     if not len(scores):
@@ -56,7 +64,13 @@ def compared_scores(task: Task, scores: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def in_words(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> list[dict[str, Any]]:
-    """The service's answers, one a row, fit for JSON."""
+    """Returns the service's responses, one JSON-compatible dictionary per row.
+
+    Args:
+        task: kind of target.
+        scores: ``[n]``, or ``[n, classes]`` for classes.
+        alerts: boolean ``[n]``; required for binary targets.
+    """
     if task.kind == "binary":
         assert alerts is not None
         return [

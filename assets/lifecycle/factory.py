@@ -1,7 +1,7 @@
-"""From a declaration to its assets, in the order in which data flows.
+"""Builds the assets of a declaration, in data-flow order.
 
-Belongs here: the list of stages, and the place of an asset that a model folder defines itself. Does not belong here:
-any stage.
+Belongs here: the list of stages, and the replacement of a stage's asset by a model's own. Does not belong here: any
+stage.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STAGES = (
 
 
 def lifecycle_assets(model: Model) -> Sequence[dg.AssetsDefinition]:
-    """All assets of a model; one that the declaration brings itself takes the place of the stage's."""
+    """Returns all assets of a model; the declaration's own assets replace stage assets with the same key."""
     own = {asset.key: asset for asset in model.assets}
     made = [asset for stage in STAGES for asset in stage(model) if asset.key not in own]
     return [*made, *own.values()]

@@ -1,6 +1,6 @@
-"""The jobs a model gets: what a schedule, a sensor, a command or a person in the UI starts. One name per piece of work.
+"""The jobs of a model, for schedules, sensors, commands and the UI. Each kind of work has one name.
 
-Belongs here: which assets run together. Does not belong here: when (``sensors/``).
+Belongs here: which assets run together. Does not belong here: when they run (``sensors/``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TRAIN, DEPLOY, BACKTEST, LIFECYCLE = "train", "deploy", "backtest", "lifecycle"
 
 
 def job_name(model: Model, work: str) -> str:
-    """Name of one of a model's jobs, e.g. ``fraud_train``."""
+    """Returns the name of one of a model's jobs, e.g. ``fraud_train``."""
     return f"{model.name}_{work}"
 
 
 def assets_of_jobs(model: Model) -> dict[str, list[str]]:
-    """By kind of work, the names of the assets it materialises."""
+    """Returns the names of the assets that each kind of work materializes, by kind of work."""
     table = model.table.name
     if not model.is_stream:
         return {
@@ -64,7 +64,7 @@ _WHAT = {
 
 
 def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
-    """All jobs of one model."""
+    """Returns all jobs of one model."""
     return [
         dg.define_asset_job(
             job_name(model, work),

@@ -1,4 +1,4 @@
-"""A model's data stages on some of its rows, in memory: what a test of a model folder and the scaffold call.
+"""Runs a model's data stages on some rows in memory, for the tests of a model folder and for the scaffold.
 
 Belongs here: source → typed rows → features, without Dagster and without writing anything. Does not belong here: the
 stages themselves.
@@ -23,12 +23,13 @@ from resources.tables import WHOLE
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What came of some rows.
+    """Result of running the data stages on some rows.
 
     Args:
-        landed: how many there were.
-        accepted: those that meet the contract, typed, each key once.
-        reasons: how many were refused, by reason.
+        model: the model that the rows belong to.
+        landed: number of landed rows.
+        accepted: typed rows that meet the contract, one per key.
+        reasons: number of refused rows by reason.
     """
 
     model: Model
@@ -42,12 +43,12 @@ class Rehearsal:
         return sum(self.reasons.values()) / max(self.landed, 1)
 
     def features(self) -> np.ndarray:
-        """float32 ``[n, n_features]`` of the accepted rows."""
+        """Returns the features of the accepted rows, float32 ``[n, n_features]``."""
         events = events_of(self.accepted, None, self.model)
         return compute_features(features_of(self.model), events, np.arange(len(self.accepted)))
 
     def frozen(self) -> pd.DataFrame:
-        """The labelled rows as a training set has them: the target's codes, and the features beside the columns."""
+        """Returns the labelled rows in training-set form: the columns, the target's codes, and the features."""
         names = [feature_column(name) for name in features_of(self.model).names]
         values = pd.DataFrame(self.features(), columns=names, index=self.accepted.index)
         truth = self.model.task.codes(self.accepted[self.model.target])
@@ -56,16 +57,16 @@ class Rehearsal:
 
 
 def rehearse(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str, str] | None = None) -> Rehearsal:
-    """Cleans rows as the lifecycle would.
+    """Cleans rows as the lifecycle does.
 
     Args:
-        model: whose rows.
-        raw: text rows; default: all of a snapshot, or a stream's latest day.
-        spoil: by column (as it lands), a text to put into each row.
+        model: the model that the rows belong to.
+        raw: text rows; default: all rows of a snapshot, or a stream's latest day.
+        spoil: text to write into every row, by column name as it lands.
 
     Raises:
         SourceError: the source cannot be read.
-        ContractError: a column that the contract needs is not there.
+        ContractError: a column that the contract requires is absent.
     """
     source = model.table.source
     day = WHOLE
@@ -87,7 +88,7 @@ def rehearse(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[st
 
 
 def _on_its_day(model: Model, raw: pd.DataFrame) -> pd.DataFrame:
-    """Rows as if each had landed on the day of its own time; those without one do not land."""
+    """Numbers rows as if each landed on the day of its event time; drops rows without an event time."""
     assert model.table.time is not None
     days = iso_day((model.table.clean or by_contract(model.table))(raw)[model.table.time])
     return number_rows({str(day): part for day, part in raw.groupby(days)})

@@ -1,4 +1,4 @@
-"""One folder per model; each offers ``model``, its declaration. A fork adds and deletes folders here, nothing else."""
+"""One folder per model, each with its declaration as ``model``. A fork only adds and deletes folders here."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from assets.declaration import DeclarationError, Model
 
 @dataclass(frozen=True)
 class Broken:
-    """A model folder that offers no usable declaration, and why."""
+    """A model folder without a usable declaration, and the reason."""
 
     name: str
     reason: str
 
 
 def read_folders() -> tuple[list[Model], list[Broken]]:
-    """The declarations of all model folders by folder name, and the folders that are broken.
+    """Returns the declarations of all model folders in order of folder name, and the broken folders.
 
-    A folder that cannot be imported, that offers no declaration, or one of a name that another has, is broken; the
-    others stand.
+    A folder is broken if it cannot be imported, has no declaration, or declares a name that another folder has. The
+    other folders are not affected.
     """
     models: dict[str, Model] = {}
     broken: list[Broken] = []
@@ -32,18 +32,21 @@ def read_folders() -> tuple[list[Model], list[Broken]]:
             if model.name in models:
                 raise DeclarationError(f"two folders declare a model named '{model.name}'; rename the one in {folder}")
             models[model.name] = model
-        except Exception as error:  # whatever is wrong with one folder, the others' models are to be seen
+        except Exception as error:  # one broken folder must not hide the models of the others
             broken.append(Broken(folder, said_by(error)))
     return list(models.values()), broken
 
 
 def declared_models() -> list[Model]:
-    """The declarations of all model folders that are not broken."""
+    """Returns the declarations of all model folders that are not broken."""
     return read_folders()[0]
 
 
 def said_by(error: Exception) -> str:
-    """An error in a model folder in words: a wrong declaration's own, or the place and kind of any other."""
+    """Describes an error in a model folder.
+
+    A declaration error is described by its message, any other error by its place, type and message.
+    """
     if isinstance(error, DeclarationError):
         return str(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/assets/models/" in frame.filename]

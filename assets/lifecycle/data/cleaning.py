@@ -44,7 +44,7 @@ Stale = Set[tuple[str, str]]
 
 
 class ContractError(dg.Failure):
-    """A table that cannot meet its contract as a whole (a column is missing, say). None of its rows are used."""
+    """A table that cannot meet its contract as a whole, e.g. because a column is missing. No row of it is used."""
 
 
 def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -175,7 +175,7 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
 
 
 def _say_absent(reasons: pd.Series, raw: pd.DataFrame, name: str) -> pd.Series:
-    """Replaces the reason for rows of landings that lack a column which other landings in ``raw`` have."""
+    """Gives rows a clearer reason if their whole landing lacks a column that other landings in ``raw`` have."""
     if name not in raw or LANDING_DAY not in raw or raw[name].isna().all():
         return reasons
     for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
@@ -225,7 +225,7 @@ def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> d
 
 
 def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
-    """Casts the contract's columns to its types. Missing text stays missing; it does not become a string."""
+    """Casts the contract's columns to its types; missing text stays missing and does not become a string."""
     kinds = {name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None}
     text = [name for name, kind in kinds.items() if kind == "str"]
     typed_rows = rows.astype({name: kind for name, kind in kinds.items() if kind != "str"})

@@ -35,8 +35,7 @@ def features_of(model: Model) -> Features:
 
 
 def events_of(cleaned: pd.DataFrame, labels: pd.DataFrame | None, model: Model) -> dict[str, np.ndarray]:
-    """Returns the input of a feature function: the table's columns plus ``label``, ``[n]`` each; NaN for unknown
-    labels.
+    """Returns the columns that a feature function gets: the table's plus ``label`` (NaN where unknown), ``[n]`` each.
 
     Args:
         cleaned: rows of the cleaned table.

@@ -14,8 +14,7 @@ from resources.tables import ParquetTables, TableError, days_of_window, inputs_o
 
 
 def stale_days(asset: dg.AssetsDefinition, tables: ParquetTables, days: Iterable[str]) -> list[str]:
-    """Returns the days whose file is absent, damaged, made by other code, or made from other rows than the current
-    ones.
+    """Returns the days whose file is absent, damaged, made by other code, or made from rows that have changed.
 
     Args:
         asset: the table's asset.

@@ -45,15 +45,15 @@ def word_numbers(texts: Sequence[str | None] | np.ndarray) -> np.ndarray:
 
 
 def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
-    """Returns a module that maps word numbers, float ``[n, WORDS]``, to ``[n, WIDTH]``: a sum over words and word
-    pairs.
+    """Returns a module that sums vectors of words and word pairs: word numbers ``[n, WORDS]`` to float ``[n, WIDTH]``.
 
     The method follows Joulin et al. (2017), "Bag of Tricks for Efficient Text Classification"; pairs preserve word
     order. Words in fewer than :data:`ROWS_OF_A_WORD` texts and infrequent pairs are ignored. There are more pairs than
     rows, so an encoder fitted to all of them would memorise the rows.
 
     Args:
-        numbers: word numbers of the training rows; frequent words and pairs are counted here, once.
+        numbers: float ``[n, WORDS]``, word numbers of the training rows; frequent words and pairs are counted here,
+            once.
     """
     import torch
     from torch import nn
@@ -72,7 +72,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
             counts[0] = False
             lines = torch.zeros(BUCKETS + 1, dtype=torch.long)
             lines[counts] = torch.arange(1, int(counts.sum()) + 1)
-            self.register_buffer("lines", lines)  # other numbers would have vectors that are never fitted
+            self.register_buffer("lines", lines)  # only these get vectors: others would never be fitted
             self.vectors = nn.Embedding(int(counts.sum()) + 1, WIDTH)
             self.left_out = nn.Dropout(WORD_DROPOUT)
 

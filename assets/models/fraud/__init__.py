@@ -1,8 +1,7 @@
-"""Card payments: which of them are fraud? The example; a fork reads it, copies what it needs, and may delete it.
+"""Example model: the probability that a card payment is fraud. A fork may copy from it and may delete it.
 
 Belongs here: the declaration. The table is in ``tables.py``, the features in ``features.py``, the network in
-``network.py``, the simulated upstream in ``simulator.py`` and ``world.py``, the best that any model could do in
-``ceiling.py``.
+``network.py``, the simulated upstream in ``simulator.py`` and ``world.py``, the best possible result in ``ceiling.py``.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ FAST = (
     "terminal_fraud_share_1d",
     "terminal_days_since_label",
 )
-"""Features that forget within about a week: those the drift check compares. A terminal's week ends where labels begin
-to be known, so a count over it remembers two."""
+"""Features with a memory of about a week, which the drift check compares. A terminal's 7-day window is not among them:
+it ends where labels begin to be known, so it reaches back two weeks."""
 
 
 def slices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The parts of the test rows that the report looks at one by one."""
+    """Returns the parts of the test rows that the report evaluates separately, boolean ``[n]`` by name."""
     amount, scenario = rows["amount"].to_numpy(), rows["scenario"].to_numpy()
     return {
         "amount below 50": amount < 50,
@@ -44,7 +43,7 @@ def slices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
         "night": rows["x_is_night"].to_numpy() == 1,
         "weekend": rows["x_is_weekend"].to_numpy() == 1,
         "new terminal": rows["x_terminal_count_30d"].to_numpy() == 0,
-        # A scenario holds frauds alone: beside the good payments it shows how well this kind of fraud is found.
+        # A scenario contains only frauds. With the good payments added, it shows how well this kind of fraud is found.
         "scenario 1, large amounts": (scenario == 0) | (scenario == 1),
         "scenario 2, terminals": (scenario == 0) | (scenario == 2),
         "scenario 3, customers": (scenario == 0) | (scenario == 3),
@@ -68,8 +67,8 @@ model = Model(
     label_delay_days=7,
     features=features,
     network=network,
-    # A month of payments asks for few passes. Rows weigh by age: in the weeks after a change the few new days tell most
-    # (`make bench` has what that gives after a change, and costs before it).
+    # A month of payments needs few passes. Rows are weighted by age, because after a change the few new days are the
+    # most informative (`make bench` measures the gain after a change and the cost before it).
     training=Training(max_epochs=3, patience=1, batch_size=256, learning_rate=6e-3, half_life_days=14),
     evaluation=Evaluation(
         entity="customer_id",
@@ -81,7 +80,7 @@ model = Model(
         published={"average_precision": 0.694, "roc_auc": 0.871, "cp_at_k": 0.304},
     ),
     gate=Gate(metric="average_precision", floor=0.6, margin=-0.005),
-    # A mean over 30 days tells of a shift for 30 days after; what is watched here forgets within a week or so.
+    # A mean over 30 days shows a shift for 30 days afterwards. The compared features have a memory of about a week.
     drift=Drift(columns=FAST),
     retrain="0 6 * * MON",
     review_cost=2.0,

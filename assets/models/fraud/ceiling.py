@@ -1,7 +1,7 @@
-"""The best any model can do on simulated payments: the posterior of fraud under the simulator's true parameters.
+"""The best possible model on simulated payments: the posterior of fraud under the simulator's true parameters.
 
-A claim about a model then holds for any seed, as a share of what was possible on the same rows. What may be used is
-what a model may use: the row itself, payments of strictly earlier seconds, labels at least 7 days old.
+A result can therefore be stated, for any seed, as a share of what was possible on the same rows. The posterior uses
+only what a model may use: the row itself, payments of strictly earlier seconds, and labels at least 7 days old.
 
 Belongs here: the inference. Does not belong here: the process that it inverts (``simulator.py``).
 """
@@ -28,27 +28,28 @@ from assets.models.fraud.simulator import (
 from resources.sources import Source
 
 TERMINAL_LOOKBACK, CUSTOMER_LOOKBACK = 62, 34
-"""Windows starting up to so many days ago compete to explain what is known: covering ones and those already over."""
+"""Oldest start, in days ago, of the compromise windows that the posterior considers, current and ended ones."""
 
-# A payment's prior chances of a compromised terminal and of a compromised customer.
+# Prior probabilities that a payment's terminal and its customer are compromised.
 TERMINAL_FRAUD, CUSTOMER_FRAUD = TERMINAL_DAYS * TERMINAL_RATE, CUSTOMER_DAYS * CUSTOMER_RATE
-_REDRAWN = 0.02275  # chance of a negative amount, two deviations below its mean
+_REDRAWN = 0.02275  # probability of a negative amount, two standard deviations below the mean
 _UNIX_EPOCH_ORDINAL = 719_163
 
 
 def ceiling(source: Source, events: pd.DataFrame, wanted: np.ndarray) -> np.ndarray:
-    """Probability of fraud, float64, of the rows at the integer positions ``wanted`` of ``events``.
+    """Returns the probability of fraud of the rows at ``wanted`` in ``events``, float64 ``[len(wanted)]``.
 
-    At most one window of compromise is supposed to explain what is known of a terminal, and one of a customer; where
-    two overlap the posterior is a hair too low or too high. The shifted world is inverted with its own parameters.
+    The inference assumes at most one compromise window per terminal and one per customer; where two overlap, the
+    posterior is slightly too low or too high. The shifted world is inverted with its own parameters.
 
     Args:
-        source: what made the rows: a :class:`PaymentSimulator`, or the :class:`WorldPayments` of a state folder (any
-            other source is a ``TypeError``).
-        events: ``paid_at`` (UTC), ``customer_id``, ``terminal_id``, ``amount``, ``is_fraud`` (missing: unknown), in
-            any order; the 63 days before the wanted rows should be among them. Labels too young to be known are not
-            looked at.
+        source: source of the rows: a :class:`PaymentSimulator`, or the :class:`WorldPayments` of a state folder.
+        events: ``paid_at`` (UTC), ``customer_id``, ``terminal_id``, ``amount``, ``is_fraud`` (missing: unknown), in any
+            order. They should include the 63 days before the wanted rows. Labels too young to be known are ignored.
         wanted: integer positions in ``events``.
+
+    Raises:
+        TypeError: any other source.
     """
     if isinstance(source, WorldPayments):
         source = source.simulator()
@@ -70,9 +71,9 @@ def ceiling(source: Source, events: pd.DataFrame, wanted: np.ndarray) -> np.ndar
     amount = events["amount"].to_numpy(np.float64)
     own, theft = _amount_log_densities(source, customer, second, amount)
     stolen_or_own = np.logaddexp(math.log(THEFT_SHARE) + theft, math.log(1 - THEFT_SHARE) + own)
-    certain = amount > ALWAYS_FRAUD_ABOVE  # scenario 1, and so nothing learnt from the label
+    certain = amount > ALWAYS_FRAUD_ABOVE  # scenario 1: the label carries no further information
 
-    # Of a compromised terminal every payment is a fraud; of another one a fraud below the limit must be a theft.
+    # Every payment of a compromised terminal is a fraud; at any other terminal a fraud below the limit must be a theft.
     stolen, mine = math.log(CUSTOMER_FRAUD), math.log(1 - CUSTOMER_FRAUD)
     theft_alone = stolen + math.log(THEFT_SHARE) + theft - np.logaddexp(stolen + stolen_or_own, mine + own)
     terminals = _History.of(terminal, second)
@@ -106,13 +107,13 @@ def ceiling(source: Source, events: pd.DataFrame, wanted: np.ndarray) -> np.ndar
     own, theft, stolen_or_own = (np.exp(x[wanted] - stolen_or_own[wanted]) for x in (own, theft, stolen_or_own))
     p_theft = p_customer * THEFT_SHARE * theft / (p_customer * stolen_or_own + (1 - p_customer) * own)
     either = 1 - (1 - p_terminal) * (1 - p_theft)
-    return np.where(certain[wanted], 1.0, np.clip(either, 0, 1))  # sums of exponentials end a hair above one
+    return np.where(certain[wanted], 1.0, np.clip(either, 0, 1))  # sums of exponentials may slightly exceed one
 
 
 def _amount_log_densities(
     source: PaymentSimulator, customer: np.ndarray, second: np.ndarray, amount: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log density of each amount as the customer's own payment, and as a theft."""
+    """Returns the log density of each amount as the customer's own payment and as a theft, ``[n]`` each."""
     shifted = source.shifted(second // 86_400 + _UNIX_EPOCH_ORDINAL)
     mean = source.population().mean_amount[customer] * np.where(shifted, source.shift_amount, 1.0)
     factor = source.theft_factor(shifted)
@@ -128,12 +129,12 @@ def _amount_log_densities(
 
 @dataclass(frozen=True)
 class _History:
-    """Rows grouped by entity in order of time, so that any entity's any days are one slice of running totals.
+    """Rows grouped by entity and sorted by time, so that any days of any entity are one slice of running totals.
 
     Attributes:
-        order: positions of the rows, by entity, then time.
-        entity, second: of the rows, in their own order.
-        keys: entity and second in one number, in the sorted order.
+        order: positions of the rows, sorted by entity, then time.
+        entity, second: entity and unix second of the rows, in their original order.
+        keys: entity and second combined in one number, in sorted order.
         first_day: unix day of the earliest row.
         starts: ``[entities, days + 1]``: sorted position at which an entity's day starts; the last column is its end.
     """
@@ -147,7 +148,7 @@ class _History:
 
     @classmethod
     def of(cls, entity: np.ndarray, second: np.ndarray) -> _History:
-        """Sort the rows once."""
+        """Sorts the rows once."""
         first_day, last_day = int(second.min()) // 86_400, int(second.max()) // 86_400
         days = np.arange(first_day, last_day + 2) * 86_400
         keys = _key(entity, second)
@@ -156,11 +157,11 @@ class _History:
         return cls(order, entity, second, keys[order], first_day, starts)
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """Running total over the sorted rows, starting with 0."""
+        """Returns the running total over the sorted rows, ``[n + 1]``, starting with 0."""
         return np.concatenate([[0], np.cumsum(values[self.order])])
 
     def before(self, rows: np.ndarray, second: np.ndarray, side: str) -> np.ndarray:
-        """Sorted position up to which the entities' rows are earlier than ``second`` (``right``: or as early)."""
+        """Returns the sorted position up to which the entities' rows are before ``second`` (``right``: or at it)."""
         return np.searchsorted(self.keys, _key(self.entity[rows], second), side=side)  # type: ignore[call-overload]
 
     def compromised(
@@ -175,16 +176,17 @@ class _History:
         unknown: np.ndarray | None = None,
         impossible: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Posterior probability that the entity of each wanted row is compromised on the row's day.
+        """Returns the posterior that each wanted row's entity is compromised on the row's day, ``[len(wanted)]``.
 
-        ``known`` are running totals of the log likelihood ratio (compromised to not) of rows whose label is known by
-        then; ``unknown`` of the other earlier rows; ``impossible`` counts known rows that rule a window out.
+        ``known`` are running totals of the log likelihood ratio (compromised to not compromised) of rows whose label is
+        known by then, and ``unknown`` of the other earlier rows. ``impossible`` counts known rows that rule out a
+        window.
         """
         now = self.second[wanted]
         labelled = self.before(wanted, now - int(LABEL_DELAY.total_seconds()), "right")
         seen = self.before(wanted, now, "left")
         entity, today = self.entity[wanted], now // 86_400 - self.first_day
-        # Log masses: of no compromise at all and every window so far; of the windows that cover today.
+        # Log masses of (1) no compromise plus all windows so far and (2) the windows that cover today.
         everything, covering = np.zeros(len(wanted)), np.full(len(wanted), -np.inf)
         for age in range(lookback + 1):
             start = today - age
@@ -206,5 +208,5 @@ class _History:
 
 
 def _key(entity: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Entity and second in one number that sorts by entity, then time (good for 2,000 years either side of 1970)."""
+    """Combines entity and second in one number that sorts by entity, then time (valid for 2,000 years around 1970)."""
     return entity * (1 << 37) + second

@@ -1,14 +1,15 @@
 """Point-in-time features of a payment: one function for training, batch scoring and the endpoint.
 
-A payment sees itself, payments of strictly earlier seconds and labels of payments at least 7 days older; payments of
-the same second do not see each other. All that is counted or summed is a whole number (payments, cents, percent), and
-nothing looks further back than :data:`LOOKBACK_DAYS`: so a day alone, all of history, and one row with nothing but its
-customer's and its terminal's past give the same bits.
+A payment uses itself, payments of strictly earlier seconds, and labels of payments at least 7 days older. Payments of
+the same second do not affect each other. All counts and sums are of whole numbers (payments, cents, percent), and no
+feature looks back further than :data:`LOOKBACK_DAYS`. A single day, the whole history, and one row with only its
+customer's and its terminal's past therefore give identical bits.
 
-The first 15 are those of Le Borgne et al. (2022). The others compare a payment with what the customer usually pays, and
-read the labelled history of the terminal.
+The first 15 features are those of Le Borgne et al. (2022). The others compare a payment with the customer's usual
+amount and summarise the terminal's labelled history.
 
-Belongs here: the features. Does not belong here: how days are put together for them (the lifecycle), any model of them.
+Belongs here: the features. Does not belong here: how days are assembled for them (the lifecycle), any model that uses
+them.
 """
 
 from __future__ import annotations
@@ -23,34 +24,37 @@ LOOKBACK_DAYS = 60
 LABEL_DAYS = 7
 """A label is known this many days after its payment."""
 WINDOWS = (1, 7, 30)
-"""Days of the published windows: a customer's end now, a terminal's end where labels begin to be known."""
+"""Days of the published windows. A customer's window ends now; a terminal's window ends where labels begin to be
+known."""
 SUSPICION_DAYS = 14
-"""How long a customer's large payments stay suspicious."""
+"""Number of days for which a customer's large payments stay suspicious."""
 USUAL_DAYS = LOOKBACK_DAYS - SUSPICION_DAYS
-"""How far back the customer's usual amount is looked for; what is suspicious was judged by the usual amount of then."""
+"""Lookback for the customer's usual amount. It is shorter than the total lookback, because a suspicious payment is
+compared with the usual amount at its own time."""
 ENOUGH_GOOD = 3
-"""The usual amount is the mean of the payments known to be good; with fewer of them, that of all earlier payments."""
+"""Minimum number of known good payments for the usual amount, which is their mean. With fewer, it is the mean of all
+earlier payments."""
 LARGE_PERCENT, MOST_PERCENT = 300, 1_000
-"""A payment of more than so many percent of the usual amount is large; more than the second counts as the second."""
+"""A payment above the first percentage of the usual amount is large; percentages are capped at the second."""
 TROUBLE_DAYS = 28
-"""How long a terminal in trouble stays in trouble."""
+"""Number of days for which a terminal's trouble lasts."""
 ORDINARY_CENTS, SMALL_CENTS = 22_000, 10_000
-"""A fraud of so little says more about the terminal than about the amount."""
+"""A fraud of at most these amounts is evidence about the terminal rather than about the amount."""
 
 _DAY = 86_400
 
 
 def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
-    """All features, in the order of :data:`features`: see :class:`~assets.declaration.Features`.
+    """Computes all features in the order of :data:`features`; see :class:`~assets.declaration.Features`.
 
     Args:
         events: ``paid_at``, ``customer_id``, ``terminal_id``, ``amount`` and ``label`` (1 fraud, 0 good, NaN unknown),
-            in any order; at least what the customers and terminals of the wanted rows did in the lookback before them.
+            in any order; at least the payments of the wanted rows' customers and terminals in the lookback before them.
         wanted: integer positions in ``events``.
 
     Returns:
-        float32 ``[len(wanted)]`` each. Amounts are in the currency's unit, times in days, shares from 0 to 1; what
-        cannot be said of a customer without earlier payments is NaN.
+        float32 ``[len(wanted)]`` per feature. Amounts are in the currency's unit, times in days, shares from 0 to 1. A
+        feature that is undefined for a customer without earlier payments is NaN.
     """
     past = _Past.of(events, wanted)
     return (
@@ -61,22 +65,22 @@ def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compute_published(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
-    """The published 15 alone; see :func:`compute`."""
+    """Computes only the 15 published features; see :func:`compute`."""
     return _published(_Past.of(events, wanted))
 
 
 @dataclass(frozen=True)
 class _Timeline:
-    """Some rows of all entities, by entity, then second, so that an entity's window of time is one slice.
+    """Rows of all entities, sorted by entity, then second, so that a time window of an entity is one slice.
 
-    A position ``p`` stands for "the rows before p". Running totals and ``moment`` have one entry more than there are
-    rows: entry ``p`` is about the rows before ``p``, and ``moment[p]`` is the key of the last of them.
+    Position ``p`` means "the rows before p". Running totals and ``moment`` have one entry more than there are rows:
+    entry ``p`` describes the rows before ``p``, and ``moment[p]`` is the key of the last of them.
 
     Attributes:
-        rows: positions in the events, in this order.
-        keys: entity and second of the rows in one number, ascending.
-        asked: the same of the wanted rows, ascending.
-        order: where in ``wanted`` each of ``asked`` stands.
+        rows: positions in the events, in sorted order.
+        keys: entity and second of the rows combined in one number, ascending.
+        asked: keys of the wanted rows, ascending.
+        order: position in ``wanted`` of each key in ``asked``.
     """
 
     rows: np.ndarray
@@ -86,26 +90,26 @@ class _Timeline:
 
     @classmethod
     def of(cls, entity: np.ndarray, second: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> _Timeline:
-        """Sorts the rows and the wanted ones. Ties fall anyhow: nothing may depend on their order."""
-        key = entity.astype(np.int64) * (1 << 37) + second  # good for 2,000 years either side of 1970
+        """Sorts the rows and the wanted rows. Ties are in any order, because no result may depend on their order."""
+        key = entity.astype(np.int64) * (1 << 37) + second  # valid for 2,000 years before and after 1970
         rows, order = rows[np.argsort(key[rows])], np.argsort(key[wanted])
         return cls(rows, key[rows], key[wanted[order]], order)
 
     def after(self, moments: np.ndarray, days: int = 0) -> np.ndarray:
-        """Position from which rows are later than ``days`` before the given keys."""
+        """Returns the position from which rows are later than ``days`` before the given keys."""
         return np.searchsorted(self.keys, moments - days * _DAY, side="right")
 
     def before(self, moments: np.ndarray) -> np.ndarray:
-        """Position up to which rows are earlier than the given keys."""
+        """Returns the position up to which rows are earlier than the given keys."""
         return np.searchsorted(self.keys, moments, side="left")
 
     @property
     def moment(self) -> np.ndarray:
-        """Key of the last row before each position; before position 0, one earlier than any."""
+        """Key of the last row before each position; at position 0, a value lower than any key."""
         return np.concatenate([[np.iinfo(np.int64).min // 2], self.keys])
 
     def restored(self, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The features of ``asked`` as float32, in the order in which the rows were wanted."""
+        """Returns the features of ``asked`` as float32 in the order of the wanted rows."""
         restored = {}
         for name, values in features.items():
             restored[name] = np.empty(len(values), dtype=np.float32)
@@ -115,7 +119,7 @@ class _Timeline:
 
 @dataclass(frozen=True)
 class _Past:
-    """The events as whole numbers, and their two orders: all rows by customer, labelled rows by terminal."""
+    """The events as whole numbers, in two sort orders: all rows by customer, labelled rows by terminal."""
 
     second: np.ndarray
     cents: np.ndarray
@@ -156,7 +160,7 @@ def _of_the_payment(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _customer_windows(past: _Past) -> dict[str, np.ndarray]:
-    """Published: number and mean amount of the customer's payments, this one included."""
+    """Returns the published customer features: number and mean amount of payments, including this one."""
     line = past.customers
     spent = _running(past.cents[line.rows])
     own = past.cents[past.wanted][line.order]
@@ -170,13 +174,13 @@ def _customer_windows(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _customer_habit(past: _Past) -> dict[str, np.ndarray]:
-    """The payment against what the customer usually pays, and how many strange ones came just before it."""
+    """Compares the payment with the customer's usual amount, and counts recent unusually large payments."""
     line = past.customers
     cents, label = past.cents[line.rows], past.label[line.rows]
     good = label == 0
     goods, frauds = _running(good), _running(label == 1)
 
-    # The usual amount of every row, as it was known then: the large ones of the last days are judged by it.
+    # The usual amount of every row as known at its time; it decides which recent payments are large.
     first, known, now = line.after(line.keys, USUAL_DAYS), line.after(line.keys, LABEL_DAYS), line.before(line.keys)
     count, total = goods[known] - goods[first], _between(_running(np.where(good, cents, 0)), first, known)
     enough = count >= ENOUGH_GOOD
@@ -186,7 +190,7 @@ def _customer_habit(past: _Past) -> dict[str, np.ndarray]:
     large = percent > LARGE_PERCENT
     larges = _running(large)
 
-    # From here on for the wanted rows. Rows of one second share their past: the first of them stands for all.
+    # From here on, for the wanted rows. Rows of the same second share their past, so the first one represents all.
     own, now = past.cents[past.wanted][line.order], line.before(line.asked)
     first, count, total = first[now], count[now], total[now]
     week, known_week = line.after(line.asked, LABEL_DAYS), line.after(line.asked, LABEL_DAYS + 7)
@@ -211,7 +215,7 @@ def _customer_habit(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _terminal_windows(past: _Past) -> dict[str, np.ndarray]:
-    """Published: number of the terminal's labelled payments and the share of frauds, a week late."""
+    """Returns the published terminal features: number of labelled payments and share of frauds, delayed by a week."""
     line = past.terminals
     frauds, known, features = _running(past.label[line.rows] == 1), line.after(line.asked, LABEL_DAYS), {}
     for days in WINDOWS:
@@ -222,16 +226,16 @@ def _terminal_windows(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
-    """What the labels known by now say: above all the run of nothing but frauds with which they end, if they do."""
+    """Summarises the labels known by now, mainly the run of consecutive frauds at their end, if there is one."""
     line = past.terminals
     fraud, cents, moment = past.label[line.rows] == 1, past.cents[line.rows], line.moment
     known, first = line.after(line.asked, LABEL_DAYS), line.after(line.asked, LOOKBACK_DAYS)
     last_good, last_fraud = _last(~fraud)[known], _last(fraud)[known]
-    # A payment that shares its second with the last good one is not of the run.
+    # A payment of the same second as the last good payment is not part of the run.
     run = np.maximum(line.after(moment[last_good]), first)
     since_fraud = np.maximum(line.after(moment[last_fraud]), first)
     ordinary, small = (_running(fraud & (cents <= most)) for most in (ORDINARY_CENTS, SMALL_CENTS))
-    run_first = np.minimum(run + 1, known)  # where there is no run its days are 0 anyhow
+    run_first = np.minimum(run + 1, known)  # without a run, its days are 0 anyway
     run_days = np.where(known > run, (line.asked - moment[run_first]) / _DAY, 0)
     good_days = _days_since(moment, last_good, line.asked, first, LOOKBACK_DAYS)
     return {
@@ -239,7 +243,7 @@ def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
         "terminal_run_ordinary": ordinary[known] - ordinary[run],
         "terminal_run_small": small[known] - small[run],
         "terminal_run_days": run_days,
-        # in which trouble that lasts until now could have begun: after the last good one, not after the run's first
+        # days in which ongoing trouble could have begun: after the last good payment, not after the run's first
         "terminal_onset_days": np.maximum(np.minimum(good_days, TROUBLE_DAYS) - run_days, 0),
         "terminal_days_since_good": good_days,
         "terminal_days_since_fraud": _days_since(moment, last_fraud, line.asked, first, LOOKBACK_DAYS),
@@ -249,7 +253,7 @@ def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
 
 
 def _running(values: np.ndarray) -> np.ndarray:
-    """Totals of whole numbers before each position. They may wrap around; differences are right all the same."""
+    """Returns totals of whole numbers before each position, ``[n + 1]``. Overflow is harmless for differences."""
     totals = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum(values, out=totals[1:])
     return totals
@@ -260,19 +264,19 @@ def _between(totals: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarr
 
 
 def _last(mask: np.ndarray) -> np.ndarray:
-    """For each position, the position just after the last row of the mask before it; 0 where there is none."""
+    """Returns, for each position, the position just after the last earlier row in the mask; 0 if there is none."""
     last = np.zeros(len(mask) + 1, dtype=np.int64)
     np.maximum.accumulate(np.where(mask, np.arange(1, len(mask) + 1), 0), out=last[1:])
     return last
 
 
 def _days_since(moment: np.ndarray, last: np.ndarray, now: np.ndarray, first: np.ndarray, most: int) -> np.ndarray:
-    """Days from the row just before ``last`` until ``now``; ``most`` where that row lies before the window."""
+    """Returns days from the row just before ``last`` to ``now``; ``most`` if that row is before the window."""
     return np.where(last > first, (now - moment[last]) / _DAY, most)
 
 
 def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """``total / count``, NaN where nothing was counted."""
+    """Returns ``total / count``; NaN where ``count`` is 0."""
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
 

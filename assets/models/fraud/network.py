@@ -1,6 +1,6 @@
-"""The network: a single small one, a fraction of the default ensemble's time on a month of payments.
+"""The fraud network: a single small network that needs a fraction of the default ensemble's time.
 
-Belongs here: the module and how it shapes itself on training rows.
+Belongs here: the module and how its structure is derived from training rows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ EMBEDDING, WIDTH, DROPOUT = 4, 96, 0.1
 
 
 def network(X: torch.Tensor, y: torch.Tensor) -> torch.nn.Module:
-    """Piecewise-linear embeddings of each feature, beside its clipped value, into two layers.
+    """Returns a network of two hidden layers on piecewise-linear feature embeddings and clipped feature values.
 
-    The edges of the pieces are quantiles merged with the thresholds of a small tree per feature: quantiles alone miss a
-    sharp cut in a feature's tail (an amount above which every payment is fraud). Embeddings: Gorishniy et al. (2022),
-    "On Embeddings for Numerical Features in Tabular Deep Learning", by the authors' package.
+    The edges of the pieces combine quantiles with the thresholds of a small tree per feature, because quantiles alone
+    miss a sharp cut in a feature's tail (an amount above which every payment is fraud). Embeddings: Gorishniy et al.
+    (2022), "On Embeddings for Numerical Features in Tabular Deep Learning", from the authors' package.
 
     Args:
-        X: float32 ``[n, n_features]`` without missing values, standardised: what the module will get.
+        X: float32 ``[n, n_features]``, standardised, without missing values, as the module's input will be.
         y: float32 ``[n]``, 0 or 1.
 
     Returns:
@@ -51,22 +51,22 @@ def network(X: torch.Tensor, y: torch.Tensor) -> torch.nn.Module:
 
     edges = [torch.from_numpy(bin_edges(column, y.cpu().numpy())) for column in X.cpu().numpy().T]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a feature of two values has one piece, as it should
+        warnings.simplefilter("ignore")  # a feature with two values correctly has one piece
         return Tabular(edges)
 
 
 def bin_edges(values: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Ascending float32 edges of one feature's pieces, at least two.
+    """Returns the ascending float32 edges of one feature's pieces, at least two.
 
     Args:
         values: ``[n]`` without missing values.
         target: ``[n]``, 0 or 1.
-        seed: of the sample the tree is grown on; edges need no more rows than that.
+        seed: seed of the sample (at most 50,000 rows) that the tree is fitted to.
     """
     from sklearn.tree import DecisionTreeClassifier
 
     rows = np.random.default_rng(seed).permutation(len(values))[:50_000]
-    # Rows of one value and class are one row that counts as many: of counts and shares there are few different ones.
+    # Rows with equal value and class are merged into one weighted row: counts and shares have few distinct values.
     good, fraud = (np.unique(values[rows][target[rows] == k], return_counts=True) for k in (0, 1))
     least = min(0.5, max(20, len(rows) // 5_000) / len(rows))
     tree = DecisionTreeClassifier(max_leaf_nodes=TREE_BINS, min_weight_fraction_leaf=least, random_state=0)
@@ -78,6 +78,6 @@ def bin_edges(values: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarr
     cuts = tree.tree_.threshold[tree.tree_.feature >= 0]
     quantiles = np.quantile(values, np.linspace(0, 1, QUANTILE_BINS + 1))
     edges = np.unique(np.concatenate([cuts, quantiles]).astype(np.float32))
-    # Edges closer than this give a piece whose slope drowns all others.
+    # A piece between closer edges would have a slope that dominates all others.
     edges = edges[np.concatenate([[True], np.diff(edges) > 1e-4])]
     return edges if len(edges) > 1 else np.array([edges[0], edges[0] + 1], dtype=np.float32)

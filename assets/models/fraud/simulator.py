@@ -1,13 +1,13 @@
 """The upstream of the fraud model: card payments, simulated by the published method.
 
 The method is that of Le Borgne, Siblini, Lebichot, Bontempi: "Reproducible Machine Learning for Credit Card Fraud
-Detection" (2022), implemented from its description. Three things are ours, and named: a day's dirt and late rows, as
-a real upstream has them; compromises without a beginning, so that any day of any year can be made alone; and a
-shift that may be injected from one day on.
+Detection" (2022), implemented from its description. Three parts are our additions: dirty and late rows as a real
+upstream has them; compromises without a first day, so that any day of any year can be generated alone; and a shift that
+can be injected from one day on.
 
-Belongs here: what happened (:meth:`PaymentSimulator.payments`) and what arrived of it (``land``, ``land_labels``), and
-the upstream of a state folder (:class:`WorldPayments`). Does not belong here: what is decided about that world
-(``world.py``), cleaning and the contract (``tables.py``), what could be known of it (``ceiling.py``).
+Belongs here: the true payments (:meth:`PaymentSimulator.payments`), the rows that land (``land``, ``land_labels``), and
+the upstream of a state folder (:class:`WorldPayments`). Does not belong here: the settings of that world
+(``world.py``), cleaning and the contract (``tables.py``), the best possible prediction (``ceiling.py``).
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from resources.sources import SourceError, Stream
 
 LABEL_DELAY = dt.timedelta(days=7)
 ALWAYS_FRAUD_ABOVE = 220.0
-"""Scenario 1: a payment of more than this is a fraud."""
+"""Scenario 1: a payment above this amount is a fraud."""
 TERMINAL_RATE, TERMINAL_DAYS = 2 / 10_000, 28
-"""Scenario 2: share of terminals compromised each day, and for how many days; all their payments are frauds."""
+"""Scenario 2: share of terminals compromised each day, and number of days; all their payments are frauds."""
 CUSTOMER_RATE, CUSTOMER_DAYS = 3 / 5_000, 14
-"""Scenario 3: share of customers compromised each day, and for how many days."""
+"""Scenario 3: share of customers compromised each day, and number of days."""
 THEFT_SHARE, THEFT_FACTOR = 1 / 3, 5.0
-"""Scenario 3: share of a compromised customer's payments that are thefts, and what multiplies their amount."""
+"""Scenario 3: share of a compromised customer's payments that are thefts, and the factor on their amount."""
 
 DIRT = {
-    "duplicate": 0.25,  # the same row twice, to the letter
+    "duplicate": 0.25,  # an exact copy of the row
     "resent": 0.15,  # the same payment again, with a later arrival, the same day or the next
     "separated": 0.15,  # "1,234.50", zero-padded below a thousand: "0,057.16"
     "padded": 0.15,  # " 12.5 "
@@ -52,19 +52,19 @@ DIRT = {
     "missing_id": 0.05,
     "unknown_terminal": 0.05,
 }
-"""Kinds of dirt and their shares of the dirty rows. The first four lose nothing; the others spoil the only copy of
-the payment, so .3 % of the payments never become clean rows. Their labels land all the same."""
+"""Kinds of dirt and their shares of the dirty rows. The first four lose no payment. The others damage the only copy of
+the payment, so .3 % of the payments never become clean rows; their labels land anyway."""
 
 _SECOND, _DAY = np.timedelta64(1, "s"), np.timedelta64(1, "D")
 _LATEST_ARRIVAL = 2  # days after the payment
 _IDS_A_DAY = 1_000_000
 _FIRST_NUMBER = 1_000
-"""Number of a world's first day. Compromises and late rows of the days before it need numbers, too."""
+"""Number of a world's first day. It leaves numbers for the days before, which have compromises and late rows, too."""
 _IDS = ("transaction_id", "customer_id", "terminal_id")
 
 
 class _Draw(enum.IntEnum):
-    """Independent random streams; each day of each has its own generator."""
+    """Independent random streams; each day of each stream has its own generator."""
 
     POPULATION = 0
     PAYMENTS = 1
@@ -75,13 +75,13 @@ class _Draw(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Population:
-    """Customers and terminals, which stay the same every day. Arrays are indexed by customer id.
+    """Customers and terminals, which are the same on all days. Arrays are indexed by customer id.
 
     Attributes:
         mean_amount: mean of the customer's amounts before any shift; their standard deviation is half of it.
-        daily: mean number of payments a day.
+        daily: mean number of payments per day.
         usable: terminal ids within reach of customer 0, then those of customer 1, ….
-        first: where each customer's terminals start in ``usable``; one longer than the customers.
+        first: position in ``usable`` of each customer's first terminal; one entry longer than the customers.
     """
 
     mean_amount: np.ndarray
@@ -91,12 +91,12 @@ class Population:
 
 
 class PaymentSimulator(Stream):
-    """Card payments by the published method, at the published size by default; any day of any year, deterministic.
+    """Card payments by the published method, deterministic for any day of any year.
 
-    The same settings and day give the same bytes, whether the day is made alone or within a range. With ``first_day``
-    a world counts its own days: what happens on its n-th day does not depend on the date. In the shifted
-    world amounts are larger and later in the day, so that more of them exceed scenario 1's unchanged limit, and
-    thieves behave differently; the days before it are the same as without.
+    The default size is the published one. The same settings and day give the same bytes, whether the day is generated
+    alone or within a range. With ``first_day``, a world counts its own days, and the events of its n-th day do not
+    depend on the date. In the shifted world, payments are larger and later in the day, so more of them exceed the
+    unchanged limit of scenario 1, and thieves behave differently. The days before the shift are the same as without it.
     """
 
     seed: int = Field(default=0, ge=0, description="Everything random is drawn from it.")
@@ -135,14 +135,17 @@ class PaymentSimulator(Stream):
 
     @classmethod
     def small(cls, **settings: object) -> PaymentSimulator:
-        """Preset for tests: 200 customers, 400 terminals, ~390 payments a day, rates (not counts) as published."""
+        """Returns the preset for tests: 200 customers, 400 terminals, ~390 payments a day, at the published rates."""
         return cls.model_validate({"customers": 200, "terminals": 400, **settings})
 
     def payments(self, first: dt.date, last: dt.date) -> pd.DataFrame:
-        """What truly happened from ``first`` to ``last``, both included, ordered by time, then id.
+        """Returns the true payments from ``first`` to ``last``, both included, ordered by time, then id.
 
         Columns: transaction_id int64 (unique over all days), paid_at datetime64[us] (UTC, whole seconds), customer_id
         and terminal_id int64 (from 0), amount float64 (two decimals), is_fraud int8, scenario int8 (0 none, 1..3).
+
+        Raises:
+            ValueError: ``first`` is after ``last``.
         """
         days = range(first.toordinal(), last.toordinal() + 1)
         if not days:
@@ -150,40 +153,50 @@ class PaymentSimulator(Stream):
         return pd.concat([_payments(self, day) for day in days], ignore_index=True)
 
     def land(self, day: dt.date) -> pd.DataFrame:
-        """Rows that arrived on ``day`` in the order of arrival, as text, dirty as :data:`DIRT` says."""
+        """Returns the rows that arrived on ``day`` as text, in order of arrival, with the dirt of :data:`DIRT`.
+
+        Raises:
+            SourceError: ``day`` is before the first day of the simulated world.
+        """
         self._refuse_before_the_first(day)
         arrivals = [_sent(self, day.toordinal() - age) for age in range(_LATEST_ARRIVAL, -1, -1)]
         today = [sent[sent["arrived_at"].str.startswith(day.isoformat())] for sent in arrivals]
         return pd.concat(today).sort_values("arrived_at", kind="stable", ignore_index=True)
 
     def land_labels(self, day: dt.date) -> pd.DataFrame:
-        """Labels of the payments made 7 days before ``day``: transaction_id int64, is_fraud int8, scenario int8."""
+        """Returns the labels of the payments made 7 days before ``day``.
+
+        Columns: transaction_id int64, is_fraud int8, scenario int8.
+
+        Raises:
+            SourceError: ``day`` is before the first day of the simulated world.
+        """
         self._refuse_before_the_first(day)
         return _payments(self, (day - LABEL_DELAY).toordinal())[["transaction_id", "is_fraud", "scenario"]].copy()
 
     def landed_until(self) -> dt.date:
-        """Yesterday, UTC."""
+        """Returns yesterday, UTC."""
         return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
     def population(self) -> Population:
-        """Customers and terminals, the same for every day and for every setting but the seed and the sizes."""
+        """Returns the customers and terminals. They depend only on the seed and the sizes, not on the day."""
         return _population(self.seed, self.customers, self.terminals)
 
     def number(self, day: int) -> int:
-        """The number of a day (a proleptic ordinal) in this world: what random draws and identifiers stand on."""
+        """Returns the number of a day (a proleptic ordinal) in this world; random draws and ids depend on it."""
         first = _ordinal(self.first_day, "first_day", never=dt.date.min)
         return day - first + _FIRST_NUMBER if self.first_day else day
 
     def shifted(self, days: int | np.ndarray) -> np.ndarray:
-        """Whether the shift holds, for proleptic ordinals (``date.toordinal``)."""
+        """Returns whether the shift applies on the given days (proleptic ordinals, ``date.toordinal``)."""
         return np.asarray(days) >= _ordinal(self.shift_from, "shift_from", never=dt.date.max)
 
     def theft_factor(self, shifted: bool | np.ndarray) -> np.ndarray:
-        """What multiplies the amount of a theft, in the published and in the shifted world."""
+        """Returns the factor on the amount of a theft, in the published or in the shifted world."""
         return np.where(shifted, self.shift_theft_factor, THEFT_FACTOR)
 
     def compromising(self, days: int | np.ndarray) -> np.ndarray:
-        """Whether terminals and customers may become compromised, for proleptic ordinals."""
+        """Returns whether terminals and customers can become compromised on the given days (proleptic ordinals)."""
         return np.asarray(days) >= _ordinal(self.compromised_from, "compromised_from", never=dt.date.min)
 
     def _refuse_before_the_first(self, day: dt.date) -> None:
@@ -192,10 +205,10 @@ class PaymentSimulator(Stream):
 
 
 class WorldPayments(Stream):
-    """The payments of the state folder's own world (``world.json``), which whoever asks first draws up."""
+    """The payments of the state folder's own world (``world.json``); the first access creates the world."""
 
     def simulator(self) -> PaymentSimulator:
-        """The simulator with the settings of that world."""
+        """Returns the simulator with the settings of that world."""
         return simulator_of(world_of(Settings.from_env().home))
 
     def land(self, day: dt.date) -> pd.DataFrame:
@@ -207,13 +220,13 @@ class WorldPayments(Stream):
         return self.simulator().land_labels(day)
 
     def landed_until(self) -> dt.date:
-        """Yesterday, UTC."""
+        """Returns yesterday, UTC."""
         return self.simulator().landed_until()
 
 
 @lru_cache(maxsize=4)
 def simulator_of(world: World) -> PaymentSimulator:
-    """The simulator of a world that was drawn up."""
+    """Returns the simulator of a world."""
     size = SIZES[world.size]
     return PaymentSimulator(
         seed=world.seed,
@@ -241,7 +254,7 @@ def _population(seed: int, customers: int, terminals: int) -> Population:
 
     rng = np.random.default_rng([seed, _Draw.POPULATION])
     homes, places = rng.uniform(0, 100, (customers, 2)), rng.uniform(0, 100, (terminals, 2))
-    reach = 5 * math.sqrt(10_000 / terminals)  # as many terminals within reach as published, whatever the size
+    reach = 5 * math.sqrt(10_000 / terminals)  # the published number of terminals within reach, at any size
     usable = cKDTree(places).query_ball_point(homes, reach, return_sorted=True)
     return Population(
         mean_amount=rng.uniform(5, 100, customers),
@@ -252,10 +265,10 @@ def _population(seed: int, customers: int, terminals: int) -> Population:
 
 
 def _compromised(source: PaymentSimulator, day: int, draw: _Draw) -> np.ndarray:
-    """Boolean mask of the terminals or customers that are compromised on a day: the union of the days' draws.
+    """Returns a boolean mask of the terminals or customers that are compromised on a day: the union of the days' draws.
 
-    A day draws exactly the published 2 terminals and 3 customers at the published size, and at any other size the
-    whole number above or below ``rate · size`` that keeps the rate.
+    At the published size, a day draws exactly the published 2 terminals and 3 customers. At any other size, it draws
+    the whole number below or above ``rate · size``, at random, so that the mean rate is kept.
     """
     size, rate, length = (
         (source.terminals, TERMINAL_RATE, TERMINAL_DAYS)
@@ -266,14 +279,17 @@ def _compromised(source: PaymentSimulator, day: int, draw: _Draw) -> np.ndarray:
     for start in range(max(day - length + 1, 1), day + 1):
         if source.compromising(start):
             rng = _generator(source, draw, start)
-            # rounding: 10,000 · .0002 must be 2, not 1.9999…
+            # rounded, because 10,000 · .0002 must be 2, not 1.9999…
             mask[rng.choice(size, int(round(rate * size, 9) + rng.random()), replace=False)] = True
     return mask
 
 
-@lru_cache(maxsize=16)  # the days that landing one day after another asks for again
+@lru_cache(maxsize=16)  # consecutive landings request the same days again
 def _payments(source: PaymentSimulator, day: int) -> pd.DataFrame:
-    """Payments of one day (proleptic ordinal); see :meth:`PaymentSimulator.payments`. Callers must not change it."""
+    """Returns the payments of one day (proleptic ordinal). Callers must not change the result.
+
+    Columns and order are those of :meth:`PaymentSimulator.payments`.
+    """
     people, rng, shifted = source.population(), _generator(source, _Draw.PAYMENTS, day), bool(source.shifted(day))
 
     reachable = np.diff(people.first)
@@ -288,7 +304,7 @@ def _payments(source: PaymentSimulator, day: int) -> pd.DataFrame:
     ]
     thief = rng.random(len(customer)) < THEFT_SHARE
 
-    within = np.flatnonzero((second >= 0) & (second < 86_400))  # as published: those outside the day are discarded
+    within = np.flatnonzero((second >= 0) & (second < 86_400))  # as published, payments outside the day are discarded
     order = within[np.argsort(second[within], kind="stable")]
     customer, terminal, amount, thief = customer[order], terminal[order], amount[order], thief[order]
 
@@ -305,7 +321,7 @@ def _payments(source: PaymentSimulator, day: int) -> pd.DataFrame:
             "paid_at": (_midnight(day) + second[order].astype("timedelta64[s]")).astype("datetime64[us]"),
             "customer_id": customer,
             "terminal_id": terminal,
-            "amount": np.maximum(amount.round(2), 0.01),  # the published method yields a few payments of nothing
+            "amount": np.maximum(amount.round(2), 0.01),  # the published method yields a few amounts of 0
             "is_fraud": (scenario > 0).astype(np.int8),
             "scenario": scenario,
         }
@@ -318,7 +334,7 @@ def _midnight(day: int) -> np.datetime64:
 
 @lru_cache(maxsize=_LATEST_ARRIVAL + 2)
 def _sent(source: PaymentSimulator, day: int) -> pd.DataFrame:
-    """Everything that is ever sent about the payments of one day, as text. Callers must not change it."""
+    """Returns all rows that are ever sent about one day's payments, as text. Callers must not change the result."""
     truth, rng = _payments(source, day), _generator(source, _Draw.LANDING, day)
     n = len(truth)
     shares = [source.dirty_share * share for share in DIRT.values()]
@@ -366,13 +382,13 @@ def _sent(source: PaymentSimulator, day: int) -> pd.DataFrame:
 
 
 def _within_day(moment: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """``moment`` and some seconds, but never past the end of its day."""
+    """Returns ``moment`` plus ``seconds``, but at most the last second of its day."""
     end = moment.astype("datetime64[D]").astype("datetime64[s]") + _DAY - _SECOND
     return np.minimum(moment + seconds * _SECOND, end)
 
 
 def _text(values: np.ndarray, by_way_of: pa.DataType | None = None) -> pa.Array:
-    """Numbers or times as text; arrow writes them an order of magnitude faster than Python."""
+    """Converts numbers or times to text; arrow is an order of magnitude faster than Python."""
     column = pa.array(values)
     column = column if by_way_of is None else column.cast(by_way_of)
     return column.cast(pa.string())

@@ -1,7 +1,7 @@
-"""The payments table: its contract, and how rows that landed as text become typed rows.
+"""The payments table: its contract, and the conversion of landed text to typed rows.
 
-Belongs here: what a clean payment is. Does not belong here: what happens to rows that are refused (the lifecycle), or
-where they come from (``simulator.py``).
+Belongs here: the definition of a clean payment. Does not belong here: handling of refused rows (the lifecycle), the
+source of the rows (``simulator.py``).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pandera.typing.pandas import Series
 from resources.moments import moments
 
 MAX_AMOUNT = 10_000.0
-"""No card of this issuer can pay more at once."""
+"""Maximum amount of one payment with a card of this issuer."""
 MAX_ENTITIES = 1_000_000
-"""Ids of customers and of terminals are below this."""
+"""Upper bound, exclusive, of customer ids and terminal ids."""
 
 _WHOLE_NUMBER = r"\d{1,18}"
-_AMOUNT = r"-?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"  # "12,50" is refused: nobody knows whether it is 12.5 or 1250
+_AMOUNT = r"-?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"  # "12,50" is refused, because it could mean 12.5 or 1250
 _MOMENT = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}(:?\d{2})?)?"
 
 
 class Payments(pa.DataFrameModel):
-    """A card payment that can be scored and learnt from. Moments are UTC, naive, whole seconds.
+    """A card payment that can be scored and used for training. Moments are UTC, naive, whole seconds.
 
-    Payments of the future are refused by the lifecycle, which knows when a row landed.
+    The lifecycle refuses payments from the future, because it knows when a row landed.
     """
 
     transaction_id: Series[int] = pa.Field(ge=0, description="Identifies the payment.")
@@ -37,11 +37,11 @@ class Payments(pa.DataFrameModel):
 
 
 def clean(raw: pd.DataFrame) -> pd.DataFrame:
-    """Types rows that landed as text; same index, the contract's columns.
+    """Types rows that landed as text; keeps the index and returns the contract's columns.
 
-    Blanks around a value and thousands separators are harmless; of moments offsets are turned to UTC, and fractions of
-    a second left out. What cannot be read becomes missing (ids are nullable
-    ``Int64``, amounts float64, moments datetime64[ns]), which the contract then refuses with a reason.
+    Blanks around a value and thousands separators are accepted. Offsets of moments are converted to UTC, and fractions
+    of a second are dropped. Values that cannot be read become missing, and the contract then refuses them with a
+    reason. Ids are nullable ``Int64``, amounts float64, moments datetime64[ns].
     """
     typed: dict[str, pd.Series] = {}
     for name, column in Payments.to_schema().columns.items():
@@ -58,5 +58,5 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _only(text: pd.Series, pattern: str) -> pd.Series:
-    """Texts that match as a whole; the others missing."""
+    """Returns the texts that match the whole pattern; all others are missing."""
     return text.where(text.str.fullmatch(pattern).fillna(False).astype(bool))

@@ -1,7 +1,7 @@
-"""The simulated world of a state folder: drawn up once, so that its n-th day is the same whatever the date.
+"""The simulated world of a state folder. It is created once, so that its n-th day does not depend on the date.
 
-Belongs here: what is decided about the world once (first day, size, seed, day of the injected shift), and the file that
-keeps it. Does not belong here: what happens in the world (``simulator.py``), what is played in it (``story/fraud.py``).
+Belongs here: the settings of the world (first day, size, seed, day of the injected shift), and the file that stores
+them. Does not belong here: the events in the world (``simulator.py``), the story that runs in it (``story/fraud.py``).
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from resources.sources import SourceError
 
 WORLD_FILE = "world.json"
 STORY_DAYS = 173
-"""Days from the first one to the last that ``make run`` plays."""
+"""Number of days, first and last included, that ``make run`` plays."""
 SHIFT_AFTER_DAYS = 143
-"""Days of the world before its payments shift for good."""
+"""Number of days in the world before its payments shift permanently."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many customers and terminals there are. The rates of payments and frauds are the published ones."""
+    """Numbers of customers and terminals. The rates of payments and frauds are the published ones."""
 
     customers: int
     terminals: int
 
 
 SIZES = {"small": Size(1_750, 3_500), "published": Size(5_000, 10_000)}
-"""``small`` is what ``make run`` plays by default, ``published`` is the size of Le Borgne et al. (2022)."""
+"""``small`` is the default of ``make run``; ``published`` is the size of Le Borgne et al. (2022)."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What is decided about a world once.
+    """Settings of a simulated world.
 
     Args:
-        first_day: its day 1.
+        first_day: day 1 of the world.
         shift_from: first day of the injected shift.
-        size: one of :data:`SIZES`.
-        seed: everything random is drawn from it.
+        size: a key of :data:`SIZES`.
+        seed: seed of everything random.
     """
 
     first_day: dt.date
@@ -52,13 +52,17 @@ class World:
 
     @classmethod
     def ending(cls, until: dt.date, *, size: str = "small", seed: int = 0) -> World:
-        """The world whose story ends on ``until``."""
+        """Returns the world whose story ends on ``until``."""
         first = until - dt.timedelta(days=STORY_DAYS - 1)
         return cls(first, first + dt.timedelta(days=SHIFT_AFTER_DAYS), size, seed)
 
 
 def world_of(home: Path) -> World:
-    """The world of a state folder; where there is none yet, one whose story ends yesterday is drawn up."""
+    """Returns the world of a state folder; if there is none, creates one whose story ends yesterday.
+
+    Raises:
+        SourceError: the stored file does not describe a world.
+    """
     path = home / WORLD_FILE
     if not path.exists():
         return draw_up(home, World.ending(yesterday()))
@@ -66,13 +70,13 @@ def world_of(home: Path) -> World:
 
 
 def draw_up(home: Path, world: World) -> World:
-    """Keeps ``world`` as that of the state folder, and returns it; a world that is there already stays."""
+    """Stores ``world`` in the state folder and returns it; an existing world is kept and returned instead."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / WORLD_FILE
     scratch = path.with_name(f".{WORLD_FILE}.{os.getpid()}")
     scratch.write_text(json.dumps(asdict(world), default=str, indent=1))
     try:
-        os.link(scratch, path)  # fails where the file is there already: nobody's world is replaced
+        os.link(scratch, path)  # fails if the file exists, so no world is replaced
     except FileExistsError:
         return world_of(home)
     finally:
@@ -81,7 +85,7 @@ def draw_up(home: Path, world: World) -> World:
 
 
 def yesterday() -> dt.date:
-    """The latest day that is over, UTC."""
+    """Returns the latest complete day, UTC."""
     return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
 
