@@ -1,1 +1,1 @@
-"""What assets lean on: tables, sources, MLflow, deployment targets, alerts, settings."""
+"""Resources that assets use: tables, sources, MLflow, deployment targets, alerts, settings."""

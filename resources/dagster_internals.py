@@ -1,8 +1,8 @@
-"""The only place that touches Dagster APIs that are not public; ``tests/resources/test_dagster_internals.py`` pins it.
+"""Wrappers of Dagster's private APIs; ``tests/resources/test_dagster_internals.py`` tests that they still work.
 
-Three things Dagster 1.13 does not offer publicly: a check verdict for each day of a run over several days, reading the
-check evaluations of all assets since a cursor, and which assets a run was to make in which step. Does not belong here:
-anything that has a public way.
+Belongs here: three features without a public API in Dagster 1.13: a check result for each day of a run over several
+days, reading the check evaluations of all assets since a cursor, and the assets and steps that a run planned. Does not
+belong here: anything with a public API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The verdict of one check on one day (``day=None`` for a table without days)."""
+    """The result of one check on one day (``day=None`` for an unpartitioned table)."""
 
     check: str
     passed: bool
@@ -32,11 +32,12 @@ class Finding:
 def check_events(
     context: dg.AssetExecutionContext, specs: Sequence[dg.AssetCheckSpec], findings: Sequence[Finding]
 ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output]:
-    """The events that put ``findings`` on the asset of this step, each on its own day.
+    """Yields the events that record ``findings`` on the asset of this step, each for its own day.
 
-    ``AssetCheckResult`` has no partition of its own: in a run over several days it would give them all one status. So
-    each day gets an evaluation that points at that day's latest materialisation, which is what
-    ``AutomationCondition.all_deps_blocking_checks_passed()`` looks at. Yield these after the materialisation.
+    ``AssetCheckResult`` has no partition, so in a run over several days all days would get the same status. Instead,
+    each day gets an evaluation that points to that day's latest materialisation, because
+    ``AutomationCondition.all_deps_blocking_checks_passed()`` reads it there. Yield these events after the
+    materialisation.
     """
     if not context.has_partition_key_range and not context.has_partition_key:
         for finding in findings:
@@ -81,7 +82,7 @@ def _latest_materializations(instance: dg.DagsterInstance, key: dg.AssetKey, day
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One check evaluation as the event log has it."""
+    """One check evaluation from the event log."""
 
     storage_id: int
     run_id: str
@@ -96,7 +97,7 @@ class Evaluation:
 
 
 def check_evaluations(instance: dg.DagsterInstance, after: int = 0, limit: int = 1000) -> list[Evaluation]:
-    """Check evaluations with a storage id above ``after``, oldest first."""
+    """Check evaluations with a storage id above ``after``, oldest first, at most ``limit``."""
     from dagster._core.event_api import EventRecordsFilter
 
     records = instance.get_event_records(
@@ -129,7 +130,7 @@ def check_evaluations(instance: dg.DagsterInstance, after: int = 0, limit: int =
 
 @dataclass(frozen=True)
 class Planned:
-    """An asset, or a day of one, that a run was to make, by which step, and whether it was made."""
+    """An asset or one of its days that a run planned to materialise, the step, and whether it was materialised."""
 
     asset_key: dg.AssetKey
     day: str | None
@@ -138,7 +139,7 @@ class Planned:
 
 
 def planned_assets(instance: dg.DagsterInstance, run_id: str) -> list[Planned]:
-    """What a run was to make, in the order of its plan; empty for a job without assets."""
+    """The assets that a run planned to materialise, in plan order; empty for a job without assets."""
 
     def events(of_type: dg.DagsterEventType) -> list[Any]:
         records = instance.get_records_for_run(run_id, of_type=of_type).records

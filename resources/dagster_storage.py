@@ -1,12 +1,12 @@
-"""Dagster's SQLite stores with one engine for each process, in place of a new one for each statement.
+"""Dagster's SQLite storages with one engine per process instead of a new engine per statement.
 
-Dagster makes an engine, a connection and a compiled form of each statement whenever it touches a store, and looks up
-the tables' columns each time it stores an event of an asset. Of a day's work that was more than the work itself. Here
-an event is one transaction on a connection that stays open, and so is a batch of events.
+By default Dagster creates an engine and a connection and compiles the statement for every access to a storage, and
+inspects the table columns whenever it stores an asset event. In a day's run, this took longer than the work itself.
+Here each event, or each batch of events, is one transaction on a connection that stays open.
 
-Belongs here: how the stores are reached. Does not belong here: what is stored (Dagster's own classes), where
-(``deploy/dagster.yaml``). The methods that are replaced are not public; ``tests/resources/test_dagster_storage.py``
-holds them against the classes they come from.
+Belongs here: access to the storages. Does not belong here: the stored data (Dagster's own classes), the location
+(``deploy/dagster.yaml``). The overridden methods are not public; ``tests/resources/test_dagster_storage.py`` compares
+them with the base classes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 
 BUSY_SECONDS = 60
-"""How long a writer waits for another process to finish."""
+"""Seconds that a writer waits for the write lock of another process."""
 
 _engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
 
 def engine_of(url: str) -> sa.Engine:
-    """An engine whose connections stay open and do not wait for the disk at each commit.
+    """Creates an engine whose connections stay open and do not wait for the disk at each commit.
 
-    With write-ahead logging a killed process loses nothing that was committed. A machine that loses power may lose the
-    last commits, never the database (SQLite's ``synchronous=NORMAL``).
+    With write-ahead logging, a killed process loses no committed data. A power failure may lose the last commits but
+    does not corrupt the database (SQLite's ``synchronous=NORMAL``).
     """
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
@@ -47,7 +47,7 @@ def engine_of(url: str) -> sa.Engine:
 
 
 def _forget_connections() -> None:
-    """A connection must not be used on both sides of a fork."""
+    """Drops all connections in a forked child, because a connection must not be shared across a fork."""
     for engine in list(_engines):
         engine.dispose(close=False)
 
@@ -56,13 +56,13 @@ os.register_at_fork(after_in_child=_forget_connections)
 
 
 class _Transactions(threading.local):
-    """The transaction that this thread is in, if any."""
+    """The current transaction of each thread, if any."""
 
     connection: sa.Connection | None = None
 
 
 class EventLog(ConsolidatedSqliteEventLogStorage):
-    """The log of all runs' events in one SQLite file."""
+    """The event log of all runs in one SQLite file."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._engine: sa.Engine | None = None
@@ -91,18 +91,18 @@ class EventLog(ConsolidatedSqliteEventLogStorage):
                 self._current.connection = outer
 
     def store_event(self, event: Any) -> None:
-        """One event, with what follows from it, in one transaction."""
+        """Stores an event and its dependent rows in one transaction."""
         with self._one_transaction():
             super().store_event(event)
 
     def store_event_batch(self, events: Sequence[Any]) -> None:
-        """All of the events, or none."""
+        """Stores all events in one transaction."""
         with self._one_transaction():
             for event in events:
                 super().store_event(event)
 
     def has_table(self, table_name: str) -> bool:
-        """Whether there is a table of that name; one that was there once stays."""
+        """Whether the table exists; a positive result is cached."""
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
@@ -120,13 +120,13 @@ class EventLog(ConsolidatedSqliteEventLogStorage):
 
 
 class Runs(SqliteRunStorage):
-    """The runs in one SQLite file."""
+    """The run storage in one SQLite file."""
 
     _engine: sa.Engine | None = None
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[sa.Connection]:
-        """A connection within a transaction."""
+        """Yields a connection inside a transaction."""
         if self._engine is None:
             self._engine = engine_of(self._conn_string)
         with self._engine.begin() as connection:
@@ -140,13 +140,13 @@ class Runs(SqliteRunStorage):
 
 
 class Schedules(SqliteScheduleStorage):
-    """Schedules and sensors, and their ticks, in one SQLite file."""
+    """The storage of schedules, sensors and their ticks in one SQLite file."""
 
     _engine: sa.Engine | None = None
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[sa.Connection]:
-        """A connection within a transaction."""
+        """Yields a connection inside a transaction."""
         if self._engine is None:
             self._engine = engine_of(self._conn_string)
         with self._engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The default resources by key: what `definitions.py` wires, and a test replaces one by one."""
+"""The default resources by key. `definitions.py` uses them; tests replace single ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resources.tables import ParquetTables
 
 
 def default_resources(settings: Settings, sources: Mapping[str, Any]) -> dict[str, Any]:
-    """All resources by key, on the state folder of ``settings``, and the models' sources by theirs."""
+    """All resources by key: the default ones on the state folder of ``settings``, and the models' ``sources``."""
     mlflow = MlflowTracking.from_settings(settings)
     alerts = Alerts.from_settings(settings)
     return {

@@ -1,10 +1,10 @@
-"""Promotion and its audit trail, and the places where a model version can run.
+"""Promotion of model versions, its audit trail, and deployment targets.
 
-Belongs here: the ledger (the truth about what was in production when), the alias as its projection, and deployment
-targets. Does not belong here: whether a version may be promoted (``assets/lifecycle``), or the service (``serving/``).
+Belongs here: the ledger (the source of truth for which version was in production when), the alias derived from it, and
+deployment targets. Does not belong here: the decision to promote (``assets/lifecycle``), the service (``serving/``).
 """
 
-# No `from __future__ import annotations`: Dagster reads ResourceDependency from the annotations themselves.
+# No `from __future__ import annotations`: Dagster needs the evaluated annotations for ResourceDependency.
 import abc
 import contextlib
 import datetime as dt
@@ -32,7 +32,7 @@ from resources.settings import Settings, project_root
 CHAMPION = "champion"
 """Alias of the version in production."""
 STAGED = "staged"
-"""What a staged process may call its version: it was given a folder, and no number."""
+"""Version reported by a staged process, which has a bundle folder but no version number."""
 
 _TABLE = sa.Table(
     "promotions",
@@ -48,7 +48,7 @@ _TABLE = sa.Table(
     sa.Column("dagster_run", sa.String(64), nullable=False),
     sa.Column("who", sa.String(200), nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),  # UTC
-    sa.UniqueConstraint("model", "number"),  # two writers cannot both have been next
+    sa.UniqueConstraint("model", "number"),  # two writers cannot take the same number
 )
 _TRIES = 20
 _APPEND_ONLY = """
@@ -60,12 +60,12 @@ Action = Literal["promote", "refuse"]
 
 
 class DeploymentError(Exception):
-    """A version that cannot be staged or promoted; the message names it and the mend."""
+    """A version cannot be staged or promoted. The message gives the version and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the ledger. ``previous`` is the champion before it; ``number`` counts the model's entries from 1."""
+    """One ledger entry. ``previous`` is the champion before it; ``number`` counts the model's entries from 1."""
 
     id: int
     model: str
@@ -81,13 +81,13 @@ class Entry:
 
 
 class Ledger(dg.ConfigurableResource):
-    """What was promoted or refused, when, why and by whom. Entries are added, never changed or removed."""
+    """The append-only record of promotions and refusals, with time, reason and author."""
 
     database_url: str = Field(description="SQLAlchemy URL of the database that holds the ledger.")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The ledger in the database of ``settings``; a URL with a password stays out of the UI."""
+        """The ledger in the database of ``settings``; a URL with a password is hidden from the UI."""
         if sa.make_url(settings.database_url).password is not None:
             return cls(database_url=dg.EnvVar("ASSETLINE_DATABASE_URL"))
         return cls(database_url=settings.database_url)
@@ -95,34 +95,45 @@ class Ledger(dg.ConfigurableResource):
     def promote(
         self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
     ) -> Entry:
-        """Makes ``version`` the champion. Where it is already, nothing is written and that entry is returned."""
+        """Records ``version`` as the champion. If it already is, writes nothing and returns the existing entry.
+
+        Raises:
+            DeploymentError: other writers took the next number 20 times in a row.
+        """
         said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
         return self._append("promote", model, version, said)
 
     def refuse(
         self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
     ) -> Entry:
-        """Notes that ``version`` was not promoted. The same refusal twice running is one entry."""
+        """Records that ``version`` was not promoted. Two identical refusals in a row are one entry.
+
+        Raises:
+            DeploymentError: other writers took the next number 20 times in a row.
+        """
         said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
         return self._append("refuse", model, version, said)
 
     def champion(self, model: str) -> Entry | None:
-        """The promotion that stands; ``None`` before the first."""
+        """The current promotion; ``None`` before the first."""
         return self._last(model, action="promote")
 
     def at(self, model: str, time: dt.datetime) -> Entry | None:
-        """The promotion that stood at ``time`` (UTC, where it has no zone)."""
+        """The promotion in effect at ``time`` (UTC if it has no zone); ``None`` before the first."""
         return self._last(model, action="promote", until=_naive_utc(time))
 
     def history(self, model: str | None = None) -> list[Entry]:
-        """All entries, of one model or of all, oldest first."""
+        """All entries of one model or of all models, oldest first."""
         query = sa.select(_TABLE).order_by(_TABLE.c.id)
         return self._read(query if model is None else query.where(_TABLE.c.model == model))
 
     def reconcile(self, mlflow: MlflowTracking) -> dict[str, str]:
-        """Sets the alias of every champion where it differs, and returns those versions by model.
+        """Corrects the aliases that differ from the ledger, and returns their new versions by model.
 
-        A kill between the ledger's write and the alias's leaves the alias behind; call this at start.
+        A kill between the ledger write and the alias update leaves the alias outdated, so call this at startup.
+
+        Raises:
+            DeploymentError: MLflow does not have the champion's version.
         """
         moved = {}
         for model in sorted({entry.model for entry in self.history()}):
@@ -159,7 +170,7 @@ class Ledger(dg.ConfigurableResource):
                 with self._engine.begin() as connection:
                     connection.execute(sa.insert(_TABLE).values(row))
             except sa.exc.IntegrityError:
-                continue  # another process was next: look again, its entry may settle ours
+                continue  # another process was first; its entry may make ours unnecessary
             return next(entry for entry in self.history(model) if entry.number == row["number"])
         raise DeploymentError(f"the ledger's next entry of {model} was taken {_TRIES} times in a row; try again")
 
@@ -178,7 +189,7 @@ class Ledger(dg.ConfigurableResource):
 
     @cached_property
     def _engine(self) -> sa.Engine:
-        # Without a pool no connection outlives its statement: forks and moved files do no harm.
+        # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
         engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
         if engine.dialect.name == "sqlite":
             Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
@@ -191,22 +202,22 @@ class Ledger(dg.ConfigurableResource):
 
 
 class DeploymentTarget(dg.ConfigurableResource, abc.ABC):
-    """Where model versions run."""
+    """A place where model versions run."""
 
     @abc.abstractmethod
     def stage(self, bundle: Path) -> AbstractContextManager[str]:
-        """Runs the bundle in a throw-away place and gives its base URL; nothing of it is left after the block.
+        """Runs the bundle in a temporary service and yields its base URL; the service is removed after the block.
 
-        Raises :class:`DeploymentError` when it does not become healthy.
+        Raises :class:`DeploymentError` if it does not become healthy.
         """
 
     @abc.abstractmethod
     def promote(self, model: str, version: str) -> None:
-        """Makes this version the one that serves. The ledger comes first: see :class:`Ledger`."""
+        """Makes this version the one that serves. Write the ledger entry first: see :class:`Ledger`."""
 
 
 class LocalTarget(DeploymentTarget):
-    """Processes on this machine; the scoring service follows the alias ``champion``."""
+    """Runs model versions as processes on this machine; the scoring service follows the alias ``champion``."""
 
     mlflow: dg.ResourceDependency[MlflowTracking]
     service: str = Field(
@@ -246,7 +257,7 @@ class LocalTarget(DeploymentTarget):
         self.mlflow.set_alias(model, CHAMPION, version)
 
     def _wait_until_healthy(self, process: subprocess.Popen[bytes], url: str, bundle: Path, output: IO[str]) -> None:
-        # A proxy named in the environment must not stand between us and our own machine.
+        # Ignore proxies from the environment for requests to this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + self.start_timeout_s
         said = "nothing yet"
@@ -258,7 +269,7 @@ class LocalTarget(DeploymentTarget):
             try:
                 with opener.open(f"{url}/health", timeout=2):
                     return
-            except OSError as error:  # refused, reset, timed out, or an HTTP status that is no success
+            except OSError as error:  # refused, reset, timed out, or an HTTP error status
                 said = str(error)
             time.sleep(0.05)
         raise DeploymentError(

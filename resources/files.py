@@ -1,7 +1,7 @@
-"""Files of rows as text: CSV in whatever form it was written, and Parquet.
+"""Reads CSV files in any declared form, and Parquet files, as text columns.
 
-Belongs here: from a file and its declared form to text columns. Does not belong here: finding that form out
-(``scaffold/tables.py``), what the text means (``assets/reading.py``), when a file is read (``sources.py``).
+Belongs here: converting a file with a declared form to text columns. Does not belong here: detecting that form
+(``scaffold/tables.py``), parsing the text (``assets/reading.py``), when a file is read (``sources.py``).
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ import pandas as pd
 
 TEXT = pd.StringDtype("pyarrow")
 FOOT_LINES = 10
-"""Lines at the end of a file that may be a foot."""
+"""Number of rows at the end of a file that may be footer lines."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
-"""Endings of compressed files that are read as what they hold."""
+"""Suffixes of compressed files, which are unpacked when they are read."""
 PARQUET = (".parquet", ".pq")
 _NAMELESS = "Unnamed: "
 
 
 class FileError(Exception):
-    """A file that cannot be read; the message says why and what would be right, without the file's name."""
+    """A file cannot be read. The message gives the reason and the fix, without the file's name."""
 
 
 @dataclass(frozen=True)
 class CsvForm:
-    """How a CSV file is written.
+    """The form of a CSV file.
 
     Args:
-        separator: between the columns.
-        encoding: of the text, by Python's name.
-        header: number of the line that holds the column names, the first is 1. The lines above it are not rows.
-        foot: beginnings of the first filled cell of lines at the file's end that are not rows, such as ``Total``.
+        separator: column separator.
+        encoding: Python's name of the text encoding.
+        header: number of the line with the column names, counted from 1. The lines above it are skipped.
+        foot: prefixes, such as ``Total``, that mark a footer line by its first filled cell. Only lines at the end of
+            the file are footer lines.
     """
 
     separator: str = ","
@@ -52,12 +53,12 @@ class CsvForm:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, by its name."""
+    """Whether a file is Parquet, judged by its suffix."""
     return path.suffix.lower() in PARQUET
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's content, unpacked where it is compressed. Raises :class:`FileError` for a ZIP of several files."""
+    """Opens a file, unpacked if it is compressed. Raises :class:`FileError` for a ZIP without exactly one file."""
     match path.suffix.lower():
         case ".gz":
             return cast("IO[bytes]", gzip.GzipFile(path))
@@ -71,14 +72,15 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 
 def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
-    """The rows as text columns: a blank is a blank, and so is a field that a short line lacks.
+    """Reads the rows as text columns. Blanks stay blank; fields that a short line lacks are blank too.
 
-    Lines without any filled cell, and lines that repeat the header, are not rows. Columns without a name are left out
-    when they are blank throughout, and are called ``Unnamed: <position>`` otherwise.
+    Empty lines and lines that repeat the header are dropped. A column without a name is dropped if it is entirely
+    blank, and is named ``Unnamed: <position>`` otherwise.
 
     Raises:
-        FileError: a wrong encoding, lines of more fields than the header, an unclosed quote, no header line.
-        FileNotFoundError: there is no such file.
+        FileError: wrong encoding, lines with more fields than the header, an unclosed quote, no header line, or
+            damaged compression.
+        FileNotFoundError: the file does not exist.
     """
     try:
         names, lines, width = _header(path, form)
@@ -113,16 +115,16 @@ def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """The rows as text columns; a missing value stays missing, a named index is a column, durations are seconds.
+    """Reads the rows as text columns. Missing values stay missing, a named index becomes a column, durations are in s.
 
     Raises:
-        FileError: not a Parquet file, or columns that hold lists or structures.
-        FileNotFoundError: there is no such file.
+        FileError: not a Parquet file, or columns with lists or structures.
+        FileNotFoundError: the file does not exist.
     """
     import pyarrow as pa
 
     try:
-        # Nullable types: a whole number stays one where others of its column are missing.
+        # Nullable types keep whole numbers whole in columns with missing values.
         frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
     except FileNotFoundError:
         raise
@@ -139,12 +141,12 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _lines(path: Path, form: CsvForm) -> io.TextIOWrapper:
-    # newline="" leaves line breaks inside of quotes as they are.
+    # newline="" keeps line breaks inside quotes unchanged.
     return io.TextIOWrapper(open_bytes(path), encoding=form.encoding, newline="")
 
 
 def _header(path: Path, form: CsvForm) -> tuple[list[str], int, int]:
-    """Column names, the number of lines until the first row, and how many fields that row has."""
+    """Column names, the number of lines before the first row, and the larger field count of header and first row."""
     with _lines(path, form) as file:
         for _ in range(form.header - 1):
             if not file.readline():
@@ -175,7 +177,7 @@ def _header(path: Path, form: CsvForm) -> tuple[list[str], int, int]:
 
 
 def _all_cells(rows: pd.DataFrame, text: Callable[[str], str]) -> pd.Series:
-    """Boolean per row: whether each of its cells is the text that is given for its column."""
+    """Whether all cells of a row equal ``text(column)``, boolean ``[n]``."""
     left = rows
     for name in rows:
         left = left[left[name].fillna("").str.strip() == text(str(name))]
@@ -185,7 +187,7 @@ def _all_cells(rows: pd.DataFrame, text: Callable[[str], str]) -> pd.Series:
 
 
 def _without_foot(rows: pd.DataFrame, foot: Sequence[str]) -> pd.DataFrame:
-    """The rows without those of the last lines whose first filled cell begins with one of the texts of a foot."""
+    """Drops those of the last ``FOOT_LINES`` rows whose first filled cell starts with a prefix in ``foot``."""
     if not foot or rows.empty:
         return rows
     last = rows.tail(FOOT_LINES)
@@ -193,13 +195,13 @@ def _without_foot(rows: pd.DataFrame, foot: Sequence[str]) -> pd.DataFrame:
 
 
 def first_filled(rows: pd.DataFrame) -> pd.Series:
-    """Of each row, the text of its first filled cell, without blanks at the ends; empty where none is filled."""
+    """The stripped text of each row's first filled cell, ``[n]``; empty if no cell is filled."""
     said = [next((cell.strip() for cell in row if cell.strip()), "") for row in rows.fillna("").itertuples(index=False)]
     return pd.Series(said, index=rows.index, dtype=TEXT)
 
 
 def _in_file_lines(words: str, lines: int) -> str:
-    """pandas' words, with line numbers of the file in place of those below the header."""
+    """Rewrites the line numbers in a pandas error, which count from the header, to line numbers of the file."""
     plain = words.replace("Error tokenizing data. C error: ", "").strip()
     return re.sub(r"\b(line|row) (\d+)", lambda found: f"{found[1]} {int(found[2]) + lines}", plain)
 

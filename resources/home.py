@@ -1,7 +1,7 @@
-"""The state folder (``var/``, or where ``ASSETLINE_HOME`` points): made once, whole, whoever comes first.
+"""The state folder (``var/``, or ``ASSETLINE_HOME``): created completely and only once, by any process.
 
-Belongs here: laying out the folder, Dagster's instance in it, and clearing up after processes that were killed. Does
-not belong here: what lies inside a store (``mlflow.py``, ``tables.py``, ``deployment.py``).
+Belongs here: the layout of the folder, its Dagster instance, and cleaning up after killed processes. Does not belong
+here: the contents of a store (``mlflow.py``, ``tables.py``, ``deployment.py``).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from resources.sqlite import synchronous_off
 
 _LOCK_TIMEOUT_S = 300
 EVENTS_AT_ONCE = "500"
-"""Most events that Dagster stores in one transaction: those of a step over many days belong together."""
+"""Maximum number of events that Dagster stores in one transaction; a step over many days emits many events."""
 
 
 def prepare(settings: Settings) -> None:
-    """Makes the state folder usable by this process and, through ``DAGSTER_HOME``, by those it starts.
+    """Prepares the state folder for this process and, through ``DAGSTER_HOME``, for its child processes.
 
-    Any number of processes may call it at once on a fresh folder, and any of them may be killed: each store is made
-    aside, under a lock, and moved into place in one step. When all is there it costs a few milliseconds.
+    Idempotent, and safe for concurrent calls and kills: each store is created in a temporary folder under a lock, and
+    moved into place in one step. If everything exists, the call takes a few milliseconds.
     """
     quiet_telemetry()
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
@@ -56,10 +56,10 @@ def prepare(settings: Settings) -> None:
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Marks as failed the Dagster runs whose process is gone, and returns their ids.
+    """Marks Dagster runs whose process is gone as failed, and returns their ids.
 
-    A killed run stays STARTED for ever otherwise, and holds the only slot of the queue. Runs are known by the process
-    numbers in their event logs: call it where they run, not from another container.
+    Otherwise a killed run stays STARTED and keeps the only slot of the queue. Processes are identified by the pids in
+    the event logs, so call this on the machine (or in the container) where the runs execute.
     """
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])):
@@ -80,13 +80,13 @@ def _seal(template: Path) -> str:
 
 
 def _create_dagster(settings: Settings, template: Path) -> None:
-    """Dagster creates tables and then stamps their version: aside, so that a kill in between leaves nothing."""
-    for left in settings.home.glob(".dagster-*"):  # by a process that was killed
+    """Creates Dagster's databases in a temporary folder first, because a kill could leave tables without a version."""
+    for left in settings.home.glob(".dagster-*"):  # left by a killed process
         shutil.rmtree(left)
     aside = Path(tempfile.mkdtemp(prefix=".dagster-", dir=settings.home))
     try:
         shutil.copyfile(template, aside / "dagster.yaml")
-        os.environ["DAGSTER_HOME"] = str(aside)  # the file takes the folder from there
+        os.environ["DAGSTER_HOME"] = str(aside)  # dagster.yaml reads the folder from this variable
         with synchronous_off(aside), dg.DagsterInstance.from_config(str(aside)) as instance:
             instance.get_runs(limit=1)
         os.replace(aside, settings.dagster_home)

@@ -1,8 +1,8 @@
-"""MLflow: runs that always end, linked with their Dagster run, and the registry of model versions.
+"""MLflow: runs that always end and link to their Dagster run, and the model registry.
 
-Belongs here: everything that talks to MLflow; the rest of the project sees no MLflow type but the open run. Runs are
-opened with ``dagster_mlflow.resources.MlFlow``, which is not public: a test holds its contract. Does not belong here:
-what is in a bundle, or which version should be champion (``deployment.py``).
+Belongs here: all access to MLflow; the only MLflow type that other modules see is the open run. Runs are opened with
+``dagster_mlflow.resources.MlFlow``, which is not public; a test checks its contract. Does not belong here: the contents
+of a bundle, the choice of the champion (``deployment.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL_FOLDER = "model"
-"""Where among its run's artifacts a model version's files lie."""
+"""Artifact folder of a run with the files of its model version."""
 
 _PROCESS_TAG = "assetline.process"
 _SQLITE = "sqlite:///"
@@ -42,31 +42,31 @@ _LOCK_TIMEOUT_S = 300
 
 
 class TrackingError(Exception):
-    """MLflow cannot do what was asked; the message names the thing and the mend."""
+    """An MLflow operation is not possible. The message gives the object and the fix."""
 
 
 class RunLog:
-    """Writes into one MLflow run by its id, and leaves the run's status and all global state of MLflow alone."""
+    """Writes to an MLflow run by id, without changing the run's status or MLflow's global state."""
 
     def __init__(self, client: MlflowClient, run_id: str):
         self.run_id = run_id
         self._client = client
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs numbers by name; ``step`` places them on a curve."""
+        """Logs metrics by name, at position ``step`` of their curves."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs settings by name; a name that has another value already is refused by MLflow."""
+        """Logs parameters by name. MLflow refuses a different value for a name that is already logged."""
         from mlflow.entities import Param
 
         self._client.log_batch(self.run_id, params=[Param(k, str(v)) for k, v in params.items()])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags, replacing those of the same name."""
+        """Sets tags; existing tags with the same name are replaced."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
@@ -76,24 +76,24 @@ class RunLog:
         self._client.log_artifact(self.run_id, str(local_path), artifact_path)
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
-        """Copies what is in a folder to the run's artifacts, into the folder ``artifact_path``."""
+        """Copies the contents of a folder to the run's artifacts, into the folder ``artifact_path``."""
         self._client.log_artifacts(self.run_id, str(local_dir), artifact_path)
 
     def log_text(self, text: str, artifact_file: str) -> None:
-        """Writes a text to the artifact of that name."""
+        """Writes text to the artifact ``artifact_file``."""
         self._client.log_text(self.run_id, text, artifact_file)
 
     def log_dict(self, dictionary: Mapping[str, Any], artifact_file: str) -> None:
-        """Writes a mapping as JSON or YAML, by the file's suffix."""
+        """Writes a mapping as JSON or YAML, depending on the file's suffix."""
         self._client.log_dict(self.run_id, dict(dictionary), artifact_file)
 
     def log_figure(self, figure: matplotlib.figure.Figure, artifact_file: str) -> None:
-        """Draws a figure to the artifact of that name."""
+        """Writes a figure to the artifact ``artifact_file``."""
         self._client.log_figure(self.run_id, figure, artifact_file)
 
 
 class MlflowTracking(dg.ConfigurableResource):
-    """MLflow's tracking and registry, behind one address."""
+    """MLflow's tracking store and model registry."""
 
     tracking_uri: str = Field(
         description="Where runs and model versions are kept: sqlite:///<absolute path>, or a tracking server's address."
@@ -122,12 +122,16 @@ class MlflowTracking(dg.ConfigurableResource):
     def run(
         self, context: dg.AssetExecutionContext, *, experiment: str | None = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[MlFlow]:
-        """A new MLflow run, open: all of ``mlflow``'s functions, and ``mlflow_run_id``.
+        """Opens a new MLflow run and yields it: all functions of ``mlflow``, and ``mlflow_run_id``.
 
-        It ends with the block, FAILED when that raises. Every block is a run of its own, a retried step's too.
+        The run ends with the block, as FAILED if the block raises. Each block is a separate run, also in a retried
+        step.
+
+        Raises:
+            TrackingError: another MLflow run is still open in this process.
         """
         client, experiment = self.client(), experiment or self.experiment
-        dagster_run = context.op_execution_context.run_id  # unlike context.run it is there when a test calls the asset
+        dagster_run = context.op_execution_context.run_id  # unlike context.run, it exists when a test calls the asset
         keys = sorted(key.to_user_string() for key in context.selected_asset_keys)
         links = [f"[run]({self.dagster_url}/runs/{dagster_run})"]
         links += [f"[{key}]({self.dagster_url}/assets/{key})" for key in keys]
@@ -147,7 +151,7 @@ class MlflowTracking(dg.ConfigurableResource):
             mlflow.set_tracking_uri(self.tracking_uri)
             status = "FAILED"
             try:
-                # The run is born with its tags: killed at any moment after, it is known to the reaper.
+                # The run is created with its tags, so that reap() finds it after a kill at any time.
                 experiment_id = self._experiment_id(client, experiment)
                 run = mlflow.start_run(experiment_id=experiment_id, run_name=", ".join(keys), tags=tags)
                 tracked = _dagster_mlflow(context, self.tracking_uri, experiment, run.info.run_id)
@@ -160,22 +164,24 @@ class MlflowTracking(dg.ConfigurableResource):
 
     @contextlib.contextmanager
     def reopen(self, run_id: str) -> Iterator[RunLog]:
-        """A run that has ended, to add to (an evaluation writes into its candidate's run). Its status stays.
+        """Opens a finished run for additions (an evaluation writes to its candidate's run). Its status is unchanged.
 
-        Raises :class:`TrackingError` when there is no such run.
+        Raises :class:`TrackingError` if there is no such run.
         """
         self._get_run(run_id)
         yield RunLog(self.client(), run_id)
 
     def run_url(self, run_id: str) -> str:
-        """Address of the run's page in the MLflow UI, for ``dg.MetadataValue.url``."""
+        """URL of the run's page in the MLflow UI, for ``dg.MetadataValue.url``."""
         return f"{self.ui_url}/#/experiments/{self._get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def reap(self, instance: dg.DagsterInstance) -> list[str]:
-        """Ends, as FAILED, the runs left RUNNING by a Dagster run that has finished or a process that is gone.
+        """Marks as FAILED the RUNNING runs whose Dagster run has finished or whose process is gone.
 
-        Only runs that :meth:`run` opened are touched; a process on another machine is given the benefit of the doubt.
-        Returns the ids of the runs it ended.
+        Affects only runs that :meth:`run` opened. A process on another machine is assumed to be alive.
+
+        Returns:
+            The ids of the runs that it ended.
         """
         client, ended = self.client(), []
         experiments = [found.experiment_id for found in client.search_experiments()]
@@ -203,10 +209,16 @@ class MlflowTracking(dg.ConfigurableResource):
         tags: Mapping[str, str] | None = None,
         loader_module: str | None = None,
     ) -> str:
-        """Copies ``directory`` to the run's artifacts, makes it a version of the model ``name``, returns the version.
+        """Copies ``directory`` to the run's artifacts and registers it as a version of the model ``name``.
 
-        A run gives one version of a model: a second call returns the first one's. With ``loader_module`` (a module
-        with ``_load_pyfunc(path)``) others can load it by ``mlflow.pyfunc.load_model("models:/<name>/<version>")``.
+        Idempotent: each run has one version of a model, and a second call returns it. With ``loader_module`` (a module
+        with ``_load_pyfunc(path)``), ``mlflow.pyfunc.load_model("models:/<name>/<version>")`` can load the version.
+
+        Returns:
+            The version.
+
+        Raises:
+            TrackingError: ``directory`` or the run does not exist.
         """
         client, run = self.client(), self._get_run(run_id)
         if not directory.is_dir():
@@ -223,9 +235,9 @@ class MlflowTracking(dg.ConfigurableResource):
         return str(client.create_model_version(name, source, run_id, tags=given).version)
 
     def version_of(self, name: str, tags: Mapping[str, str]) -> str | None:
-        """The latest version that carries all of ``tags`` and whose run finished; ``None`` where there is none.
+        """The latest version that has all of ``tags`` and whose run finished; ``None`` if there is none.
 
-        Versions that carry them but were left by a killed run are removed: nobody was ever told of them.
+        Later versions with these tags whose run did not finish are deleted, because nothing refers to them.
         """
         client = self.client()
         found = [v for v in client.search_model_versions(f"name = '{name}'") if tags.items() <= v.tags.items()]
@@ -236,7 +248,11 @@ class MlflowTracking(dg.ConfigurableResource):
         return None
 
     def download(self, name: str, version: str) -> Path:
-        """Folder with the files of a model version: the store's own, not to be written to, where that is local."""
+        """Folder with the files of a model version. A local store returns its own folder, which must not be changed.
+
+        Raises:
+            TrackingError: there is no such version.
+        """
         import mlflow.artifacts
 
         self._get_version(name, version)
@@ -244,34 +260,34 @@ class MlflowTracking(dg.ConfigurableResource):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri))
 
     def run_of_version(self, name: str, version: str) -> str:
-        """Id of the MLflow run that made a model version."""
+        """Id of the MLflow run of a model version. Raises :class:`TrackingError` if there is no such version."""
         return str(self._get_version(name, version).run_id)
 
     def version_of_alias(self, name: str, alias: str) -> str | None:
-        """Version that the alias points at; ``None`` without the alias or the model."""
+        """Version that the alias points to; ``None`` if the alias or the model does not exist."""
         with _allowing("RESOURCE_DOES_NOT_EXIST"):
             version = self.client().get_registered_model(name).aliases.get(alias)
             return None if version is None else str(version)
         return None
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Points the alias at a version. Raises :class:`TrackingError` when there is no such version."""
+        """Points the alias to a version. Raises :class:`TrackingError` if there is no such version."""
         self._get_version(name, version)
         self.client().set_registered_model_alias(name, alias, version)
 
     def set_version_tag(self, name: str, version: str, key: str, value: str) -> None:
-        """Sets a tag of a model version, replacing one of the same name."""
+        """Sets a tag of a model version. Raises :class:`TrackingError` if there is no such version."""
         self._get_version(name, version)
         self.client().set_model_version_tag(name, version, key, value)
 
     def version_tags(self, name: str, version: str) -> dict[str, str]:
-        """All tags of a model version."""
+        """All tags of a model version. Raises :class:`TrackingError` if there is no such version."""
         return dict(self._get_version(name, version).tags)
 
     # -- below -------------------------------------------------------------------------------------------------------
 
     def client(self) -> MlflowClient:
-        """MLflow's own client for this store, made safe for first use."""
+        """MLflow's client for this store; creates a SQLite store first if it does not exist."""
         from mlflow import MlflowClient
 
         if self.tracking_uri.startswith(_SQLITE):
@@ -286,7 +302,7 @@ class MlflowTracking(dg.ConfigurableResource):
     def _experiment_id(self, client: MlflowClient, name: str) -> str:
         found: Any = client.get_experiment_by_name(name)
         if found is None:
-            # MLflow itself would put a SQLite store's files into ./mlruns of whatever folder the process runs in.
+            # By default MLflow would put a SQLite store's files into ./mlruns of the current folder.
             root = self._artifacts()
             with _allowing("RESOURCE_ALREADY_EXISTS"):
                 return str(client.create_experiment(name, artifact_location=root and f"{root}/{name}"))
@@ -305,10 +321,10 @@ class MlflowTracking(dg.ConfigurableResource):
 
 
 def create_store(database: Path, artifacts: Path) -> None:
-    """Makes MLflow's SQLite file unless it is there; safe for any number of processes at once, and for a kill.
+    """Creates MLflow's SQLite file if it does not exist. Safe for concurrent calls and kills.
 
-    Two processes that let MLflow migrate one new file at once corrupt it for good. So it is made aside, under a lock,
-    and moved into place when whole (about 2 s, once).
+    If two processes let MLflow migrate a new file at the same time, they corrupt it. So the file is created in a
+    temporary folder under a lock, and moved into place when it is complete (about 2 s, once).
     """
     if database.exists():
         return
@@ -319,7 +335,7 @@ def create_store(database: Path, artifacts: Path) -> None:
     with FileLock(database.with_name(f".{database.name}.lock"), timeout=_LOCK_TIMEOUT_S):
         if database.exists():
             return
-        for left in database.parent.glob(".new-*"):  # by a process that was killed
+        for left in database.parent.glob(".new-*"):  # left by a killed process
             shutil.rmtree(left)
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=database.parent) as aside:
@@ -330,7 +346,7 @@ def create_store(database: Path, artifacts: Path) -> None:
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """The commit checked out at ``root`` and whether files differ from it, as tags; why, where it is unknown."""
+    """Tags with the commit at ``root`` and whether files differ from it, or the reason why it is unknown."""
     try:
         head = _git(root, "rev-parse", "HEAD")
         if head.returncode == 0:
@@ -351,9 +367,9 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _dagster_mlflow(context: dg.AssetExecutionContext, tracking_uri: str, experiment: str, run_id: str) -> MlFlow:
-    """The package's object on the run that is open in this process."""
+    """The ``dagster_mlflow`` object for the open run of this process."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # known: that is why its contract is tested
+        warnings.simplefilter("ignore", dg.BetaWarning)  # expected; a test checks the contract
         from dagster_mlflow.resources import MlFlow
 
         config = {"mlflow_tracking_uri": tracking_uri, "experiment_name": experiment, "mlflow_run_id": run_id}
@@ -369,7 +385,7 @@ def _dagster_mlflow(context: dg.AssetExecutionContext, tracking_uri: str, experi
 
 @contextlib.contextmanager
 def _global_state_restored() -> Iterator[Any]:
-    """MLflow keeps its address and experiment in the process and its environment: the next user gets them as before."""
+    """Restores MLflow's tracking URI and experiment, which MLflow keeps in global state and the environment."""
     import mlflow
 
     uri: Any = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
@@ -387,7 +403,7 @@ def _global_state_restored() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _allowing(code: str) -> Iterator[None]:
-    """Lets the block end early on MLflow's error ``code``; any other error passes."""
+    """Suppresses MLflow's error ``code``, which ends the block early; other errors propagate."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,6 +1,6 @@
-"""Moments as text, and as numbers counted from a day, to naive UTC.
+"""Parses timestamps, as text or as numbers counted from a day, to naive UTC.
 
-Belongs here: reading one column of moments in a known form. Does not belong here: guessing the form
+Belongs here: parsing one column of timestamps in a known form. Does not belong here: detecting the form
 (``scaffold/columns.py``).
 """
 
@@ -14,22 +14,25 @@ import pandas as pd
 ISO = "ISO8601"
 Unit = Literal["D", "s", "ms", "us", "ns"]
 UNITS: dict[str, Unit] = {"days": "D", "seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
-"""Units of a form such as ``milliseconds since 1970-01-01``, and what pandas calls them."""
+"""Units of a form such as ``milliseconds since 1970-01-01``, with pandas' names for them."""
 _SINCE = re.compile(rf"({'|'.join(UNITS)}) since (\d{{4}}-\d\d-\d\d)")
 _FULL_ISO = r"\d{4}-\d\d-\d\d(?:[T ].*)?"
 _OFFSET = r"[Tt ]\d.*(?:[Zz]|[+-]\d\d(?::?\d\d)?)$"
 
 
 def moments(text: pd.Series, form: str = ISO) -> pd.Series:
-    """datetime64[ns], UTC and naive, of text; what cannot be read is missing.
+    """Parses text to datetime64[ns] (UTC, naive); values that cannot be parsed are missing.
 
-    A moment with an offset is turned to UTC, one without is taken to be UTC. Whatever the form, a full ISO 8601 moment
-    is read as well: that is what programs send.
+    Timestamps with an offset are converted to UTC; those without are assumed to be UTC. Full ISO 8601 timestamps are
+    accepted with every form, because programs send them.
 
     Args:
-        text: a text column.
+        text: text column, ``[n]``.
         form: ``ISO8601``, a ``strptime`` form, or ``<unit> since <ISO day>`` for numbers
             (:data:`UNITS`), such as ``milliseconds since 1970-01-01`` or Excel's ``days since 1899-12-30``.
+
+    Returns:
+        The timestamps, ``[n]``, with the index of ``text``.
     """
     plain = text.astype("string[pyarrow]").str.strip().reset_index(drop=True)
     return _read(plain, form).set_axis(text.index)
@@ -47,7 +50,7 @@ def _read(plain: pd.Series, form: str) -> pd.Series:
 
 
 def _iso(plain: pd.Series) -> pd.Series:
-    """ISO 8601, offsets or none in any mixture; then what is nearly that: lower case, ``UTC``, a zone in brackets."""
+    """Parses ISO 8601 with mixed offsets, and close variants: lower case, ``UTC``, a zone name in brackets."""
     read = _strictly_iso(plain)
     left = plain[read.isna() & plain.str.match(r"\d{4}-\d\d-\d\d[Tt ]").fillna(False)]
     if left.empty:
@@ -58,7 +61,7 @@ def _iso(plain: pd.Series) -> pd.Series:
 
 
 def _strictly_iso(plain: pd.Series) -> pd.Series:
-    # One by one: pandas reads a moment without an offset by the offset of one before it (pandas issue 61389).
+    # Parsed in two groups, because pandas applies an earlier offset to values without one (pandas issue 61389).
     has_offset = plain.str.contains(_OFFSET).fillna(False).astype(bool)
     read = pd.Series(pd.NaT, index=plain.index, dtype="datetime64[ns, UTC]")
     for part in (plain[has_offset], plain[~has_offset]):
@@ -71,5 +74,5 @@ def _since(plain: pd.Series, unit: Unit, origin: str) -> pd.Series:
     shift = pd.Timestamp(origin) - pd.Timestamp("1970-01-01")
     furthest = (pd.Timedelta.max - abs(shift)).to_timedelta64() / pd.Timedelta(1, unit).to_timedelta64()
     numbers = pd.to_numeric(plain, errors="coerce")
-    numbers = numbers.mask(numbers.isna() | (numbers.abs() > furthest))  # pandas raises where it would be out of bounds
+    numbers = numbers.mask(numbers.isna() | (numbers.abs() > furthest))  # pandas would raise on out-of-bounds values
     return pd.to_datetime(numbers, unit=unit, errors="coerce") + shift

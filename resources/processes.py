@@ -1,6 +1,6 @@
-"""Processes of this machine: whether one still runs, a free port, a child that ends with its parent.
+"""Operating system helpers: check whether a process runs, find a free port, tie a child process to its parent.
 
-Belongs here: what the operating system alone knows. Does not belong here: what a process is for.
+Belongs here: functions that ask the operating system. Does not belong here: the purpose of a process.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 def still_runs(pid: int, at: float) -> bool:
-    """Whether the process that had the number ``pid`` at Unix time ``at`` runs on this machine.
+    """Whether the process that had ``pid`` at Unix time ``at`` still runs on this machine.
 
-    A number may have gone to a newer process since, and a zombie runs no more. Where there is no ``/proc`` (macOS)
-    the number alone decides.
+    A newer process with a reused pid does not count, and neither does a zombie. Without ``/proc`` (macOS), only the pid
+    is checked.
     """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it exists, as another user's
+        pass  # it exists and belongs to another user
     try:
-        # Fields after the name (which may hold spaces and brackets): the state is the first, the start the 20th.
+        # Split after the name, which may contain spaces and brackets. The first field is the state, the 20th the start.
         rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
     except FileNotFoundError:
@@ -39,18 +39,18 @@ def still_runs(pid: int, at: float) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nothing listens on just now."""
+    """A TCP port on the loopback interface that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def tied_to_parent(command: list[str]) -> list[str]:
-    """The command such that the kernel ends it when this process dies, even by SIGKILL (Linux; unchanged elsewhere).
+    """Wraps a command so that the kernel kills it when this process dies, even by SIGKILL (Linux only).
 
-    The tie is to the thread that starts it: wait for the child in the same thread.
+    The child is tied to the thread that starts it, so wait for it in the same thread.
     """
-    # Through an interpreter that ties itself and becomes the command: ``preexec_fn`` is not safe beside threads.
+    # An interpreter sets the tie and then execs the command, because ``preexec_fn`` is not safe with threads.
     return [sys.executable, "-IS", __file__, *command] if sys.platform == "linux" else command
 
 

@@ -1,7 +1,7 @@
-"""What an operator may set: the ``ASSETLINE_*`` environment variables, typed, with their defaults.
+"""Operator settings: the ``ASSETLINE_*`` environment variables, with types and defaults.
 
-Belongs here: reading and refusing settings, the paths that follow from them, and the switches that keep libraries from
-calling home. Does not belong here: making anything on disk (``home.py``), or what a model declares.
+Belongs here: reading and validating settings, paths derived from them, and switches for telemetry, threads and memory.
+Does not belong here: creating files (``home.py``), model declarations.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ PREFIX = "ASSETLINE_"
 
 
 class SettingsError(Exception):
-    """A setting that cannot work; one sentence with the variable, its value and the mend."""
+    """A setting is invalid. The message is one sentence with the variable, its value and the fix."""
 
 
 def project_root() -> Path:
-    """Folder of ``definitions.py``; relative paths in settings and sources start here."""
+    """Folder of ``definitions.py``; relative paths in settings and sources are relative to it."""
     return Path(__file__).resolve().parent.parent
 
 
 @functools.cache
 def project_name() -> str:
-    """What people call this project: the ``location_name`` of ``workspace.yaml``, the one place for it."""
+    """Name of this project: the ``location_name`` in ``workspace.yaml``, the only place where it is set."""
     import yaml
 
     said = yaml.safe_load((project_root() / "workspace.yaml").read_text(encoding="utf-8"))
@@ -38,9 +38,9 @@ def project_name() -> str:
 
 
 def quiet_telemetry() -> None:
-    """Keeps Dagster, MLflow and Evidently (and the processes started from here) from calling home.
+    """Disables telemetry of Dagster, MLflow and Evidently, in this process and its child processes.
 
-    Call it before any of them is imported. What the operator has set already stands.
+    Call it before any of them is imported. Values that the operator has set are kept.
     """
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -48,52 +48,53 @@ def quiet_telemetry() -> None:
 
 
 def one_thread_each() -> None:
-    """Keeps the libraries that compute (and the processes started from here) to one thread each.
+    """Limits numerical libraries to one thread each, in this process and its child processes.
 
-    Call it before any of them is imported. What the operator has set already stands. Nearly all that is computed here
-    is many short steps, and threads that share a short step wait for one another by computing: on two busy cores the
-    figures of an evaluation took 6.9 CPU seconds with two threads and .8 with one, the fit of a table of 600 rows 35
-    and 1.
+    Call it before any of them is imported. Values that the operator has set are kept. Nearly all computations here
+    consist of many short steps, and threads that share a short step spend CPU time waiting for each other. On two busy
+    cores, the figures of an evaluation took 6.9 CPU seconds with two threads and .8 with one. The fit of a table of 600
+    rows took 35 and 1.
     """
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
 def give_memory_back() -> None:
-    """Lets this process and its libraries return memory that they have freed to the system.
+    """Makes this process and its libraries return freed memory to the system.
 
-    Call it before pyarrow is imported. A run reads hundreds of day files and frees them; Arrow's own pool and glibc's
-    heap would keep most of it: `make run` peaked at 1.75 GB with them and at 1.4 GB without.
+    Call it before pyarrow is imported. A run reads hundreds of day files and frees them. By default, Arrow's pool and
+    glibc's heap keep most of that memory: `make run` peaked at 1.75 GB with the defaults and at 1.4 GB without.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc's; elsewhere the heap is what it is
+    if mallopt is not None:  # only glibc has it
         for option, value in _GLIBC_OPTIONS.items():
             mallopt(option, value)
 
 
 _GLIBC_OPTIONS = {-8: 2, -1: 32 << 20, -3: 8 << 20}
-"""Of ``malloc.h``: M_ARENA_MAX, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; the two thresholds in bytes. glibc would raise
-them by itself to 64 and 32 MiB, with which a story peaks at 1.5 GB; at its first values, 128 KiB, it spends 30 CPU
-seconds more on fresh pages. Tensors of a few MiB, as each step on a wide table makes, stay below the second."""
+"""Options of ``malloc.h``: M_ARENA_MAX, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; the thresholds are in bytes. By default
+glibc raises the thresholds to 64 and 32 MiB, and a story then peaks at 1.5 GB. At their initial 128 KiB, a story spends
+30 more CPU seconds on fresh pages. Tensors of a few MiB, which each step on a wide table creates, stay below the second
+threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings; each field is the variable of that name in upper case after ``ASSETLINE_``.
+    """The settings. The variable of each field is ``ASSETLINE_`` plus the field's name in upper case.
 
     Args:
-        home: absolute folder in which all state lives.
-        database_url: SQLAlchemy URL of the tables of our own: alerts, and the ledger of promotions.
+        home: absolute path of the state folder.
+        database_url: SQLAlchemy URL of the project's own tables: alerts and the ledger of promotions.
         ui_port: port of the Dagster UI.
         mlflow_port: port of the MLflow UI.
         service_port: port of the scoring service.
-        watch_port: port of the watch: alerts' page and metrics.
-        token: what people give to see and handle alerts; default: one drawn once, in ``token`` of the state folder.
-        channels: file of the channels that are told of alerts.
-        public_ui_url: address under which people reach the Dagster UI, for links in messages; default: its port here.
-        public_watch_url: address under which they reach the alerts' page; default: its port here.
-        test_data: folder with the real tables that some tests read.
+        watch_port: port of the watch, which serves the alerts' page and metrics.
+        token: access token for the alerts; default: generated once, in the file ``token`` of the state folder.
+        channels: path of the channels file, ``channels.toml``.
+        public_ui_url: public address of the Dagster UI, for links in messages; default: its local address.
+        public_watch_url: public address of the alerts' page; default: its local address.
+        test_data: folder with real tables for some of the tests.
     """
 
     home: Path
@@ -110,9 +111,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """The settings of the environment (``env``, or this process's).
+        """Reads the settings from ``env`` (default: the environment of this process).
 
-        Raises :class:`SettingsError` for a variable that does not exist and for a value that cannot work.
+        Raises:
+            SettingsError: an unknown variable, or an invalid value.
         """
         given = {name: value for name, value in (os.environ if env is None else env).items() if name.startswith(PREFIX)}
         known = [PREFIX + f.name.upper() for f in fields(cls)]
@@ -144,7 +146,7 @@ class Settings:
 
     @property
     def dagster_home(self) -> Path:
-        """Dagster's own folder: ``dagster.yaml``, runs, events, schedules, logs of the steps."""
+        """Dagster's own folder: ``dagster.yaml``, runs, events, schedules, step logs."""
         return self.home / "dagster"
 
     @property
@@ -159,7 +161,7 @@ class Settings:
 
     @property
     def artifacts(self) -> Path:
-        """Folder under which MLflow keeps the files of its runs and models."""
+        """Root folder of the artifacts of MLflow's runs and models."""
         return self.home / "mlflow" / "artifacts"
 
     @property
@@ -169,7 +171,7 @@ class Settings:
 
     @property
     def serving(self) -> Path:
-        """Folder of the scoring service's own state."""
+        """Folder of the scoring service's state."""
         return self.home / "serving"
 
     @property
@@ -194,12 +196,12 @@ class Settings:
 
     @property
     def ui_link(self) -> str:
-        """Address of the Dagster UI for people."""
+        """Address of the Dagster UI for links: the public one if it is set."""
         return self.public_ui_url or self.ui_url
 
     @property
     def watch_link(self) -> str:
-        """Address of the alerts' page for people."""
+        """Address of the alerts' page for links: the public one if it is set."""
         return self.public_watch_url or self.watch_url
 
 
@@ -255,7 +257,7 @@ def _database_url(name: str, value: str) -> str:
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise SettingsError(f"{name}={_shown(value)} keeps nothing; {example}")
-        # Processes start in different folders; a relative file would be a different one in each.
+        # Processes start in different folders, so a relative path would point to different files.
         url = url.set(database=str(project_root() / url.database))
     return url.render_as_string(hide_password=False)
 
@@ -287,5 +289,5 @@ def _did_you_mean(value: str, known: list[str] | tuple[str, ...]) -> str:
 
 
 def _shown(value: str) -> str:
-    """The value as it may appear in a log: what a URL holds before its host is hidden."""
+    """The value for use in messages, with the user and password of a URL hidden."""
     return repr(re.sub(r"^(\w[\w+.-]*:/*)?.*@", r"\1***@", value))

@@ -1,6 +1,6 @@
-"""How SQLite files are written.
+"""Write settings of SQLite files.
 
-Belongs here: creating new databases quickly. Does not belong here: what is in them, and where they are.
+Belongs here: creating new databases quickly. Does not belong here: their contents and locations.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def synchronous_off(folder: Path) -> Iterator[None]:
-    """SQLite does not sync databases below ``folder`` at each commit; when the block ends, all files are synced once.
+    """Disables SQLite's sync at each commit for databases below ``folder``; syncs all files when the block ends.
 
-    For a folder that is thrown away after a crash. Creating MLflow's database runs some hundred commits, and waiting
-    for the disk at each of them took three of four seconds.
+    Use it only for a folder that is discarded after a crash. Creating MLflow's database takes some hundred commits, and
+    waiting for the disk took three of four seconds.
     """
     import sqlalchemy as sa
 

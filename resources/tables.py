@@ -1,8 +1,8 @@
 """Tables as day-partitioned Parquet files, and the IO manager through which assets read and write them.
 
-Belongs here: paths, atomic writes, stamps (code version, data version, versions of the inputs), clear errors for files
-that cannot be read. Does not belong here: what is in a table. Layout: ``<root>/<model>/<asset>/<day>.parquet``, and
-``all.parquet`` for a table without days.
+Belongs here: paths, atomic writes, stamps (code version, data version, versions of the inputs), clear errors for
+unreadable files. Does not belong here: the contents of a table. Layout: ``<root>/<model>/<asset>/<day>.parquet``, and
+``all.parquet`` for an unpartitioned table.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ import pyarrow.parquet as pq
 from pydantic import Field, PrivateAttr
 
 WHOLE = "all"
-"""Stands for the day of a table without days."""
+"""Used as the day of an unpartitioned table."""
 
 FEW_ROWS = 100_000
-"""A file of so many rows is read faster by one thread than by several."""
+"""Files with at most this many rows are read with one thread, which is faster."""
 
 _STAMP = b"assetline"
 
 Window = tuple[int, int]
-"""First and last day, relative to the output's day, that an output reads of an input."""
+"""First and last day of an input that an output reads, relative to the output's day."""
 
 Inputs = dict[str, dict[str, str]]
 """Data versions by upstream table and day."""
 
 
 class TableError(Exception):
-    """A table that cannot be read or written; the message names the file and the mend."""
+    """A table cannot be read or written. The message gives the file and the fix."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file says of itself, kept in its Parquet footer, so that it can never part from the rows.
+    """Metadata of a file, stored in its Parquet footer so that it always stays with the rows.
 
-    ``data_version`` is a hash of the rows as encoded, ``inputs`` the data versions that were read to make them,
-    ``code_version`` that of the asset: together they tell whether making the file again could change it.
+    ``data_version`` is a hash of the encoded rows, ``inputs`` are the data versions of the inputs, and ``code_version``
+    is that of the asset. Together they show whether a new materialisation could change the file.
     """
 
     code_version: str
@@ -57,11 +57,11 @@ class Stamp:
 
 
 def inputs_of(windows: Mapping[str, Window], versions: Mapping[str, Mapping[str, str]], day: str) -> Inputs:
-    """The data versions that ``day``'s output reads.
+    """The data versions of the inputs of ``day``'s output.
 
     Args:
-        windows: by upstream table, the window of days read of it.
-        versions: by upstream table, the data version of each day that exists.
+        windows: by upstream table, the window of days that is read.
+        versions: by upstream table, the data version of each existing day.
         day: ISO day, or :data:`WHOLE`.
     """
     found: Inputs = {}
@@ -73,7 +73,7 @@ def inputs_of(windows: Mapping[str, Window], versions: Mapping[str, Mapping[str,
 
 
 def days_of_window(day: str, window: Window) -> list[str]:
-    """ISO days from ``day + window[0]`` to ``day + window[1]``."""
+    """ISO days from ``day + window[0]`` to ``day + window[1]``, both included."""
     if day == WHOLE:
         return [WHOLE]
     origin = pd.Timestamp(day)
@@ -81,12 +81,12 @@ def days_of_window(day: str, window: Window) -> list[str]:
 
 
 class ParquetTables(dg.ConfigurableIOManager):
-    """Reads and writes tables under one root, local or on any file system that fsspec knows.
+    """Reads and writes tables under one root, on the local file system or any other that fsspec supports.
 
-    An asset returns one DataFrame. With days, its rows are split by the column that the asset's definition metadata
-    names as ``day_column``, one file for each day of the run. An input says with the metadata ``window`` which days of
-    it one output day reads, with ``columns`` which columns, and with ``optional`` that there may be no day. A write
-    replaces a file in one step: a killed run leaves the old file or the new one.
+    An asset returns one DataFrame. For a partitioned asset, the rows are split by the column in the definition metadata
+    ``day_column``, with one file per day of the run. The metadata of an input set ``window`` (the days that one output
+    day reads), ``columns`` (the columns to read) and ``optional`` (whether all days may be missing). A write replaces a
+    file atomically, so a killed run leaves either the old file or the new one.
     """
 
     root: str = Field(description="Folder or URL (any fsspec scheme) under which all tables lie.")
@@ -100,7 +100,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         return posixpath.join(self.root, *key.path, f"{day}.parquet")
 
     def days(self, key: dg.AssetKey) -> list[str]:
-        """ISO days there are files of, in order; ``[WHOLE]`` for a table without days."""
+        """Sorted ISO days that have a file; ``[WHOLE]`` for an unpartitioned table."""
         fs, folder = self._fs(posixpath.join(self.root, *key.path))
         if not fs.exists(folder):
             return []
@@ -108,7 +108,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet") and not n.startswith("."))
 
     def stamp(self, key: dg.AssetKey, day: str = WHOLE) -> Stamp | None:
-        """What the file of ``day`` says of itself; ``None`` where there is no file."""
+        """The stamp of a day's file; ``None`` if there is no file. Raises :class:`TableError` if it is damaged."""
         fs, path = self._fs(self.path(key, day))
         try:
             if _is_local(fs):
@@ -122,16 +122,16 @@ class ParquetTables(dg.ConfigurableIOManager):
             raise self._unreadable(key, day, error) from error
 
     def versions(self, key: dg.AssetKey, days: Iterable[str] | None = None) -> dict[str, str]:
-        """Data version of each of ``days`` (default: all) that there is a file of."""
+        """Data version of each of ``days`` (default: all) that has a file."""
         stamps = {day: self.stamp(key, day) for day in (self.days(key) if days is None else days)}
         return {day: stamp.data_version for day, stamp in stamps.items() if stamp}
 
     def read(
         self, key: dg.AssetKey, days: Sequence[str] | None = None, columns: Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Rows of ``days`` (default: all there are), in the order of the days.
+        """Rows of ``days`` (default: all existing days), in the order of the days.
 
-        Raises :class:`TableError` when one of them is absent or damaged.
+        Raises :class:`TableError` if there are no days, or if a file is missing or damaged.
         """
         wanted = self.days(key) if days is None else days
         if not wanted:
@@ -141,9 +141,9 @@ class ParquetTables(dg.ConfigurableIOManager):
     def batches(
         self, key: dg.AssetKey, day: str = WHOLE, columns: Sequence[str] | None = None, rows: int = 262_144
     ) -> Iterator[pd.DataFrame]:
-        """The rows of a day, at most ``rows`` at a time: memory does not grow with the day.
+        """Yields the rows of a day in batches of at most ``rows`` rows, so that memory use is bounded.
 
-        Raises :class:`TableError` when the file is absent or damaged.
+        Raises :class:`TableError` if the file is missing or damaged.
         """
         fs, path = self._fs(self.path(key, day))
         try:
@@ -167,14 +167,15 @@ class ParquetTables(dg.ConfigurableIOManager):
         code_version: str = "",
         inputs: Inputs | None = None,
     ) -> Stamp:
-        """Replaces the file of ``day`` with ``frame`` in one step and returns its stamp."""
+        """Atomically replaces the file of ``day`` with ``frame`` and returns its stamp."""
         table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
-        # The schema carries pandas' own metadata, versions included: identical rows shall be identical bytes.
+        # Drop pandas' metadata, which includes versions, so that identical rows give identical bytes.
         table = table.replace_schema_metadata(None)
         sink = io.BytesIO()
         with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
             writer.write_table(table)
-            digest = hashlib.blake2b(str(table.schema).encode(), digest_size=8)  # types are in the footer, yet to come
+            # The footer with the types is not written yet, so the schema is hashed separately.
+            digest = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
             digest.update(sink.getbuffer())
             version = digest.hexdigest()
             stamp = Stamp(code_version, version, inputs or {}, table.num_rows)
@@ -182,20 +183,20 @@ class ParquetTables(dg.ConfigurableIOManager):
         fs, path = self._fs(self.path(key, day))
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         if _is_local(fs):
-            # Rename is atomic on a local file system. Two writers never share a temporary name.
+            # A rename is atomic on a local file system. Each process uses its own temporary name.
             scratch = posixpath.join(posixpath.dirname(path), f".{day}.{os.getpid()}.tmp")
             with open(scratch, "wb") as file:
                 file.write(sink.getbuffer())
             os.replace(scratch, path)
         else:
-            fs.pipe_file(path, sink.getvalue())  # object stores show a whole object or none
+            fs.pipe_file(path, sink.getvalue())  # object stores write objects atomically
         return stamp
 
     def _load(self, key: dg.AssetKey, day: str, columns: Sequence[str] | None = None) -> pa.Table:
         fs, path = self._fs(self.path(key, day))
         try:
             with fs.open(path, "rb") as file:
-                # A file of its own, not a dataset of one: half the time, which counts where sixty days are read.
+                # Reading a single file takes half the time of a dataset, which matters when sixty days are read.
                 parquet = pq.ParquetFile(file, pre_buffer=False)
                 wanted = list(columns) if columns is not None else None
                 return parquet.read(wanted, use_threads=parquet.metadata.num_rows > FEW_ROWS)
@@ -220,8 +221,14 @@ class ParquetTables(dg.ConfigurableIOManager):
     # -- the IO manager ----------------------------------------------------------------------------------------------
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The upstream rows that the run's days read, those days of the window that exist: a DataFrame, or
-        :class:`InBatches` where the input's metadata say ``in_batches``."""
+        """Loads the existing days of the input that the run reads.
+
+        Returns:
+            A DataFrame, or :class:`InBatches` if the input's metadata set ``in_batches``.
+
+        Raises:
+            TableError: no day exists and the input is not ``optional``, or a file is damaged.
+        """
         key = context.asset_key
         days = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
         present = [day for day in days if day == WHOLE or self.stamp(key, day)]
@@ -229,8 +236,8 @@ class ParquetTables(dg.ConfigurableIOManager):
         if not present and not metadata.get("optional"):
             raise TableError(f"{key.to_user_string()}: there is no file of {_span(days)}; materialise it first")
         window = tuple(metadata.get("window", (0, 0)))
-        # Versions are noted before the rows are read: if another run replaces a file in between, this output counts
-        # as stale and is made again, never the other way round.
+        # Versions are recorded before the rows are read. If another run replaces a file in between, this output counts
+        # as stale and is materialised again; a stale output never counts as fresh.
         versions = self.versions(key, present)
         self._read.setdefault(context.op_def.name, {})[key.to_user_string()] = ((window[0], window[1]), versions)
         if metadata.get("in_batches"):
@@ -238,7 +245,11 @@ class ParquetTables(dg.ConfigurableIOManager):
         return self.read(key, present, metadata.get("columns")) if present else pd.DataFrame()
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
-        """Writes the run's days, each into its own file."""
+        """Writes each day of the run to its own file.
+
+        Raises:
+            TableError: the output is not a DataFrame, or its rows cannot be assigned to the days of the run.
+        """
         key = context.asset_key
         if not isinstance(obj, pd.DataFrame):
             raise TableError(
@@ -270,7 +281,7 @@ class ParquetTables(dg.ConfigurableIOManager):
                 f"{context.asset_key.to_user_string()}: a run of {len(keys)} days needs the definition metadata "
                 "'day_column' to know which row belongs to which day"
             )
-        # Few days, many rows: each day is named once.
+        # There are few days and many rows, so each day is formatted only once.
         day = pd.to_datetime(frame[column]).dt.floor("D")
         if missing := int(day.isna().sum()):
             raise TableError(
@@ -289,18 +300,18 @@ class ParquetTables(dg.ConfigurableIOManager):
 
 @dataclass(frozen=True)
 class InBatches:
-    """An input that is read a batch at a time: the days of it that there are."""
+    """An input that is read in batches; ``days`` are its existing days."""
 
     tables: ParquetTables
     key: dg.AssetKey
     days: tuple[str, ...]
 
     def of(self, day: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """The rows of one day, in batches; none where there is no such day."""
+        """The rows of one day in batches; empty if the day does not exist."""
         return self.tables.batches(self.key, day, columns) if day in self.days else iter(())
 
     def rows(self, day: str) -> int:
-        """How many rows a day has; 0 where there is no such day."""
+        """Number of rows of a day; 0 if the day does not exist."""
         stamp = self.tables.stamp(self.key, day) if day in self.days else None
         return stamp.rows if stamp else 0
 
@@ -315,7 +326,7 @@ def _stamp_in(file: Any) -> Stamp:
 
 @functools.lru_cache(maxsize=10_000)
 def _stamp_of_file(path: str, _modified_ns: int, _size: int, _inode: int) -> Stamp:
-    """The stamp of a local file in that state: a file is replaced as a whole, so it gets another inode."""
+    """The stamp of a local file, cached by its state; replacing a file gives it a new inode."""
     with open(path, "rb") as file:
         return _stamp_in(file)
 
@@ -325,11 +336,11 @@ def _span(days: Sequence[str]) -> str:
 
 
 def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    """One DataFrame; text stays Arrow-backed, at a tenth of the memory of Python strings.
+    """Joins tables to one DataFrame. Text stays Arrow-backed, which takes a tenth of the memory of Python strings.
 
-    A column that a day lacks is missing on that day: whoever reads it knows what that means, and which day it is.
+    If a day lacks a column, its values are missing on that day; the caller interprets them.
     """
     text = pd.StringDtype("pyarrow")
-    # Joined, tables without any column would have no rows either.
+    # Concatenating tables without columns would lose their row count.
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
     return table.to_pandas(types_mapper={pa.string(): text, pa.large_string(): text}.get)

@@ -1,1 +1,1 @@
-"""What runs as a process of its own: the scoring service, the watch, and the supervisor of `make dev`."""
+"""Programs that run as separate processes: the scoring service, the watch, and the supervisor of `make dev`."""

@@ -1,13 +1,13 @@
-"""`make dev`: Dagster's UI and daemon, MLflow's UI, the scoring service and the watch, started and ended together.
+"""`make dev`: starts and stops Dagster's UI and daemon, MLflow's UI, the scoring service and the watch together.
 
-Belongs here: which processes there are, when they are ready, and that none outlives the others. Does not belong here:
-what they do; what keeps a service up in production (a container's restart policy, systemd).
+Belongs here: the list of processes, their readiness checks, and stopping all of them together. Does not belong here:
+what they do; keeping a service up in production (a container's restart policy, systemd).
 
-When one of them ends by itself the others are ended too, and the exit status says so: at a developer's terminal a
-process that is restarted for ever hides its first error under thousands of copies. honcho starts them, each in a
-session of its own, merges their output and passes on the end. The page that says so goes out before this process
-ends: the watch is ended with the others. One thing it does not see: a process that dies while
-children of its own live on (they hold its output open). So each session is ended with its leader.
+When one process exits by itself, the supervisor stops the others and exits with status 1. It does not restart
+processes, because endless restarts at a developer's terminal hide the first error under thousands of copies. honcho
+starts each process in its own session, merges their output and forwards the stop signal. The supervisor sends the page
+about the exit itself, because the watch is stopped with the others. honcho does not notice a process that dies while
+its children live on (they hold its output open), so each session is killed when its leader exits.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ from resources.settings import PREFIX, Settings, project_root
 
 START_TIMEOUT_S = 120.0
 END_GRACE_S = 30.0
-"""What all processes have to end by themselves after SIGTERM. Dagster's daemon ends the run monitor's and the sensors'
-threads one after the other; on a busy machine that takes more than honcho's five seconds."""
+"""Seconds that processes have to exit after SIGTERM. Dagster's daemon stops the threads of the run monitor and the
+sensors one after the other; on a busy machine that takes longer than honcho's default of five seconds."""
 CHILDREN_GRACE_S = 1.0
-"""What a process's own children have to end after it."""
+"""Seconds that the children of a process have to exit after it."""
 LAST_LINES = 20
 PAGE_TIMEOUT_S = 15.0
-"""What the channels have to take the page of the end."""
+"""Seconds that the channels have to accept the page about a process that exited."""
 _STARTED = re.compile(r"(?P<name>\S+) started \(pid=\d+\)")
 _STOPPED = re.compile(r"(?P<name>\S+) stopped \(rc=(?P<code>-?\d+)\)")
 
 
 class SupervisorError(Exception):
-    """Nothing was started; the message says why and what to do."""
+    """Nothing was started. The message gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """One process.
+    """One supervised process.
 
     Attributes:
-        name: shown before its lines.
-        command: its argument vector.
-        port: TCP port of the loopback interface it listens on, if it does.
-        setting: name of the setting that moves the port.
-        shown: what the address is of, as a person is told; empty: not told.
-        ready: raises, or says ``False``, until it answers.
+        name: prefix of its output lines.
+        command: argument vector.
+        port: TCP port on the loopback interface that it listens on, if any.
+        setting: name of the setting for the port.
+        shown: label of its address in the list of addresses; if empty, the address is not listed.
+        ready: returns ``False`` or raises until the process answers.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Program:
 
 
 def programs(settings: Settings) -> list[Program]:
-    """What `make dev` runs, all on the loopback interface."""
+    """The processes of `make dev`, all on the loopback interface."""
     scripts = Path(sys.executable).parent
     workspace = ["-w", str(project_root() / "workspace.yaml")]
     ports = (settings.ui_port, settings.mlflow_port, settings.service_port, settings.watch_port)
@@ -130,11 +130,14 @@ def programs(settings: Settings) -> list[Program]:
 
 
 def supervise(settings: Settings, started: Sequence[Program] | None = None) -> int:
-    """Runs until a signal ends it (SIGINT, SIGTERM, SIGHUP: status 0) or a process ends by itself (status 1).
+    """Runs the processes until SIGINT, SIGTERM or SIGHUP (status 0), or until one exits or is not ready (status 1).
 
     Args:
-        settings: where state lives and which ports are used.
-        started: default: :func:`programs`.
+        settings: the state folder and the ports.
+        started: processes to run; default: :func:`programs`.
+
+    Returns:
+        The exit status.
 
     Raises:
         SupervisorError: a port is taken.
@@ -149,11 +152,11 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
     manager = Manager(log)
     manager._process_ctor = _Session
     for program in started:
-        # `exec`: honcho starts a shell, and signals shall reach the program.
+        # `exec` replaces the shell that honcho starts, so that signals reach the program.
         manager.add_process(
             program.name, f"exec {shlex.join(program.command)}", env=environment(), cwd=str(project_root())
         )
-    # A closed terminal is an end like any other.
+    # A closed terminal (SIGHUP) stops everything like SIGTERM.
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
     status = log.verdict()
@@ -163,7 +166,7 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
 
 
 def _page_of_the_end(settings: Settings, ended: str) -> None:
-    """Opens the alert of a process that ended by itself and tells of it; the next watch that sees all well resolves."""
+    """Opens and delivers the alert for a process that exited by itself; the watchdog of the next start resolves it."""
     from resources.alerts import Alerts, ChannelsError, deliver_all
     from resources.alerts.causes import PROCESS
     from resources.alerts.runbooks import runbook_of
@@ -185,7 +188,7 @@ def _page_of_the_end(settings: Settings, ended: str) -> None:
 
 
 def refuse_taken_ports(started: Sequence[Program]) -> None:
-    """Raises :class:`SupervisorError` for ports that something listens on, all of them in one message."""
+    """Raises :class:`SupervisorError` if ports are in use; the message lists all of them."""
     taken = []
     for program in started:
         if program.port is None:
@@ -202,7 +205,7 @@ def refuse_taken_ports(started: Sequence[Program]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of the processes: this one's, on this project, with no proxy before our own machine."""
+    """The environment of the processes: the current one, with this project on the path and no proxy for localhost."""
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     return {
@@ -211,13 +214,13 @@ def environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
-        # Its job queue is for evaluating language models: four more processes, which nothing here uses.
+        # MLflow's job queue evaluates language models. It starts four more processes, which nothing here uses.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
 
 class _Session(Process):
-    """A process whose children do not outlive it."""
+    """A process whose session is killed when it exits, so that its children do not outlive it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -228,10 +231,10 @@ class _Session(Process):
         leader = Popen(*args, **kwargs)
 
         def end_with_leader() -> None:
-            with contextlib.suppress(ChildProcessError):  # honcho was quicker to take its exit status
-                os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie: the number is its own
+            with contextlib.suppress(ChildProcessError):  # honcho has already read its exit status
+                os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, so its pid is not reused
             time.sleep(CHILDREN_GRACE_S)
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # no process is left
                 os.killpg(leader.pid, signal.SIGKILL)
 
         threading.Thread(target=end_with_leader, daemon=True).start()
@@ -239,7 +242,7 @@ class _Session(Process):
 
 
 class _Log(Printer):
-    """Prints what honcho merges, remembers each process's last lines, and tells the addresses once all answer."""
+    """Prints the merged output, keeps the last lines of each process, and prints the addresses once all are ready."""
 
     def __init__(self, started: Sequence[Program]) -> None:
         super().__init__(sys.stdout)
@@ -251,7 +254,7 @@ class _Log(Printer):
         self._not_ready = ""
 
     def write(self, message: Message) -> None:
-        """One line of a process, or of honcho itself: its words are how it tells of starts and ends."""
+        """Handles one line of a process or of honcho. Starts and exits are recognised by the text of honcho's lines."""
         super().write(message)
         if message.name in self._last:
             text = message.data.decode(errors="replace") if isinstance(message.data, bytes) else message.data
@@ -259,7 +262,7 @@ class _Log(Printer):
         elif found := _STARTED.match(message.data):
             self._running.add(found["name"])
             if len(self._running) == len(self._programs):
-                # All are forked: from here on a thread does no harm.
+                # All processes are forked, so starting a thread is safe from here on.
                 threading.Thread(target=self._wait_until_ready, daemon=True).start()
         elif found := _STOPPED.match(message.data):
             self._first = self._first or (found["name"], int(found["code"]))
@@ -268,15 +271,15 @@ class _Log(Printer):
 
     @property
     def ended(self) -> str:
-        """Name of the process that ended by itself or was not ready."""
+        """Name of the process that exited first; ``unknown`` if none did."""
         return self._first[0] if self._first else "unknown"
 
     def say(self, text: str) -> None:
-        """Prints lines of our own."""
+        """Prints the supervisor's own lines."""
         print(text, file=self.output, flush=True)
 
     def verdict(self) -> int:
-        """The exit status, and, where a process ended by itself, which one and its last words."""
+        """Returns the exit status. If a process failed, prints its name and, if it exited, its last lines."""
         if self._not_ready:
             self.say(f"\n{self._not_ready}; all processes were ended")
             return 1
@@ -310,14 +313,14 @@ class _Log(Printer):
 
 
 def _daemons_beat(ui_url: str, since: float) -> bool:
-    """Whether each daemon that the instance needs has given a sign of life since then."""
+    """Whether every daemon that the instance requires has sent a heartbeat since the Unix time ``since``."""
     query = "{instance{daemonHealth{allDaemonStatuses{required lastHeartbeatTime}}}}"
     statuses = _get(f"{ui_url}/graphql", {"query": query})["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     return all((status["lastHeartbeatTime"] or 0) >= since for status in statuses if status["required"])
 
 
 def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
-    """The answer, parsed where it is JSON. Raises :class:`OSError` where there is none."""
+    """The response body, parsed if it is JSON. Raises :class:`OSError` if the request fails."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
@@ -326,7 +329,7 @@ def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
 
 
 def main() -> None:
-    """`python -m serving.supervisor`."""
+    """Entry point of `python -m serving.supervisor`."""
     try:
         sys.exit(supervise(Settings.from_env()))
     except SupervisorError as error:

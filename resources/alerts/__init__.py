@@ -1,4 +1,4 @@
-"""Alerts: the store with its history and outbox, the channels, and delivery to them."""
+"""Alerts: the store with its history and outbox, the channels, and delivery to the channels."""
 
 from resources.alerts.alert import (
     SEVERITIES,

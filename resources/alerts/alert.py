@@ -1,6 +1,6 @@
-"""What an alert is, what can happen to one, and what a channel is told of it: the types, without a database.
+"""Types of alerts, their changes, and the messages to channels; independent of the database.
 
-Does not belong here: keeping them (``store.py``), sending them (``delivery.py``, ``channels``).
+Does not belong here: storing alerts (``store.py``), sending them (``delivery.py``, ``channels``).
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ Change = Literal[
     "resolved",
 ]  # fmt: skip
 UNTOLD: frozenset[str] = frozenset({"repeated"})
-"""Changes that are in the history alone: a cause that lasts is not told every day."""
+"""Changes that are only recorded in the history, so that channels are not notified daily of a lasting cause."""
 
 
 class AlertError(Exception):
-    """What was asked of an alert cannot be done; the message says why and what can."""
+    """An action on an alert is not possible. The message gives the reason and the alternatives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """An alert as it stands.
+    """The current state of an alert.
 
     Args:
-        fingerprint: of model, cause and column, 16 hex digits; at most one alert of each is open.
-        model, cause, column: its identity; ``column`` is empty where the cause is not one column's.
-        severity: ``page`` wakes somebody.
-        owner: whose it is, ``team:…`` or an e-mail address.
+        fingerprint: 16 hex digits, from model, cause and column; at most one alert per fingerprint is open.
+        model, cause, column: identity of the alert; ``column`` is empty if the cause does not concern one column.
+        severity: ``warn`` or ``page``; a page needs attention at once.
+        owner: owner of the alert, ``team:…`` or an e-mail address.
         runbook: path of its page in ``docs/runbooks``.
-        links: by name, addresses or paths: run, asset, report.
-        count: how often the cause was seen since it opened.
-        since_day: first day of data that shows the cause; ``last_day`` the latest.
-        silenced_until: nothing but its resolution is told before.
-        flapping: it reopened so often that it resolves only once the cause has stayed away for a while.
-        clear_since: since when the cause of a flapping alert has been away.
-        resolution: why it was resolved; ``None`` while it is open.
+        links: addresses or paths by name: run, asset, report.
+        count: number of times that the cause was reported since the alert first opened.
+        since_day: first day of data with the cause; ``last_day`` is the latest.
+        silenced_until: until this time, channels receive only its resolution.
+        flapping: whether it reopened so often that it resolves only after the cause has stayed away for a while.
+        clear_since: time since which the cause of a flapping alert has been absent.
+        resolution: reason for the resolution; ``None`` while it is open.
     """
 
     id: int
@@ -72,22 +72,22 @@ class Alert:
 
     @property
     def state(self) -> State:
-        """Open, acknowledged (somebody has it in hand) or resolved."""
+        """``open``, ``acknowledged`` (somebody is working on it) or ``resolved``."""
         if self.resolved_at is not None:
             return "resolved"
         return "acknowledged" if self.acknowledged_at is not None else "open"
 
     @property
     def title(self) -> str:
-        """Cause and column in short."""
+        """The cause, with the column if there is one."""
         return f"{self.cause} ({self.column})" if self.column else self.cause
 
     def is_silenced(self, at: dt.datetime | None = None) -> bool:
-        """Whether it is silenced at a time (default: now)."""
+        """Whether the alert is silenced at ``at`` (default: now)."""
         return self.silenced_until is not None and (at or dt.datetime.now(dt.UTC)) < self.silenced_until
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, and its state, in types that JSON knows; times as ISO 8601 in UTC."""
+        """All fields and the state as JSON types; times are ISO 8601 in UTC."""
         values = {
             name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in asdict(self).items()
         }
@@ -95,7 +95,7 @@ class Alert:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Alert:
-        """What :meth:`to_json` gave."""
+        """Creates an alert from the output of :meth:`to_json`."""
         given = {name: value for name, value in values.items() if name != "state"}
         for name in TIMES:
             given[name] = dt.datetime.fromisoformat(given[name]) if given[name] else None
@@ -107,7 +107,7 @@ TIMES = ("opened_at", "updated_at", "acknowledged_at", "silenced_until", "clear_
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One line of an alert's history."""
+    """One entry of an alert's history."""
 
     id: int
     alert_id: int
@@ -120,7 +120,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Seen:
-    """A place in a stream of observations; one that was seen already changes nothing a second time."""
+    """A position in a stream of observations. It makes reports idempotent: each position is processed once."""
 
     stream: str
     position: int
@@ -128,7 +128,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Which changes go to a channel: those of alerts of these severities and owners (none: all owners)."""
+    """Selects the alerts whose changes go to a channel, by severity and owner (no owners: all)."""
 
     channel: str
     severities: tuple[str, ...] = SEVERITIES
@@ -136,7 +136,7 @@ class Route:
     delay: dt.timedelta = dt.timedelta(0)
 
     def takes(self, alert: Alert) -> bool:
-        """Whether the channel is told of this alert."""
+        """Whether the channel receives changes of this alert."""
         return alert.severity in self.severities and (not self.owners or alert.owner in self.owners)
 
 
@@ -145,9 +145,9 @@ class Policy:
     """When an alert reopens and when it counts as flapping.
 
     Args:
-        reopen_within: a cause that comes back so soon after the resolution reopens its alert.
-        flaps: reopened so often within ``flap_within``, an alert is flapping.
-        settle_after: a flapping alert resolves once its cause has stayed away so long.
+        reopen_within: a cause that returns within this time after the resolution reopens its alert.
+        flaps: number of times an alert must reopen within ``flap_within`` to count as flapping.
+        settle_after: a flapping alert resolves after its cause has stayed away for this time.
     """
 
     reopen_within: dt.timedelta = dt.timedelta(days=3)
@@ -158,7 +158,7 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One entry of the outbox: a change of an alert that a channel is to be told of."""
+    """One outbox entry: a change of an alert to deliver to a channel."""
 
     id: int
     change: Change
@@ -171,13 +171,13 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """Where people reach the Dagster UI and the alerts' page."""
+    """Public addresses of the Dagster UI and the alerts' page."""
 
     ui: str
     watch: str
 
     def link(self, alert: Alert) -> Alert:
-        """The alert with addresses that a message can hold, in place of paths; its own page is the first of them."""
+        """The alert with full URLs instead of paths in its links; the first link is its own page."""
         page = f"{self.watch}/alerts/{alert.id}"
         links = {name: f"{self.ui}{path}" if path.startswith("/") else path for name, path in alert.links.items()}
         if "report" in links:
@@ -187,5 +187,5 @@ class Addresses:
 
 
 def fingerprint_of(model: str, cause: str, column: str = "") -> str:
-    """Identity of an alert: 16 hex digits of model, cause and column."""
+    """The fingerprint of an alert: 16 hex digits, a hash of model, cause and column."""
     return hashlib.blake2b("\0".join((model, cause, column)).encode(), digest_size=8).hexdigest()

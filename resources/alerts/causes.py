@@ -1,7 +1,7 @@
-"""What alerts may be about, beside checks: the beginnings of those causes.
+"""Prefixes of all alert causes other than checks.
 
-Belongs here: that list alone; ``tests/test_closing.py`` asks for a test of each. A check's cause is ``<asset>/<check>``
-(``sensors/alerts.py``). Does not belong here: who raises an alert, and the page about it (``runbooks.py``).
+Belongs here: only this list; ``tests/test_closing.py`` requires a test for each. The cause of a check is
+``<asset>/<check>`` (``sensors/alerts.py``). Does not belong here: raising alerts, runbooks (``runbooks.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 RUN: Final = "run/"
-"""An asset that a failed run did not make, or the job of a run that makes none, follows."""
+"""Followed by an asset that a failed run did not materialise, or by the job name if the run has no assets."""
 DAEMON: Final = "watchdog/daemon/"
 LOCATION: Final = "watchdog/location"
 SENSOR: Final = "watchdog/sensor/"
@@ -21,6 +21,6 @@ DEGRADED: Final = "service/degraded"
 DOWN: Final = "service/down"
 
 WATCHED: Final = (DAEMON, LOCATION, SENSOR, SCHEDULE, WEBSERVER, STALE, DEGRADED, DOWN)
-"""What the watchdog sees."""
+"""Causes that the watchdog detects."""
 CAUSES: Final = (RUN, PROCESS, *WATCHED)
-"""All of them."""
+"""All causes."""

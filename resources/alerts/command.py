@@ -1,6 +1,6 @@
-"""``assetline alerts …``: the alerts on the command line. It calls what the page and the launchpad's jobs call.
+"""``assetline alerts …``: the alerts on the command line. It uses the same functions as the page and the jobs.
 
-Belongs here: arguments, and how alerts are shown as text. Does not belong here: what happens to one (``store.py``).
+Belongs here: arguments, and text output. Does not belong here: the changes of an alert (``store.py``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from resources.settings import Settings, SettingsError
 
 
 def add_to(commands: Any) -> None:
-    """Adds the command to a parser's subcommands."""
+    """Adds the ``alerts`` command to a parser's subcommands."""
     parser = commands.add_parser("alerts", help="list, show and handle alerts")
     verbs = parser.add_subparsers(dest="verb", required=True)
     listing = verbs.add_parser("list", help="the open alerts")
@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Runs it; 0, 1 when it failed, 2 when it could not begin."""
+    """Runs the command. Returns the exit status: 0, 1 for a failure, 2 for invalid settings or channels."""
     from resources.alerts import AlertError, Alerts, ChannelsError
 
     try:
@@ -127,14 +127,14 @@ def _test(alerts: Any, names: Sequence[str]) -> int:
                 [Delivery(id=0, change="resolved", words=test.summary, who="", at=now, alert=test, tries=0)]
             )
             print(f"{name}: sent")
-        except Exception as error:  # whatever a channel raises is what is asked for
+        except Exception as error:  # the test reports any error of a channel
             failed = True
             print(f"{name}: {channels[name].hidden(error)}")
     return int(failed)
 
 
 def table(alerts: Sequence[Any]) -> str:
-    """Alerts as a table of text, pages first."""
+    """Alerts as a text table: unresolved first, then pages, then newest."""
     if not alerts:
         return "no alert is open"
     rows = [("#", "severity", "state", "model", "cause", "seen", "since", "summary")]
@@ -149,7 +149,7 @@ def table(alerts: Sequence[Any]) -> str:
 
 
 def shown(alert: Any) -> str:
-    """All that a person wants to know of one alert."""
+    """The details of one alert as text."""
     days = f", data of {alert.since_day} to {alert.last_day}" if alert.since_day else ""
     said = {
         "state": f"{alert.state}, by {alert.acknowledged_by}" if alert.state == "acknowledged" else alert.state,

@@ -1,8 +1,8 @@
-"""Which channels there are: ``channels.toml``, a table each.
+"""Reads the channels from ``channels.toml``, which has one table per channel.
 
-Belongs here: reading that file and refusing what cannot work. Does not belong here: the channels (``channels``).
+Belongs here: reading and validating that file. Does not belong here: the channels (``channels``).
 
-Secrets never stand in the file: ``webhook_url = { env = "SLACK_WEBHOOK_URL" }`` names the environment variable.
+The file never contains secrets: ``webhook_url = { env = "SLACK_WEBHOOK_URL" }`` names the environment variable.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from resources.alerts.channels.base import quiet_times
 
 
 class ChannelsError(Exception):
-    """A file of channels that cannot work; the message names the file, the channel, the field and the mend."""
+    """The channels file is invalid. The message gives the file, the channel, the field and the fix."""
 
 
 def read_channels(path: Path) -> dict[str, Channel]:
-    """The channels by name; secrets are :class:`dagster.EnvVar`. Raises :class:`ChannelsError`."""
+    """Reads the channels, by name; secrets are :class:`dagster.EnvVar`. Raises :class:`ChannelsError` if invalid."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -36,7 +36,7 @@ def read_channels(path: Path) -> dict[str, Channel]:
 
 
 def with_secrets(channel: Channel, name: str = "") -> Channel:
-    """The channel with what its environment variables hold. Raises :class:`ChannelsError` naming those not set."""
+    """The channel with its secrets from the environment. Raises :class:`ChannelsError` if a variable is not set."""
     secrets = {field: value for field, value in dict(channel).items() if isinstance(value, dg.EnvVar)}
     if absent := [value.env_var_name for value in secrets.values() if not os.environ.get(value.env_var_name)]:
         raise ChannelsError(f"the channel {name}: set the environment variable {', '.join(absent)}, or remove it")

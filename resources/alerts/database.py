@@ -1,7 +1,7 @@
-"""The tables of the alerts in one database, SQLite or any other that SQLAlchemy reaches, and how they are come by.
+"""Database tables of the alerts, in SQLite or any other database that SQLAlchemy supports, and their migrations.
 
-Belongs here: tables, their versions, transactions. Does not belong here: what may happen to an alert (``store.py``),
-what is told (``outbox.py``).
+Belongs here: tables, schema versions, transactions. Does not belong here: the changes of an alert (``store.py``), the
+outbox logic (``outbox.py``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ALERTS = sa.Table(
     sa.Column("resolved_day", sa.String(10)),
     sa.Column("resolution", sa.Text),
 )
-# Two writers cannot both open it: the database itself knows one open alert per fingerprint.
+# The database allows only one open alert per fingerprint, so two writers cannot open the same alert.
 ONE_OPEN = sa.Index(
     "one_open_fingerprint",
     ALERTS.c.fingerprint,
@@ -63,7 +63,7 @@ EVENTS = sa.Table(
     sa.Column("who", sa.String(200), nullable=False, server_default=""),
     sa.Column("day", sa.String(10)),
     sa.Column("at", sa.DateTime, nullable=False),
-    sa.Column("snapshot", sa.JSON),  # the alert as it was told
+    sa.Column("snapshot", sa.JSON),  # the alert at the time of the change
 )
 OUTBOX = sa.Table(
     "alert_outbox",
@@ -77,8 +77,8 @@ OUTBOX = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("error", sa.Text),
     sa.Column("delivered_at", sa.DateTime),
-    sa.Column("message", sa.String(40)),  # deliveries of one message share it
-    sa.Column("severity", sa.String(8), nullable=False, server_default="page"),  # of the alert as it is told
+    sa.Column("message", sa.String(40)),  # id of the message; shared by the changes that it contained
+    sa.Column("severity", sa.String(8), nullable=False, server_default="page"),  # of the alert at that time
     sa.Index("undelivered_of_alert", "alert_id", "channel", "delivered_at"),
     sa.Index("undelivered", "channel", "delivered_at"),
 )
@@ -100,10 +100,10 @@ POSITIONS = sa.Table(
 
 
 class Database:
-    """Transactions on the tables, which are made or brought up to date at the first of them.
+    """Transactions on the alert tables; the first one creates or migrates the tables.
 
     Args:
-        url: SQLAlchemy's.
+        url: SQLAlchemy URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -111,27 +111,27 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads; it waits for nobody."""
+        """A read-only transaction; it does not wait for other transactions."""
         with self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that may write; on SQLite it has the write lock from its beginning."""
-        # One that reads and then writes would fail where another wrote in between.
+        """A transaction that may write; on SQLite it takes the write lock at its start."""
+        # A transaction that reads first and writes later would fail if another one wrote in between.
         with self._engine.connect() as connection, connection.execution_options(writes=True).begin():
             yield connection
 
     @cached_property
     def _engine(self) -> sa.Engine:
-        # Without a pool no connection outlives its statement: forks and moved files do no harm.
+        # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
         engine = sa.create_engine(self.url, poolclass=sa.NullPool)
         if engine.dialect.name == "sqlite":
             Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
 
             @sa.event.listens_for(engine, "connect")
             def wait_for_others(connection: Any, _: Any) -> None:
-                connection.isolation_level = None  # we say BEGIN ourselves, below
+                connection.isolation_level = None  # BEGIN is issued explicitly, below
                 connection.execute("PRAGMA busy_timeout = 30000")
                 connection.execute("PRAGMA journal_mode = WAL")
 
@@ -146,7 +146,7 @@ class Database:
 
 
 def insert_if_absent(connection: sa.Connection, table: sa.Table, **values: Any) -> None:
-    """Adds a row unless its key is there, also where another process adds it at the same time."""
+    """Inserts a row unless its key exists; safe if another process inserts the same key at the same time."""
     from sqlalchemy.dialects import postgresql, sqlite
 
     insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[connection.dialect.name]
@@ -154,12 +154,12 @@ def insert_if_absent(connection: sa.Connection, table: sa.Table, **values: Any) 
 
 
 SCHEMA, SCHEMA_VERSION = "schema", 3
-"""Kept among the positions: a database that is up to date is only read."""
+"""Stream name and value under which ``alert_positions`` stores the schema version."""
 
 
 def _bring_up_to_date(connection: sa.Connection) -> None:
-    """Makes the tables, or adds to those of an earlier version what they lack; one process at a time."""
-    if connection.dialect.name == "postgresql":  # SQLite has its write lock already
+    """Creates the tables, or migrates those of an earlier version; only one process at a time."""
+    if connection.dialect.name == "postgresql":  # SQLite already holds its write lock
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7276511)")
     connection.execute(sa.schema.CreateTable(POSITIONS, if_not_exists=True))
     where = POSITIONS.c.stream == SCHEMA
@@ -179,7 +179,7 @@ def _bring_up_to_date(connection: sa.Connection) -> None:
 
 
 def _add_new_columns(connection: sa.Connection, table: sa.Table) -> None:
-    """A database of an earlier version has fewer columns; all that came since may be empty or has a default."""
+    """Adds columns that a table of an earlier version lacks; all newer columns are nullable or have a default."""
     there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
     for column in table.columns:
         if column.name not in there:
@@ -195,7 +195,7 @@ def _give_fingerprints(connection: sa.Connection) -> None:
 
 
 def _forbid_rewriting_history(connection: sa.Connection) -> None:
-    """The history is append-only, whoever writes to it."""
+    """Creates triggers that make the history append-only for every writer."""
     if connection.dialect.name == "sqlite":
         for what in ("UPDATE", "DELETE"):
             connection.exec_driver_sql(
@@ -214,16 +214,16 @@ def _forbid_rewriting_history(connection: sa.Connection) -> None:
 
 
 def alert_of(row: Any) -> Alert:
-    """The alert of a row of :data:`ALERTS`."""
+    """Converts a row of :data:`ALERTS` to an alert."""
     values = dict(row)
     return Alert(**{**values, **{name: aware(values[name]) if values[name] else None for name in TIMES}})
 
 
 def aware(at: dt.datetime | str) -> dt.datetime:
-    """A time of the database, which is UTC, with its zone."""
+    """Converts a time from the database (naive UTC) to an aware one."""
     return (dt.datetime.fromisoformat(at) if isinstance(at, str) else at).replace(tzinfo=dt.UTC)
 
 
 def naive_utc(at: dt.datetime | None) -> dt.datetime:
-    """A time as the database has it, in UTC without zone; default: now."""
+    """Converts a time to the database's form, naive UTC; default: now."""
     return (at or dt.datetime.now(dt.UTC)).astimezone(dt.UTC).replace(tzinfo=None)

@@ -1,10 +1,11 @@
-"""From the outbox to the channels: at least once, in order, grouped, within the rate, tried again with back-off.
+"""Delivery from the outbox to the channels: at least once, in order, grouped, rate-limited, retried with back-off.
 
-Belongs here: when a channel is told of what. Does not belong here: how (``channels``), or what changed (``store.py``).
+Belongs here: when a channel receives which changes. Does not belong here: how (``channels``), the changes themselves
+(``store.py``).
 
-Each channel has a thread of its own, so one that is down or slow delays only itself. It sends one message at a time and
-notes it as delivered before the next: a process that is killed sends at most one message of each channel again. Two
-processes never deliver to one channel at once: it is held by a turn, which a dead process loses.
+Each channel has its own thread, so a channel that is down or slow delays only itself. The thread sends one message at a
+time and marks it as delivered before it sends the next. After a kill, at most one message of each channel is sent
+again. A lease (the *turn*) lets only one process deliver to a channel at a time; a dead process loses its turn.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ _log = logging.getLogger("assetline.alerts")
 
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 1.0, 300.0
 FAILURES_IN_A_ROW = 3
-"""After so many the channel is taken to be down, and left alone for a while."""
+"""Number of consecutive failures after which a channel counts as down and is paused."""
 MINUTE = dt.timedelta(minutes=1)
 TURN_S = 60.0
-"""A turn lasts so long and is renewed with each message; it must be longer than a send."""
+"""Duration of a turn in seconds. It is renewed with each message and must be longer than a send."""
 
 
 def back_off(tries: int) -> dt.timedelta:
-    """How long after the failure number ``tries`` (from 1) the next try is: 1, 2, 4 … 300 seconds."""
+    """Delay before the next retry, after failure number ``tries`` (from 1): 1, 2, 4 … 300 seconds."""
     return dt.timedelta(seconds=min(FIRST_BACK_OFF_S * 2 ** min(tries - 1, 20), LONGEST_BACK_OFF_S))
 
 
 class Messenger:
-    """Delivers to one channel.
+    """Delivers changes to one channel.
 
     Args:
-        store: holds the outbox.
-        name, channel: whom it tells.
-        addresses: of the pages that messages link to.
-        back_off: by number of tries, how long to wait for the next.
+        store: alert store with the outbox.
+        name, channel: the channel and its name.
+        addresses: base addresses of the pages that messages link to.
+        back_off: delay before the next retry, by the number of failed tries.
     """
 
     def __init__(
@@ -64,13 +65,13 @@ class Messenger:
         self._failures, self._rest_until = 0, 0.0
 
     def deliver(self, stop: threading.Event | None = None) -> int:
-        """Sends what is due, as long as there is something and the channel takes it; how many changes it took."""
+        """Sends due changes until none is left or the channel fails. Returns the number of delivered changes."""
         told = 0
         if time.monotonic() < self._rest_until or not self._next_group() or not self._take_turn():
             return 0
         try:
             while stop is None or not stop.is_set():
-                group = self._next_group()  # looked for again: another process may have told what was due
+                group = self._next_group()  # read again, because another process may have delivered it
                 if not group:
                     break
                 told += self._send(group)
@@ -81,7 +82,7 @@ class Messenger:
         return told
 
     def keep(self) -> None:
-        """Its heartbeat and its synchronisation, where they are due. Raises what the channel raises."""
+        """Sends the heartbeat and synchronises open alerts if they are due. Raises any error of the channel."""
         now = dt.datetime.now(dt.UTC)
         if self.channel.SYNCS and self._is_due("synced_at", self.channel.sync_seconds):
             self.channel.sync([self._addresses.link(alert) for alert in self.store.open_alerts()], now)
@@ -108,7 +109,7 @@ class Messenger:
         return False
 
     def _next_group(self) -> list[Delivery]:
-        """The changes of the next message; empty where nothing is due or the channel may not be told now."""
+        """The changes of the next message; empty if none is due or the rate limit is reached."""
         now = dt.datetime.now(dt.UTC)
         due = self.outbox.due(self.name, now, pages_only=self.channel.is_quiet(now))
         if due and len(self.outbox.messages_since(self.name, now - MINUTE)) >= self.channel.per_minute:
@@ -116,7 +117,7 @@ class Messenger:
         return due[: self.channel.most_in_group if self.channel.GROUPS else 1]
 
     def _send(self, group: Sequence[Delivery]) -> int:
-        """Sends one message; how many changes were taken. A channel that fails again and again is left alone."""
+        """Sends one message and returns the number of delivered changes. A channel that keeps failing is paused."""
         ids = [change.id for change in group]
         try:
             self.channel.send([replace(change, alert=self._addresses.link(change.alert)) for change in group])
@@ -136,7 +137,7 @@ class Messenger:
 
 
 class Dispatcher:
-    """Delivers to all channels, each in a thread, until it is told to stop."""
+    """Delivers to all channels, each in its own thread, until :meth:`stop`."""
 
     def __init__(self, messengers: Iterable[Messenger], poll_s: float = 0.5) -> None:
         self._messengers, self._poll_s = list(messengers), poll_s
@@ -147,12 +148,12 @@ class Dispatcher:
         ]
 
     def start(self) -> None:
-        """Begins to deliver."""
+        """Starts the delivery threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Ends after the messages that are on their way."""
+        """Stops delivery. Waits up to ``timeout_s`` seconds per channel for a message that is being sent."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout_s)
@@ -170,7 +171,15 @@ class Dispatcher:
 
 
 def deliver_all(messengers: Sequence[Messenger], seconds: float = 30.0) -> dict[str, int]:
-    """Delivers what is due, by hand or by cron, where no watch runs; by channel, how many changes it took."""
+    """Delivers all due changes once, for manual or cron use where no watch runs.
+
+    Args:
+        messengers: one for each channel.
+        seconds: time limit; no new message is started after it.
+
+    Returns:
+        Number of delivered changes by channel.
+    """
     told = {messenger.name: 0 for messenger in messengers}
     stop = threading.Event()
 

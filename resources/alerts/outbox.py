@@ -1,7 +1,7 @@
-"""The outbox: which channel is to be told of which change, what became of it, and whose turn a channel is.
+"""The outbox: pending and delivered changes of each channel, and which process may deliver to it.
 
-Belongs here: reading and marking its entries. Does not belong here: adding them (``store.py``, in the transaction of
-the change), when and how they are sent (``delivery.py``, ``channels``).
+Belongs here: reading and marking entries. Does not belong here: adding entries (``store.py``, in the transaction of the
+change), when and how they are sent (``delivery.py``, ``channels``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Mark = Literal["heartbeat_at", "synced_at"]
 
 @dataclass(frozen=True)
 class Backlog:
-    """What of a channel waits.
+    """The undelivered changes of a channel.
 
     Args:
-        waiting: how many changes.
-        oldest: by severity, since when the oldest of them waits.
-        tries: how often the one that failed most failed.
-        error: why one of them did not arrive; ``None`` where none was tried.
+        waiting: number of changes.
+        oldest: by severity, the time since which the oldest change has been waiting.
+        tries: highest number of failed tries of a single change.
+        error: error of one failed try; ``None`` if no try has failed.
     """
 
     waiting: int
@@ -37,7 +37,7 @@ class Backlog:
 
     @property
     def since(self) -> dt.datetime:
-        """Since when the oldest waits."""
+        """The time since which the oldest change has been waiting."""
         return min(self.oldest.values())
 
     def __add__(self, other: Backlog) -> Backlog:
@@ -56,9 +56,15 @@ class Outbox:
     def due(
         self, channel: str, at: dt.datetime | None = None, *, limit: int = 100, pages_only: bool = False
     ) -> list[Delivery]:
-        """What a channel is to be told now, oldest first; nothing of an alert while an older change of it waits.
+        """Changes that are due for a channel, oldest first.
 
-        ``pages_only``: warnings wait, but for those of an alert of which a page waits behind them.
+        Changes of one alert stay in order: a change is not due while an older one of the same alert waits.
+
+        Args:
+            channel: name of the channel.
+            at: time of the query; default: now.
+            limit: maximum number of changes.
+            pages_only: hold back warnings, except those that precede a waiting page of the same alert.
         """
         now = naive_utc(at)
         waiting = OUTBOX.c.delivered_at.is_(None) & (OUTBOX.c.channel == channel)
@@ -95,26 +101,26 @@ class Outbox:
         ]  # fmt: skip
 
     def delivered(self, ids: Iterable[int], message: str, at: dt.datetime | None = None) -> None:
-        """Notes that a message with these entries of the outbox has arrived."""
+        """Marks these outbox entries as delivered with one message."""
         values = {"delivered_at": naive_utc(at), "message": message, "error": None}
         with self._database.writing() as connection:
             connection.execute(OUTBOX.update().where(OUTBOX.c.id.in_(list(ids))).values(**values))
 
     def undelivered(self, ids: Iterable[int], error: str, due_at: dt.datetime) -> None:
-        """Notes that a message did not arrive, why, and when to try again."""
+        """Records a failed delivery of these entries: the error and the time of the next retry."""
         values = {"due_at": naive_utc(due_at), "error": error, "tries": OUTBOX.c.tries + 1}
         with self._database.writing() as connection:
             connection.execute(OUTBOX.update().where(OUTBOX.c.id.in_(list(ids))).values(**values))
 
     def messages_since(self, channel: str, since: dt.datetime) -> list[dt.datetime]:
-        """When the messages of a channel since then arrived, oldest first."""
+        """Delivery times of a channel's messages since ``since``, oldest first."""
         where = (OUTBOX.c.channel == channel) & (OUTBOX.c.delivered_at >= naive_utc(since))
         query = sa.select(sa.func.max(OUTBOX.c.delivered_at)).where(where).group_by(OUTBOX.c.message)
         with self._database.reading() as connection:
             return sorted(aware(at) for (at,) in connection.execute(query))
 
     def backlog(self) -> dict[str, Backlog]:
-        """What waits, by channel; channels of which nothing waits are not in it."""
+        """Undelivered changes by channel; channels without any are left out."""
         query = (
             sa.select(
                 OUTBOX.c.channel, OUTBOX.c.severity, sa.func.count(), sa.func.min(OUTBOX.c.created_at),
@@ -131,15 +137,16 @@ class Outbox:
         return found
 
     def sent(self) -> dict[str, int]:
-        """By channel, how many changes have arrived."""
+        """Number of delivered changes by channel."""
         query = sa.select(OUTBOX.c.channel, sa.func.count()).where(OUTBOX.c.delivered_at.is_not(None))
         with self._database.reading() as connection:
             return {r[0]: int(r[1]) for r in connection.execute(query.group_by(OUTBOX.c.channel))}
 
     def take_turn(self, channel: str, holder: str, until: dt.datetime, at: dt.datetime | None = None) -> str | None:
-        """Makes ``holder`` the one who delivers to a channel until then, unless another one is.
+        """Gives ``holder`` the exclusive right to deliver to a channel until ``until``, unless another holder has it.
 
-        Returns that other one, or ``None`` where the turn was taken.
+        Returns:
+            The other holder, or ``None`` if ``holder`` has the turn.
         """
         now = naive_utc(at)
         with self._database.writing() as connection:
@@ -150,20 +157,20 @@ class Outbox:
         return None
 
     def release_turn(self, channel: str, holder: str) -> None:
-        """Gives the turn back, or takes it from a holder that is known to be dead."""
+        """Releases the turn of ``holder``, which may be another process that is known to be dead."""
         with self._database.writing() as connection:
             if self._channel(connection, channel).held_by == holder:
                 self._set_channel(connection, channel, {"held_by": "", "held_until": None})
 
     def marked(self, channel: str, what: Mark) -> dt.datetime | None:
-        """When a channel last had its heartbeat or was synchronised."""
+        """Time of a channel's last heartbeat or synchronisation; ``None`` if there was none."""
         query = sa.select(CHANNELS.c[what]).where(CHANNELS.c.channel == channel)
         with self._database.reading() as connection:
             at = connection.execute(query).scalar()
         return aware(at) if at is not None else None
 
     def mark(self, channel: str, what: Mark, at: dt.datetime | None = None) -> None:
-        """Notes that a channel had its heartbeat or was synchronised."""
+        """Records the time of a channel's heartbeat or synchronisation."""
         with self._database.writing() as connection:
             self._channel(connection, channel)
             self._set_channel(connection, channel, {what: naive_utc(at)})

@@ -20,7 +20,7 @@ from resources.settings import Settings
 
 
 class Alerts(dg.ConfigurableResource):
-    """The alert store; what changes in it goes into the outbox of each channel that is told of it."""
+    """The alert store and its channels; each change goes into the outbox of the channels that receive it."""
 
     database_url: str = Field(description="SQLAlchemy URL of the database that holds the alerts.")
     channels_file: str = Field(default="", description="Path of channels.toml; empty: the console alone is told.")
@@ -29,7 +29,7 @@ class Alerts(dg.ConfigurableResource):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The alerts in the database of ``settings``; a URL with a password stays out of the UI."""
+        """The resource on the database of ``settings``; a URL with a password is hidden from the UI."""
         secret = sa.make_url(settings.database_url).password is not None
         return cls(
             database_url=dg.EnvVar("ASSETLINE_DATABASE_URL") if secret else settings.database_url,
@@ -38,29 +38,29 @@ class Alerts(dg.ConfigurableResource):
 
     @property
     def declared(self) -> dict[str, Channel]:
-        """The channels of the file by name, their secrets unread."""
+        """The channels in the file, by name; their secrets are not read."""
         return read_channels(Path(self.channels_file)) if self.channels_file else {}
 
     @property
     def addresses(self) -> Addresses:
-        """Of the pages that messages link to."""
+        """Base addresses of the pages that messages link to."""
         return Addresses(ui=self.ui_url, watch=self.watch_url)
 
     @cached_property
     def store(self) -> AlertStore:
-        """The store."""
+        """The alert store, with the routes of the declared channels."""
         return AlertStore(self.database_url, [channel.route(name) for name, channel in self.declared.items()])
 
     def channels(self) -> dict[str, Channel]:
-        """The channels, ready to send. Raises :class:`ChannelsError` for a secret that is not set."""
+        """The channels with their secrets, by name. Raises :class:`ChannelsError` if a secret is not set."""
         return {name: with_secrets(channel, name) for name, channel in self.declared.items()}
 
     def messengers(self) -> list[Messenger]:
-        """One for each channel. Raises :class:`ChannelsError` for a secret that is not set."""
+        """One messenger for each channel. Raises :class:`ChannelsError` if a secret is not set."""
         return [Messenger(self.store, name, channel, self.addresses) for name, channel in self.channels().items()]
 
     def tell(self, changed: tuple[Alert, Change] | None) -> None:
-        """Says a change on the console at once; the channels have it in their outbox already."""
+        """Prints a change on the console at once; the outbox already holds it for the channels."""
         if changed is None or changed[1] in UNTOLD:
             return
         alert, change = changed

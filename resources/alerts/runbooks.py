@@ -1,6 +1,6 @@
-"""Which page of ``docs/runbooks`` is about which cause.
+"""Maps causes of alerts to pages in ``docs/runbooks``.
 
-Belongs here: that map alone; ``tests/docs/test_runbooks.py`` holds it against the folder.
+Belongs here: only this map; ``tests/docs/test_runbooks.py`` compares it with the folder.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ RUNBOOKS: Final = {
     "watchdog/": "watchdog",
     "": "data",  # landing, cleaning, features
 }
-"""Page by the beginning of the cause; the first that fits."""
+"""Page by prefix of the cause; the first match applies."""
 
 
 def runbook_of(cause: str) -> str:
-    """Path of the page about a cause, from the root of the project."""
+    """Path of the runbook page for a cause, relative to the project root."""
     return f"docs/runbooks/{next(page for begin, page in RUNBOOKS.items() if cause.startswith(begin))}.md"

@@ -1,11 +1,11 @@
 """The alert store: one open alert per model, cause and column, and its append-only history.
 
-Belongs here: what may happen to an alert (open, repeat, escalate, acknowledge, silence, resolve, reopen, flap). Does
-not belong here: the tables (``database.py``), what deserves an alert (``sensors``, ``serving/watch/watchdog.py``), and
-how a channel is told (``outbox.py``, ``delivery.py``, ``channels``).
+Belongs here: the changes of an alert (open, repeat, escalate, acknowledge, silence, resolve, reopen, flap). Does not
+belong here: the tables (``database.py``), the conditions that raise alerts (``sensors``,
+``serving/watch/watchdog.py``), and delivery to channels (``outbox.py``, ``delivery.py``, ``channels``).
 
-Each change, its line of history and its entries in the outbox are one transaction: what was committed will be told, and
-what was not, did not happen.
+Each change is written in one transaction with its history entry and its outbox entries. So every committed change is
+delivered, and a change that was not committed has no effect.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class AlertStore:
     """The alerts of all models in one database, SQLite or any other that SQLAlchemy reaches.
 
     Args:
-        database_url: SQLAlchemy's.
-        routes: who is told of what; only a store that has them puts changes into the outbox.
-        policy: when alerts reopen and settle.
+        database_url: SQLAlchemy URL.
+        routes: which channels receive which changes; a store without routes adds nothing to the outbox.
+        policy: rules for reopening, flapping and settling.
     """
 
     def __init__(self, database_url: str, routes: Sequence[Route] = (), policy: Policy | None = None) -> None:
@@ -60,7 +60,7 @@ class AlertStore:
         self.routes = tuple(routes)
         self.policy = policy or Policy()
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- observations ------------------------------------------------------------------------------------------------
 
     def report(
         self,
@@ -78,9 +78,13 @@ class AlertStore:
         at: dt.datetime | None = None,
         seen: Seen | None = None,
     ) -> tuple[Alert, Change] | None:
-        """Says that a cause is there: opens its alert, reopens it, or repeats it, and escalates a warning to a page.
+        """Reports that a cause is present. Opens, reopens or repeats its alert, or escalates a warning to a page.
 
-        Returns the alert and what happened to it; ``None`` where ``seen`` was seen before.
+        Returns:
+            The alert and the change; ``None`` if ``seen`` was processed before.
+
+        Raises:
+            RuntimeError: other processes opened the alert first, 20 times in a row.
         """
         now = naive_utc(at)
         said = {
@@ -106,7 +110,7 @@ class AlertStore:
                     number = connection.execute(ALERTS.insert().values(**new).returning(ALERTS.c.id)).scalar_one()
                     return self._changed(connection, number, "opened", summary, now, day=day)
             except sa.exc.IntegrityError:
-                continue  # another process opened it first: now it is there to repeat
+                continue  # another process opened it first; the next try repeats it
         raise RuntimeError(f"the alert {model}/{cause} was opened by others {_TRIES} times in a row; try again")
 
     def resolve(
@@ -120,9 +124,12 @@ class AlertStore:
         at: dt.datetime | None = None,
         seen: Seen | None = None,
     ) -> tuple[Alert, Change] | None:
-        """Says that a cause is gone: resolves its alert, if one is open and ``day`` is not before what it is about.
+        """Reports that a cause is gone. Resolves its open alert, unless ``day`` is before the alert's latest day.
 
         A flapping alert is only marked as clear; :meth:`tend` resolves it once the cause has stayed away.
+
+        Returns:
+            The alert and the change; ``None`` if nothing changed.
         """
         now = naive_utc(at)
         with self._once(seen) as connection:
@@ -139,11 +146,11 @@ class AlertStore:
             return self._resolved(connection, there.id, reason, now, day=day)
 
     def open_causes(self, model: str, cause: str) -> list[Alert]:
-        """Open alerts of a cause: of the model as a whole and of single columns."""
+        """Open alerts of a cause, for the whole model and for single columns."""
         return [alert for alert in self.open_alerts(model) if alert.cause == cause]
 
     def tend(self, at: dt.datetime | None = None) -> list[tuple[Alert, Change]]:
-        """What time alone brings: silences that are over, and flapping alerts whose cause has stayed away."""
+        """Applies time-based changes: ends expired silences, and resolves flapping alerts whose cause stayed away."""
         now, changed = naive_utc(at), []
         with self._database.writing() as connection:
             rows = connection.execute(sa.select(ALERTS).where(ALERTS.c.resolved_at.is_(None))).mappings().all()
@@ -156,12 +163,16 @@ class AlertStore:
                     changed.append(self._resolved(connection, alert.id, reason, now, day=alert.resolved_day))
         return changed
 
-    # -- what people do ----------------------------------------------------------------------------------------------
+    # -- user actions ------------------------------------------------------------------------------------------------
 
     def acknowledge(
         self, alert_id: int, *, who: str, words: str = "", at: dt.datetime | None = None
     ) -> tuple[Alert, Change] | None:
-        """Somebody has it in hand. Nothing changes where it is acknowledged already."""
+        """Marks an open alert as being handled by ``who``. Returns ``None`` if it is already acknowledged.
+
+        Raises:
+            AlertError: there is no such alert, or it is resolved.
+        """
         now = naive_utc(at)
         with self._database.writing() as connection:
             if self._must_be_open(connection, alert_id).acknowledged_at is not None:
@@ -172,9 +183,10 @@ class AlertStore:
     def silence(
         self, alert_id: int, *, until: dt.datetime, who: str, words: str = "", at: dt.datetime | None = None
     ) -> tuple[Alert, Change]:
-        """Nothing more is told of it until then, but its resolution.
+        """Silences an open alert: until ``until``, channels receive only its resolution.
 
-        Raises :class:`AlertError` for a time that is past.
+        Raises:
+            AlertError: ``until`` is in the past, or there is no such open alert.
         """
         now, end = naive_utc(at), naive_utc(until)
         if end <= now:
@@ -186,14 +198,18 @@ class AlertStore:
             return self._changed(connection, alert_id, "silenced", said, now, who=who)
 
     def close(self, alert_id: int, *, who: str, words: str = "", at: dt.datetime | None = None) -> tuple[Alert, Change]:
-        """Somebody says that it is over; if the cause is seen again soon, the alert reopens."""
+        """Resolves an open alert by hand. It reopens if the cause is reported again soon.
+
+        Raises:
+            AlertError: there is no such alert, or it is already resolved.
+        """
         now = naive_utc(at)
         with self._database.writing() as connection:
             self._must_be_open(connection, alert_id)
             return self._resolved(connection, alert_id, words or f"resolved by {who}", now, who=who)
 
     def update(self, alert_id: int, words: str, *, at: dt.datetime | None = None) -> tuple[Alert, Change] | None:
-        """Tells what became of an open alert (a training it asked for, say); ``None`` where it is not open."""
+        """Adds a progress update to an open alert (e.g. a training that it started); ``None`` if it is not open."""
         now = naive_utc(at)
         with self._database.writing() as connection:
             alert = self._by_id(connection, alert_id)
@@ -202,10 +218,10 @@ class AlertStore:
             self._set(connection, alert_id, {"updated_at": now})
             return self._changed(connection, alert_id, "updated", words, now)
 
-    # -- what there is -----------------------------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------------------------
 
     def get(self, alert_id: int) -> Alert:
-        """One alert. Raises :class:`AlertError` where there is none of that number."""
+        """The alert with this id. Raises :class:`AlertError` if there is none."""
         with self._database.reading() as connection:
             alert = self._by_id(connection, alert_id)
         if alert is None:
@@ -218,12 +234,12 @@ class AlertStore:
         return self._read(query if model is None else query.where(ALERTS.c.model == model))
 
     def alerts(self, model: str | None = None, limit: int | None = None) -> list[Alert]:
-        """All alerts, open and resolved, oldest first; with ``limit`` the newest so many."""
+        """Open and resolved alerts, oldest first; with ``limit``, only the newest ``limit`` of them."""
         query = sa.select(ALERTS) if model is None else sa.select(ALERTS).where(ALERTS.c.model == model)
         return self._read(query.order_by(ALERTS.c.id.desc()).limit(limit))[::-1]
 
     def history(self, alert_id: int | None = None, after: int = 0) -> list[Event]:
-        """What happened to an alert (or to all), oldest first; ``after``: only events of a higher number."""
+        """History of one alert or of all, oldest first. Only events with an id above ``after``."""
         query = sa.select(EVENTS).where(EVENTS.c.id > after).order_by(EVENTS.c.id)
         if alert_id is not None:
             query = query.where(EVENTS.c.alert_id == alert_id)
@@ -235,12 +251,16 @@ class AlertStore:
         ]
 
     def last_event(self) -> int:
-        """Number of the latest line of history; 0 before the first."""
+        """Id of the latest event in the history; 0 if there is none."""
         with self._database.reading() as connection:
             return int(connection.execute(sa.select(sa.func.max(EVENTS.c.id))).scalar() or 0)
 
     def count_changes(self, after: int = 0) -> tuple[dict[tuple[str, str], int], int]:
-        """How many changes there were after a line of history, by model and kind, and the number of the last line."""
+        """Counts the events with an id above ``after``.
+
+        Returns:
+            The counts by (model, change), and the id of the latest event.
+        """
         grouped = (ALERTS.c.model, EVENTS.c.change)
         query = sa.select(*grouped, sa.func.count(), sa.func.max(EVENTS.c.id)).join(
             ALERTS, ALERTS.c.id == EVENTS.c.alert_id
@@ -252,13 +272,13 @@ class AlertStore:
     # -- streams of observations -------------------------------------------------------------------------------------
 
     def position(self, stream: str) -> int:
-        """How far a stream of observations was seen; 0 before the first."""
+        """Last processed position in a stream of observations; 0 if there is none."""
         with self._database.reading() as connection:
             found = connection.execute(sa.select(POSITIONS.c.position).where(POSITIONS.c.stream == stream)).scalar()
         return int(found or 0)
 
     def advance(self, seen: Seen) -> None:
-        """Notes that a stream was seen so far, where there was nothing to report."""
+        """Records the position of a stream when there was nothing to report."""
         with self._once(seen):
             pass
 
@@ -266,7 +286,7 @@ class AlertStore:
 
     @contextmanager
     def _once(self, seen: Seen | None) -> Iterator[sa.Connection | None]:
-        """A transaction that also moves the stream's position; gives ``None`` where the position is past ``seen``."""
+        """A transaction that also advances the stream's position; yields ``None`` if ``seen`` was processed before."""
         with self._database.writing() as connection:
             if seen is None:
                 yield connection
@@ -294,13 +314,14 @@ class AlertStore:
     def _again(
         self, connection: sa.Connection, there: Alert, said: Mapping[str, Any], now: dt.datetime
     ) -> tuple[Alert, Change]:
-        """The cause of an open alert is seen once more."""
+        """Records that the cause of an open alert was reported again."""
         day, escalates = said["last_day"], said["severity"] == "page" and there.severity == "warn"
         values: dict[str, Any] = {"count": there.count + 1, "updated_at": now, "clear_since": None}
         if day is None or there.last_day is None or day >= there.last_day:
             values |= {**said, "severity": there.severity}
         if escalates:
-            values |= {"severity": "page", "acknowledged_at": None, "acknowledged_by": None}  # now another matter
+            # A page needs a new acknowledgement.
+            values |= {"severity": "page", "acknowledged_at": None, "acknowledged_by": None}
         self._set(connection, there.id, values)
         return self._changed(
             connection, there.id, "escalated" if escalates else "repeated", said["summary"], now, day=day
@@ -350,7 +371,7 @@ class AlertStore:
         self, connection: sa.Connection, alert_id: int, change: Change, words: str, now: dt.datetime, *,
         day: str | None = None, who: str = "",
     ) -> tuple[Alert, Change]:  # fmt: skip
-        """Adds the line of history, and an entry in the outbox of each channel that is told of it."""
+        """Adds the history entry, and an outbox entry for each channel that receives the change."""
         alert = self._by_id(connection, alert_id)
         assert alert is not None
         silent = change in UNTOLD or (alert.is_silenced(aware(now)) and change not in ("silenced", "resolved"))

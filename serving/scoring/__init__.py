@@ -1,5 +1,5 @@
-"""The scoring service: a raw row in; probability, decision and the model version that said so out.
+"""The scoring service: takes raw rows and returns scores, decisions and the model version that produced them.
 
-Belongs here: everything that a request passes through. Does not belong here: features and networks, which are the
-lifecycle's, and alerts (``watch``).
+Belongs here: all steps of a request. Does not belong here: features and networks, which belong to the lifecycle, and
+alerts (``watch``).
 """

@@ -1,16 +1,16 @@
-"""What happened lately to the entities that a payment names, so that its features can be computed at once.
+"""Recent events of the entities in a request, kept in memory so that features can be computed immediately.
 
-Belongs here: the cleaned table and labels of the lookback window as numpy columns with an index by entity, and the rows
-scored since, which an append-only log keeps across a kill. Does not belong here: features (the declaration's function
-computes them from the columns it is given), HTTP.
+Belongs here: the cleaned table and labels of the lookback window, as numpy columns with an index by entity, and the
+rows scored since, which an append-only log keeps across a kill. Does not belong here: features (the declaration's
+function computes them from these columns), HTTP.
 
-What is in the tables counts as it is there. A scored row counts from the moment it is answered, until the table of its
-day has it, or can no longer get it: once rows of its day are too late to land (``late_days``), the table is the truth.
-A row counts once, however often it is sent: rows are known by their key.
+Rows of the tables are used as they are. A scored row is added to the history when it is answered. It stays until the
+table of its day contains it or can no longer receive it: once rows of that day are too late to land (``late_days``),
+only the table counts. A row is added once even if it is sent several times, because rows are identified by their key.
 
-The log is ``<folder>/<event day>.jsonl``, one line a row: the typed columns, the score, the version, when. A line
-is handed to the operating system before the answer goes out, so a killed process loses nothing it acknowledged; a
-machine that loses its power may lose the last seconds.
+The log is ``<folder>/<event day>.jsonl`` with one line per row: the typed columns, the score, the version and the time.
+Each line is written to the operating system before the response is sent, so a killed process loses no acknowledged row.
+A power failure may lose the last few seconds.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ _LEAST_CAPACITY = 1024
 _OPEN_FILES = 4
 
 Signature = frozenset[tuple[Any, ...]]
-"""Names, sizes and times of the day files; another one means that there is something to load."""
+"""Names, sizes and times of the day files. A different signature means that the tables must be loaded again."""
 
 
 class TooOldError(Exception):
-    """A row whose past lies before what is kept in memory; the message says from which moment on rows can be scored."""
+    """A row needs history older than the window in memory. The message gives the earliest time that can be scored."""
 
 
 class LogError(Exception):
-    """The log cannot be written; the message says why."""
+    """The log cannot be written; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """The rows of the tables: columns in order of time, and for each entity column the positions by entity.
+    """The rows of the tables, as columns ordered by time, with an index for each entity column.
 
     Attributes:
-        columns: the contract's columns without the target, plus ``label``; equally long.
-        keys: the keys, ascending.
-        by_key: the position of each of these.
-        order: by entity column, positions by (entity, time).
-        ranked: by entity column, the entity of each of these positions: ascending.
-        until: last day there is a table of; ``None`` without any.
-        complete_from: first moment whose whole lookback is here; ``None`` where nothing older was left out.
-        signature: of the files that were read.
+        columns: the contract's columns without the target, plus ``label``; ``[n]`` each.
+        keys: the row keys in ascending order, ``[n]``.
+        by_key: position in ``columns`` of each entry of ``keys``, ``[n]``.
+        order: by entity column, row positions sorted by (entity, time), ``[n]``.
+        ranked: by entity column, the entity at each position of ``order``, ascending, ``[n]``.
+        until: last day in the table; ``None`` if the table is empty.
+        complete_from: earliest time whose full lookback is in memory; ``None`` if no older rows were left out.
+        signature: signature of the files that were read.
     """
 
     columns: dict[str, np.ndarray]
@@ -73,7 +73,7 @@ class Past:
     signature: Signature
 
     def of(self, rows: Columns) -> list[np.ndarray]:
-        """Positions of the rows of each entity that ``rows`` name."""
+        """Positions of the known rows of each entity in ``rows``: one array for each entity."""
         positions = []
         for entity, ranked in self.ranked.items():
             values = np.unique(rows[entity])
@@ -82,11 +82,11 @@ class Past:
         return positions
 
     def has(self, keys: np.ndarray) -> np.ndarray:
-        """Boolean per key: whether there is a row of it."""
+        """Whether each key has a row, boolean ``[n]``."""
         return self._at(keys) >= 0
 
     def labels(self, keys: np.ndarray) -> np.ndarray:
-        """Label per key; NaN where there is no such row, or no label of it."""
+        """Label of each key, float ``[n]``; NaN if the row or its label is unknown."""
         at = self._at(keys)
         known = at >= 0
         labels = np.full(len(keys), np.nan)
@@ -94,7 +94,7 @@ class Past:
         return labels
 
     def _at(self, keys: np.ndarray) -> np.ndarray:
-        """Index into ``keys``; -1 where there is no such row."""
+        """Index of each key in ``self.keys``, ``[n]``; -1 if there is no such row."""
         if len(self.keys) == 0:
             return np.full(len(keys), -1)
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -102,13 +102,13 @@ class Past:
 
 
 class History:
-    """The recent past of one model's table. Not for several threads, but for :meth:`load`, which touches nothing.
+    """The recent history of one model's table. Not thread-safe, except :meth:`load`, which changes no state.
 
     Args:
-        model: the declaration (of the version that is served); its entities, lookback and delays say what is kept.
-        dtypes: of the contract's columns without the target.
-        tables: where the day files are.
-        folder: of the log; ``None`` keeps no log, and what is scored does not count (a throw-away process).
+        model: declaration of the served version; its entities, lookback and delays determine which rows are kept.
+        dtypes: dtypes of the contract's columns without the target.
+        tables: storage of the day files.
+        folder: folder of the log. With ``None`` there is no log and scored rows are not added (a temporary process).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class History:
         self._key, self._time = model.table.key, model.table.time
         self._entities = features.entities if model.is_stream else ()
         self._lookback = np.timedelta64(features.lookback_days, "D")
-        # Test rows of a candidate are replayed through the service: they are the oldest that must be scorable.
+        # A candidate's test rows are replayed through the service; they are the oldest rows that it must score.
         reach = max(model.table.late_days, model.label_delay_days + model.training.test_days)
         self._kept_days = features.lookback_days + reach + 1
         self._files: dict[str, Any] = {}
@@ -131,16 +131,16 @@ class History:
 
     @property
     def rows(self) -> int:
-        """Rows in memory."""
+        """Number of rows in memory."""
         return len(self._past.keys) + len(self._recent)
 
     @property
     def until(self) -> dt.date | None:
-        """Last day there is a table of."""
+        """Last day in the table; ``None`` if the table is empty."""
         return self._past.until
 
     def serves(self, model: Model, dtypes: Mapping[str, np.dtype[Any]]) -> bool:
-        """Whether what is kept here is what another declaration needs."""
+        """Whether another declaration needs exactly the rows kept here, so that both can share this history."""
         return self._needs(model, dtypes) == self._needs(self._model, self._dtypes)
 
     @staticmethod
@@ -150,7 +150,7 @@ class History:
         return dict(dtypes), (table.name, table.key, table.time, model.target), features.entities, days
 
     def example(self) -> dict[str, np.ndarray] | None:
-        """The latest row of the tables, typed, as columns; ``None`` without any."""
+        """The latest row of the tables, as typed columns ``[1]``; ``None`` if the tables are empty."""
         if len(self._past.keys) == 0:
             return None
         return {name: self._past.columns[name][-1:] for name in self._dtypes}
@@ -158,17 +158,17 @@ class History:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def events(self, rows: Columns) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Everything a features function may look at for ``rows``: their entities' past, then the rows themselves.
+        """The input of the features function for ``rows``: their entities' history, followed by the rows themselves.
 
         Args:
-            rows: typed columns of the contract without the target.
+            rows: typed columns of the contract without the target, ``[n]`` each.
 
         Returns:
-            ``(events, wanted)`` as a features function takes them; ``label`` is NaN where no label is known. A row that
-            is sent again takes the place of the one that is known: it does not see itself.
+            ``(events, wanted)`` for the features function; ``label`` is NaN where unknown. A row that is sent again
+            replaces the known row with the same key, so it is not part of its own history.
 
         Raises:
-            TooOldError: a row's lookback reaches further back than what is kept.
+            TooOldError: the lookback of a row starts before the history in memory.
         """
         n = len(rows[self._key])
         label = self._past.labels(rows[self._key])
@@ -193,10 +193,10 @@ class History:
         return events, np.arange(len(past) + len(recent), len(past) + len(recent) + n)
 
     def _seen(self, rows: Columns, since: np.datetime64, columns: Columns, parts: list[np.ndarray]) -> np.ndarray:
-        """Positions, each once, of what lies within the window and is not one of the rows themselves."""
+        """Unique positions of the events that lie within the window and do not share a key with ``rows``."""
         if not parts:
             return np.empty(0, np.int64)
-        positions = np.unique(np.concatenate(parts))  # a row may be the past of a customer and of a terminal alike
+        positions = np.unique(np.concatenate(parts))  # one row may match both a customer and a terminal
         times, keys = columns[str(self._time)][positions], columns[self._key][positions]
         within = (times >= since) & (times < rows[str(self._time)].max())
         return positions[within & ~np.isin(keys, rows[self._key])]
@@ -204,9 +204,10 @@ class History:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def add(self, rows: Columns, scores: list[Any], version: str) -> None:
-        """Logs scored rows and counts those that are new. When it returns, a kill of this process loses none of them.
+        """Logs new scored rows and adds them to the history. After it returns, a kill of this process loses no row.
 
-        Raises :class:`LogError` when it cannot be written; nothing counts then.
+        Raises:
+            LogError: the log cannot be written; no row is added.
         """
         if self._folder is None or not self._entities:
             return
@@ -222,7 +223,7 @@ class History:
         self._count({name: values[new] for name, values in rows.items()})
 
     def take_over(self, other: History) -> None:
-        """Counts the rows that ``other`` (of the version served until now) has scored and this one has not."""
+        """Adds the rows that ``other`` (the history of the previous version) has scored and this one does not have."""
         columns = other._recent.columns
         if other is not self and self._entities and set(columns) >= set(self._dtypes):
             rows = {name: columns[name].astype(dtype) for name, dtype in self._dtypes.items()}
@@ -230,20 +231,20 @@ class History:
             self._count({name: values[new] for name, values in rows.items()})
 
     def close(self) -> None:
-        """Closes the log."""
+        """Closes the log files."""
         for file in self._files.values():
             file.close()
         self._files.clear()
 
     def _new(self, rows: Columns) -> np.ndarray:
-        """Boolean per row: whether it counts and was not known; of rows with one key, the first."""
+        """Whether each row is countable and new, boolean ``[n]``; of rows with the same key, only the first."""
         keys = rows[self._key]
         new = np.zeros(len(keys), dtype=bool)
         new[np.unique(keys, return_index=True)[1]] = True
         return new & ~(self._past.has(keys) | self._recent.has(keys)) & self._countable(rows)
 
     def _countable(self, rows: Columns) -> np.ndarray:
-        """Boolean per row: whether the table of its day may still get it, and it is not older than the window."""
+        """Whether each row lies within the window and its day's table can still receive it, boolean ``[n]``."""
         times = rows[str(self._time)]
         if len(times) == 0:
             return np.zeros(0, dtype=bool)
@@ -253,7 +254,7 @@ class History:
 
     @property
     def _unsettled(self) -> dt.date | None:
-        """First day whose table may still get rows."""
+        """First day whose table can still receive rows; ``None`` if the table is empty."""
         return self._past.until and self._past.until - dt.timedelta(days=self._model.table.late_days - 1)
 
     def _count(self, rows: Columns) -> None:
@@ -271,7 +272,7 @@ class History:
                 raise OSError(f"{file.name}: the disk took only a part of a line; make room")
         except OSError as error:
             if day in self._files:
-                self._files.pop(day).close()  # opened again, it will be looked at for a torn line
+                self._files.pop(day).close()  # reopening the file repairs an incomplete line
             words = f"the log of scored rows cannot be written ({error}); nothing was counted, send the row again"
             raise LogError(words) from error
 
@@ -284,7 +285,7 @@ class History:
             file = self._files[day] = (self._folder / f"{day}.jsonl").open("ab+", buffering=0)
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
-                if file.read(1) != b"\n":  # torn by a kill, before it was acknowledged
+                if file.read(1) != b"\n":  # a kill left an incomplete line that was never acknowledged
                     file.write(b"\n")
         return self._files[day]
 
@@ -301,14 +302,14 @@ class History:
     # -- the tables --------------------------------------------------------------------------------------------------
 
     def is_stale(self) -> bool:
-        """Whether day files were written since the tables were read. Reads two folders' listings."""
+        """Whether day files have changed since the tables were read. Lists two folders."""
         return bool(self._entities) and self._signature() != self._past.signature
 
     def load(self) -> Past:
-        """Reads the window of the tables. Changes nothing, so it may run in a thread; see :meth:`adopt`."""
+        """Reads the window of the tables. It changes no state, so it may run in a thread; see :meth:`adopt`."""
         model = self._model
         table_key, labels_key = model.key(model.table.name), model.key("labels")
-        signature = self._signature()  # before the rows are read: what is written meanwhile is found stale next time
+        signature = self._signature()  # taken before the read: files written meanwhile count as stale next time
         there = self._tables.days(table_key)
         if not there:
             return self._nothing()
@@ -339,7 +340,7 @@ class History:
         )
 
     def adopt(self, past: Past) -> None:
-        """Takes what :meth:`load` returned, and forgets scored rows that are in it or whose day is over."""
+        """Replaces the table rows with the result of :meth:`load`; drops scored rows that are in it or have expired."""
         scored, self._past = self._recent.columns, past
         self._recent = _Recent(self._dtypes, self._entities, self._key)
         new = self._new(scored)
@@ -370,7 +371,7 @@ class History:
 
 
 class _Recent:
-    """Scored rows in arrays with room for ``capacity``, and the positions of each entity."""
+    """Scored rows in arrays preallocated for ``capacity`` rows, with an index of positions by entity."""
 
     def __init__(
         self, dtypes: Mapping[str, np.dtype[Any]], entities: Sequence[str], key: str, capacity: int = 0
@@ -387,15 +388,15 @@ class _Recent:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """The rows, in the order in which they came."""
+        """The rows in order of arrival, ``[n]`` each."""
         return {name: buffer[: self._n] for name, buffer in self._buffers.items()}
 
     def has(self, keys: np.ndarray) -> np.ndarray:
-        """Boolean per key: whether there is a row of it."""
+        """Whether each key has a row, boolean ``[n]``."""
         return np.fromiter((key in self._keys for key in keys.tolist()), bool, len(keys))
 
     def of(self, rows: Columns) -> list[np.ndarray]:
-        """Positions of the rows of each entity that ``rows`` name."""
+        """Positions of the known rows of each entity in ``rows``: one array for each entity."""
         return [
             np.array(by[value])
             for entity, by in self._by.items()
@@ -404,11 +405,11 @@ class _Recent:
         ]  # fmt: skip
 
     def is_full(self, more: int) -> bool:
-        """Whether there is no room for so many more rows."""
+        """Whether ``more`` rows would exceed the capacity."""
         return self._n + more > self._capacity
 
     def add(self, rows: Columns) -> None:
-        """Appends rows; there must be room."""
+        """Appends rows. The caller checks the capacity first, with :meth:`is_full`."""
         n = len(rows[self._key])
         for name, buffer in self._buffers.items():
             buffer[self._n : self._n + n] = rows[name]
@@ -420,7 +421,7 @@ class _Recent:
 
 
 def _logged(path: Path, columns: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """The rows of a log file. A torn line (a kill before the answer) is no row; neither is one of an older contract."""
+    """The rows of a log file, without incomplete lines (a kill before the response) and rows of an older contract."""
     wanted = set(columns)
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line:

@@ -1,6 +1,6 @@
 """The scoring service's metrics: requests and their latency by model and version.
 
-Belongs here: counting what the service does. Does not belong here: anything that reads state (``exporter.py``).
+Belongs here: counting requests and rows. Does not belong here: metrics that read stored state (``exporter.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0
 
 
 class ServiceMetrics:
-    """The counters of one service process; each service has a registry of its own."""
+    """The metrics of one service process, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -30,13 +30,13 @@ class ServiceMetrics:
                          registry=self.registry)  # fmt: skip
 
     def answered(self, model: str, version: str, outcome: str, seconds: float, rows: int) -> None:
-        """Counts one request; a few microseconds.
+        """Counts one request. Takes a few microseconds.
 
         Args:
-            model, version: who answered; the version is empty where none serves.
+            model, version: the model and version that answered; the version is empty if none serves.
             outcome: ``ok``, ``refused`` (the rows cannot be scored), ``unavailable`` or ``error``.
-            seconds: what it took.
-            rows: how many rows were scored.
+            seconds: duration of the request.
+            rows: number of scored rows.
         """
         self._requests.labels(model, version, outcome).inc()
         if outcome == "ok":
@@ -44,6 +44,6 @@ class ServiceMetrics:
             self._rows.labels(model, version).inc(rows)
 
     def status(self, model: str, status: str) -> None:
-        """Notes an endpoint's status: ``ok``, ``waiting`` or ``degraded``."""
+        """Records an endpoint's status: ``ok``, ``waiting`` or ``degraded``."""
         for known in ("ok", "waiting", "degraded"):
             self._up.labels(model, known).set(float(known == status))

@@ -1,11 +1,11 @@
-"""The service's OpenAPI document: one typed path for each model, made from its contract, and every answer there is.
+"""The service's OpenAPI document: typed paths for each model, built from its contract, with all responses.
 
-Belongs here: saying in JSON Schema what ``request_parsing.py`` takes and what ``service.py`` answers. Does not belong
-here: deciding either of it.
+Belongs here: JSON Schema for the input of ``request_parsing.py`` and the responses of ``service.py``. Does not belong
+here: deciding what is accepted or returned.
 
-What JSON Schema cannot say is said in words: a moment is not in the future, the keys of one request differ, and what a
-declaration's ``clean`` refuses. FastAPI would make the document from Python types; the rows of a model have none, their
-type is the contract, which a version brings along.
+Rules that JSON Schema cannot express are described in words: a moment is not in the future, the keys in one request are
+unique, and the values that a declaration's ``clean`` refuses. FastAPI would generate the document from Python types.
+The rows of a model have no Python type; their type is the contract, which is part of the model version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serving.scoring.request_parsing import ARRIVED_AT, Intake
 Schema = dict[str, Any]
 
 MOST_DIGITS = 10**18 - 1
-"""Whole numbers have up to 18 digits: all of these fit into 64 bits."""
+"""Largest whole number that is accepted: 18 digits, which always fit into 64 bits."""
 _ERROR: Schema = {
     "type": "object",
     "required": ["detail"],
@@ -64,11 +64,11 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "i
 
 
 def document(title: str, version: str, served: Mapping[str, Model], max_rows: int, max_bytes: int) -> Schema:
-    """The document of a service that answers for these models, OpenAPI 3.1.
+    """The OpenAPI 3.1 document of a service for these models.
 
     Args:
-        title, version: of the service.
-        served: by name, the declaration of what serves now, or today's where nothing does.
+        title, version: title and version of the service.
+        served: by model name, the declaration of the served version, or the current one if no version serves.
         max_rows, max_bytes: limits of one request.
     """
     health = _object(status=_STATUS, models={"type": "object", "additionalProperties": _ref("Endpoint")})
@@ -101,7 +101,7 @@ def document(title: str, version: str, served: Mapping[str, Model], max_rows: in
 
 
 def row_schema(model: Model) -> Schema:
-    """Of one raw row, with an example that is accepted now."""
+    """The schema of one raw row, with an example that is valid now."""
     intake = Intake(model)
     columns = {name: _column(intake, name) for name in intake.columns}
     required = [name for name in columns if name != ARRIVED_AT or model.table.time is None]
@@ -111,14 +111,14 @@ def row_schema(model: Model) -> Schema:
         "description": model.description,
         "required": required,
         "properties": columns,
-        # A row may have more than the contract's columns, as a file may: `clean` looks at them or does not.
+        # Like a file, a row may have columns beyond the contract's; `clean` may or may not read them.
         "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
         "examples": [example],
     }
 
 
 def answer_schema(model: Model) -> Schema:
-    """Of the answer to one row."""
+    """The schema of the response for one row."""
     share = {"type": "number", "minimum": 0, "maximum": 1}
     said: Schema
     if model.task.kind == "binary":

@@ -1,13 +1,13 @@
-"""One raw payment (or whatever a row of the model's table is) in, a typed row out, or what is wrong with it.
+"""Request parsing: turns raw rows of the model's table into typed rows, or reports what is wrong with them.
 
-Belongs here: applying a declaration's ``clean`` and contract to rows that come one at a time. Does not belong here: the
-rules themselves (the model folder), history, features, scores.
+Belongs here: applying a declaration's ``clean`` and contract to single rows. Does not belong here: the rules
+themselves (the model folder), history, features, scores.
 
-There are two ways to the same verdict. The slow one is the lifecycle's own (``type_and_refuse``: a DataFrame,
-``clean``, pandera). The fast one takes only *canonical* values, those with one reading by the contract's types, and
-holds the contract's checks against the bare value. It refuses nothing: whatever it does not take goes the slow way.
-That ``clean`` leaves canonical values as they are is probed when the model is loaded; a table of which that is not
-true, or whose contract holds a check that pandera does not bring along, always goes the slow way.
+Two paths give the same result. The slow path is the lifecycle's own (``type_and_refuse``: a DataFrame, ``clean``,
+pandera). The fast path accepts only *canonical* values, which have a single reading under the contract's types, and
+applies the contract's checks to the plain value. It refuses nothing: rows that it does not accept go through the slow
+path. When the model is loaded, a probe tests that ``clean`` leaves canonical values unchanged. If it does not, or if
+the contract has a check that is not built into pandera, the table always uses the slow path.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from assets.lifecycle.data.cleaning import REASON, ContractError, by_contract, t
 from assets.lifecycle.data.landing import LANDING_DAY
 
 ARRIVED_AT = "arrived_at"
-"""Column of a stream that says when a row reached us; filled in where the caller leaves it out."""
+"""Column of a stream with the arrival time of a row; filled in if the caller leaves it out."""
 
 Raw = Mapping[str, Any]
-"""A row as JSON brought it: column → text, number, true, false or null."""
+"""A row as parsed from JSON: column → text, number, true, false or null."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,12 +76,12 @@ _CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "isin": lambda v, s: v in s["allowed_values"],
     "notin": lambda v, s: v not in s["forbidden_values"],
 }
-"""pandera's own checks on a single value, by name, with the statistics that the check carries."""
+"""pandera's built-in checks by name, as functions of a single value and the check's statistics."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one row: ``row`` is its position in the request, ``right`` what would be accepted."""
+    """One problem with one row: ``row`` is its position in the request, from 0; ``right`` describes valid input."""
 
     row: int
     column: str
@@ -91,7 +91,7 @@ class Problem:
 
 
 class RefusedRows(Exception):
-    """Rows that cannot be scored, with the reasons."""
+    """Rows that cannot be scored, with the reasons in ``problems``."""
 
     def __init__(self, problems: Sequence[Problem], *, of: int) -> None:
         super().__init__("; ".join(f"row {p.row}: {p.problem}" if of > 1 else p.problem for p in problems))
@@ -99,9 +99,9 @@ class RefusedRows(Exception):
 
 
 class Intake:
-    """Types and refuses rows of one model's table, as its pipeline would on the day they arrive.
+    """Converts or refuses rows of one model's table, as its pipeline does on the day they arrive.
 
-    The target is not asked for. A row of any age is taken; one whose event day is in the future is not.
+    The target is not required. Rows of any age are accepted; rows whose event day is in the future are refused.
     """
 
     def __init__(self, model: Model) -> None:
@@ -112,7 +112,7 @@ class Intake:
         self._clean = model.table.clean or by_contract(replace(model.table, contract=self._contract))
         self._read_by_clean: list[str] = []
         self.dtypes = {name: _numpy_dtype(self._schema.columns[name]) for name in self.columns}
-        # However late a row is, it gets an answer; the history decides whether it still counts.
+        # Late rows are scored too; the history decides whether they are added to it.
         self._table = replace(model.table, contract=self._contract, clean=self._tolerant_clean, late_days=_ANY_AGE_DAYS)
         self._readers = self._probed_readers()
 
@@ -122,22 +122,22 @@ class Intake:
         return self._schema
 
     def kind(self, name: str) -> str:
-        """``integer``, ``decimal``, ``moment``, ``truth`` or ``text``: what a column is read as."""
+        """The kind of value in a column: ``integer``, ``decimal``, ``moment``, ``truth`` or ``text``."""
         return _kind(str(self._schema.columns[name].dtype), None) or "text"
 
     def describe(self) -> dict[str, str]:
-        """By column, what would be right."""
+        """A description of the valid values of each column."""
         return {name: self._right(name) for name in self.columns}
 
     def accept(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
-        """Typed columns of the contract without the target, one value a row, in the order given.
+        """Converts rows to typed columns of the contract without the target, ``[n]`` each, in the order of ``rows``.
 
         Args:
-            rows: raw rows.
-            now: UTC, naive.
+            rows: raw rows, ``[n]``.
+            now: current time (UTC, naive).
 
         Raises:
-            RefusedRows: the contract refuses at least one; every refused row is named.
+            RefusedRows: the contract refuses at least one row; the error lists every refused row.
         """
         if any(self.time is not None and ARRIVED_AT in self.columns and ARRIVED_AT not in row for row in rows):
             rows = [{ARRIVED_AT: now.isoformat(sep=" ", timespec="seconds"), **row} for row in rows]
@@ -146,10 +146,10 @@ class Intake:
             return {c: np.array([row[c] for row in fast if row], self.dtypes[c]) for c in self.columns}
         return self._slow(rows, now)
 
-    # -- the fast way ------------------------------------------------------------------------------------------------
+    # -- the fast path -----------------------------------------------------------------------------------------------
 
     def _fast(self, row: Raw, now: dt.datetime) -> dict[str, Any] | None:
-        if len(row) != len(self.columns):  # something is missing, or there is more that `clean` may look at
+        if len(row) != len(self.columns):  # a column is missing, or `clean` may read an extra one
             return None
         typed = {}
         for name, (read, checks) in self._readers.items():
@@ -164,7 +164,7 @@ class Intake:
         return typed
 
     def _probed_readers(self) -> dict[str, tuple[Callable[[str | None], Any], list[Any]]]:
-        """By column, how to read a canonical value and the checks on it; empty when only the slow way is sure."""
+        """The reader of canonical values and the checks of each column; empty if only the slow path is safe."""
         schema = self._schema
         kinds: dict[str, str | None] = {}
         if schema.checks:
@@ -179,7 +179,7 @@ class Intake:
         frame = _text_frame([{name: next(values) for name, values in probes.items()} for _ in range(_PROBE_ROWS)])
         try:
             cleaned = self._tolerant_clean(frame)
-        except Exception:  # a `clean` may choke on made-up rows; the slow way is always right
+        except Exception:  # a `clean` may fail on made-up rows; the slow path is always right
             _log.info("clean() does not take made-up rows; each row goes through it", exc_info=True)
             return {}
         readers = {}
@@ -195,7 +195,7 @@ class Intake:
             readers[name] = (read, [(_CHECKS[c.name], c.statistics) for c in schema.columns[name].checks])
         return readers
 
-    # -- the slow way ------------------------------------------------------------------------------------------------
+    # -- the slow path -----------------------------------------------------------------------------------------------
 
     def _slow(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
         nested = [(i, c, v) for i, row in enumerate(rows) for c, v in row.items() if isinstance(v, (list, dict))]
@@ -224,7 +224,7 @@ class Intake:
         column, _, rule = reason.partition(": ")
         value = row.get(column)
         if column not in row:
-            # Under another name it may have come: clean() renames.
+            # The row may have the column under another name, because clean() can rename columns.
             renamed = not set(row) <= set(self.columns)
             words = f"{column} is missing or unreadable" if renamed else f"{column} is missing"
         elif rule == "missing or unreadable":
@@ -236,7 +236,7 @@ class Intake:
         return Problem(position, column, _printable(value), words, self._right(column))
 
     def _tolerant_clean(self, raw: pd.DataFrame) -> pd.DataFrame:
-        """``clean``, with blanks for raw columns it reads that did not come: the contract then says what is missing."""
+        """Runs ``clean`` with blanks for raw columns that the row lacks; the contract then reports missing columns."""
         raw = raw.assign(**{c: pd.array([None] * len(raw), dtype=_TEXT) for c in self._read_by_clean if c not in raw})
         while True:
             try:
@@ -289,17 +289,17 @@ _RULE_WORDS = {
 
 
 def as_text(value: Any) -> str | None:
-    """A JSON value as the text that would have landed; ``None`` for null."""
+    """Converts a JSON value to the text that a landed row would contain; ``None`` for null."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and math.isfinite(value):
-        # To JSON 12.0 is the number 12, and 1e-07 is written out.
+        # JSON treats 12.0 and 12 as the same number; 1e-07 is written without an exponent.
         text = f"{Decimal(repr(int(value) if value.is_integer() else value)):f}"
     else:
         text = repr(value)
-    # 1.234 would be 1234 where points stand for thousands; 1.2340 is one number everywhere.
+    # 1.234 means 1234 where the point separates thousands; 1.2340 is unambiguous.
     return f"{text}0" if _THREE_PLACES.fullmatch(text) else text
 
 
@@ -309,7 +309,7 @@ def _text_frame(rows: Sequence[Raw]) -> pd.DataFrame:
 
 
 def _kind(dtype: str, allowed: Any) -> str | None:
-    """Which canonical form a column has; ``None`` where there is none (free text)."""
+    """The canonical form of a column; ``None`` if it has none (free text)."""
     lower = dtype.lower()
     if lower.startswith(("int", "uint")):
         return "integer"
@@ -323,7 +323,7 @@ def _kind(dtype: str, allowed: Any) -> str | None:
 
 
 def _numpy_dtype(column: Any) -> np.dtype[Any]:
-    """Of a contract's column as the batch stages have it, once read from Parquet."""
+    """The dtype that a contract's column has in the batch stages after it is read from Parquet."""
     kind = _kind(str(column.dtype), None)
     if kind in ("integer", "truth") and column.nullable:
         return np.dtype("float64" if kind == "integer" else "object")
@@ -337,11 +337,13 @@ def _to_numpy(values: pd.Series, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 _FINEST = {"decimal": 6, "moment": 2}
-"""Of decimals how many places are canonical at most; of moments 1 with an offset, 2 with fractions of a second, too."""
+"""The finest canonical form by kind. For decimals, the maximum number of decimal places. For moments, 1 allows an
+offset and 2 also allows fractions of a second."""
 
 
 def _reader(kind: str, fineness: int) -> Callable[[str | None], Any]:
-    """``text -> value``, or ``None`` for text that is not canonical, which a ``clean`` may read in its own way."""
+    """Returns a function ``text -> value``. It returns ``None`` for text that is not canonical, because a ``clean`` may
+    read such text differently."""
 
     def integer(text: str | None) -> int | None:
         return int(text) if text is not None and _INTEGER.fullmatch(text) else None
@@ -364,7 +366,7 @@ def _reader(kind: str, fineness: int) -> Callable[[str | None], Any]:
         return None if text is None else {"true": True, "false": False}.get(text)
 
     def member(text: str | None) -> str | None:
-        return text  # the contract's isin says whether it is one
+        return text  # the contract's isin check decides whether it is allowed
 
     readers: dict[str, Callable[[str | None], Any]] = {
         "integer": integer, "decimal": decimal, "moment": moment, "truth": truth, "member": member}  # fmt: skip
@@ -372,7 +374,7 @@ def _reader(kind: str, fineness: int) -> Callable[[str | None], Any]:
 
 
 def _kept(raw: pd.Series, cleaned: pd.Series, read: Callable[[str | None], Any]) -> bool:
-    """Whether ``clean`` gave each value that is canonical exactly as it reads."""
+    """Whether ``clean`` returned every canonical value exactly as ``read`` reads it."""
     pairs = [(read(text), value) for text, value in zip(raw, cleaned, strict=True)]
     canonical = [(mine, value) for mine, value in pairs if mine is not None]
     return bool(canonical) and all(not pd.isna(value) and bool(mine == value) for mine, value in canonical)

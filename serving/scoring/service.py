@@ -1,15 +1,15 @@
-"""The scoring service: a raw payment in; probability, decision and the model version that said so out.
+"""The scoring service: takes raw rows and returns scores, decisions and the model version that produced them.
 
     python -m serving.scoring.service                      every declared model, following its alias ``champion``
     python -m serving.scoring.service --model fraud        one of them
-    python -m serving.scoring.service --bundle DIR         one bundle, whatever the aliases say: a throw-away process
+    python -m serving.scoring.service --bundle DIR         one bundle, ignoring the aliases: a temporary process
 
-Belongs here: HTTP, and following the alias. Does not belong here: reading a raw row (``request_parsing.py``), its past
-(``entity_events.py``), the network (the bundle).
+Belongs here: HTTP, and following the alias. Does not belong here: parsing a raw row (``request_parsing.py``), its
+history (``entity_events.py``), the network (the bundle).
 
-A new champion is loaded, warmed on a real row and only then takes over, by one assignment between two requests: none
-fails. A version that cannot be loaded takes nothing over; the old one serves on and ``/health`` says so. All requests
-run on one event loop, one at a time: a request takes about a millisecond, and history needs no locks.
+A new champion is loaded and warmed up on a real row. It then takes over by one assignment between two requests, so no
+request fails. If a version cannot be loaded, the old one keeps serving and ``/health`` reports the problem. All
+requests run one at a time on one event loop: a request takes about a millisecond, and the history needs no locks.
 """
 
 from __future__ import annotations
@@ -56,38 +56,38 @@ from serving.scoring.metrics import ServiceMetrics  # noqa: E402
 from serving.scoring.request_parsing import Intake, Problem, Raw, RefusedRows  # noqa: E402
 
 POLL_S = 2.0
-"""How often the alias and the tables are looked at."""
+"""Seconds between two checks of the alias and the tables."""
 RETRY_S = 30.0
-"""A version that could not be loaded is tried again after this, and tables that keep changing are read this often."""
+"""Seconds until a version that failed to load is retried. Stale tables are read at once if the last read is older."""
 RETRY_AFTER_S = 5
-"""What a client is told when nothing can answer it yet."""
+"""Value of the ``Retry-After`` header, in seconds, when no version serves yet or the log cannot be written."""
 MAX_ROWS = 1000
-"""Rows in one request: they hold up the others."""
+"""Maximum number of rows in one request; a long request delays the others."""
 MAX_BYTES = 8 * 1024 * 1024
-"""Size of a request's body: as many rows of some hundred columns have room."""
+"""Maximum size of a request body in bytes; it fits ``MAX_ROWS`` rows of a few hundred columns."""
 STAGED = "staged"
-"""Stands for the version of a bundle that was given by its folder."""
+"""Placeholder version of a bundle that is served from a folder."""
 
 _log = logging.getLogger("assetline.service")
 
 
 class Json(Response):
-    """An answer as JSON of ASCII characters alone: half of a surrogate pair, sent to us, has no other encoding."""
+    """A JSON response in ASCII only, because a lone surrogate from a request cannot be encoded otherwise."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The body. Raises :class:`ValueError` for numbers that JSON does not have."""
+        """The response body. Raises :class:`ValueError` for NaN and infinity, which JSON does not support."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class NoAnswerError(Exception):
-    """The version has no finite score for a row; the message says for which."""
+    """The version has no finite score for a row; the message lists the rows."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """One version, ready: everything a request needs hangs on this one reference."""
+    """One loaded version with everything that a request needs."""
 
     version: str
     bundle: Bundle
@@ -100,9 +100,12 @@ class Served:
     def prepare(
         cls, version: str, directory: Path, tables: ParquetTables, log_folder: Path | None, before: Served | None = None
     ) -> Served:
-        """Loads and warms a bundle; takes seconds and touches nothing that serves, so that a thread may do it.
+        """Loads and warms up a bundle. It takes seconds and changes no served state, so it may run in a thread.
 
-        The past that ``before`` keeps is shared where the new version needs the same of it.
+        The new version shares the history of ``before`` if it needs the same rows.
+
+        Raises:
+            ValueError: the code and the network disagree on the features, or a score is not finite.
         """
         bundle = Bundle.load(directory).traced()
         model = bundle.model
@@ -119,9 +122,9 @@ class Served:
         return served
 
     def try_out(self) -> Served:
-        """Itself, once it has scored the latest row of the tables; milliseconds, on the thread of the requests.
+        """Scores the latest row of the tables as a test and returns itself. Takes milliseconds, on the request thread.
 
-        Raises whatever its features code raises, and :class:`ValueError` for an answer that is no probability.
+        Raises :class:`ValueError` for a score that is not finite, and any error of the features code.
         """
         if (example := self.history.example()) is not None:
             self._check(self.features(example))
@@ -133,12 +136,16 @@ class Served:
             raise ValueError(f"it answers {scores} for {X.tolist()}; train it again")
 
     def features(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-        """float32 ``[n, n_features]`` of typed rows, with their entities' past."""
+        """Features of typed rows, computed with their entities' history: float32 ``[n, n_features]``."""
         events, wanted = self.history.events(rows)
         return compute_features(features_of(self.model), events, wanted)
 
     def finite_scores(self, X: np.ndarray, keys: Sequence[Any]) -> np.ndarray:
-        """The bundle's scores of rows of features. Raises :class:`NoAnswerError` naming rows without a finite one."""
+        """The bundle's scores for features ``X`` ``[n, n_features]``.
+
+        Raises:
+            NoAnswerError: a score is not finite; the message lists the keys of up to five such rows.
+        """
         scores = self.bundle.predict(X)
         finite = np.isfinite(scores).all(axis=tuple(range(1, scores.ndim)))
         if not finite.all():
@@ -150,10 +157,10 @@ class Served:
         return scores
 
     def score(self, raw: Sequence[Raw]) -> list[dict[str, Any]]:
-        """The answers to raw rows, in their order; from then on the rows are part of the past.
+        """Scores raw rows and adds them to the history. Returns one response per row, in the order of ``raw``.
 
-        Raises :class:`RefusedRows`, :class:`TooOldError`, :class:`NoAnswerError` and :class:`LogError`; then nothing
-        was counted.
+        Raises :class:`RefusedRows`, :class:`TooOldError`, :class:`NoAnswerError` or :class:`LogError`. After an error
+        no row is added to the history.
         """
         if not raw:
             return []
@@ -175,7 +182,7 @@ class Served:
 
 @dataclass
 class Endpoint:
-    """One model's place in the service: what serves now, and what is wrong."""
+    """The endpoint of one model: the version it serves and its current problem, if any."""
 
     name: str
     tables: ParquetTables
@@ -189,24 +196,24 @@ class Endpoint:
 
     @property
     def waiting_for(self) -> str:
-        """Why nothing serves yet."""
+        """The reason why no version serves yet."""
         return self.problem or f"no version of '{self.name}' is deployed yet: materialise {self.name}/deployment"
 
     def ready(self) -> Served:
-        """What serves. Raises 503 where nothing does yet."""
+        """The served version. Raises HTTP 503 if there is none yet."""
         if self.served is None:
             raise HTTPException(503, self.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
         return self.served
 
     async def follow(self) -> None:
-        """Takes over what the alias points at, and new days of the tables; ``problem`` says what went wrong."""
+        """Loads the version that the alias points to, and new days of the tables. ``problem`` holds any error."""
         version = None
         try:
             if self.registry is not None:
                 version = await asyncio.to_thread(self.registry.version_of_alias, self.name, CHAMPION)
                 await self._take_over(version)
             await self._refresh()
-        except Exception as error:  # whatever is wrong with what is new, what serves goes on
+        except Exception as error:  # an error in a new version or table must not stop the served version
             serves = f"version {self.served.version} serves on" if self.served else "no version serves"
             what = f"version {version} of '{self.name}'" if version else f"the registry or the tables of '{self.name}'"
             problem = f"{what} cannot be used: {error}; {serves}"
@@ -237,7 +244,7 @@ class Endpoint:
         _log.info("version %s of '%s' serves%s", version, self.name, f", in place of {serving}" if serving else "")
 
     async def _refresh(self) -> None:
-        """Reads the tables again once they have changed and come to rest, or now and then while they do not rest."""
+        """Reads changed tables at the second stale check in a row, or at once if the last read is older than 30 s."""
         if self.served is None:
             return
         history = self.served.history
@@ -248,7 +255,7 @@ class Endpoint:
         self._was_stale = stale
 
     def health(self) -> dict[str, Any]:
-        """What ``/health`` says of it."""
+        """The endpoint's entry in the ``/health`` response."""
         if self.served is None:
             return {"status": "degraded" if self.problem else "waiting", "version": None, "problem": self.waiting_for}
         history = self.served.history
@@ -262,7 +269,7 @@ class Endpoint:
 
 
 class FeatureRows(BaseModel):
-    """Rows of features as the model takes them, for the parity check of a candidate."""
+    """Rows of features in the model's input format, for the parity check of a candidate."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -270,7 +277,7 @@ class FeatureRows(BaseModel):
 
 
 def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
-    """The application that serves ``endpoints``; it begins to follow their aliases when it starts."""
+    """Creates the application that serves ``endpoints``. It starts to follow their aliases at startup."""
     by_name, metrics = {endpoint.name: endpoint for endpoint in endpoints}, ServiceMetrics()
 
     app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints))
@@ -296,7 +303,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     async def models() -> Json:
         return Json([{"name": name, **endpoint.health()} for name, endpoint in by_name.items()])
 
-    # Plain Starlette routes: what FastAPI does for each request (dependencies, a body by types) nobody would use here.
+    # Plain Starlette routes, because they need none of FastAPI's work per request (dependencies, typed bodies).
     for endpoint in endpoints:
         path = f"/models/{endpoint.name}"
         app.add_route(path, functools.partial(_about, endpoint), methods=["GET"])
@@ -370,9 +377,9 @@ async def _score(endpoint: Endpoint, request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """The body. Raises 415 for what is not sent as JSON, and 413 for what is too large, before it is read."""
+    """Reads the request body. Raises HTTP 415 if it is not declared as JSON, and 413 if it exceeds ``MAX_BYTES``."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        # Only what a web page of another origin cannot send unasked is taken: a page must not make up payments.
+        # A web page of another origin cannot send this header without permission, so it cannot submit rows.
         raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
     too_large = HTTPException(
         413,
@@ -392,7 +399,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _parsed(body: bytes) -> Any:
-    """The JSON value. Raises 422 for what is none; NaN and infinity are none."""
+    """Parses a JSON body. Raises HTTP 422 for invalid JSON, NaN and infinity included."""
     try:
         return json.loads(body, parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
@@ -413,7 +420,7 @@ def _first_of(error: ValidationError) -> str:
 
 
 def declared(name: str) -> Model:
-    """Today's declaration of a model."""
+    """The current declaration of a model."""
     return next(model for model in declared_models() if model.name == name)
 
 
@@ -427,7 +434,7 @@ def _show_metrics(app: FastAPI, metrics: ServiceMetrics, by_name: Mapping[str, E
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """What a client is told when its rows cannot be scored."""
+    """Registers the error responses for rows that cannot be scored."""
 
     @app.exception_handler(RefusedRows)
     async def refused(_: Request, error: RefusedRows) -> Json:
@@ -448,7 +455,7 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What runs beside the application: looking at the aliases and the tables, first of all before it answers."""
+    """The application's lifespan: checks the aliases and tables before the first request, then every ``POLL_S``."""
 
     async def follow() -> None:
         while True:
@@ -460,7 +467,7 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for endpoint in endpoints:
             await endpoint.follow()
-        # A million objects of libraries that stay: looking through them for garbage would stop everybody for .3 s.
+        # The libraries hold a million long-lived objects. Scanning them for garbage would block all requests for .3 s.
         gc.collect()
         gc.freeze()
         task = asyncio.create_task(follow())
@@ -480,9 +487,9 @@ def _few(rows: list[Any]) -> list[Any]:
 
 
 def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
-    """Those of all declared models, or of one. Raises :class:`SystemExit` for one that is not declared."""
+    """Endpoints of all declared models, or of one. Raises :class:`SystemExit` for a model that is not declared."""
     mlflow = MlflowTracking.from_settings(settings)
-    # A kill between the ledger's entry and the alias leaves the alias behind.
+    # A kill between the ledger entry and the alias update leaves the alias outdated.
     Ledger(database_url=settings.database_url).reconcile(mlflow)
     names = [declared.name for declared in declared_models()]
     if model is not None and model not in names:
@@ -492,7 +499,11 @@ def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
 
 
 def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
-    """That of one bundle: it reads the tables and keeps no log."""
+    """Endpoint of one bundle; it reads the tables and keeps no log.
+
+    Raises:
+        SystemExit: the folder does not exist, or the bundle cannot be served.
+    """
     if not directory.is_dir():
         raise SystemExit(f"--bundle {directory}: no such folder; give the folder of a bundle")
     tables = ParquetTables(root=str(settings.tables))
@@ -515,7 +526,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves until it is told to end (SIGINT, SIGTERM)."""
+    """Runs the service until it receives SIGINT or SIGTERM."""
     settings = Settings.from_env()
     parser = argparse.ArgumentParser(prog="python -m serving.scoring.service", description="The scoring service.")
     which = parser.add_mutually_exclusive_group()
@@ -528,7 +539,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _refuse_taken_port(given.host, given.port)
     import torch
 
-    torch.set_num_threads(1)  # a row is too small to share, and waiting for a thread costs more than computing
+    torch.set_num_threads(1)  # for a single row, waiting for a thread costs more than computing
     endpoints = [staged_endpoint(settings, given.bundle)] if given.bundle else endpoints_of(settings, given.model)
     uvicorn.run(
         create_app(endpoints),

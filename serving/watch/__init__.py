@@ -1,5 +1,5 @@
 """The watch: the alerts' page, delivery to the channels, the watchdog, and metrics for Prometheus, in one process.
 
-Belongs here: what has to run beside Dagster, because it watches Dagster, too. Does not belong here: what deserves an
-alert inside of a run (``sensors``).
+Belongs here: code that must run outside Dagster, because it also monitors Dagster. Does not belong here: alerts about
+the results of a run (``sensors``).
 """

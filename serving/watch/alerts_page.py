@@ -1,13 +1,14 @@
-"""The alerts' page and its API: list, filter, acknowledge, silence, resolve, history, the report beside it.
+"""The alerts' page and its API: list, filter, acknowledge, silence and resolve alerts, show history and reports.
 
-Belongs here: HTTP of people's handling of alerts. Does not belong here: what happens to one (``resources/alerts``),
-what else the watch does (``app.py``).
+Belongs here: the HTTP interface to alerts. Does not belong here: the lifecycle of an alert (``resources/alerts``), the
+other parts of the watch (``app.py``).
 
-All but ``/health`` is behind a token: a person gives it once to the page, a program sends it as ``Authorization:
-Bearer …``. The cookie is for this site alone (``SameSite=Strict``), so no other page can act with it.
+The alert pages, the runbooks and the JSON API require a token; ``/health`` does not. A person enters the token once on
+the login page; a program sends it as ``Authorization: Bearer …``. The cookie is ``SameSite=Strict``, so no other site
+can use it.
 """
 
-# No `from __future__ import annotations`: FastAPI reads the types of the routes, which stand in a function.
+# No `from __future__ import annotations`: FastAPI reads the annotations of the routes, which are local to a function.
 import datetime as dt
 import functools
 import hashlib
@@ -27,16 +28,16 @@ MOST_HOURS = 90 * 24
 
 
 def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui_url: str = "") -> FastAPI:
-    """The page and its API.
+    """Creates the application with the page and its API.
 
     Args:
-        store: of the alerts.
-        token: what is asked for.
-        reports: folder under which the reports lie that alerts link to; others are not shown.
+        store: alert store.
+        token: access token that clients must send.
+        reports: folder with the reports that alerts link to; reports outside it are not shown.
         ui_url: address of the Dagster UI, for links.
     """
     app = FastAPI(title=f"{project_name()}: alerts")
-    # Whoever has the cookie had the token; who has the cookie cannot tell the token.
+    # The cookie proves that its holder had the token, but does not reveal the token.
     proof = hmac.new(token.encode(), b"assetline watch", hashlib.sha256).hexdigest()
 
     def allowed(request: Request) -> str:
@@ -99,7 +100,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         path = _report_path(reports, _found(store, number).links.get("report"))
         if path is None:
             raise HTTPException(404, "this alert has no report here; its run in Dagster has what there is")
-        # It is Evidently's page with scripts of its own: it shall not reach ours.
+        # Evidently's page runs its own scripts; the sandbox keeps them away from our pages.
         return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
     @app.post("/alerts/{number}/{what}")
@@ -133,7 +134,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
 
 
 def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
-    """The same for programs, as JSON."""
+    """Adds the JSON API: the same actions for programs."""
 
     @app.get("/api/alerts")
     def api_list(_: who_is, state: str = "open", model: str = "", severity: str = "", text: str = "") -> JSONResponse:
@@ -156,11 +157,13 @@ def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
 
 
 def select(store: AlertStore, *, state: str, model: str, severity: str, text: str) -> list[Any]:
-    """Alerts that the filters let through, pages and the newest first.
+    """Alerts that match the filters, of the latest 2000: unresolved first, then pages, then newest.
 
     Args:
+        store: alert store.
         state: ``open`` (not resolved), ``acknowledged``, ``silenced``, ``resolved`` or ``all``.
-        model, severity, text: empty: any; ``text`` is looked for in cause, column, owner and summary.
+        model, severity: exact values; empty matches any.
+        text: case-insensitive text to find in cause, column, owner or summary; empty matches any.
     """
 
     def fits(alert: Any) -> bool:
@@ -182,7 +185,11 @@ def select(store: AlertStore, *, state: str, model: str, severity: str, text: st
 
 
 def act(store: AlertStore, number: int, what: str, *, who: str, words: str, hours: float) -> None:
-    """What a person asked for. Raises :class:`AlertError` where it cannot be done."""
+    """Applies an action to an alert: ``acknowledge``, ``silence`` or ``resolve``.
+
+    Raises:
+        AlertError: the action is unknown or cannot be applied, or ``hours`` is not in (0, 2160].
+    """
     if what == "acknowledge":
         store.acknowledge(number, who=who, words=words)
     elif what == "silence":
@@ -203,7 +210,7 @@ def _found(store: AlertStore, number: int) -> Any:
 
 
 def _report_path(reports: Path | None, said: str | None) -> Path | None:
-    """The file of a report, where it lies under the folder of reports."""
+    """The file of a report; ``None`` if it is not an HTML file in the folder of reports."""
     if reports is None or not said:
         return None
     path = Path(said).resolve()
@@ -211,7 +218,7 @@ def _report_path(reports: Path | None, said: str | None) -> Path | None:
 
 
 def _runbook(path: str) -> str:
-    """The text of a runbook page; empty where there is none."""
+    """The text of a runbook page; empty if there is none."""
     folder = (project_root() / "docs" / "runbooks").resolve()
     file = (project_root() / path).resolve()
     return file.read_text(encoding="utf-8") if path and file.is_relative_to(folder) and file.is_file() else ""

@@ -2,8 +2,8 @@
 
     python -m serving.watch.app
 
-Belongs here: what runs in the process, and its beginning and end. Does not belong here: the page (``alerts_page.py``),
-what is judged (``watchdog.py``), what an alert is (``resources/alerts``).
+Belongs here: starting and stopping the parts of the process. Does not belong here: the page (``alerts_page.py``), the
+checks (``watchdog.py``), alerts themselves (``resources/alerts``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger("assetline.watch")
 
 
 def token_of(settings: Settings) -> str:
-    """The token of the setting, or one that is drawn once and kept in the state folder, readable by its owner alone."""
+    """The token from the settings, or one generated once in the state folder and readable only by its owner."""
     if settings.token:
         return settings.token
     path = settings.home / "token"
@@ -54,7 +54,7 @@ def _owner_only(path: str, flags: int) -> int:
 
 
 class Watch:
-    """What runs beside the page: delivery, the watchdog and what time brings."""
+    """The background work of the watch: delivery, the watchdog, and time-based changes of alerts."""
 
     def __init__(self, settings: Settings, alerts: Alerts, models: list[Model]) -> None:
         self.store, self._tell = alerts.store, alerts.tell
@@ -74,12 +74,12 @@ class Watch:
         self._thread = threading.Thread(target=self._look_on, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts delivery and the watchdog."""
         self._dispatcher.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after what is on its way."""
+        """Stops the watchdog and delivery; messages that are being sent are finished first."""
         self._stop.set()
         self._dispatcher.stop()
 
@@ -94,7 +94,7 @@ class Watch:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serves until it is told to end (SIGINT, SIGTERM)."""
+    """Runs the watch until it receives SIGINT or SIGTERM."""
     settings = Settings.from_env()
     parser = argparse.ArgumentParser(
         prog="python -m serving.watch.app", description="Alerts' page, delivery, watchdog."
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=settings.watch_port, help="port (default: %(default)s)")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines hold addresses, and some of those are secrets
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines contain URLs, and some of those are secret
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
     try:
         watch = Watch(settings, alerts, declared_models())

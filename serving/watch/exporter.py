@@ -1,10 +1,10 @@
-"""Metrics for Prometheus: models, runs, data in and out, checks, alerts, the outbox, the machine.
+"""Metrics for Prometheus: models, runs, tables, checks, alerts, the outbox, the machine.
 
     GET /metrics of the watch; the scoring service has its own (``metrics.py``)
 
-Belongs here: reading what is there at a scrape. Does not belong here: rules and dashboards (``deploy/``). A scrape
-reads a bounded amount: the latest day of each table, the latest runs, the check evaluations and the changes of alerts
-since the last scrape. A part that fails is logged and counted, and hides no other part.
+Belongs here: reading the current state at a scrape. Does not belong here: rules and dashboards (``deploy/``). A scrape
+reads a bounded amount of data: the latest day of each table, the latest runs, and the check evaluations and alert
+changes since the last scrape. A part that fails is logged and counted; the other parts are still exported.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from resources.tables import WHOLE, ParquetTables
 _log = logging.getLogger("assetline.exporter")
 
 FRESH_FOR_S = 10.0
-"""Two scrapes so close to each other read once."""
+"""Seconds for which a scrape is cached."""
 LATEST_RUNS = 500
 MOST_EVALUATIONS = 20_000
 
 
 class AssetlineCollector(Collector):
-    """Everything that is known outside of the scoring service.
+    """Collects all metrics except those of the scoring service.
 
     Args:
-        settings: of the state folder.
-        models: whose tables are looked at.
-        instance: Dagster's.
-        store: of the alerts.
+        settings: settings with the state folder and the database.
+        models: models whose versions and tables are exported.
+        instance: Dagster instance.
+        store: alert store.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class AssetlineCollector(Collector):
         self._read_at = -math.inf
 
     def describe(self) -> list[Metric]:
-        """Nothing: what there is depends on the state."""
+        """Returns no metrics, because the set of metrics depends on the state."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, read now or a moment ago."""
+        """Yields the metrics, read again if the last read is older than ``FRESH_FOR_S``."""
         if time.monotonic() - self._read_at > FRESH_FOR_S:
             self._known, self._read_at = list(self._read()), time.monotonic()
         yield from self._known
@@ -86,7 +86,7 @@ class AssetlineCollector(Collector):
             began = time.perf_counter()
             try:
                 yield from read()
-            except Exception:  # one part shall not hide the others; it is counted, and a rule alerts on the count
+            except Exception:  # one failing part must not hide the others; a rule alerts on the error count
                 self._errors[part] += 1
                 _log.exception("the metrics of %s could not be read", part)
             seconds.add_metric([part], time.perf_counter() - began)
@@ -243,7 +243,7 @@ class AssetlineCollector(Collector):
 
 
 def registry_of(collector: Collector) -> CollectorRegistry:
-    """A registry with the collector and this process's own resources."""
+    """A registry with the collector and the metrics of this process and the Python platform."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

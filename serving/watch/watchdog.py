@@ -1,8 +1,8 @@
-"""What only a process beside Dagster can see: daemons, sensors and schedules that stopped, stale tables, a service.
+"""Health checks from outside Dagster: stopped daemons, sensors and schedules, stale tables, the scoring service.
 
-Belongs here: looking (Dagster's GraphQL, the scoring service's health) and judging what was seen. Does not belong here:
-what happens to an alert (``resources/alerts``). A sensor cannot see the daemon die, and nobody is told when a sensor
-does: so this runs in the watch, a process of the supervisor.
+Belongs here: polling (Dagster's GraphQL, the scoring service's health) and evaluating the responses. Does not belong
+here: the lifecycle of an alert (``resources/alerts``). A sensor cannot detect that the daemon died, and Dagster
+notifies nobody when a sensor stops. So the watchdog runs in the watch, a process of the supervisor.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from resources.alerts.runbooks import runbook_of
 _log = logging.getLogger("assetline.watchdog")
 
 DAEMON_SILENT_S = 120.0
-"""A daemon beats every 30 s; Dagster itself calls it dead after 30 minutes."""
+"""Seconds without a heartbeat after which a daemon counts as stopped. A daemon sends one every 30 s; Dagster itself
+reports it as dead after 30 minutes."""
 TICK_GRACE_S = 180.0
-"""A sensor may be so late beyond three of its intervals, a schedule so late beyond its time."""
+"""Seconds that a sensor may be late after three of its intervals, or a schedule after its scheduled time."""
 CONFIRMED_AFTER = 2
-"""Looks in a row that must show a problem: one slow answer is none."""
+"""Number of consecutive checks that must show a problem, so that one slow response does not raise an alert."""
 NOBODY = "assetline"
-"""Stands for the model of what belongs to no model."""
+"""Model name of alerts that belong to no model."""
 
 _QUERY = """query Watch($graceAgo: Float!) {
   instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime
@@ -53,9 +54,10 @@ _FRESH = ("HEALTHY", "UNKNOWN", "NOT_APPLICABLE")
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something that is wrong just now: the model and cause of its alert, and its words.
+    """A current problem: the model, cause, severity and summary of its alert.
 
-    Raises :class:`ValueError` for a cause that ``resources/alerts/causes.py`` does not list.
+    Raises:
+        ValueError: ``resources/alerts/causes.py`` does not list the cause for the watchdog.
     """
 
     model: str
@@ -69,13 +71,13 @@ class Problem:
 
 
 def problems_of_dagster(seen: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> list[Problem]:
-    """What an answer of Dagster's GraphQL shows.
+    """The problems in a response of Dagster's GraphQL API.
 
     Args:
-        seen: the data of the answer to this module's query.
-        models: names of the declared models; what bears the name of one is its.
-        now: Unix time of the answer.
-        started: Unix time since which the watch looks: what has not ticked yet since then may still.
+        seen: data of the response to this module's query.
+        models: names of the declared models; sensors, schedules and tables are assigned to models by name.
+        now: Unix time of the response.
+        started: Unix time of the watch's start; heartbeats and ticks are not overdue until enough time has passed.
     """
     return [
         *_of_daemons(seen["instance"]["daemonHealth"]["allDaemonStatuses"], now, started),
@@ -113,7 +115,7 @@ def _of_locations(workspace: Mapping[str, Any], models: Sequence[str], now: floa
                 allowed = 3 * max(sensor["minIntervalSeconds"] or 30, 30) + TICK_GRACE_S
                 yield from _of_ticks("sensor", sensor, sensor["sensorState"], now - allowed, started, models)
             for schedule in repository["schedules"]:
-                due = min(schedule["potentialTickTimestamps"])  # its latest time that is past, the grace allowed
+                due = min(schedule["potentialTickTimestamps"])  # the latest scheduled time before the grace period
                 yield from _of_ticks("schedule", schedule, schedule["scheduleState"], due, started, models)
 
 
@@ -134,7 +136,7 @@ def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> 
 def _of_ticks(
     kind: str, what: Mapping[str, Any], state: Mapping[str, Any], due: float, started: float, models: Sequence[str]
 ) -> Iterator[Problem]:
-    """Of one sensor or schedule: off although it ships on, no tick since ``due``, or its last failed."""
+    """Problems of one sensor or schedule: off although on by default, no tick since ``due``, or latest ticks failed."""
     name = what["name"]
     model = max((model for model in models if name.startswith(f"{model}_")), key=len, default=NOBODY)
     ticks, cause = state["ticks"], f"{SENSOR if kind == 'sensor' else SCHEDULE}{name}"
@@ -155,7 +157,7 @@ def _of_ticks(
 
 
 def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
-    """What the scoring service's ``/health`` shows; waiting for a first version is no problem."""
+    """The problems in a ``/health`` response of the scoring service; waiting for a first version is not a problem."""
     return [
         Problem(model=name, cause=DEGRADED, severity="page", summary=str(model["problem"]))
         for name, model in health["models"].items()
@@ -164,18 +166,18 @@ def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
 
 
 Look = Callable[[], list[Problem]]
-"""Looks once and says what is wrong. Raises :class:`OSError` or :class:`ValueError` where nothing answers."""
+"""Checks once and returns the problems. Raises :class:`OSError` or :class:`ValueError` if there is no valid answer."""
 
 
 @dataclass
 class Watchdog:
-    """Looks at several things, confirms what it sees, and opens and resolves their alerts.
+    """Runs several checks, confirms their problems, and opens and resolves the alerts.
 
     Args:
-        store: of the alerts.
-        looks: by the beginning of the causes it reports, what is looked at, and the problem when nothing answers.
-        owners: by model.
-        tell: says a change on the console.
+        store: alert store.
+        looks: by the prefixes of the causes it reports, each check and the problem to report if nothing answers.
+        owners: owner of the alerts, by model.
+        tell: prints a change on the console.
     """
 
     store: AlertStore
@@ -185,7 +187,11 @@ class Watchdog:
     _times: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def look(self, at: dt.datetime | None = None) -> list[Problem]:
-        """One look at everything; what is confirmed has its alert, what is gone is resolved."""
+        """Runs every check once. Opens alerts for confirmed problems and resolves alerts of problems that are gone.
+
+        Returns:
+            The confirmed problems.
+        """
         confirmed = []
         for begins, (see, silent) in self.looks.items():
             answered = True
@@ -204,7 +210,7 @@ class Watchdog:
         there = {(problem.model, problem.cause): problem for problem in problems}
         mine = [a for a in self.store.open_alerts() if a.cause == silent or a.cause.startswith(begins)]
         for alert in mine:
-            # Where nothing answers, nothing is known to be well.
+            # Without an answer, no alert can be resolved.
             if answered and (alert.model, alert.cause) not in there:
                 reason = "the watchdog sees it well again"
                 self.tell(self.store.resolve(alert.model, alert.cause, reason=reason, at=at))
@@ -220,7 +226,7 @@ class Watchdog:
             confirmed.append(problem)
             known_as = is_open.get(identity)
             if known_as is not None and known_as.severity in ("page", problem.severity):
-                continue  # a look every few seconds is no new sight of it
+                continue  # a problem that persists is not reported again
             changed = self.store.report(
                 problem.model, problem.cause, severity=problem.severity, summary=problem.summary, at=at,
                 owner=self.owners.get(problem.model, ""), runbook=runbook_of(problem.cause),
@@ -230,7 +236,7 @@ class Watchdog:
 
 
 def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Look, Problem]:
-    """Looks at Dagster by its web server, which must answer."""
+    """The check of Dagster through its web server, and the problem to report if that does not answer."""
     silent = Problem(model=NOBODY, cause=WEBSERVER, severity="page", summary=f"{ui_url} does not answer")
 
     def see() -> list[Problem]:
@@ -244,7 +250,7 @@ def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Lo
 
 
 def service_look(service_url: str) -> tuple[Look, Problem]:
-    """Looks at the scoring service."""
+    """The check of the scoring service, and the problem to report if it does not answer."""
     silent = Problem(model=NOBODY, cause=DOWN, severity="page", summary=f"{service_url} does not answer")
     return (lambda: problems_of_service(_get(f"{service_url}/health"))), silent
 

@@ -1,4 +1,4 @@
-"""The channels by which people are told of alerts, one module each."""
+"""The channels that notify people of alerts, one module per service."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ KINDS: dict[str, type[Channel]] = {
     "webhook": WebhookChannel,
     "apprise": AppriseChannel,
 }
-"""By the word for it in ``channels.toml``."""
+"""Channel classes by their ``kind`` in ``channels.toml``."""

@@ -1,8 +1,8 @@
-"""Prometheus Alertmanager, by its API v2.
+"""Prometheus Alertmanager, through its API v2.
 
-It is a way on, not a store: what is not posted again it drops, and it forgets when it restarts. So the open alerts are
-posted again each ``sync_seconds``; an acknowledged or silenced one has a silence there, made again where it is gone; a
-resolved one gets its ``endsAt``.
+Alertmanager does not store alerts: it drops alerts that are not posted again, and loses them when it restarts. So open
+alerts are posted again every ``sync_seconds``. An acknowledged or silenced alert has a silence in Alertmanager, which
+is recreated if it is missing. A resolved alert is posted with its ``endsAt``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from resources.alerts.alert import Alert, Delivery
 from resources.alerts.channels.base import Channel
 
 ACKNOWLEDGED_FOR = dt.timedelta(days=30)
-"""A silence must end: so long lasts that of an acknowledged alert, or until its resolution."""
+"""Maximum duration of the silence for an acknowledged alert, because every silence needs an end."""
 SILENCE_CHANGES = ("acknowledged", "silenced", "unsilenced", "escalated", "reopened", "resolved")
-"""Changes after which an alert may need another silence than before, or none."""
+"""Changes after which the silence of an alert may have to be replaced or removed."""
 _AUTHOR = "assetline"
 
 
 class AlertmanagerChannel(Channel):
-    """One Alertmanager, or each of a cluster as a channel of its own."""
+    """One Alertmanager; each member of a cluster needs its own channel."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("token",)
     SYNCS: ClassVar[bool] = True
@@ -37,8 +37,8 @@ class AlertmanagerChannel(Channel):
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""
-        latest = {change.alert.id: change for change in changes}  # of one alert the last state counts
-        # The severity is one of its labels, and another label is another alert: the warning ends as the page begins.
+        latest = {change.alert.id: change for change in changes}  # only the latest state of each alert is posted
+        # Alertmanager identifies alerts by their labels, severity included. So an escalation ends the warning.
         ended = [replace(c.alert, severity="warn", resolved_at=c.at) for c in changes if c.change == "escalated"]
         self._post([*ended, *(change.alert for change in latest.values())], changes[-1].at)
         for change in latest.values():
@@ -60,7 +60,7 @@ class AlertmanagerChannel(Channel):
                 self._silence(alert, at)
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
-        """An alert that always fires: when it stops, whoever watches Alertmanager knows."""
+        """Posts an alert that always fires, so that its absence shows that the watch has stopped."""
         ends = at + dt.timedelta(minutes=3 * self.heartbeat_minutes)
         labels = {"alertname": "AssetlineWatchdog", "severity": "none"}
         self._ask("POST", "alerts", [{"labels": labels, "endsAt": ends.isoformat()}])
@@ -69,7 +69,7 @@ class AlertmanagerChannel(Channel):
         self._ask("POST", "alerts", [self._as_posted(alert, at) for alert in alerts])
 
     def _as_posted(self, alert: Alert, at: dt.datetime) -> dict[str, Any]:
-        # It is dropped three syncs after it was last posted, were this process to end.
+        # If this process stops, the alert expires after three sync intervals, at least 180 s.
         ends = alert.resolved_at or at + dt.timedelta(seconds=max(3 * self.sync_seconds, 180))
         return {
             "labels": {
@@ -86,7 +86,7 @@ class AlertmanagerChannel(Channel):
         }  # fmt: skip
 
     def _silence(self, alert: Alert, at: dt.datetime, who: str = "", words: str = "") -> None:
-        """Silences an open alert that is silenced or acknowledged, and no other."""
+        """Creates a silence in Alertmanager for an alert that is silenced or acknowledged; other alerts get none."""
         if alert.state == "resolved":
             return
         if alert.is_silenced(at):
@@ -105,7 +105,7 @@ class AlertmanagerChannel(Channel):
         self._ask("POST", "silences", body)
 
     def _silences(self, fingerprint: str = "") -> list[dict[str, Any]]:
-        """The silences that are ours and not over: of one alert, or of all."""
+        """Active and pending silences that this channel created, for one alert or for all."""
         query = {"filter": f'fingerprint="{fingerprint}"'} if fingerprint else None
         found = self._ask("GET", "silences", params=query).json()
         return [s for s in found if s["status"]["state"] != "expired" and s["comment"].startswith(f"{_AUTHOR}:")]

@@ -1,7 +1,7 @@
-"""What every channel has: who it takes, when it may speak, and one way to send a message.
+"""The base class of channels: filters, quiet hours, limits, and sending a message.
 
-Belongs here: the fields all channels share, words of a change, hiding secrets. Does not belong here: retries, order and
-rate (``resources/alerts/delivery.py``): a channel sends once and raises when it could not.
+Belongs here: fields that all channels share, text of a change, hiding secrets. Does not belong here: retries, order and
+rate limits (``resources/alerts/delivery.py``). A channel sends once and raises an error if that fails.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from pydantic import Field
 from resources.alerts.alert import Alert, Delivery, Route
 
 MOST_SHOWN = 16
-"""Parts of a secret with fewer characters, between its slashes and the like, may be a host's name."""
+"""Parts of a secret URL with at least this many characters are hidden on their own; shorter ones may be a host name."""
 HEARTBEAT_WORDS = "Assetline's watch is alive"
 
 
 class Channel(dg.ConfigurableResource):
-    """Somebody who is told when an alert changes.
+    """A destination for changes of alerts.
 
-    A subclass says in ``SECRETS`` which of its fields are secrets: they come from the environment only, and are hidden
-    wherever an error is shown.
+    A subclass lists its secret fields in ``SECRETS``. Secrets come only from the environment and are hidden in errors.
     """
 
     SECRETS: ClassVar[tuple[str, ...]] = ()
     GROUPS: ClassVar[bool] = True
-    """Whether one message may tell of several changes."""
+    """Whether one message may contain several changes."""
     SYNCS: ClassVar[bool] = False
-    """Whether it wants the open alerts again and again, beside the changes."""
+    """Whether the channel also needs all open alerts at regular intervals."""
 
     severities: list[str] = Field(
         default=["warn", "page"], description="Told of alerts of these severities: 'warn', 'page'."
@@ -59,24 +58,28 @@ class Channel(dg.ConfigurableResource):
 
     @abc.abstractmethod
     def send(self, changes: Sequence[Delivery]) -> None:
-        """Tells of changes, in their order, in one message. Raises when it could not."""
+        """Sends changes in one message, in the given order. Raises an error if that fails."""
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
-        """Sends a sign of life. A kind that leaves it out has none: ``channels.toml`` refuses to ask it for one."""
+        """Sends a heartbeat. ``channels.toml`` refuses ``heartbeat_minutes`` for a kind that does not override this.
+
+        Raises:
+            NotImplementedError: the kind has no heartbeat.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} has no heartbeat; set heartbeat_minutes = 0, or give it to another channel"
         )
 
     def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
-        """Says again what is open."""
+        """Sends all open alerts again; does nothing by default."""
 
     def route(self, name: str) -> Route:
-        """Which changes it is told of, under its name."""
+        """The route of this channel: its filters and delay under the name ``name``."""
         delay = dt.timedelta(seconds=self.group_seconds if self.GROUPS else 0)
         return Route(channel=name, severities=tuple(self.severities), owners=tuple(self.owners), delay=delay)
 
     def is_quiet(self, at: dt.datetime) -> bool:
-        """Whether ``at`` is in the quiet hours."""
+        """Whether ``at`` lies in the quiet hours."""
         if not self.quiet_hours:
             return False
         begin, end = quiet_times(self.quiet_hours)
@@ -84,11 +87,11 @@ class Channel(dg.ConfigurableResource):
         return begin <= local < end if begin < end else not end <= local < begin
 
     def hidden(self, error: BaseException | str) -> str:
-        """The words of an error without the channel's secrets."""
+        """The text of an error, with the channel's secrets replaced by ``***``."""
         words = str(error) or type(error).__name__
         for name in self.SECRETS:
             secret = getattr(self, name)
-            # Of an address a library may show a part: what is long enough to be a token is hidden by itself, too.
+            # A library may show only part of an address, so parts that are long enough to be a token are hidden too.
             for part in [secret, *(p for p in re.split(r"[/:@?&=#]+", secret) if len(p) >= MOST_SHOWN)]:
                 words = words.replace(part, "***") if part else words
         return words
@@ -98,7 +101,7 @@ class Channel(dg.ConfigurableResource):
             yield name, "***" if name in self.SECRETS else value
 
     def post(self, url: str, body: Any, **headers: str) -> Any:
-        """Posts JSON. Raises :class:`httpx.HTTPError` for no answer and for one that is not a success."""
+        """Posts JSON and returns the response. Raises :class:`httpx.HTTPError` without a successful response."""
         import httpx
 
         answer = httpx.post(url, json=body, headers=headers, timeout=self.timeout_seconds, follow_redirects=False)
@@ -111,7 +114,7 @@ class Channel(dg.ConfigurableResource):
 
 
 def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
-    """Begin and end of ``HH:MM-HH:MM``. Raises :class:`ValueError` for anything else."""
+    """Start and end of ``HH:MM-HH:MM``. Raises :class:`ValueError` for another form or if both are equal."""
     begin, _, end = hours.partition("-")
     try:
         times = dt.time.fromisoformat(begin.strip()), dt.time.fromisoformat(end.strip())
@@ -123,13 +126,13 @@ def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
 
 
 def line_of(change: Delivery) -> str:
-    """One line for one change: ``OPENED page [fraud] drift/drift: …``."""
+    """A change as one line: ``OPENED page [fraud] drift/drift: …``."""
     alert = change.alert
     return f"{change.change.upper()} {alert.severity} [{alert.model}] {alert.title}: {change.words}"
 
 
 def headline_of(changes: Sequence[Delivery]) -> str:
-    """A subject: the line of a single change, or how many there are."""
+    """A subject line: a summary of a single change, or the number of changes."""
     if len(changes) == 1:
         alert = changes[0].alert
         return f"{changes[0].change.upper()} {alert.severity} [{alert.model}] {alert.title}"
@@ -138,6 +141,6 @@ def headline_of(changes: Sequence[Delivery]) -> str:
 
 
 def more_of(alert: Alert) -> list[str]:
-    """What helps who is told: owner, runbook, links; a line each."""
+    """Details of an alert, one per line: owner, runbook, links."""
     said = {"owner": alert.owner, "runbook": alert.runbook, **alert.links}
     return [f"{name}: {value}" for name, value in said.items() if value]

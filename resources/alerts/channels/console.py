@@ -1,4 +1,4 @@
-"""The log: of the process that made a change, at once; and, as a channel, of the process that delivers."""
+"""Console output: directly in the process that makes a change, and as a channel in the process that delivers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _log = logging.getLogger("assetline.alerts")
 
 
 def tell_console(alert: Alert, change: Change, words: str) -> None:
-    """One line in the log of this process, without the outbox: it cannot be down."""
+    """Logs a change in this process, without the outbox, because the log is always available."""
     _log.warning("%s %s [%s] %s: %s", change.upper(), alert.severity, alert.model, alert.title, words)
 
 
 class ConsoleChannel(Channel):
-    """The log of the watch: for who collects logs, with severities, owners and quiet hours like any other."""
+    """Writes to the log of the watch, for log collectors; it supports severities, owners and quiet hours."""
 
     group_seconds: float = Field(default=0.0, ge=0, description="A line is a line: nothing waits here.")
     per_minute: int = Field(default=600, ge=1, description="Most messages in a minute.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
-        """See :class:`Channel`. A line for each change."""
+        """See :class:`Channel`. Logs one line per change."""
         for change in changes:
             _log.warning("%s", line_of(change))
 

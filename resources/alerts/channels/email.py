@@ -1,4 +1,4 @@
-"""E-mail by SMTP (RFC 5321), with the standard library."""
+"""E-mail over SMTP (RFC 5321), with the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of
 
 
 class EmailChannel(Channel):
-    """E-mails to some addresses."""
+    """Sends e-mails to a list of addresses."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("password",)
 
@@ -37,7 +37,7 @@ class EmailChannel(Channel):
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""
         parts = ["\n".join([line_of(change), *(f"  {line}" for line in more_of(change.alert))]) for change in changes]
-        # A message that is sent twice after a kill has the same name twice: mail programs show it once.
+        # A message that is sent again after a kill has the same Message-ID, so mail programs show it once.
         self._mail(headline_of(changes), "\n\n".join(parts), f"{changes[0].id}-{changes[-1].id}", changes[-1].at)
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
@@ -46,7 +46,7 @@ class EmailChannel(Channel):
 
     def _mail(self, subject: str, text: str, number: str, at: dt.datetime) -> None:
         message = EmailMessage()
-        message["Subject"] = " ".join(subject.split())  # a header is one line, whatever a summary holds
+        message["Subject"] = " ".join(subject.split())  # a header must be one line, but a summary may have several
         message["From"], message["To"] = self.sender, ", ".join(self.to)
         message["Date"] = format_datetime(at)
         domain = self.sender.rpartition("@")[2]

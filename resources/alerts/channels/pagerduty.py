@@ -1,6 +1,6 @@
-"""PagerDuty, by its Events API v2: https://developer.pagerduty.com/docs/events-api-v2-overview.
+"""PagerDuty, through its Events API v2: https://developer.pagerduty.com/docs/events-api-v2-overview.
 
-One incident an alert, on one ``dedup_key``: trigger, acknowledge, resolve.
+Each alert is one incident with one ``dedup_key``: trigger, acknowledge, resolve.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ACTIONS = {
 }  # fmt: skip
 SEVERITIES = {"page": "critical", "warn": "warning"}
 _MOST_CHARACTERS = 1024
-"""PagerDuty's limit of a summary."""
+"""PagerDuty's limit for the length of a summary."""
 
 
 class PagerDutyChannel(Channel):
-    """Incidents of one PagerDuty service."""
+    """Sends incidents to one PagerDuty service."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("routing_key",)
     GROUPS: ClassVar[bool] = False
@@ -34,7 +34,7 @@ class PagerDutyChannel(Channel):
     severities: list[str] = Field(default=["page"], description="Told of alerts of these severities: 'warn', 'page'.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
-        """See :class:`Channel`. PagerDuty answers 202."""
+        """See :class:`Channel`. PagerDuty responds with status 202."""
         [change] = changes
         alert, action = change.alert, ACTIONS[change.change]
         body: dict[str, Any] = {

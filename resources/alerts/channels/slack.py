@@ -1,4 +1,4 @@
-"""Slack, by an incoming webhook: https://api.slack.com/messaging/webhooks."""
+"""Slack, through an incoming webhook: https://api.slack.com/messaging/webhooks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from resources.alerts.alert import Alert, Delivery
 from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of, line_of, more_of
 
 _MOST_BLOCKS, _MOST_CHARACTERS = 50, 3000
-"""Slack's limits of a message and of the text of a section."""
+"""Slack's limits: blocks per message, and characters per section text."""
 
 
 class SlackChannel(Channel):
-    """Messages to one Slack channel."""
+    """Sends messages to one Slack channel."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("webhook_url",)
 
@@ -24,7 +24,7 @@ class SlackChannel(Channel):
     per_minute: int = Field(default=30, ge=1, description="Most messages in a minute; Slack takes one a second.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
-        """See :class:`Channel`. Slack answers 200 ``ok``."""
+        """See :class:`Channel`. Slack responds with status 200 and ``ok``."""
         blocks: list[dict[str, Any]] = []
         for change in changes[: _MOST_BLOCKS - 1]:
             text = "\n".join([f"*{_plain(line_of(change))}*", *map(_plain, more_of(change.alert))])
@@ -37,5 +37,5 @@ class SlackChannel(Channel):
 
 
 def _plain(text: str) -> str:
-    """Text without what Slack takes for markup: a column may be called <!channel>."""
+    """Escapes Slack's markup characters, because a column may be called <!channel>."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""Prometheus, by a file that node_exporter's textfile collector reads; the watch serves the same over HTTP."""
+"""Prometheus, through a file for node_exporter's textfile collector; the watch serves the same metrics over HTTP."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from resources.alerts.channels.base import Channel
 
 
 class PrometheusChannel(Channel):
-    """The open alerts as metrics in a file."""
+    """Writes the open alerts as metrics to a file."""
 
     SYNCS: ClassVar[bool] = True
 
     path: str = Field(description="File to write, e.g. /var/lib/node_exporter/assetline.prom; replaced in one step.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
-        """Nothing: a metric is a state, and :meth:`sync` writes it."""
+        """Does nothing, because metrics show the state, which :meth:`sync` writes."""
 
     def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
         """See :class:`Channel`."""
         self._write(open_alerts, None)
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
-        """``assetline_heartbeat_timestamp_seconds``: alert on its age."""
+        """Writes ``assetline_heartbeat_timestamp_seconds``; alert on its age."""
         self._write(open_alerts, at)
 
     def _write(self, open_alerts: Sequence[Alert], heartbeat: dt.datetime | None) -> None:

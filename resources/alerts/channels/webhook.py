@@ -1,4 +1,4 @@
-"""Anything that takes JSON by HTTP, and anything that the apprise library reaches (170 services by one URL)."""
+"""Channels for any service that accepts JSON over HTTP, and for the 170 services of the apprise library."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of
 
 
 class WebhookChannel(Channel):
-    """Changes as JSON: ``{"changes": [{"id", "change", "words", "at", "alert": {…}}]}``.
+    """Posts changes as JSON: ``{"changes": [{"id", "change", "words", "who", "at", "alert": {…}}]}``.
 
-    The header ``Idempotency-Key`` is the same when a message is sent a second time.
+    The header ``Idempotency-Key`` stays the same if a message is sent again.
     """
 
     SECRETS: ClassVar[tuple[str, ...]] = ("url", "token")
@@ -42,7 +42,7 @@ class WebhookChannel(Channel):
 
 
 class AppriseChannel(Channel):
-    """Messages by one apprise URL: https://github.com/caronc/apprise/wiki."""
+    """Sends messages through one apprise URL: https://github.com/caronc/apprise/wiki."""
 
     SECRETS: ClassVar[tuple[str, ...]] = ("url",)
 
