@@ -52,13 +52,13 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version of the toy model of ``tests/models/readings``: a line that nobody fitted. Copy it to change it."""
+    """A version of the toy model of ``tests/declarations/readings``: a line that nobody fitted. Copy it to change it."""
     import torch
 
     from assets.lifecycle.data.features import features_of
     from assets.lifecycle.model.bundle import Bundle
     from assets.lifecycle.model.fitting import Head
-    from tests.models.readings import plain
+    from tests.declarations.readings import plain
 
     class Line(torch.nn.Module):
         def __init__(self, inputs: int) -> None:

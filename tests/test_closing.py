@@ -18,7 +18,7 @@ from assets.lifecycle.model.verdicts import VERDICTS
 from assets.models import declared_models
 from resources.alerts.causes import CAUSES
 from resources.settings import project_root
-from tests.models.readings import VARIANTS
+from tests.declarations.readings import VARIANTS
 
 Closing = tuple[str, str]
 """Subject and name, as in the mark."""

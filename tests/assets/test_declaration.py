@@ -11,7 +11,7 @@ from assets.declaration import DeclarationError, Drift, Evaluation, Features, Ga
 from assets.models import declared_models, read_folders
 from assets.models.fraud import model as fraud
 from resources.sources import CsvFile
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 
 def other_table(**replaced):

@@ -5,7 +5,7 @@ import pytest
 from definitions import build_defs
 from resources.alerts.runbooks import RUNBOOKS, runbook_of
 from resources.settings import project_root
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 FOLDER = project_root() / "docs" / "runbooks"
 

@@ -11,7 +11,7 @@ from assets.build import build
 from assets.models import read_folders
 from definitions import build_defs, defs
 from resources.settings import project_root
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 HEAVY = ("torch", "mlflow", "evidently", "dagster_mlflow", "xgboost", "sklearn", "matplotlib", "scipy")
 

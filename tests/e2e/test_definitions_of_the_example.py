@@ -7,7 +7,7 @@ import dagster as dg
 from assets.lifecycle.jobs import assets_of_jobs
 from assets.models.fraud import model as fraud
 from definitions import build_defs
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 defs = build_defs(models=[fraud])
 

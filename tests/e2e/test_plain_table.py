@@ -8,7 +8,7 @@ import pytest
 
 from assets.declaration import Gate
 from runner import RunError, Runner
-from tests.models.telco import CSV, model
+from tests.declarations.telco import CSV, model
 from tests.serving.processes import Service
 from tests.worlds import why
 

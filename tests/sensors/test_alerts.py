@@ -21,7 +21,7 @@ from sensors.alerts import (
     handle_all,
     tell_what_came_of_retraining,
 )  # fmt: skip
-from tests.models.readings import VARIANTS, stream
+from tests.declarations.readings import VARIANTS, stream
 
 MODEL = stream()
 

@@ -12,7 +12,7 @@ from resources.alerts import Alerts
 from resources.tables import ParquetTables
 from sensors.alerts import DRIFT_CAUSE, LOST_CAUSE
 from sensors.retraining import declared_due, drifting_since, retraining_due, retraining_sensor
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 SINCE = dt.date(2026, 3, 1)  # test_days = 7: labels of March 7 fill the test window; cool-down: 14 days
 

@@ -7,7 +7,7 @@ from assets.lifecycle.stage import Refused
 from resources.alerts import Alerts
 from resources.dagster_internals import Planned
 from sensors.runs import _latest, run_sensors
-from tests.models.readings import stream
+from tests.declarations.readings import stream
 
 MODEL = stream(owner="team:risk")
 DAYS = dg.DailyPartitionsDefinition("2026-03-01")

@@ -14,7 +14,7 @@ from definitions import build_defs
 from resources.alerts import Alerts
 from resources.tables import ParquetTables
 from sensors.alerts import DRIFT_CAUSE
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION, RUN_KEY = "dagster/partition", "dagster/run_key"

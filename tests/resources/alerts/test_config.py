@@ -7,7 +7,7 @@ from definitions import build_defs
 from resources.alerts import ChannelsError, read_channels, with_secrets
 from resources.alerts.channels import KINDS
 from resources.settings import Settings, project_root
-from tests.models.telco import model as telco
+from tests.declarations.telco import model as telco
 
 FILE = """
 [oncall]

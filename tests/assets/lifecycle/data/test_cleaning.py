@@ -20,7 +20,7 @@ from assets.lifecycle.data.cleaning import (
 )
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID, number_rows
 from resources.sources import CsvFile
-from tests.models.readings import plain, readings, stream
+from tests.declarations.readings import plain, readings, stream
 from tests.stages import Stages
 
 START = dt.date(2026, 1, 1)

@@ -10,7 +10,7 @@ from assets.declaration import DeclarationError, Model, Table
 from assets.lifecycle.data.default_features import default_features
 from assets.lifecycle.data.features import compute_features, events_of
 from resources.sources import CsvFile
-from tests.models.telco import Customers, model
+from tests.declarations.telco import Customers, model
 
 
 def rows(**replaced) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 
 from assets.declaration import Features
 from assets.lifecycle.data.features import compute_features, sees_the_future
-from tests.models.readings import level_and_past, plain, readings, stream
+from tests.declarations.readings import level_and_past, plain, readings, stream
 from tests.stages import Stages
 
 DELAY = 7

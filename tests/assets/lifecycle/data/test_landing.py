@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from resources.sources import Snapshot
-from tests.models.readings import Feed, plain, readings, stream
+from tests.declarations.readings import Feed, plain, readings, stream
 from tests.stages import Stages
 
 DAY, NEXT = "2026-01-10", "2026-01-11"

@@ -10,7 +10,7 @@ import pytest
 from assets.declaration import Gate
 from assets.lifecycle.model.bundle import Bundle
 from assets.lifecycle.model.training import feature_column
-from tests.models.readings import plain, readings
+from tests.declarations.readings import plain, readings
 from tests.stages import Stages, copied_bundle
 
 

@@ -12,7 +12,7 @@ from assets.declaration import Drift, Evaluation, Gate, Model, Training
 from assets.lifecycle.model import training
 from assets.lifecycle.model.bundle import model_code
 from assets.lifecycle.model.training import MIN_OF_EACH_CLASS, _too_few, training_assets
-from tests.models.readings import START, plain, readings, stream
+from tests.declarations.readings import START, plain, readings, stream
 from tests.stages import Stages, copied_bundle
 
 STREAM = stream()

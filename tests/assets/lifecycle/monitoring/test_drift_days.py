@@ -12,7 +12,7 @@ from assets.declaration import Drift
 from assets.lifecycle.answers import SCORE
 from assets.lifecycle.monitoring.drift_days import moment_after
 from assets.lifecycle.profile.reference import ReferenceProfile
-from tests.models.readings import readings, stream
+from tests.declarations.readings import readings, stream
 from tests.stages import Stages
 
 DAYS = ["2026-01-12", "2026-01-13", "2026-01-14"]

@@ -15,7 +15,7 @@ from assets.lifecycle.monitoring.estimate import Tally, estimate, recalibrated
 from assets.lifecycle.monitoring.monitoring import TRAILING_DAYS, _calibrated, _estimated, _how_far_off, _live
 from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
 from assets.task import BINARY, Task
-from tests.models.readings import labelled_stream, plain, readings, stream
+from tests.declarations.readings import labelled_stream, plain, readings, stream
 from tests.stages import Stages, copied_bundle
 
 MODEL = stream(gate=Gate(metric="average_precision", floor=0.5))

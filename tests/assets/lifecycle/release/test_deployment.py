@@ -21,7 +21,7 @@ from assets.lifecycle.release.deployment import (
 )
 from resources.deployment import STAGED, LocalTarget
 from resources.mlflow import MlflowTracking
-from tests.models.readings import plain, readings, stream
+from tests.declarations.readings import plain, readings, stream
 from tests.stages import Stages, copied_bundle
 
 MODEL = plain()
