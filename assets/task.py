@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["binary", "multiclass", "regression"]
+TaskKind = Literal["binary", "multiclass", "regression"]
 
-METRICS: dict[Kind, tuple[str, ...]] = {
+METRICS: dict[TaskKind, tuple[str, ...]] = {
     "binary": ("average_precision", "roc_auc", "cp_at_k", "brier"),
     "multiclass": ("accuracy", "balanced_accuracy", "roc_auc", "log_loss"),
     "regression": ("r2", "rmse", "mae"),
 }
 """Metrics that a gate may use, by kind of target."""
-DEFAULT_METRIC: dict[Kind, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "r2"}
+DEFAULT_METRIC: dict[TaskKind, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "r2"}
 DEFAULT_FLOOR = {"roc_auc": 0.6, "r2": 0.1}
 """Default floors of the gate, clearly better than guessing. Other metrics have no default."""
 LOWER_IS_BETTER = frozenset({"brier", "log_loss", "rmse", "mae"})
@@ -39,7 +39,7 @@ class Task:
     A binary target's codes are 0 and 1, and the probability is that of code 1.
     """
 
-    kind: Kind
+    kind: TaskKind
     classes: tuple[Any, ...] = ()
 
     @classmethod

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.monitoring.drift import Before, Level, compare, count
+from assets.lifecycle.monitoring.drift import EarlierWindow, Level, compare, count
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
 from assets.lifecycle.profile.reference import ReferenceProfile
 
@@ -61,7 +61,7 @@ def rows(rng: np.random.Generator, n: int, change: str = "none") -> pd.DataFrame
 def play(rng: np.random.Generator, n: int, change: str) -> list[Level]:
     """The levels of two windows in a row: the worse of drift and quality."""
     reference = ReferenceProfile.build(rows(rng, REFERENCE_ROWS), {})
-    before: list[Before] = []
+    before: list[EarlierWindow] = []
     wrong: list[dict[str, str]] = []
     levels: list[Level] = []
     for number in range(2):
@@ -72,7 +72,7 @@ def play(rng: np.random.Generator, n: int, change: str) -> list[Level]:
         quality = level_of_faults(found, wrong, RULE.page_after)
         levels.append(max((result.level, quality), key=WORST.__getitem__))
         columns = {column.column: column for column in result.columns}
-        before.append(Before(str(number), window, result.judged, columns))
+        before.append(EarlierWindow(str(number), window, result.judged, columns))
         wrong.append(found)
     return levels
 

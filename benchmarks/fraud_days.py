@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from assets.lifecycle.answers import SCORE
 from assets.lifecycle.data.features import compute_features
-from assets.lifecycle.model.training import REFERENCE_ROWS
-from assets.lifecycle.monitoring.drift import Before, Level, compare, count
+from assets.lifecycle.model.reference_rows import REFERENCE_ROWS
+from assets.lifecycle.monitoring.drift import EarlierWindow, Level, compare, count
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.models.fraud import FAST, model
 from assets.models.fraud.simulator import PaymentSimulator
@@ -42,7 +42,7 @@ class Life:
 
     def levels(self, change: str = "none", most_days: int = LIVED) -> list[Level]:
         """The levels of its first days; the worse of drift and quality."""
-        before: list[Before] = []
+        before: list[EarlierWindow] = []
         wrong: list[dict[str, str]] = []
         levels: list[Level] = []
         for n, as_it_was in list(self.days.items())[:most_days]:
@@ -54,7 +54,7 @@ class Life:
             found = faults(self.reference, window, model.drift, rows_of_day=len(rows), usual_rows=usual)
             quality = level_of_faults(found, wrong, model.drift.page_after)
             levels.append(max((result.level, quality), key=("ok", "warn", "page").index))
-            before.append(Before(str(n), window, result.judged, {c.column: c for c in result.columns}))
+            before.append(EarlierWindow(str(n), window, result.judged, {c.column: c for c in result.columns}))
             wrong.append(found)
         return levels
 

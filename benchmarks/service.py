@@ -74,16 +74,17 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", a
 
 def prepare(home: Path) -> Path:
     """Tables of the last 80 days and a champion with the recipe's three parts. Returns the version's folder."""
-    from assets.lifecycle.data.cleaning import event_day, first_landed, type_and_refuse
+    from assets.lifecycle.data.event_days import event_day
     from assets.lifecycle.data.features import compute_features, events_of, features_of
     from assets.lifecycle.data.landing import number_rows
-    from assets.lifecycle.model.bundle import Bundle
-    from assets.lifecycle.model.fitting import Head, boosted_trees, fit, linear_model, mixture
+    from assets.lifecycle.data.row_outcomes import first_landed, type_and_refuse
+    from assets.lifecycle.model.fitting import ScoreTransform, boosted_trees, fit, linear_model, mixture
     from assets.lifecycle.model.learners.trees import as_module
+    from assets.lifecycle.model.version.bundle import Bundle
     from assets.models.fraud import model
     from assets.models.fraud.simulator import PaymentSimulator
-    from resources.deployment import CHAMPION
     from resources.home import prepare as prepare_home
+    from resources.ledger import CHAMPION
     from resources.mlflow import MlflowTracking
     from resources.tables import ParquetTables
 
@@ -110,12 +111,14 @@ def prepare(home: Path) -> Path:
     parts = {"network": network, "linear": linear_model(X, y, task=model.task), "trees": trees}
     mixed = mixture(parts, dict.fromkeys(parts, 1 / 3))
     names = features_of(model).names
-    Bundle.save(home / "bundle", module=mixed, model=model, feature_names=names, head=Head(), threshold=0.5, fitted={})
+    Bundle.save(
+        home / "bundle", module=mixed, model=model, feature_names=names, head=ScoreTransform(), threshold=0.5, fitted={}
+    )
     mlflow = MlflowTracking.from_settings(settings)
     client = mlflow.client()
     experiment = client.create_experiment("bench", artifact_location=f"{mlflow.artifact_location}/bench")
     run = client.create_run(experiment).info.run_id
-    version = mlflow.register(model.name, run, home / "bundle", loader_module="assets.lifecycle.model.bundle")
+    version = mlflow.register(model.name, run, home / "bundle", loader_module="assets.lifecycle.model.version.bundle")
     mlflow.set_alias(model.name, CHAMPION, version)
     return mlflow.download(model.name, version)
 

@@ -26,9 +26,10 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.features import compute_features
 from assets.lifecycle.model.baselines import linear, xgboost
+from assets.lifecycle.model.candidate import fit_candidate
 from assets.lifecycle.model.evaluation import known_entities
 from assets.lifecycle.model.metrics import average_precision
-from assets.lifecycle.model.training import feature_column, fit_candidate, fit_rows, matrix, test_rows
+from assets.lifecycle.model.training_set import feature_column, fit_rows, matrix, test_rows
 from assets.lifecycle.model.windows import windows_of
 from assets.models.fraud import model as declared
 from assets.models.fraud.ceiling import CUSTOMER_LOOKBACK, TERMINAL_LOOKBACK, ceiling

@@ -23,11 +23,12 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.dry_run import dry_run
 from assets.lifecycle.model.baselines import linear, xgboost
+from assets.lifecycle.model.candidate import fit_candidate
 from assets.lifecycle.model.learners.trees import columns_of, frequent_words
 from assets.lifecycle.model.metrics import headline
-from assets.lifecycle.model.training import fit_candidate, fit_rows, matrix, test_rows
-from assets.lifecycle.rehearsal import rehearse
+from assets.lifecycle.model.training_set import fit_rows, matrix, test_rows
 from assets.task import LOWER_IS_BETTER
 from benchmarks.made import energy, machines, spending, tickets
 from resources.settings import project_root
@@ -67,7 +68,7 @@ def _tables(names: list[str]) -> Iterator[tuple[str, Path, str]]:
 
 def _one(name: str, path: Path, target: str) -> bool:
     with drafted(project_root(), f"bench_{name}", path, target) as draft:
-        frozen = rehearse(draft.model, draft.raw.rows).frozen()
+        frozen = dry_run(draft.model, draft.raw.rows).frozen()
         rounds = [_round(frozen, replace(draft.model, training=replace(draft.model.training, seed=seed)))
                   for seed in range(SEEDS)]  # fmt: skip
         metric = METRIC[draft.model.task.kind]

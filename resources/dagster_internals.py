@@ -18,7 +18,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckResult:
     """The result of one check on one day (``day=None`` for an unpartitioned table)."""
 
     check: str
@@ -30,9 +30,9 @@ class Finding:
 
 
 def check_events(
-    context: dg.AssetExecutionContext, specs: Sequence[dg.AssetCheckSpec], findings: Sequence[Finding]
+    context: dg.AssetExecutionContext, specs: Sequence[dg.AssetCheckSpec], check_results: Sequence[CheckResult]
 ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output]:
-    """Yields the events that record ``findings`` on the asset of this step, each for its own day.
+    """Yields the events that record ``check_results`` on the asset of this step, each for its own day.
 
     ``AssetCheckResult`` has no partition, so in a run over several days all days would get the same status. Instead,
     each day gets an evaluation that points to that day's latest materialisation, because
@@ -40,29 +40,29 @@ def check_events(
     materialisation.
     """
     if not context.has_partition_key_range and not context.has_partition_key:
-        for finding in findings:
+        for check_result in check_results:
             yield dg.AssetCheckResult(
-                passed=finding.passed,
-                check_name=finding.check,
+                passed=check_result.passed,
+                check_name=check_result.check,
                 asset_key=specs[0].asset_key,
-                severity=finding.severity,
-                description=finding.description,
-                metadata=dict(finding.metadata),
+                severity=check_result.severity,
+                description=check_result.description,
+                metadata=dict(check_result.metadata),
             )
         return
     targets = _latest_materializations(context.instance, specs[0].asset_key, list(context.partition_keys))
     blocking = {spec.name: spec.blocking for spec in specs}
-    for finding in findings:
+    for check_result in check_results:
         yield dg.AssetCheckEvaluation(
             asset_key=specs[0].asset_key,
-            check_name=finding.check,
-            passed=finding.passed,
-            metadata=dict(finding.metadata),
-            target_materialization_data=targets.get(finding.day or ""),
-            severity=finding.severity,
-            description=finding.description,
-            blocking=blocking[finding.check],
-            partition=finding.day,
+            check_name=check_result.check,
+            passed=check_result.passed,
+            metadata=dict(check_result.metadata),
+            target_materialization_data=targets.get(check_result.day or ""),
+            severity=check_result.severity,
+            description=check_result.description,
+            blocking=blocking[check_result.check],
+            partition=check_result.day,
         )
     for spec in specs:
         yield dg.Output(None, output_name=spec.get_python_identifier())

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from resources.alerts import Alerts
-from resources.deployment import Ledger, LocalTarget
+from resources.deployment import LocalTarget
+from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
 from resources.settings import Settings
 from resources.tables import ParquetTables

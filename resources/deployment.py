@@ -1,204 +1,36 @@
-"""Promotion of model versions, its audit trail, and deployment targets.
+"""Deployment targets: places where model versions run.
 
-Belongs here: the ledger (the source of truth for which version was in production when), the alias derived from it, and
-deployment targets. Does not belong here: the decision to promote (``assets/lifecycle``), the service (``serving/``).
+Belongs here: targets. Does not belong here: the record of promotions (``ledger.py``), the decision to promote
+(``assets/lifecycle``), the service (``serving/``).
 """
 
 # No `from __future__ import annotations`: Dagster needs the evaluated annotations for ResourceDependency.
 import abc
 import contextlib
-import datetime as dt
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO
 
 import dagster as dg
-import sqlalchemy as sa
 from pydantic import Field
-from sqlalchemy.schema import CreateTable
 
-from resources.mlflow import MlflowTracking, TrackingError
+from resources.ledger import CHAMPION
+from resources.mlflow import MlflowTracking
 from resources.processes import free_port, tied_to_parent
-from resources.settings import Settings, project_root
+from resources.settings import project_root
 
-CHAMPION = "champion"
-"""Alias of the version in production."""
 STAGED = "staged"
 """Version reported by a staged process, which has a bundle folder but no version number."""
-
-_TABLE = sa.Table(
-    "promotions",
-    sa.MetaData(),
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("model", sa.String(200), nullable=False),
-    sa.Column("number", sa.Integer, nullable=False),
-    sa.Column("action", sa.String(16), nullable=False),
-    sa.Column("version", sa.String(32), nullable=False),
-    sa.Column("previous", sa.String(32)),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("verdicts", sa.JSON, nullable=False),
-    sa.Column("dagster_run", sa.String(64), nullable=False),
-    sa.Column("who", sa.String(200), nullable=False),
-    sa.Column("at", sa.DateTime, nullable=False),  # UTC
-    sa.UniqueConstraint("model", "number"),  # two writers cannot take the same number
-)
-_TRIES = 20
-_APPEND_ONLY = """
-    CREATE TRIGGER IF NOT EXISTS promotions_no_{verb} BEFORE {verb} ON promotions
-    BEGIN SELECT RAISE(ABORT, 'the ledger of promotions is append-only'); END
-"""
-
-Action = Literal["promote", "refuse"]
 
 
 class DeploymentError(Exception):
     """A version cannot be staged or promoted. The message gives the version and the fix."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One ledger entry. ``previous`` is the champion before it; ``number`` counts the model's entries from 1."""
-
-    id: int
-    model: str
-    number: int
-    action: Action
-    version: str
-    previous: str | None
-    reason: str
-    verdicts: Mapping[str, Any]
-    dagster_run: str
-    who: str
-    at: dt.datetime
-
-
-class Ledger(dg.ConfigurableResource):
-    """The append-only record of promotions and refusals, with time, reason and author."""
-
-    database_url: str = Field(description="SQLAlchemy URL of the database that holds the ledger.")
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """The ledger in the database of ``settings``; a URL with a password is hidden from the UI."""
-        if sa.make_url(settings.database_url).password is not None:
-            return cls(database_url=dg.EnvVar("ASSETLINE_DATABASE_URL"))
-        return cls(database_url=settings.database_url)
-
-    def promote(
-        self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
-    ) -> Entry:
-        """Records ``version`` as the champion. If it already is, writes nothing and returns the existing entry.
-
-        Raises:
-            DeploymentError: other writers took the next number 20 times in a row.
-        """
-        said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
-        return self._append("promote", model, version, said)
-
-    def refuse(
-        self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
-    ) -> Entry:
-        """Records that ``version`` was not promoted. Two identical refusals in a row are one entry.
-
-        Raises:
-            DeploymentError: other writers took the next number 20 times in a row.
-        """
-        said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
-        return self._append("refuse", model, version, said)
-
-    def champion(self, model: str) -> Entry | None:
-        """The current promotion; ``None`` before the first."""
-        return self._last(model, action="promote")
-
-    def at(self, model: str, time: dt.datetime) -> Entry | None:
-        """The promotion in effect at ``time`` (UTC if it has no zone); ``None`` before the first."""
-        return self._last(model, action="promote", until=_naive_utc(time))
-
-    def history(self, model: str | None = None) -> list[Entry]:
-        """All entries of one model or of all models, oldest first."""
-        query = sa.select(_TABLE).order_by(_TABLE.c.id)
-        return self._read(query if model is None else query.where(_TABLE.c.model == model))
-
-    def reconcile(self, mlflow: MlflowTracking) -> dict[str, str]:
-        """Corrects the aliases that differ from the ledger, and returns their new versions by model.
-
-        A kill between the ledger write and the alias update leaves the alias outdated, so call this at startup.
-
-        Raises:
-            DeploymentError: MLflow does not have the champion's version.
-        """
-        moved = {}
-        for model in sorted({entry.model for entry in self.history()}):
-            champion = self.champion(model)
-            if champion is None or mlflow.version_of_alias(model, CHAMPION) == champion.version:
-                continue
-            try:
-                mlflow.set_alias(model, CHAMPION, champion.version)
-            except TrackingError as error:
-                raise DeploymentError(
-                    f"the ledger says version {champion.version} of {model} is in production, but MLflow does not have "
-                    f"it; restore MLflow's store or promote a version that exists"
-                ) from error
-            moved[model] = champion.version
-        return moved
-
-    def _append(self, action: Action, model: str, version: str, said: dict[str, Any]) -> Entry:
-        for _ in range(_TRIES):
-            last, champion = self._last(model), self.champion(model)
-            if action == "promote" and champion is not None and champion.version == version:
-                return champion
-            if last is not None and (action, version, said["reason"]) == (last.action, last.version, last.reason):
-                return last
-            row = {
-                "model": model,
-                "number": last.number + 1 if last else 1,
-                "action": action,
-                "version": version,
-                "previous": champion.version if champion else None,
-                "at": _naive_utc(dt.datetime.now(dt.UTC)),
-                **said,
-            }
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.insert(_TABLE).values(row))
-            except sa.exc.IntegrityError:
-                continue  # another process was first; its entry may make ours unnecessary
-            return next(entry for entry in self.history(model) if entry.number == row["number"])
-        raise DeploymentError(f"the ledger's next entry of {model} was taken {_TRIES} times in a row; try again")
-
-    def _last(self, model: str, action: Action | None = None, until: dt.datetime | None = None) -> Entry | None:
-        query = sa.select(_TABLE).where(_TABLE.c.model == model).order_by(_TABLE.c.number.desc()).limit(1)
-        if action is not None:
-            query = query.where(_TABLE.c.action == action)
-        if until is not None:
-            query = query.where(_TABLE.c.at <= until)
-        return next(iter(self._read(query)), None)
-
-    def _read(self, query: sa.Select[Any]) -> list[Entry]:
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [Entry(**{**row, "at": row["at"].replace(tzinfo=dt.UTC)}) for row in rows]
-
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
-        engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
-        if engine.dialect.name == "sqlite":
-            Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        with engine.begin() as connection:
-            connection.execute(CreateTable(_TABLE, if_not_exists=True))
-            if engine.dialect.name == "sqlite":
-                for verb in ("UPDATE", "DELETE"):
-                    connection.execute(sa.text(_APPEND_ONLY.format(verb=verb)))
-        return engine
 
 
 class DeploymentTarget(dg.ConfigurableResource, abc.ABC):
@@ -281,7 +113,3 @@ class LocalTarget(DeploymentTarget):
 def _tail(output: IO[str], lines: int = 20) -> str:
     output.seek(0)
     return "".join(output.readlines()[-lines:]).strip() or "(it wrote nothing)"
-
-
-def _naive_utc(time: dt.datetime) -> dt.datetime:
-    return time if time.tzinfo is None else time.astimezone(dt.UTC).replace(tzinfo=None)

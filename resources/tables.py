@@ -31,7 +31,7 @@ FEW_ROWS = 100_000
 
 _STAMP = b"assetline"
 
-Window = tuple[int, int]
+DayWindow = tuple[int, int]
 """First and last day of an input that an output reads, relative to the output's day."""
 
 Inputs = dict[str, dict[str, str]]
@@ -56,7 +56,7 @@ class Stamp:
     rows: int
 
 
-def inputs_of(windows: Mapping[str, Window], versions: Mapping[str, Mapping[str, str]], day: str) -> Inputs:
+def inputs_of(windows: Mapping[str, DayWindow], versions: Mapping[str, Mapping[str, str]], day: str) -> Inputs:
     """The data versions of the inputs of ``day``'s output.
 
     Args:
@@ -72,7 +72,7 @@ def inputs_of(windows: Mapping[str, Window], versions: Mapping[str, Mapping[str,
     return found
 
 
-def days_of_window(day: str, window: Window) -> list[str]:
+def days_of_window(day: str, window: DayWindow) -> list[str]:
     """ISO days from ``day + window[0]`` to ``day + window[1]``, both included."""
     if day == WHOLE:
         return [WHOLE]
@@ -91,7 +91,7 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     root: str = Field(description="Folder or URL (any fsspec scheme) under which all tables lie.")
 
-    _read: dict[str, dict[str, tuple[Window, dict[str, str]]]] = PrivateAttr(default_factory=dict)
+    _read: dict[str, dict[str, tuple[DayWindow, dict[str, str]]]] = PrivateAttr(default_factory=dict)
 
     # -- files -------------------------------------------------------------------------------------------------------
 

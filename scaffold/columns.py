@@ -21,7 +21,7 @@ from assets.reading import POINTED, hours, number
 from assets.words import FALSE, TRUE
 from resources.moments import ISO, moments
 
-Kind = Literal[
+ColumnKind = Literal[
     "boolean", "integer", "number", "category", "moment", "text", "identifier", "personal", "constant", "empty"
 ]
 
@@ -136,7 +136,7 @@ class Column:
 
     header: str
     name: str
-    kind: Kind
+    kind: ColumnKind
     missing: float = 0.0
     unreadable: int = 0
     example: str = ""
@@ -450,7 +450,7 @@ def _text(column: Column, values: pd.Series) -> Column:
     one_word = float(values.str.count(r"\s+").mean()) < 0.2
     coded = float(values.str.fullmatch(r"[A-Za-z]*[-_]?\d[\w-]*").mean()) > 0.9
     long_digits = float(values.str.fullmatch(r"\d{16,}").mean()) > 1 - UNREADABLE
-    kind: Kind
+    kind: ColumnKind
     if column.distinct == len(values) and one_word:
         kind, why = "identifier", "each row has its own"
     elif _are_short(values) and column.distinct <= MOST_CATEGORIES and len(values) >= column.distinct * ROWS_A_CATEGORY:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
-from assets.task import Kind as TaskKind
+from assets.task import TaskKind
 from assets.words import FALSE, TRUE, says_yes
 from resources.moments import moments
 from scaffold.columns import (

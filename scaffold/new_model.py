@@ -168,11 +168,11 @@ def _imported(name: str, draft: Path) -> Iterator[Model]:
 
 def _try_out(model: Model, raw: RawTable) -> tuple[int, list[str]]:
     """Cleans all rows, computes features and checks for leaks; returns the number of features and the leaks."""
+    from assets.lifecycle.dry_run import dry_run
     from assets.lifecycle.model.leakage import leaks
-    from assets.lifecycle.model.training import fit_rows, test_rows
-    from assets.lifecycle.rehearsal import rehearse
+    from assets.lifecycle.model.training_set import fit_rows, test_rows
 
-    tried = rehearse(model, raw.rows)
+    tried = dry_run(model, raw.rows)
     if tried.refused_share > model.table.max_refused or tried.accepted.empty:
         worst = ", ".join(f"'{reason}' {n}" for reason, n in list(tried.reasons.items())[:3])
         raise ScaffoldError(f"{tried.refused_share:.0%} of the rows would be refused ({worst}); clean the file first")

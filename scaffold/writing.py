@@ -283,7 +283,7 @@ def _test(name: str, guess: Guess) -> str:
     lines = [
         f'"""The rows of the {name} table meet their contract, and one that does not is refused with its reason."""',
         "",
-        "from assets.lifecycle.rehearsal import rehearse",
+        "from assets.lifecycle.dry_run import rehearse",
         f"from assets.models.{name} import model",
         "",
         "",

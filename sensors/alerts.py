@@ -15,7 +15,7 @@ from assets.declaration import Model
 from resources.alerts import Alert, Alerts, Seen, Severity, fingerprint_of
 from resources.alerts.runbooks import runbook_of
 from resources.dagster_internals import Evaluation, check_evaluations
-from resources.deployment import Ledger
+from resources.ledger import Ledger
 
 EVALUATIONS, LEDGER = "check_evaluations", "promotions"
 """Event streams whose read position is in the store, so that a story run and a daemon can alternate."""

@@ -52,12 +52,12 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version of the toy model of ``tests/declarations/readings``: a line that nobody fitted. Copy it to change it."""
+    """A version of the toy model of ``tests/declarations/readings``: a line, never fitted. Copy it to change it."""
     import torch
 
     from assets.lifecycle.data.features import features_of
-    from assets.lifecycle.model.bundle import Bundle
-    from assets.lifecycle.model.fitting import Head
+    from assets.lifecycle.model.fitting import ScoreTransform
+    from assets.lifecycle.model.version.bundle import Bundle
     from tests.declarations.readings import plain
 
     class Line(torch.nn.Module):
@@ -71,6 +71,6 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = features_of(plain()).names
     folder = tmp_path_factory.mktemp("toy") / "bundle"
     torch.manual_seed(0)
-    Bundle.save(folder, module=Line(len(names)), model=plain(), feature_names=names, head=Head(), threshold=0.5,
-                fitted={"folds_score": 0.5, "chance": 0.4, "epochs": 1, "curves": {}})  # fmt: skip
+    Bundle.save(folder, module=Line(len(names)), model=plain(), feature_names=names, head=ScoreTransform(),
+                threshold=0.5, fitted={"folds_score": 0.5, "chance": 0.4, "epochs": 1, "curves": {}})  # fmt: skip
     return folder

@@ -66,12 +66,14 @@ class Target:
 LIFECYCLE, T = "assets/lifecycle", "tests/assets/lifecycle"
 TARGETS = {
     f"{LIFECYCLE}/model/gate.py": Target((f"{T}/model/test_gate.py", f"{T}/model/test_evaluation.py")),
-    f"{LIFECYCLE}/model/training.py": Target(
-        (f"{T}/model/test_training.py",),
-        ("MIN_OF_EACH_CLASS", "_training_set", "_too_few", "_leakage", "_trained_model", "freeze", "fold_rows",
-         "fit_rows", "test_rows", "_held_out"),
+    f"{LIFECYCLE}/model/training_set.py": Target(
+        (f"{T}/model/test_training_set.py",),
+        ("MIN_OF_EACH_CLASS", "training_set_asset", "_too_few", "_leakage", "freeze", "fold_rows", "fit_rows",
+         "test_rows", "_held_out"),
     ),
+    f"{LIFECYCLE}/model/trained_model.py": Target((f"{T}/model/test_trained_model.py",), ("trained_model_asset",)),
     f"{LIFECYCLE}/model/leakage.py": Target((f"{T}/model/test_leakage.py",)),
+    f"{LIFECYCLE}/release/staging.py": Target((f"{T}/release/test_staging.py", f"{T}/release/test_deployment.py")),
     f"{LIFECYCLE}/release/deployment.py": Target((f"{T}/release/test_deployment.py",)),
     f"{LIFECYCLE}/monitoring/quality.py": Target(
         (f"{T}/monitoring/test_quality.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
@@ -79,10 +81,10 @@ TARGETS = {
     f"{LIFECYCLE}/monitoring/drift.py": Target(
         (f"{T}/monitoring/test_drift_rule.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
     ),
-    "resources/deployment.py": Target(
-        ("tests/resources/test_deployment.py",),
-        ("CHAMPION", "STAGED", "_TRIES", "Ledger", "LocalTarget", "_tail", "_naive_utc"),
+    "resources/ledger.py": Target(
+        ("tests/resources/test_ledger.py",), ("CHAMPION", "_TRIES", "Ledger", "_naive_utc")
     ),
+    "resources/deployment.py": Target(("tests/resources/test_deployment.py",), ("STAGED", "LocalTarget", "_tail")),
     "resources/alerts/store.py": Target(("tests/resources/alerts/test_store.py",)),
     "resources/alerts/outbox.py": Target(
         ("tests/resources/alerts/test_outbox.py", "tests/resources/alerts/test_delivery.py",

@@ -15,7 +15,7 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.factory import lifecycle_assets
-from resources.deployment import Ledger
+from resources.ledger import Ledger
 from resources.tables import WHOLE, ParquetTables
 from runner import RANGE_END, RANGE_START
 from tests.worlds import QUIET, why

@@ -14,7 +14,7 @@ import pytest
 from assets.declaration import Model
 from assets.lifecycle.factory import lifecycle_assets
 from assets.lifecycle.model.gate import Rule
-from assets.lifecycle.model.verdicts import VERDICTS
+from assets.lifecycle.model.version.verdicts import VERDICTS
 from assets.models import declared_models
 from resources.alerts.causes import CAUSES
 from resources.settings import project_root

@@ -1,41 +1,56 @@
 """Builds the assets of a declaration, in data-flow order.
 
-Belongs here: the list of stages, and the replacement of a stage's asset by a model's own. Does not belong here: any
-stage.
+Belongs here: the list of assets, and the replacement of an asset by a model's own. Does not belong here: any asset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.data.cleaning import cleaning_assets
-from assets.lifecycle.data.features import feature_assets
-from assets.lifecycle.data.landing import landing_assets
-from assets.lifecycle.model.backtest import backtest_assets
-from assets.lifecycle.model.evaluation import evaluation_assets
-from assets.lifecycle.model.training import training_assets
-from assets.lifecycle.monitoring.drift_days import drift_assets
-from assets.lifecycle.monitoring.monitoring import monitoring_assets
-from assets.lifecycle.release.deployment import deployment_assets
+from assets.lifecycle.data.cleaning import cleaned_asset
+from assets.lifecycle.data.features import features_asset
+from assets.lifecycle.data.labels import labels_asset
+from assets.lifecycle.data.landing import raw_labels_asset, raw_table_asset
+from assets.lifecycle.data.quarantine import quarantine_asset
+from assets.lifecycle.model.backtest import backtest_asset
+from assets.lifecycle.model.evaluation import evaluation_asset
+from assets.lifecycle.model.trained_model import trained_model_asset
+from assets.lifecycle.model.training_set import training_set_asset
+from assets.lifecycle.monitoring.drift_days import drift_asset
+from assets.lifecycle.monitoring.estimated_performance import estimated_performance_asset
+from assets.lifecycle.monitoring.performance import performance_asset
+from assets.lifecycle.monitoring.predictions import predictions_asset
+from assets.lifecycle.release.deployment import deployment_asset
+from assets.lifecycle.release.staging import staged_asset
 
-STAGES = (
-    landing_assets,
-    cleaning_assets,
-    feature_assets,
-    training_assets,
-    evaluation_assets,
-    backtest_assets,
-    deployment_assets,
-    monitoring_assets,
-    drift_assets,
+AssetFactory = Callable[[Model], dg.AssetsDefinition | None]
+"""Builds one asset of a model; ``None`` if the model has no such asset."""
+
+FACTORIES: tuple[AssetFactory, ...] = (
+    raw_table_asset,
+    raw_labels_asset,
+    cleaned_asset,
+    quarantine_asset,
+    labels_asset,
+    features_asset,
+    training_set_asset,
+    trained_model_asset,
+    evaluation_asset,
+    backtest_asset,
+    staged_asset,
+    deployment_asset,
+    predictions_asset,
+    estimated_performance_asset,
+    performance_asset,
+    drift_asset,
 )
 
 
 def lifecycle_assets(model: Model) -> Sequence[dg.AssetsDefinition]:
-    """Returns all assets of a model; the declaration's own assets replace stage assets with the same key."""
+    """Returns all assets of a model; the declaration's own assets replace the lifecycle's assets with the same key."""
     own = {asset.key: asset for asset in model.assets}
-    made = [asset for stage in STAGES for asset in stage(model) if asset.key not in own]
-    return [*made, *own.values()]
+    built = [asset for factory in FACTORIES if (asset := factory(model)) is not None]
+    return [*(asset for asset in built if asset.key not in own), *own.values()]

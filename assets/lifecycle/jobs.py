@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.monitoring.estimate import ESTIMATED
+from assets.lifecycle.monitoring.estimate import is_estimated
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE = "daily", "mature"
@@ -35,7 +35,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
             DEPLOY: ["staged", "deployment"],
             BACKTEST: ["backtest"],
         }  # fmt: skip
-    estimated = ["estimated_performance"] if model.gate.metric in ESTIMATED[model.task.kind] else []
+    estimated = ["estimated_performance"] if is_estimated(model) else []
     return {
         LAND: [f"raw_{table}", *(["raw_labels"] if model.label_delay_days else [])],
         CLEAN: [table, "quarantine"],

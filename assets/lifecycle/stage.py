@@ -19,8 +19,8 @@ import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model
-from resources.dagster_internals import Finding, check_events
-from resources.tables import WHOLE, Window
+from resources.dagster_internals import CheckResult, check_events
+from resources.tables import WHOLE, DayWindow
 
 # Checks with days, single-run backfills and windows that reach past the ends are what this stands on, on purpose, and
 # the versions are pinned: one word of it here, not one for each asset at each load.
@@ -38,7 +38,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Reads:
+class TableInput:
     """An upstream table and the days of it, relative to the output's day, that one output day reads.
 
     ``optional``: there may be none of these days yet; the stage then gets an empty frame. ``in_batches``: the stage
@@ -46,23 +46,23 @@ class Reads:
     """
 
     key: dg.AssetKey
-    window: Window = (0, 0)
+    window: DayWindow = (0, 0)
     optional: bool = False
     in_batches: bool = False
     columns: tuple[str, ...] | None = None
 
 
 @dataclass
-class Made:
+class StageOutput:
     """What a stage's function returns: the rows, the verdicts on them, and what a person wants to see."""
 
     frame: pd.DataFrame
-    findings: list[Finding] = field(default_factory=list)
+    check_results: list[CheckResult] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     by_day: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-Compute = Callable[..., Made]
+Compute = Callable[..., StageOutput]
 
 
 class Refused(dg.Failure):
@@ -89,7 +89,7 @@ def table_asset(
     description: str,
     stage: str,
     kinds: set[str],
-    reads: Mapping[str, Reads] = {},
+    inputs: Mapping[str, TableInput] = {},
     checks: Sequence[Check] = (),
     day_column: str | None = None,
     code: Sequence[Any] = (),
@@ -101,7 +101,7 @@ def table_asset(
     write_refused: bool = False,
     freshness: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetsDefinition:
-    """An asset that is a table: ``compute(context, **upstream frames) -> Made``.
+    """An asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
     When a blocking finding fails, nothing is written and the step fails with the finding's words, so that a refused day
     never replaces a good one. All days of a run are judged; one refused day holds back the run's others too.
@@ -126,11 +126,11 @@ def table_asset(
         for check in checks
     ]
     metadata: dict[str, Any] = {"day_column": day_column} if day_column and partitions else {}
-    metadata["reads"] = {read.key.to_user_string(): list(read.window) for read in reads.values()}
+    metadata["reads"] = {table.key.to_user_string(): list(table.window) for table in inputs.values()}
 
     @dg.asset(
         key=key,
-        ins={argument: _asset_in(read, partitions) for argument, read in reads.items()},
+        ins={argument: _asset_in(table, partitions) for argument, table in inputs.items()},
         deps=list(deps),
         description=description,
         group_name=f"{model.name}/{stage}",
@@ -151,14 +151,18 @@ def table_asset(
         made = compute(context, **frames)
         blocking = {spec.name for spec in specs if spec.blocking}
         refused = [
-            finding
-            for finding in made.findings
-            if not finding.passed and finding.check in blocking and finding.severity == dg.AssetCheckSeverity.ERROR
+            check_result
+            for check_result in made.check_results
+            if not check_result.passed
+            and check_result.check in blocking
+            and check_result.severity == dg.AssetCheckSeverity.ERROR
         ]
         if refused and not write_refused:
-            yield from check_events(context, specs, made.findings)
+            yield from check_events(context, specs, made.check_results)
             raise Refused(
-                description="\n".join(f"{key.to_user_string()}: {finding.description}" for finding in refused[:5]),
+                description="\n".join(
+                    f"{key.to_user_string()}: {check_result.description}" for check_result in refused[:5]
+                ),
                 metadata={"refused": len(refused), "kept": "what was there before is untouched"},
                 allow_retries=False,
             )
@@ -167,12 +171,12 @@ def table_asset(
         yield dg.MaterializeResult(
             value=made.frame, metadata={**made.metadata, "columns": _columns(made.frame), "sample": sample(made.frame)}
         )
-        yield from check_events(context, specs, made.findings)
+        yield from check_events(context, specs, made.check_results)
 
     return stage_asset
 
 
-def _asset_in(read: Reads, partitions: dg.PartitionsDefinition | None) -> dg.AssetIn:
+def _asset_in(read: TableInput, partitions: dg.PartitionsDefinition | None) -> dg.AssetIn:
     mapping = None
     if partitions is not None:
         mapping = dg.TimeWindowPartitionMapping(

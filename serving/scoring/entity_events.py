@@ -101,7 +101,7 @@ class Past:
         return np.where(self.keys[at] == keys, at, -1)
 
 
-class History:
+class EntityEvents:
     """The recent history of one model's table. Not thread-safe, except :meth:`load`, which changes no state.
 
     Args:
@@ -222,7 +222,7 @@ class History:
             self._write(day, "".join(lines).encode())
         self._count({name: values[new] for name, values in rows.items()})
 
-    def take_over(self, other: History) -> None:
+    def take_over(self, other: EntityEvents) -> None:
         """Adds the rows that ``other`` (the history of the previous version) has scored and this one does not have."""
         columns = other._recent.columns
         if other is not self and self._entities and set(columns) >= set(self._dtypes):

@@ -16,7 +16,7 @@ from typing import Any
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
-from serving.scoring.request_parsing import ARRIVED_AT, Intake
+from serving.scoring.request_parsing import ARRIVED_AT, RequestParser
 
 Schema = dict[str, Any]
 
@@ -102,8 +102,8 @@ def document(title: str, version: str, served: Mapping[str, Model], max_rows: in
 
 def row_schema(model: Model) -> Schema:
     """The schema of one raw row, with an example that is valid now."""
-    intake = Intake(model)
-    columns = {name: _column(intake, name) for name in intake.columns}
+    parser = RequestParser(model)
+    columns = {name: _column(parser, name) for name in parser.columns}
     required = [name for name in columns if name != ARRIVED_AT or model.table.time is None]
     example = {name: columns[name]["examples"][0] for name in required}
     return {
@@ -190,8 +190,8 @@ def _operation(
     return said
 
 
-def _column(intake: Intake, name: str) -> Schema:
-    column, kind = intake.schema.columns[name], intake.kind(name)
+def _column(parser: RequestParser, name: str) -> Schema:
+    column, kind = parser.schema.columns[name], parser.kind(name)
     bounds, allowed = _bounds(column.checks), _allowed(column.checks)
     as_text = {"type": "string", "description": "The same as text, as files hold it."}
     forms: list[Schema]
@@ -215,7 +215,7 @@ def _column(intake: Intake, name: str) -> Schema:
     if column.nullable:
         forms.append({"type": "null"})
     said = forms[0] if len(forms) == 1 else {"anyOf": forms}
-    return {**said, "description": intake.describe()[name], "examples": [example]}
+    return {**said, "description": parser.describe()[name], "examples": [example]}
 
 
 def _bounds(checks: Sequence[Any]) -> Schema:

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.data.cleaning import REASON, ContractError, by_contract, type_and_refuse
 from assets.lifecycle.data.landing import LANDING_DAY
+from assets.lifecycle.data.row_outcomes import REASON, ContractError, by_contract, type_and_refuse
 
 ARRIVED_AT = "arrived_at"
 """Column of a stream with the arrival time of a row; filled in if the caller leaves it out."""
@@ -80,7 +80,7 @@ _CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class RowProblem:
     """One problem with one row: ``row`` is its position in the request, from 0; ``right`` describes valid input."""
 
     row: int
@@ -93,12 +93,12 @@ class Problem:
 class RefusedRows(Exception):
     """Rows that cannot be scored, with the reasons in ``problems``."""
 
-    def __init__(self, problems: Sequence[Problem], *, of: int) -> None:
+    def __init__(self, problems: Sequence[RowProblem], *, of: int) -> None:
         super().__init__("; ".join(f"row {p.row}: {p.problem}" if of > 1 else p.problem for p in problems))
         self.problems = list(problems)
 
 
-class Intake:
+class RequestParser:
     """Converts or refuses rows of one model's table, as its pipeline does on the day they arrive.
 
     The target is not required. Rows of any age are accepted; rows whose event day is in the future are refused.
@@ -129,7 +129,7 @@ class Intake:
         """A description of the valid values of each column."""
         return {name: self._right(name) for name in self.columns}
 
-    def accept(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
+    def parse(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
         """Converts rows to typed columns of the contract without the target, ``[n]`` each, in the order of ``rows``.
 
         Args:
@@ -202,7 +202,7 @@ class Intake:
         if nested:
             words = "is neither text nor a number"
             raise RefusedRows(
-                [Problem(i, c, v, f"{c}={v!r} {words}", self._right(c)) for i, c, v in nested], of=len(rows)
+                [RowProblem(i, c, v, f"{c}={v!r} {words}", self._right(c)) for i, c, v in nested], of=len(rows)
             )
         frame = _text_frame(rows)
         if self.time is not None:
@@ -211,7 +211,7 @@ class Intake:
             accepted, refused = type_and_refuse(frame, self._table)
         except ContractError as error:
             raise RefusedRows(
-                [Problem(0, "", None, str(error.description), "a row of the declared table")], of=1
+                [RowProblem(0, "", None, str(error.description), "a row of the declared table")], of=1
             ) from error
         if len(refused):
             at = [int(position) for position in refused.index]
@@ -220,7 +220,7 @@ class Intake:
             )
         return {c: _to_numpy(accepted[c], self.dtypes[c]) for c in self.columns}
 
-    def _problem(self, position: int, row: Raw, reason: str) -> Problem:
+    def _problem(self, position: int, row: Raw, reason: str) -> RowProblem:
         column, _, rule = reason.partition(": ")
         value = row.get(column)
         if column not in row:
@@ -233,7 +233,7 @@ class Intake:
             words = f"{column}={value!r} is in the future"
         else:
             words = f"{column}={value!r} breaks the rule {rule}"
-        return Problem(position, column, _printable(value), words, self._right(column))
+        return RowProblem(position, column, _printable(value), words, self._right(column))
 
     def _tolerant_clean(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Runs ``clean`` with blanks for raw columns that the row lacks; the contract then reports missing columns."""

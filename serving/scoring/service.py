@@ -43,17 +43,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
-from assets.lifecycle.answers import in_words  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
-from assets.lifecycle.model.bundle import Bundle  # noqa: E402
+from assets.lifecycle.model.version.bundle import Bundle  # noqa: E402
+from assets.lifecycle.prediction_format import json_predictions  # noqa: E402
 from assets.models import declared_models  # noqa: E402
-from resources.deployment import CHAMPION, Ledger  # noqa: E402
+from resources.ledger import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.scoring import openapi  # noqa: E402
-from serving.scoring.entity_events import History, LogError, TooOldError  # noqa: E402
+from serving.scoring.entity_events import EntityEvents, LogError, TooOldError  # noqa: E402
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
-from serving.scoring.request_parsing import Intake, Problem, Raw, RefusedRows  # noqa: E402
+from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
 
 POLL_S = 2.0
 """Seconds between two checks of the alias and the tables."""
@@ -92,8 +92,8 @@ class Served:
     version: str
     bundle: Bundle
     model: Model
-    intake: Intake
-    history: History
+    parser: RequestParser
+    entity_events: EntityEvents
     since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
     @classmethod
@@ -109,11 +109,11 @@ class Served:
         """
         bundle = Bundle.load(directory).traced()
         model = bundle.model
-        intake = Intake(model)
-        history = before.history if before else None
-        if history is None or not history.serves(model, intake.dtypes):
-            history = History(model, intake.dtypes, tables, log_folder)
-        served = cls(version, bundle, model, intake, history)
+        parser = RequestParser(model)
+        entity_events = before.entity_events if before else None
+        if entity_events is None or not entity_events.serves(model, parser.dtypes):
+            entity_events = EntityEvents(model, parser.dtypes, tables, log_folder)
+        served = cls(version, bundle, model, parser, entity_events)
         names = features_of(model).names
         if names != bundle.facts.feature_names:
             raise ValueError(f"its code makes {len(names)} features, its network takes {bundle.facts.feature_names}")
@@ -126,7 +126,7 @@ class Served:
 
         Raises :class:`ValueError` for a score that is not finite, and any error of the features code.
         """
-        if (example := self.history.example()) is not None:
+        if (example := self.entity_events.example()) is not None:
             self._check(self.features(example))
         return self
 
@@ -137,7 +137,7 @@ class Served:
 
     def features(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """Features of typed rows, computed with their entities' history: float32 ``[n, n_features]``."""
-        events, wanted = self.history.events(rows)
+        events, wanted = self.entity_events.events(rows)
         return compute_features(features_of(self.model), events, wanted)
 
     def finite_scores(self, X: np.ndarray, keys: Sequence[Any]) -> np.ndarray:
@@ -164,18 +164,18 @@ class Served:
         """
         if not raw:
             return []
-        rows = self.intake.accept(raw, dt.datetime.now(dt.UTC).replace(tzinfo=None))
+        rows = self.parser.parse(raw, dt.datetime.now(dt.UTC).replace(tzinfo=None))
         keys = rows[self.model.table.key].tolist()
         if len(set(keys)) < len(keys):
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
             words = f"{self.model.table.key}={keys[i]!r} is in the request twice"
-            raise RefusedRows([Problem(i, self.model.table.key, keys[i], words, "each row once")], of=len(raw))
+            raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], words, "each row once")], of=len(raw))
         scores = self.finite_scores(self.features(rows), keys)
         amount, alerts = self.model.evaluation.amount, None
         if self.model.task.kind == "binary":
             alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
-        self.history.add(rows, scores.tolist(), self.version)
-        said = in_words(self.model.task, scores, alerts)
+        self.entity_events.add(rows, scores.tolist(), self.version)
+        said = json_predictions(self.model.task, scores, alerts)
         of = {"model": self.model.name, "version": self.version}
         return [{self.model.table.key: key, **answer, **of} for key, answer in zip(keys, said, strict=True)]
 
@@ -237,9 +237,9 @@ class Endpoint:
         new = await asyncio.to_thread(Served.prepare, version, directory, self.tables, self.log_folder, self.served)
         new.try_out()
         old, self.served, self.problem, self._failed = self.served, new, None, ("", 0.0)
-        if old is not None and old.history is not new.history:
-            new.history.take_over(old.history)
-            old.history.close()
+        if old is not None and old.entity_events is not new.entity_events:
+            new.entity_events.take_over(old.entity_events)
+            old.entity_events.close()
         self._loaded_at = time.monotonic()
         _log.info("version %s of '%s' serves%s", version, self.name, f", in place of {serving}" if serving else "")
 
@@ -247,10 +247,10 @@ class Endpoint:
         """Reads changed tables at the second stale check in a row, or at once if the last read is older than 30 s."""
         if self.served is None:
             return
-        history = self.served.history
-        stale = await asyncio.to_thread(history.is_stale)
+        entity_events = self.served.entity_events
+        stale = await asyncio.to_thread(entity_events.is_stale)
         if stale and (self._was_stale or time.monotonic() > self._loaded_at + RETRY_S):
-            history.adopt(await asyncio.to_thread(history.load))
+            entity_events.adopt(await asyncio.to_thread(entity_events.load))
             self._loaded_at, stale = time.monotonic(), False
         self._was_stale = stale
 
@@ -258,13 +258,13 @@ class Endpoint:
         """The endpoint's entry in the ``/health`` response."""
         if self.served is None:
             return {"status": "degraded" if self.problem else "waiting", "version": None, "problem": self.waiting_for}
-        history = self.served.history
+        entity_events = self.served.entity_events
         return {
             "status": "degraded" if self.problem else "ok",
             "version": self.served.version,
             "since": self.served.since.isoformat(timespec="seconds"),
             "problem": self.problem,
-            "past": {"rows": history.rows, "until": history.until and history.until.isoformat()},
+            "past": {"rows": entity_events.rows, "until": entity_events.until and entity_events.until.isoformat()},
         }
 
 
@@ -328,7 +328,7 @@ async def _about(endpoint: Endpoint, _: Request) -> Response:
             "name": endpoint.name,
             "description": served.model.description,
             "version": served.version,
-            "columns": served.intake.describe(),
+            "columns": served.parser.describe(),
             "features": list(features_of(served.model).names),
         }
     )
@@ -475,7 +475,7 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
         task.cancel()
         for endpoint in endpoints:
             if endpoint.served:
-                endpoint.served.history.close()
+                endpoint.served.entity_events.close()
 
     return lifespan
 

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from assets.declaration import Model
 from resources.alerts import SEVERITIES, AlertStore
 from resources.dagster_internals import check_evaluations
-from resources.deployment import Ledger
+from resources.ledger import Ledger
 from resources.settings import Settings
 from resources.tables import WHOLE, ParquetTables
 

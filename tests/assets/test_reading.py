@@ -7,8 +7,8 @@ import pandera.pandas as pa
 import pytest
 from pandera.typing.pandas import Series
 
-from assets.lifecycle.data.cleaning import REASON, type_and_refuse
 from assets.lifecycle.data.landing import number_rows
+from assets.lifecycle.data.row_outcomes import REASON, type_and_refuse
 from assets.reading import hours, number, typed
 from assets.words import FALSE, SIGNS, TRUE, says_yes
 from resources.tables import WHOLE

@@ -97,17 +97,17 @@ def test_every_landed_row_is_accounted_for(ranged):
     records = ranged.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=ranged.model.key("quarantine")), limit=100
     ).records
-    fates = pd.DataFrame(
+    row_outcomes = pd.DataFrame(
         [
             {n: int(r.asset_materialization.metadata[n].value)
              for n in ("landed", "clean", "duplicate", "quarantined", "pending")}
             for r in records
         ]
     ).sum()  # fmt: skip
-    assert fates["landed"] == len(raw)
-    assert fates["landed"] == fates[["clean", "duplicate", "quarantined", "pending"]].sum()
-    assert fates["duplicate"] > 0
-    assert fates["quarantined"] > 0
+    assert row_outcomes["landed"] == len(raw)
+    assert row_outcomes["landed"] == row_outcomes[["clean", "duplicate", "quarantined", "pending"]].sum()
+    assert row_outcomes["duplicate"] > 0
+    assert row_outcomes["quarantined"] > 0
 
 
 def test_a_late_row_reaches_its_own_day_and_makes_the_days_that_look_back_stale(make_world, tmp_path):

@@ -5,7 +5,7 @@ import datetime as dt
 import dagster as dg
 import pytest
 
-from resources.dagster_internals import Finding, Planned, check_evaluations, check_events, planned_assets
+from resources.dagster_internals import CheckResult, Planned, check_evaluations, check_events, planned_assets
 
 DAYS = dg.DailyPartitionsDefinition("2026-03-01", end_date="2026-03-10")
 KEY = dg.AssetKey(["m", "rows"])
@@ -16,9 +16,9 @@ def rows_asset(bad: set[str]) -> dg.AssetsDefinition:
     @dg.asset(key=KEY, partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), check_specs=[SPEC])
     def rows(context: dg.AssetExecutionContext):
         yield dg.MaterializeResult()
-        findings = [Finding(check="sound", day=day, passed=day not in bad, description=f"of {day}",
+        check_results = [CheckResult(check="sound", day=day, passed=day not in bad, description=f"of {day}",
                             metadata={"n": 1}) for day in context.partition_keys]  # fmt: skip
-        yield from check_events(context, [SPEC], findings)
+        yield from check_events(context, [SPEC], check_results)
 
     return rows
 
@@ -82,8 +82,8 @@ def test_a_table_without_days_has_one_verdict(instance):
     @dg.asset(key=spec.asset_key, check_specs=[spec])
     def whole(context: dg.AssetExecutionContext):
         yield dg.MaterializeResult()
-        finding = Finding(check="sound", passed=False, severity=dg.AssetCheckSeverity.WARN)
-        yield from check_events(context, [spec], [finding])
+        check_result = CheckResult(check="sound", passed=False, severity=dg.AssetCheckSeverity.WARN)
+        yield from check_events(context, [spec], [check_result])
 
     dg.materialize([whole], instance=instance)
     [found] = check_evaluations(instance)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.lifecycle.rehearsal import rehearse
+from assets.lifecycle.dry_run import dry_run
 from resources.settings import project_root
 from scaffold.columns import identifiers, look_at
 from scaffold.new_model import drafted, new_model
@@ -47,7 +47,7 @@ def table(root, tmp_path):
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         with drafted(root, "trial", path, target, **how) as draft:
             # The file is read by the source that was declared, as the lifecycle will.
-            tried = rehearse(draft.model, None if draft.guess.clock is None else draft.raw.rows)
+            tried = dry_run(draft.model, None if draft.guess.clock is None else draft.raw.rows)
             assert sum(tried.reasons.values()) == refused, tried.reasons
             return draft.guess, tried
 

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from assets.declaration import Table
-from assets.lifecycle.data.cleaning import REASON, type_and_refuse
 from assets.lifecycle.data.landing import number_rows
+from assets.lifecycle.data.row_outcomes import REASON, type_and_refuse
 from resources.sources import CsvFile
 from resources.tables import WHOLE
 from scaffold.guessing import guess

@@ -159,9 +159,9 @@ def test_an_identical_row_is_one_row(root):
     frame = people(600)
     twice = pd.concat([frame, frame.head(20)])
     with drafted(root, "shop", csv(root, twice), "bought") as draft:
-        from assets.lifecycle.rehearsal import rehearse
+        from assets.lifecycle.dry_run import dry_run
 
-        assert len(rehearse(draft.model, draft.raw.rows).accepted) == frame.drop_duplicates().shape[0]
+        assert len(dry_run(draft.model, draft.raw.rows).accepted) == frame.drop_duplicates().shape[0]
 
 
 def test_text_and_fifty_thousand_rows_of_four_classes_are_read(root):

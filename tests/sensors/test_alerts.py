@@ -11,7 +11,7 @@ from assets.lifecycle.factory import lifecycle_assets
 from assets.models import declared_models
 from resources.alerts import Alerts
 from resources.dagster_internals import Evaluation
-from resources.deployment import Ledger
+from resources.ledger import Ledger
 from resources.settings import project_root
 from sensors.alerts import (
     DRIFT_CAUSE,

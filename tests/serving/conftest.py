@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from assets.lifecycle.data.cleaning import event_day, first_landed, type_and_refuse
+from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.features import compute_features, events_of
 from assets.lifecycle.data.landing import number_rows
-from assets.lifecycle.model.bundle import Bundle
-from assets.lifecycle.model.fitting import Head
+from assets.lifecycle.data.row_outcomes import first_landed, type_and_refuse
+from assets.lifecycle.model.fitting import ScoreTransform
+from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.tables import ParquetTables
@@ -83,7 +84,7 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
     names = model.features.names
     for seed in (1, 2):
         Bundle.save(folder / str(seed), module=Toy(seed, len(names)), model=model, feature_names=names,
-                    head=Head(offset=-3.0 * seed), threshold=0.5, fitted={})  # fmt: skip
+                    head=ScoreTransform(offset=-3.0 * seed), threshold=0.5, fitted={})  # fmt: skip
     return {seed: folder / seed for seed in ("1", "2")}
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from assets.models.fraud import model as fraud
 from resources.alerts import AlertStore, Route
-from resources.deployment import Ledger
+from resources.ledger import Ledger
 from resources.settings import Settings
 from resources.tables import ParquetTables
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assets.declaration import Columns, DeclarationError, Features
-from assets.lifecycle.answers import PREDICTED, SCORE
 from assets.lifecycle.data.text import WORDS, word_numbers
+from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.task import NUMBERS
 
 if TYPE_CHECKING:

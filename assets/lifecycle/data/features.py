@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Columns, Features, Model
-from assets.lifecycle.data.cleaning import event_day
 from assets.lifecycle.data.default_features import default_features
-from assets.lifecycle.stage import Check, Made, Reads, daily_freshness, days_in_run, eager, table_asset
-from resources.dagster_internals import Finding
+from assets.lifecycle.data.event_days import event_day
+from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
+from resources.dagster_internals import CheckResult
 
 POINT_IN_TIME = Check(
     name="point_in_time",
@@ -115,14 +115,14 @@ def sees_the_future(
     return [name for name, different in zip(features.names, changed, strict=True) if different]
 
 
-def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """Returns the ``features`` table's asset."""
+def features_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``features``."""
     table, features = model.table, features_of(model)
     look = features.lookback_days
 
     def make_features(
         context: dg.AssetExecutionContext, cleaned: pd.DataFrame, labels: pd.DataFrame | None = None
-    ) -> Made:
+    ) -> StageOutput:
         days = days_in_run(context)
         events = events_of(cleaned, labels, model)
         if table.time is None:
@@ -144,24 +144,26 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
         where = [name for name, any_ in zip(features.names, is_infinite.any(axis=0), strict=True) if any_]
         missing = {n: float(s) for n, s in zip(features.names, np.isnan(values).mean(axis=0), strict=True) if s}
         if table.time is None:
-            findings = [_complete(infinite, None, missing, where)]
+            check_results = [_complete(infinite, None, missing, where)]
         else:
             on = day.iloc[wanted].to_numpy()
-            findings = [_complete(infinite[on == d], d, missing, where) for d in days]
-            findings += _point_in_time(features, events, model, days)
+            check_results = [_complete(infinite[on == d], d, missing, where) for d in days]
+            check_results += _point_in_time(features, events, model, days)
         by_day = {} if table.time is None else {d: {"dagster/partition_row_count": int((on == d).sum())} for d in days}
         metadata = {"dagster/row_count": len(frame), "features": len(features.names), "missing": missing}
-        return Made(frame, findings, metadata, by_day)
+        return StageOutput(frame, check_results, metadata, by_day)
 
     # Row ids are left out: over sixty days they are half of the data to read.
-    reads = {"cleaned": Reads(model.key(table.name), (-look, 0), columns=table.columns)}
+    inputs = {"cleaned": TableInput(model.key(table.name), (-look, 0), columns=table.columns)}
     checks = [COMPLETE]
     if model.is_stream:
         checks.append(POINT_IN_TIME)
         if model.label_delay_days:
             known = (table.key, model.target)
-            reads["labels"] = Reads(model.key("labels"), (-look, -model.label_delay_days), optional=True, columns=known)
-    asset = table_asset(
+            inputs["labels"] = TableInput(
+                model.key("labels"), (-look, -model.label_delay_days), optional=True, columns=known
+            )
+    return table_asset(
         model,
         "features",
         make_features,
@@ -169,21 +171,20 @@ def feature_assets(model: Model) -> list[dg.AssetsDefinition]:
         f"look back {look} days.",
         stage="data",
         kinds={"numpy"},
-        reads=reads,
+        inputs=inputs,
         checks=checks,
         day_column=table.time,
         code=[features.compute],
         automation=eager(
             look + table.late_days + 1 if model.is_stream else None,
-            may_lack=model.key("labels") if "labels" in reads else None,
+            may_lack=model.key("labels") if "labels" in inputs else None,
         ),
         freshness=daily_freshness(model),
     )
-    return [asset]
 
 
-def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], where: Sequence[str]) -> Finding:
-    return Finding(
+def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], where: Sequence[str]) -> CheckResult:
+    return CheckResult(
         check=COMPLETE.name,
         day=day,
         passed=not infinite.any(),
@@ -195,10 +196,10 @@ def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], 
     )
 
 
-def _point_in_time(features: Features, events: Columns, model: Model, days: list[str]) -> list[Finding]:
+def _point_in_time(features: Features, events: Columns, model: Model, days: list[str]) -> list[CheckResult]:
     """Probes each month of the run once, at a random second of its last day; every day gets its month's result."""
     assert model.table.time is not None
-    findings: list[Finding] = []
+    check_results: list[CheckResult] = []
     for month in [days[i : i + 31] for i in range(0, len(days), 31)]:
         probed = month[-1]
         second = np.random.default_rng(int(probed.replace("-", ""))).integers(43_200, 86_400)
@@ -210,10 +211,10 @@ def _point_in_time(features: Features, events: Columns, model: Model, days: list
             else f"{', '.join(seeing)} changed when rows after {cut} and labels not yet known were replaced; the "
             "features function looks ahead"
         )
-        findings += [
-            Finding(
+        check_results += [
+            CheckResult(
                 check=POINT_IN_TIME.name, day=day, passed=not seeing, description=words, metadata={"probed": str(cut)}
             )
             for day in month
         ]
-    return findings
+    return check_results

@@ -14,8 +14,8 @@ import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.stage import Check, Made, Reads, days_in_run, table_asset
-from resources.dagster_internals import Finding
+from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
+from resources.dagster_internals import CheckResult
 from resources.sources import SourceError, Stream
 from resources.tables import WHOLE
 
@@ -26,25 +26,27 @@ ROW_ID = "row_id"
 """Permanent id of a landed row: ``<landing day>-<position>``. Sorting by it sorts by arrival."""
 
 
-def landing_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """Returns ``raw_<table>``, and ``raw_labels`` if labels land later."""
-    assets = [_raw(model, f"raw_{model.table.name}", labels=False)]
-    if model.label_delay_days:
-        assets.append(_raw(model, "raw_labels", labels=True))
-    return assets
+def raw_table_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``raw_<table>``."""
+    return _landing_asset(model, f"raw_{model.table.name}", labels=False)
 
 
-def _raw(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
+def raw_labels_asset(model: Model) -> dg.AssetsDefinition | None:
+    """Returns the asset ``raw_labels``; ``None`` if labels do not land later than their rows."""
+    return _landing_asset(model, "raw_labels", labels=True) if model.label_delay_days else None
+
+
+def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
     source_key = source_resource_key(model)
     upstream = model.table.source if isinstance(model.table.source, dg.AssetKey) else None
 
-    def land(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> Made:
+    def land(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> StageOutput:
         if upstream is not None:
             landed = {WHOLE: frames["upstream"]}
         else:
             landed = {day: _ask(getattr(context.resources, source_key), day, labels) for day in days_in_run(context)}
-        findings = [
-            Finding(
+        check_results = [
+            CheckResult(
                 check=ARRIVED.name,
                 day=None if day == WHOLE else day,
                 passed=len(rows) > 0 or model.table.quiet_days,
@@ -57,7 +59,7 @@ def _raw(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
         ]
         by_day = {day: {"dagster/partition_row_count": len(rows)} for day, rows in landed.items() if day != WHOLE}
         rows = sum(len(frame) for frame in landed.values())
-        return Made(number_rows(landed), findings, {"dagster/row_count": rows, "source": name}, by_day)
+        return StageOutput(number_rows(landed), check_results, {"dagster/row_count": rows, "source": name}, by_day)
 
     what = "Labels as they became known" if labels else "Rows as they landed"
     return table_asset(
@@ -67,7 +69,7 @@ def _raw(model: Model, name: str, labels: bool) -> dg.AssetsDefinition:
         description=f"{what}, untouched and in order of arrival, by landing day.",
         stage="data",
         kinds={"parquet"},
-        reads={"upstream": Reads(upstream)} if upstream else {},
+        inputs={"upstream": TableInput(upstream)} if upstream else {},
         checks=[ARRIVED],
         day_column=LANDING_DAY,
         code=[] if upstream else [model.table.source],

@@ -16,10 +16,11 @@ from pydantic import Field
 
 from assets.declaration import Model
 from assets.lifecycle.data.landing import source_resource_key
+from assets.lifecycle.model.candidate import fit_candidate
 from assets.lifecycle.model.evaluation import baseline_scores, ceiling_scores, known_entities
 from assets.lifecycle.model.metrics import evaluate
-from assets.lifecycle.model.training import fit_candidate, fit_rows, freeze, matrix, test_rows
-from assets.lifecycle.stage import Made, table_asset
+from assets.lifecycle.model.training_set import fit_rows, freeze, matrix, test_rows
+from assets.lifecycle.stage import StageOutput, table_asset
 
 
 class BacktestConfig(dg.Config):
@@ -29,10 +30,10 @@ class BacktestConfig(dg.Config):
     as_of: str = Field(default="", description="Last day of the latest test window. Empty: the latest labelled day.")
 
 
-def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
+def backtest_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``backtest``."""
 
-    def backtest(context: dg.AssetExecutionContext) -> Made:
+    def backtest(context: dg.AssetExecutionContext) -> StageOutput:
         config = context.op_execution_context.op_config
         tables = context.resources.tables
         source = getattr(context.resources, source_resource_key(model), None) if model.evaluation.ceiling else None
@@ -45,10 +46,10 @@ def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
         text = mean.round(4).reset_index().astype(str)
         lines = ["| " + " | ".join(row) + " |" for row in [list(text.columns), ["---"] * len(text.columns)]]
         lines += ["| " + " | ".join(row) + " |" for row in text.to_numpy()]
-        return Made(frame, [], {"mean": dg.MetadataValue.md("\n".join(lines)), "rounds": len(rounds)})
+        return StageOutput(frame, [], {"mean": dg.MetadataValue.md("\n".join(lines)), "rounds": len(rounds)})
 
     with_ceiling = model.evaluation.ceiling is not None
-    asset = table_asset(
+    return table_asset(
         model,
         "backtest",
         backtest,
@@ -61,7 +62,6 @@ def backtest_assets(model: Model) -> list[dg.AssetsDefinition]:
         resources={source_resource_key(model)} if with_ceiling else set(),
         by_day=False,
     )
-    return [asset]
 
 
 def _rounds(tables: Any, model: Model, weeks: int, as_of: str) -> list[tuple[Model, dt.date | None, str]]:

@@ -18,16 +18,16 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model import baselines, report
-from assets.lifecycle.model.bundle import TREES_FILE, loaded
-from assets.lifecycle.model.champion import champion_of
 from assets.lifecycle.model.gate import judge
 from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.metrics import Report, evaluate, known_positive
-from assets.lifecycle.model.scoring import features_by
-from assets.lifecycle.model.training import fit_rows, matrix, test_rows
-from assets.lifecycle.model.verdicts import say_verdict
-from assets.lifecycle.stage import Check, Made, Reads, table_asset
-from resources.dagster_internals import Finding
+from assets.lifecycle.model.training_set import fit_rows, matrix, test_rows
+from assets.lifecycle.model.version.bundle import TREES_FILE, loaded
+from assets.lifecycle.model.version.champion import champion_of
+from assets.lifecycle.model.version.features_by_version import features_by
+from assets.lifecycle.model.version.verdicts import record_verdict
+from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
+from resources.dagster_internals import CheckResult
 from resources.tables import days_of_window
 
 GATE = Check(name="gate", description="Above the floor, and no worse than the simple baseline and the champion.")
@@ -36,11 +36,6 @@ KNOWN_DAYS = 14
 """Entities with a positive event from this many days before the test rows count as known, once the label is known."""
 CEILING_DAYS = 70
 """Number of days before the test rows that the ceiling may use."""
-
-
-def evaluation_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """Returns the asset ``evaluation`` with its gate."""
-    return [_evaluation(model)]
 
 
 def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.ndarray | None:
@@ -108,10 +103,13 @@ def ceiling_scores(tables: Any, source: Any, model: Model, rows: pd.DataFrame) -
     return model.evaluation.ceiling(source, events, position[rows[model.table.key].to_numpy()].to_numpy())
 
 
-def _evaluation(model: Model) -> dg.AssetsDefinition:
+def evaluation_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``evaluation`` with its gate."""
     with_ceiling = model.evaluation.ceiling is not None
 
-    def evaluation(context: dg.AssetExecutionContext, training_set: pd.DataFrame, trained_model: pd.DataFrame) -> Made:
+    def evaluation(
+        context: dg.AssetExecutionContext, training_set: pd.DataFrame, trained_model: pd.DataFrame
+    ) -> StageOutput:
         mlflow, ledger, tables = context.resources.mlflow, context.resources.ledger, context.resources.tables
         candidate = trained_model.iloc[0]
         version, run_id = str(candidate["version"]), str(candidate["run_id"])
@@ -168,13 +166,15 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
             log.log_metrics({f"test.{name}": value for name, value in found.numbers("torch").items()})
             log.log_text(page, "evaluation.html")
             log.log_dict({"report": found.to_dict(), "verdict": verdict.to_dict()}, "evaluation.json")
-        say_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
+        record_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
         if not verdict.passed:
             ledger.refuse(
                 model.name, version, reason=verdict.words, verdicts=verdict.to_dict(), dagster_run=context.run.run_id,
                 who=context.run.tags.get("user", "dagster"),
             )  # fmt: skip
-        finding = Finding(check=GATE.name, passed=verdict.passed, description=verdict.words, metadata=_figures(found))
+        check_result = CheckResult(
+            check=GATE.name, passed=verdict.passed, description=verdict.words, metadata=_figures(found)
+        )
         frame = pd.DataFrame(
             {
                 "version": [version],
@@ -190,7 +190,7 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             **{name: report.inline(png) for name, png in pictures.items()},
         }
-        return Made(frame, [finding], shown)
+        return StageOutput(frame, [check_result], shown)
 
     return table_asset(
         model,
@@ -199,9 +199,9 @@ def _evaluation(model: Model) -> dg.AssetsDefinition:
         description="The candidate on later rows beside the champion, the baselines and the ceiling; and the gate.",
         stage="model",
         kinds={"torch", "xgboost"},
-        reads={
-            "training_set": Reads(model.key("training_set")),
-            "trained_model": Reads(model.key("trained_model")),
+        inputs={
+            "training_set": TableInput(model.key("training_set")),
+            "trained_model": TableInput(model.key("trained_model")),
         },
         checks=[GATE],
         write_refused=True,

@@ -28,7 +28,7 @@ from assets.lifecycle.model.learners.threads import on_one_thread
 from assets.lifecycle.model.learners.trees import Trees, as_module, fit_trees
 from assets.lifecycle.model.metrics.ranking import average_precision
 from assets.lifecycle.profile.reference import calibration_of
-from assets.task import BINARY, Kind, Task
+from assets.task import BINARY, Task, TaskKind
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ PREDICT_ROWS = 512
 
 
 @dataclass(frozen=True)
-class Head:
+class ScoreTransform:
     """Maps model outputs to scores, with parameters fitted on the folds or taken from the target's scale.
 
     *binary*: probabilities ``sigmoid(slope · output + offset)`` (Platt, 1999). *multiclass*: ``softmax(slope ·
@@ -56,7 +56,7 @@ class Head:
     and ``high``, the range of the target in the training rows.
     """
 
-    kind: Kind = "binary"
+    kind: TaskKind = "binary"
     slope: float = 1.0
     offset: float = 0.0
     low: float | None = None
@@ -74,7 +74,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """The settings selected on the folds.
 
     Args:
@@ -91,7 +91,7 @@ class Choice:
     """
 
     epochs: int
-    head: Head
+    head: ScoreTransform
     score: float
     chance: float
     threshold: float = 0.5
@@ -101,18 +101,18 @@ class Choice:
     calibration: list[dict[str, float]] = field(default_factory=list)
 
 
-FOLD_METRIC: dict[Kind, str] = {"binary": "average_precision", "multiclass": "log_likelihood", "regression": "r2"}
+FOLD_METRIC: dict[TaskKind, str] = {"binary": "average_precision", "multiclass": "log_likelihood", "regression": "r2"}
 """Validation metric of the folds, by kind of target."""
 
 
-def as_target(y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
+def as_target(y: np.ndarray, task: Task) -> tuple[np.ndarray, ScoreTransform]:
     """Returns the network's training target (float32 ``[n]``; one-hot ``[n, classes]`` for classes) and its head."""
     if task.kind == "binary":
-        return y.astype(np.float32), Head()
+        return y.astype(np.float32), ScoreTransform()
     if task.kind == "multiclass":
-        return np.eye(len(task.classes), dtype=np.float32)[y.astype(int)], Head("multiclass")
+        return np.eye(len(task.classes), dtype=np.float32)[y.astype(int)], ScoreTransform("multiclass")
     mean, spread = float(y.mean()), float(y.std()) or 1.0
-    head = Head("regression", slope=spread, offset=mean, low=float(y.min()), high=float(y.max()))
+    head = ScoreTransform("regression", slope=spread, offset=mean, low=float(y.min()), high=float(y.max()))
     return ((y - mean) / spread).astype(np.float32), head
 
 
@@ -265,7 +265,7 @@ def choose(
     network: NetworkFactory | None = None,
     weight: np.ndarray | None = None,
     log: Log = lambda _: None,
-) -> Choice:
+) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
     First the epoch with the best mean :data:`FOLD_METRIC` over the folds is selected. Then the ensemble weights that
@@ -333,7 +333,7 @@ def choose(
     ]
     score = float(np.mean([_figure(of_fold, said, task) for of_fold, said in zip(truth, scores, strict=True)]))
     every, said = np.concatenate(truth), np.concatenate(scores)
-    return Choice(
+    return Selection(
         epochs=epochs,
         head=head,
         score=score,
@@ -348,8 +348,11 @@ def choose(
 
 
 def mixed(
-    outputs: Mapping[str, Sequence[np.ndarray]], truth: Sequence[np.ndarray], scales: Sequence[Head], task: Task
-) -> tuple[dict[str, float], Head]:
+    outputs: Mapping[str, Sequence[np.ndarray]],
+    truth: Sequence[np.ndarray],
+    scales: Sequence[ScoreTransform],
+    task: Task,
+) -> tuple[dict[str, float], ScoreTransform]:
     """Returns the ensemble weights that minimise the loss on the folds, and the ensemble's head.
 
     Each weight is 0 or at least :data:`LEAST_SHARE`; the weights add up to 1.
@@ -365,7 +368,7 @@ def mixed(
         columns = np.stack([np.concatenate(outputs[part]) for part in parts], axis=-1)
         if task.kind == "regression":
             wanted = [(y - scale.offset) / scale.slope for y, scale in zip(truth, scales, strict=True)]
-            found, head = _least_squares(columns, np.concatenate(wanted)), Head(task.kind)
+            found, head = _least_squares(columns, np.concatenate(wanted)), ScoreTransform(task.kind)
         else:
             found, head = _likeliest(columns, np.concatenate(truth), task)
         least = int(found.argmin())
@@ -392,7 +395,7 @@ def _least_squares(columns: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, Head]:
+def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, ScoreTransform]:
     """Maximum-likelihood convex weights of the columns ``[n, k]`` or ``[n, classes, k]``, and the head.
 
     The optimiser works on the products of weights and slope. They are at least 0, and the problem is convex in them.
@@ -421,8 +424,8 @@ def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarr
     found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * k + more).x
     slope = float(found[:k].sum())
     if slope <= 0:  # no column is predictive: a slope below 0 would reverse the ranking
-        return np.full(k, 1 / k), Head(task.kind)
-    return found[:k] / slope, Head(task.kind, slope, float(found[k]) if more else 0.0)
+        return np.full(k, 1 / k), ScoreTransform(task.kind)
+    return found[:k] / slope, ScoreTransform(task.kind, slope, float(found[k]) if more else 0.0)
 
 
 @on_one_thread
@@ -487,7 +490,7 @@ class _Look:
     X: np.ndarray
     y: np.ndarray
     task: Task
-    head: Head
+    head: ScoreTransform
     patience: int
     outputs: list[np.ndarray] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)

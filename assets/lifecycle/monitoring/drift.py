@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.answers import PREDICTED, SCORE
+from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.lifecycle.profile.design_effect import thinned
 from assets.lifecycle.profile.histograms import Difference, Histogram, difference
 from assets.lifecycle.profile.reference import ReferenceProfile
@@ -71,7 +71,7 @@ class ColumnDrift:
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowCounts:
     """The counts of a window of rows.
 
     Args:
@@ -89,11 +89,11 @@ class Window:
         """Number of rows counted."""
         return max((histogram.rows for histogram in self.histograms.values()), default=0)
 
-    def __add__(self, other: Window) -> Window:
+    def __add__(self, other: WindowCounts) -> WindowCounts:
         """Adds counts and days. Raises :class:`ValueError` if the bins differ."""
         calendar = {name: value if other.calendar.get(name) == value else None for name, value in self.calendar.items()}
         counts = {name: h + other.histograms[name] for name, h in self.histograms.items()}
-        return Window(counts, calendar, self.days + other.days)
+        return WindowCounts(counts, calendar, self.days + other.days)
 
     def to_json(self) -> dict[str, Any]:
         """The counts for JSON, without the bins, which the reference stores."""
@@ -101,7 +101,7 @@ class Window:
         return {"columns": columns, "calendar": dict(self.calendar), "days": self.days}
 
     @classmethod
-    def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> Window:
+    def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> WindowCounts:
         """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed the bins."""
         of = reference.counted
         counts = {c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}
@@ -109,14 +109,14 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Before:
+class EarlierWindow:
     """An earlier window: its day, counts and result by column (``judged`` is false if it had too few rows).
 
     ``since``: first day of the consecutive drifted windows that include it; empty if it did not drift.
     """
 
     day: str
-    window: Window
+    window: WindowCounts
     judged: bool
     columns: Mapping[str, ColumnDrift]
     since: str = ""
@@ -149,7 +149,7 @@ class DriftResult:
         return [column.column for column in sorted(found, key=lambda column: -column.effect)]
 
 
-def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Window:
+def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> WindowCounts:
     """Counts the rows of batches in the reference's bins; a batch may contain only some of the columns.
 
     Features and scores may come in separate batches, because columns are compared one by one.
@@ -174,11 +174,16 @@ def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Windo
             f"the window lacks {', '.join(missing)}, which the reference profile has; materialise features and "
             "predictions of that day again, or train a model on the features there are"
         )
-    return Window({name: counts[name] for name in wanted}, calendar)
+    return WindowCounts({name: counts[name] for name in wanted}, calendar)
 
 
 def compare(
-    reference: ReferenceProfile, window: Window, drift: Drift, *, day: str = "", before: Sequence[Before] = ()
+    reference: ReferenceProfile,
+    window: WindowCounts,
+    drift: Drift,
+    *,
+    day: str = "",
+    before: Sequence[EarlierWindow] = (),
 ) -> DriftResult:
     """Compares a window with the reference.
 
@@ -231,10 +236,10 @@ def compare(
 
 def _settling(
     reference: ReferenceProfile,
-    window: Window,
+    window: WindowCounts,
     drift: Drift,
     verdicts: Sequence[ColumnDrift],
-    before: Before | None,
+    before: EarlierWindow | None,
 ) -> tuple[str, ...]:
     """The unwatched features that still move while only a score drifted; empty if the score counts as drifted.
 
@@ -268,7 +273,7 @@ def _score_alone(columns: Iterable[ColumnDrift]) -> bool:
     return bool(drifted) and all(name in (SCORE, PREDICTED) for name in drifted)
 
 
-def _difference(reference: ReferenceProfile, window: Window, column: str, drift: Drift) -> Difference:
+def _difference(reference: ReferenceProfile, window: WindowCounts, column: str, drift: Drift) -> Difference:
     against = reference.histograms[column]
     if column in (SCORE, PREDICTED):
         # A score may follow the calendar. A Saturday is compared with weekends, so that not every Saturday alarms.
@@ -281,7 +286,12 @@ def _difference(reference: ReferenceProfile, window: Window, column: str, drift:
 
 
 def _together(
-    reference: ReferenceProfile, window: Window, row: Sequence[Before], column: str, found: Difference, drift: Drift
+    reference: ReferenceProfile,
+    window: WindowCounts,
+    row: Sequence[EarlierWindow],
+    column: str,
+    found: Difference,
+    drift: Drift,
 ) -> tuple[bool, bool]:
     """Tests consecutive windows: whether they are significant at ``page_alpha``, and whether all show similar drift.
 

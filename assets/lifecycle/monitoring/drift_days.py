@@ -23,15 +23,23 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
-from assets.lifecycle.answers import PREDICTED, SCORE, compared_scores, score_columns, scores_in
-from assets.lifecycle.model.bundle import REFERENCE
-from assets.lifecycle.monitoring.drift import Before, ColumnDrift, DriftResult, Level, Window, compare, count
+from assets.lifecycle.model.version.bundle import REFERENCE
+from assets.lifecycle.monitoring.drift import (
+    ColumnDrift,
+    DriftResult,
+    EarlierWindow,
+    Level,
+    WindowCounts,
+    compare,
+    count,
+)
 from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.prediction_format import PREDICTED, SCORE, compared_scores, score_columns, scores_in
 from assets.lifecycle.profile.histograms import difference
 from assets.lifecycle.profile.reference import ReferenceProfile
-from assets.lifecycle.stage import Check, Made, Reads, days_in_run, eager, table_asset
-from resources.dagster_internals import Finding
+from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
+from resources.dagster_internals import CheckResult
 from resources.tables import WHOLE, InBatches, days_of_window
 
 DRIFT = Check(
@@ -70,7 +78,7 @@ class Checked:
 
     day: str
     version: str
-    of_day: Window | None
+    of_day: WindowCounts | None
     first_day: str
     result: DriftResult
     faults: dict[str, str]
@@ -101,14 +109,14 @@ class Checked:
         }
 
 
-def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
-    """The asset ``drift`` of a model."""
+def drift_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``drift``."""
 
-    def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> Made:
+    def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> StageOutput:
         mlflow, tables = context.resources.mlflow, context.resources.tables
         always = context.op_execution_context.op_config["draw"]
         lines: list[Checked] = []
-        findings: list[Finding] = []
+        check_results: list[CheckResult] = []
         kept: list[dict[str, Any]] = []
         for day in days_in_run(context):
             version = _version_of(predictions, day)
@@ -123,16 +131,16 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
             else:
                 raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
             lines.append(line)
-            findings += _findings(line)
+            check_results += _check_results(line)
         shown = {
             "version": line.version,
             "level": line.result.level,
             "quality": line.quality,
             "drifted": ", ".join(line.result.drifted_columns) or "nothing",
         }
-        return Made(pd.DataFrame([line.row() for line in lines] + kept), findings, shown)
+        return StageOutput(pd.DataFrame([line.row() for line in lines] + kept), check_results, shown)
 
-    asset = table_asset(
+    return table_asset(
         model,
         "drift",
         drift,
@@ -140,9 +148,9 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
         "which add up over days. Evidently draws its page when an alarm begins or rises, or on request.",
         stage="monitoring",
         kinds={"evidently"},
-        reads={
-            "features": Reads(model.key("features"), in_batches=True),
-            "predictions": Reads(model.key("predictions"), in_batches=True),
+        inputs={
+            "features": TableInput(model.key("features"), in_batches=True),
+            "predictions": TableInput(model.key("predictions"), in_batches=True),
         },
         checks=[DRIFT, QUALITY],
         code=[compare, difference, faults],
@@ -151,7 +159,6 @@ def drift_assets(model: Model) -> list[dg.AssetsDefinition]:
         resources={"mlflow"},
         config=DriftConfig,
     )
-    return [asset]
 
 
 class DriftConfig(dg.Config):
@@ -266,7 +273,7 @@ class _Past:
             return float(np.median(known))
         return self._reference.rows_of_weekday[weekday] if self._reference.rows_of_weekday else None
 
-    def reaching_back(self, of_day: Window) -> tuple[str, Window]:
+    def reaching_back(self, of_day: WindowCounts) -> tuple[str, WindowCounts]:
         """First day and counts of the window: days are added until it has ``min_rows`` rows or ``window_days`` days."""
         window, first = of_day, self._day
         for earlier in reversed(days_of_window(self._day, (1 - self._drift.window_days, -1))):
@@ -285,9 +292,9 @@ class _Past:
         judged = [row for row in self._same.values() if row["judged"]]
         return (str(judged[-1]["level"]), str(judged[-1]["report"])) if judged else ("ok", "")
 
-    def windows_apart(self, first_day: str) -> list[Before]:
+    def windows_apart(self, first_day: str) -> list[EarlierWindow]:
         """Earlier judged windows that share no day with each other or the window from ``first_day``, oldest first."""
-        chain: list[Before] = []
+        chain: list[EarlierWindow] = []
         begins = first_day
         for day in reversed(list(self._same)):
             row = self._same[day]
@@ -296,17 +303,17 @@ class _Past:
                 begins = str(row["first_day"])
         return chain[::-1]
 
-    def _before(self, day: str, row: Mapping[str, Any]) -> Before:
+    def _before(self, day: str, row: Mapping[str, Any]) -> EarlierWindow:
         said = json.loads(row["verdicts"])
         columns = {c["column"]: ColumnDrift(**c) for c in said.get("columns", ())}
         window = self._counts(day)
         for earlier in self._same:
             if row["first_day"] <= earlier < day:
                 window = window + self._counts(earlier)
-        return Before(day, window, bool(row["judged"]), columns, str(row["since"]))
+        return EarlierWindow(day, window, bool(row["judged"]), columns, str(row["since"]))
 
-    def _counts(self, day: str) -> Window:
-        return Window.from_json(self._reference, json.loads(self._same[day]["counts"]))
+    def _counts(self, day: str) -> WindowCounts:
+        return WindowCounts.from_json(self._reference, json.loads(self._same[day]["counts"]))
 
 
 def _days(tables: Any, model: Model, day: str, in_run: Sequence[Checked]) -> dict[str, dict[str, Any]]:
@@ -349,16 +356,16 @@ def _keep_report(root: str, model: Model, day: str, html: str) -> str:
     return path
 
 
-def _findings(line: Checked) -> list[Finding]:
+def _check_results(line: Checked) -> list[CheckResult]:
     day = None if line.day == WHOLE else line.day
-    return [_drift_finding(line, day), _quality_finding(line, day)]
+    return [_drift_check_result(line, day), _quality_check_result(line, day)]
 
 
 def _severity(level: Level) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN
 
 
-def _drift_finding(line: Checked, day: str | None) -> Finding:
+def _drift_check_result(line: Checked, day: str | None) -> CheckResult:
     result = line.result
     if not result.judged:
         words = f"{result.rows} rows are too few to judge"
@@ -379,7 +386,7 @@ def _drift_finding(line: Checked, day: str | None) -> Finding:
             "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
             "report": dg.MetadataValue.path(line.report),
         }
-    return Finding(
+    return CheckResult(
         check=DRIFT.name,
         day=day,
         passed=result.level == "ok",
@@ -389,10 +396,10 @@ def _drift_finding(line: Checked, day: str | None) -> Finding:
     )
 
 
-def _quality_finding(line: Checked, day: str | None) -> Finding:
+def _quality_check_result(line: Checked, day: str | None) -> CheckResult:
     rows = line.of_day.rows if line.of_day else 0
     words = "; ".join(f"{column + ': ' if column else ''}{said}" for column, said in line.faults.items())
-    return Finding(
+    return CheckResult(
         check=QUALITY.name,
         day=day,
         passed=not line.faults,

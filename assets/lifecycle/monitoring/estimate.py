@@ -1,7 +1,7 @@
 """Estimates a model's performance from its own probabilities, before labels are known.
 
 Belongs here: counts of probabilities that add up over days, and the metrics expected from them. Does not belong here:
-the asset (``monitoring.py``), metrics with labels (``metrics``).
+the asset (``estimated_performance.py``), metrics with labels (``metrics``).
 
 If a probability of p is right in a share p of all cases, the labels are known up to chance. They are drawn repeatedly,
 and the metric is computed on each draw; accuracy and log loss are computed directly. The probabilities are first
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from assets.declaration import Model
 from assets.task import Task
 
 BINS, WIDEST = 600, 12.0
@@ -28,6 +29,11 @@ ESTIMATED = {
     "regression": (),
 }
 """Metrics that can be estimated from probabilities. Regression has none, because it predicts no probabilities."""
+
+
+def is_estimated(model: Model) -> bool:
+    """Returns whether the metric of a model's gate is estimated: for a stream, if :data:`ESTIMATED` has the metric."""
+    return model.is_stream and model.gate.metric in ESTIMATED[model.task.kind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +135,7 @@ def _logit(p: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PerformanceEstimate:
     """An expected metric and its 95 % interval, which covers chance in the labels but not in the calibration."""
 
     value: float
@@ -137,7 +143,7 @@ class Estimate:
     high: float
 
 
-def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimate | None:
+def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> PerformanceEstimate | None:
     """Estimates a metric before the labels are known, assuming that the recalibrated probabilities are right.
 
     The interval is wider than for independent labels by the square root of their design effect. The cost of an estimate
@@ -158,7 +164,7 @@ def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimat
     if metric in ("accuracy", "log_loss"):
         total, variance = tally.top if metric == "accuracy" else tally.surprise
         value, error = total / tally.rows, wider * 1.96 * float(np.sqrt(variance)) / tally.rows
-        return Estimate(value, max(value - error, 0.0), value + error)
+        return PerformanceEstimate(value, max(value - error, 0.0), value + error)
     rng = np.random.default_rng(seed)
     drawn = [_of_a_draw(metric, tally, rng) for _ in range(DRAWS)]
     known = [value for value in drawn if not np.isnan(value)]
@@ -166,7 +172,7 @@ def estimate(task: Task, metric: str, tally: Tally, *, seed: int = 0) -> Estimat
         return None
     value = float(np.mean(known))
     low, high = value + wider * (np.quantile(known, [0.025, 0.975]) - value)
-    return Estimate(value, max(float(low), 0.0), min(float(high), 1.0))
+    return PerformanceEstimate(value, max(float(low), 0.0), min(float(high), 1.0))
 
 
 def _of_a_draw(metric: str, tally: Tally, rng: np.random.Generator) -> float:

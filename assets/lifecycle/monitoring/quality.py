@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from assets.declaration import Drift
-from assets.lifecycle.answers import PREDICTED, SCORE
-from assets.lifecycle.monitoring.drift import Level, Window
+from assets.lifecycle.monitoring.drift import Level, WindowCounts
+from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile
 
 LEAST = 4
@@ -20,7 +20,12 @@ LEAST = 4
 
 
 def faults(
-    reference: ReferenceProfile, window: Window, drift: Drift, *, rows_of_day: int, usual_rows: float | None = None
+    reference: ReferenceProfile,
+    window: WindowCounts,
+    drift: Drift,
+    *,
+    rows_of_day: int,
+    usual_rows: float | None = None,
 ) -> dict[str, str]:
     """Finds faults of the rows: missing, new or out-of-range values, too few or too many rows.
 

@@ -17,7 +17,7 @@ MOST_EDGES = 256
 FEW_VALUES = 10
 """A column with at most this many distinct values in the reference is compared as categories."""
 
-Kind = Literal["number", "category"]
+BinKind = Literal["number", "category"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Bins:
         low, high: minimum and maximum of the reference.
     """
 
-    kind: Kind
+    kind: BinKind
     edges: np.ndarray
     low: float
     high: float

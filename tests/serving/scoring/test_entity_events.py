@@ -9,26 +9,26 @@ import pytest
 from assets.lifecycle.data.features import compute_features
 from assets.models.fraud import model
 from resources.tables import ParquetTables
-from serving.scoring.entity_events import History, LogError, TooOldError
-from serving.scoring.request_parsing import Intake
+from serving.scoring.entity_events import EntityEvents, LogError, TooOldError
+from serving.scoring.request_parsing import RequestParser
 from tests.serving.conftest import TABLE, as_raw, payment
 
-INTAKE = Intake(model)
+INTAKE = RequestParser(model)
 
 
-def history(tables: ParquetTables, folder) -> History:
-    return History(model, INTAKE.dtypes, tables, folder)
+def history(tables: ParquetTables, folder) -> EntityEvents:
+    return EntityEvents(model, INTAKE.dtypes, tables, folder)
 
 
 def typed(*rows: dict) -> dict[str, np.ndarray]:
-    return INTAKE.accept(rows, dt.datetime.now(dt.UTC).replace(tzinfo=None))
+    return INTAKE.parse(rows, dt.datetime.now(dt.UTC).replace(tzinfo=None))
 
 
-def features(past: History, rows) -> np.ndarray:
+def features(past: EntityEvents, rows) -> np.ndarray:
     return compute_features(model.features, *past.events(rows))
 
 
-def customer_count(past: History, row: dict) -> float:
+def customer_count(past: EntityEvents, row: dict) -> float:
     return float(features(past, typed(row))[0, model.features.names.index("customer_count_1d")])
 
 

@@ -15,12 +15,12 @@ from assets.declaration import Model, Table
 from assets.models.fraud import model
 from assets.reading import number, typed
 from resources.sources import CsvFile
-from serving.scoring.request_parsing import Intake, RefusedRows, as_text
+from serving.scoring.request_parsing import RefusedRows, RequestParser, as_text
 
 NOW = dt.datetime(2026, 10, 3, 14, 5, 9)
 GOOD = {"transaction_id": 7, "paid_at": "2026-10-03 14:00:00", "customer_id": 5, "terminal_id": "77", "amount": 12.5,
         "arrived_at": "2026-10-03T14:00:01"}  # fmt: skip
-INTAKE = Intake(model)
+INTAKE = RequestParser(model)
 
 value = st.one_of(
     st.integers(-5, 2_000_000),
@@ -72,7 +72,7 @@ def test_a_json_number_is_read_however_it_was_written(value, text):
 
 def test_a_good_row_goes_the_fast_way_and_is_typed():
     assert INTAKE._fast(GOOD, NOW) is not None
-    typed = INTAKE.accept([GOOD], NOW)
+    typed = INTAKE.parse([GOOD], NOW)
     assert {name: values.dtype for name, values in typed.items()} == INTAKE.dtypes
     assert typed["terminal_id"].tolist() == [77]
     assert typed["paid_at"].tolist() == np.array(["2026-10-03T14:00:00"], "datetime64[ns]").tolist()
@@ -83,7 +83,7 @@ def test_a_good_row_goes_the_fast_way_and_is_typed():
     ["2026-10-03T13:59:59Z", "2026-10-03T15:59:59+02:00", "2026-10-03T08:29:59-05:30", "2026-10-03T13:59:59.750Z"],
 )
 def test_moments_as_programs_send_them_are_turned_to_utc(text):
-    typed = INTAKE.accept([{**GOOD, "paid_at": text}, GOOD], NOW)
+    typed = INTAKE.parse([{**GOOD, "paid_at": text}, GOOD], NOW)
     assert typed["paid_at"].tolist() == np.array(["2026-10-03T13:59:59", "2026-10-03T14:00:00"], "M8[ns]").tolist()
 
 
@@ -104,7 +104,7 @@ def test_moments_with_an_offset_go_the_fast_way():
 )
 def test_a_refusal_names_the_column_the_value_and_what_would_be_right(column, value, said):
     with pytest.raises(RefusedRows) as refused:
-        INTAKE.accept([GOOD, {**GOOD, column: value}], NOW)
+        INTAKE.parse([GOOD, {**GOOD, column: value}], NOW)
     (problem,) = refused.value.problems
     assert (problem.row, problem.column, problem.value) == (1, column, value)
     assert said in problem.right
@@ -114,7 +114,7 @@ def test_a_refusal_names_the_column_the_value_and_what_would_be_right(column, va
 def test_a_column_that_did_not_come_is_named():
     row = {name: value for name, value in GOOD.items() if name != "amount"}
     with pytest.raises(RefusedRows, match="amount is missing"):
-        INTAKE.accept([row], NOW)
+        INTAKE.parse([row], NOW)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_a_column_that_came_under_another_name_may_be_unreadable(row, said):
 
     table = Table(name="customers", source=CsvFile(path="none.csv"), key="id", contract=Paying, clean=renamed)
     with pytest.raises(RefusedRows) as refused:
-        Intake(Model(name="churn", table=table, target="left")).accept([row], NOW)
+        RequestParser(Model(name="churn", table=table, target="left")).parse([row], NOW)
     assert re.search(said, refused.value.problems[0].problem)
 
 
 def test_when_a_row_arrived_is_filled_in():
     row = {name: value for name, value in GOOD.items() if name != "arrived_at"}
-    assert INTAKE.accept([row], NOW)["arrived_at"][0] == np.datetime64(NOW)
+    assert INTAKE.parse([row], NOW)["arrived_at"][0] == np.datetime64(NOW)
 
 
 def test_a_cleaning_that_changes_canonical_values_is_noticed_and_followed():
@@ -148,9 +148,9 @@ def test_a_cleaning_that_changes_canonical_values_is_noticed_and_followed():
         typed = model.table.clean(raw)
         return typed.assign(amount=typed["amount"] / 100)
 
-    intake = Intake(replace(model, table=replace(model.table, clean=in_cents)))
-    assert not intake._readers
-    assert intake.accept([GOOD], NOW)["amount"].tolist() == [0.125]
+    parser = RequestParser(replace(model, table=replace(model.table, clean=in_cents)))
+    assert not parser._readers
+    assert parser.parse([GOOD], NOW)["amount"].tolist() == [0.125]
 
 
 class Customers(pa.DataFrameModel):
@@ -162,13 +162,13 @@ class Customers(pa.DataFrameModel):
 
 def test_a_plain_tables_target_is_not_asked_for():
     table = Table(name="customers", source=CsvFile(path="none.csv"), key="id", contract=Customers)
-    intake = Intake(Model(name="churn", table=table, target="left"))
-    assert intake._fast({"id": 3, "plan": "full", "monthly": 20.5}, NOW) is not None
-    missing = intake.accept([{"id": 3, "plan": "full", "monthly": None}], NOW)
+    parser = RequestParser(Model(name="churn", table=table, target="left"))
+    assert parser._fast({"id": 3, "plan": "full", "monthly": 20.5}, NOW) is not None
+    missing = parser.parse([{"id": 3, "plan": "full", "monthly": None}], NOW)
     assert list(missing) == ["id", "plan", "monthly"]
     assert np.isnan(missing["monthly"][0])
     with pytest.raises(RefusedRows, match="plan='gold'"):
-        intake.accept([{"id": 3, "plan": "gold", "monthly": 1}], NOW)
+        parser.parse([{"id": 3, "plan": "gold", "monthly": 1}], NOW)
 
 
 @pytest.mark.parametrize("sent", [1.234, -0.5, 12.34, 1234, 1e-7, 0.12345, "1,234", "1234,0", "-0,5"])
@@ -180,6 +180,6 @@ def test_a_number_is_itself_where_the_table_has_decimal_commas(sent):
         return typed(raw.assign(monthly=number(raw["monthly"], decimal=",")), table.contract)
 
     table = Table(name="customers", source=CsvFile(path="none.csv"), key="id", contract=Paying)
-    intake = Intake(Model(name="churn", table=replace(table, clean=clean), target="left"))
-    accepted = intake.accept([{"id": 3, "plan": "full", "monthly": sent}], NOW)
+    parser = RequestParser(Model(name="churn", table=replace(table, clean=clean), target="left"))
+    accepted = parser.parse([{"id": 3, "plan": "full", "monthly": sent}], NOW)
     assert accepted["monthly"][0] == (float(sent.replace(",", ".")) if isinstance(sent, str) else sent)

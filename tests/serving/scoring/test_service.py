@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from assets.lifecycle.model.bundle import Bundle
-from assets.lifecycle.model.fitting import Head
+from assets.lifecycle.model.fitting import ScoreTransform
+from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
-from resources.deployment import CHAMPION
+from resources.ledger import CHAMPION
 from resources.mlflow import MlflowTracking
 from resources.settings import Settings
 from serving.scoring.service import MAX_BYTES
@@ -167,7 +167,9 @@ class NotANumber(torch.nn.Module):
 
 def saved(folder, module: torch.nn.Module):
     names = model.features.names
-    Bundle.save(folder, module=module, model=model, feature_names=names, head=Head(), threshold=0.5, fitted={})
+    Bundle.save(
+        folder, module=module, model=model, feature_names=names, head=ScoreTransform(), threshold=0.5, fitted={}
+    )
     return folder
 
 

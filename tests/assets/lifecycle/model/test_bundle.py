@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from assets.lifecycle.model.bundle import Bundle, BundleError, model_code, package_of
-from assets.lifecycle.model.fitting import Head, fit, outputs_of
+from assets.lifecycle.model.fitting import ScoreTransform, fit, outputs_of
+from assets.lifecycle.model.version.bundle import Bundle, BundleError, model_code, package_of
 from assets.models.fraud import model as fraud
 from resources.settings import project_root
 
@@ -33,7 +33,7 @@ def network(X) -> torch.nn.Module:
 
 
 def save(folder: Path, network: torch.nn.Module, **replaced) -> Path:
-    given = {"module": network, "model": fraud, "feature_names": NAMES, "head": Head("binary", 2.0, -1.0),
+    given = {"module": network, "model": fraud, "feature_names": NAMES, "head": ScoreTransform("binary", 2.0, -1.0),
              "threshold": 0.25, "fitted": {"epochs": 1}}  # fmt: skip
     Bundle.save(folder, **{**given, **replaced})
     return folder
@@ -46,7 +46,7 @@ def folder(network, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 400])
 def test_what_comes_back_scores_as_the_trained_one(folder, network, X, rows):
-    expected = Head("binary", 2.0, -1.0)(outputs_of(network, X[:rows])) if rows else np.empty(0)
+    expected = ScoreTransform("binary", 2.0, -1.0)(outputs_of(network, X[:rows])) if rows else np.empty(0)
     assert Bundle.load(folder).predict(X[:rows]) == pytest.approx(expected, abs=1e-6)
 
 
@@ -104,7 +104,7 @@ class OfNothing(torch.nn.Module):
 
 def test_a_network_with_empty_parts_is_saved_and_comes_back(tmp_path, X):
     bundle = Bundle.load(save(tmp_path / "1", OfNothing()))
-    expected = Head("binary", 2.0, -1.0)(np.nan_to_num(X[:, 0]))
+    expected = ScoreTransform("binary", 2.0, -1.0)(np.nan_to_num(X[:, 0]))
     assert bundle.predict(np.nan_to_num(X)) == pytest.approx(expected, abs=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_a_version_of_other_code_brings_its_own(folder, tmp_path):
 def test_mlflow_can_load_it_without_our_words(folder, tmp_path, X):
     code = f"""
 import numpy as np
-from assets.lifecycle.model.bundle import _load_pyfunc
+from assets.lifecycle.model.version.bundle import _load_pyfunc
 print(_load_pyfunc({str(folder)!r}).predict(np.zeros((2, {len(NAMES)}))).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=project_root(), capture_output=True, text=True, check=True)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Gate
-from assets.lifecycle.model.bundle import Bundle
-from assets.lifecycle.model.training import feature_column
+from assets.lifecycle.model.training_set import feature_column
+from assets.lifecycle.model.version.bundle import Bundle
 from tests.declarations.readings import plain, readings
 from tests.stages import Stages, copied_bundle
 

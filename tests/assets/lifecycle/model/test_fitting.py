@@ -11,7 +11,7 @@ from assets.lifecycle.model.fitting import (
     LINEAR,
     NETWORK,
     TREES,
-    Head,
+    ScoreTransform,
     best_threshold,
     boosted_trees,
     choose,
@@ -115,10 +115,12 @@ def test_the_head_makes_frequencies_and_keeps_the_order():
     truth = rng.normal(-2, 1.5, 50_000)
     y = (rng.random(50_000) < 1 / (1 + np.exp(-truth))).astype(float)
     too_sure = truth * 3 + 4
-    _, found = mixed({NETWORK: [too_sure]}, [y], [Head()], BINARY)
+    _, found = mixed({NETWORK: [too_sure]}, [y], [ScoreTransform()], BINARY)
     assert abs(found(too_sure).mean() - y.mean()) < 0.002
     assert abs(found.slope - 1 / 3) < 0.02
-    assert mixed({NETWORK: [-truth]}, [y], [Head()], BINARY) == ({NETWORK: 1.0}, Head()), "never the other way around"
+    assert mixed({NETWORK: [-truth]}, [y], [ScoreTransform()], BINARY) == ({NETWORK: 1.0}, ScoreTransform()), (
+        "never the other way around"
+    )
 
 
 def test_the_threshold_gives_the_best_f1():
@@ -193,7 +195,7 @@ def parts_of(task: Task, rows: int = 4_000) -> tuple[dict[str, np.ndarray], np.n
 def test_the_shares_are_those_that_lose_least_and_what_says_nothing_has_none(task):
     said, y = parts_of(task)
     half = len(y) // 2
-    scales = [Head(task.kind)] * 2
+    scales = [ScoreTransform(task.kind)] * 2
     shares, _ = mixed({k: [v[:half], v[half:]] for k, v in said.items()}, [y[:half], y[half:]], scales, task)
     assert shares["one"] == pytest.approx(0.7, abs=0.05)
     assert shares["two"] == pytest.approx(0.3, abs=0.05)
@@ -204,7 +206,10 @@ def test_the_shares_are_those_that_lose_least_and_what_says_nothing_has_none(tas
 def test_folds_of_a_measured_value_are_mixed_in_their_own_scales():
     said, y = parts_of(MEASURED)
     half = len(y) // 2
-    scales = [Head("regression", slope=2.0, offset=5.0), Head("regression", slope=10.0, offset=-3.0)]
+    scales = [
+        ScoreTransform("regression", slope=2.0, offset=5.0),
+        ScoreTransform("regression", slope=10.0, offset=-3.0),
+    ]
     truth = [scale.slope * part + scale.offset for scale, part in zip(scales, (y[:half], y[half:]), strict=True)]
     shares, _ = mixed({k: [v[:half], v[half:]] for k, v in said.items()}, truth, scales, MEASURED)
     assert shares["one"] == pytest.approx(0.7, abs=0.05)

@@ -12,7 +12,7 @@ from pandera.typing.pandas import Series
 from assets.declaration import DeclarationError, Evaluation, Features, Model, Table
 from assets.lifecycle.model import leakage
 from assets.lifecycle.model.leakage import leaks
-from assets.lifecycle.model.training import _leakage
+from assets.lifecycle.model.training_set import _leakage
 from assets.task import Task
 from resources.sources import CsvFile
 

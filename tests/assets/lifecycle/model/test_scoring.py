@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from assets.lifecycle.data.cleaning import event_day
+from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.features import compute_features, events_of
-from assets.lifecycle.model.bundle import Bundle
-from assets.lifecycle.model.fitting import Head
-from assets.lifecycle.model.scoring import features_by
+from assets.lifecycle.model.fitting import ScoreTransform
+from assets.lifecycle.model.version.bundle import Bundle
+from assets.lifecycle.model.version.features_by_version import features_by
 from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.tables import ParquetTables
@@ -56,7 +56,7 @@ def today(tables, rows) -> np.ndarray:
 def bundle(tmp_path_factory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / "1"
     network = torch.nn.Sequential(torch.nn.Linear(len(NAMES), 1), torch.nn.Flatten(0))
-    Bundle.save(folder, module=network, model=fraud, feature_names=NAMES, head=Head(), threshold=0.5,
+    Bundle.save(folder, module=network, model=fraud, feature_names=NAMES, head=ScoreTransform(), threshold=0.5,
                 fitted={})  # fmt: skip
     return Bundle.load(folder)
 

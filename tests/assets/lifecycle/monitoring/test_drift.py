@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.answers import SCORE
-from assets.lifecycle.monitoring.drift import CHI_SQUARE, KS, Before, DriftResult, compare, count
+from assets.lifecycle.monitoring.drift import CHI_SQUARE, KS, DriftResult, EarlierWindow, compare, count
 from assets.lifecycle.monitoring.drift_report import (
     MOST_DRAWN,
     Drawing,
@@ -20,6 +19,7 @@ from assets.lifecycle.monitoring.drift_report import (
     verdicts_json,
 )
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile
 
 RULE = Drift()
@@ -63,7 +63,7 @@ def lived(reference, frames, rule=RULE) -> list[DriftResult]:
         counted = count(reference, [frame])
         results.append(compare(reference, counted, rule, before=before, day=f"2026-03-0{number}"))
         columns = {c.column: c for c in results[-1].columns}
-        before.append(Before(f"2026-03-0{number}", counted, results[-1].judged, columns, results[-1].since))
+        before.append(EarlierWindow(f"2026-03-0{number}", counted, results[-1].judged, columns, results[-1].since))
     return results
 
 
@@ -436,10 +436,10 @@ def test_what_is_not_watched_is_kept_counted_and_added_but_not_compared(young, t
 def lived_days(reference: ReferenceProfile, frames: list[pd.DataFrame]) -> list[DriftResult]:
     """The verdicts on days in a row, of any number."""
     results: list[DriftResult] = []
-    before: list[Before] = []
+    before: list[EarlierWindow] = []
     for number, frame in enumerate(frames):
         counted = count(reference, [frame])
         results.append(compare(reference, counted, RULE, before=before[-3:], day=f"{number:03d}"))
         columns = {column.column: column for column in results[-1].columns}
-        before.append(Before(f"{number:03d}", counted, True, columns, results[-1].since))
+        before.append(EarlierWindow(f"{number:03d}", counted, True, columns, results[-1].since))
     return results

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.answers import SCORE
 from assets.lifecycle.monitoring.drift_days import moment_after
+from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile
 from tests.declarations.readings import readings, stream
 from tests.stages import Stages

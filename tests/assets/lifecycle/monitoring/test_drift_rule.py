@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.answers import PREDICTED, SCORE
 from assets.lifecycle.monitoring import drift as rule_of
-from assets.lifecycle.monitoring.drift import Before, DriftResult, Window, compare, count
+from assets.lifecycle.monitoring.drift import DriftResult, EarlierWindow, WindowCounts, compare, count
+from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.lifecycle.profile.design_effect import DesignEffect, thinned
 from assets.lifecycle.profile.histograms import Difference, Histogram, difference
 from assets.lifecycle.profile.reference import ReferenceProfile
@@ -30,7 +30,7 @@ def live(monkeypatch):
         days: Sequence[Mapping[str, Given]], together: Mapping[str, Given] | None = None, rule: Drift = RULE,
         importance: Mapping[str, float] | None = None, unwatched: Sequence[dict[str, Histogram]] | None = None,
     ) -> list[DriftResult]:  # fmt: skip
-        def given(reference: ReferenceProfile, window: Window, column: str, drift: Drift) -> Difference:
+        def given(reference: ReferenceProfile, window: WindowCounts, column: str, drift: Drift) -> Difference:
             if window.days > 1:
                 return Difference(*(together or {})[column])
             return Difference(*days[int(window.calendar["number"])][column])
@@ -41,12 +41,12 @@ def live(monkeypatch):
         usual, *of_day = unwatched or [{}] * (1 + len(days))
         reference = replace(ReferenceProfile.build(frame, {}, importance=importance), unwatched=usual)
         results: list[DriftResult] = []
-        before: list[Before] = []
+        before: list[EarlierWindow] = []
         for number in range(len(days)):
-            window = Window({**reference.histograms, **of_day[number]}, {"number": float(number)})
+            window = WindowCounts({**reference.histograms, **of_day[number]}, {"number": float(number)})
             results.append(compare(reference, window, rule, day=f"day {number}", before=before))
             columns = {column.column: column for column in results[-1].columns}
-            before.append(Before(f"day {number}", window, True, columns, results[-1].since))
+            before.append(EarlierWindow(f"day {number}", window, True, columns, results[-1].since))
         return results
 
     return play
@@ -292,7 +292,7 @@ def test_a_window_knows_its_rows_and_the_calendar_that_all_of_them_share():
     frame = pd.DataFrame({"a": np.linspace(0, 1, ROWS), "weekend": 1.0})
     reference = ReferenceProfile.build(frame, {}, calendar=("weekend",))
 
-    def of(weekend, rows: int = 1) -> Window:
+    def of(weekend, rows: int = 1) -> WindowCounts:
         return count(reference, [pd.DataFrame({"a": 0.5, "weekend": weekend, "other": 1.0}, index=range(rows))])
 
     assert of([1.0]).calendar == {"weekend": 1.0}
@@ -306,7 +306,7 @@ def test_features_and_scores_may_come_apart_and_the_longer_counts():
     reference = ReferenceProfile.build(pd.DataFrame({"a": np.linspace(0, 1, ROWS)}), {SCORE: np.linspace(0, 1, ROWS)})
     window = count(reference, [pd.DataFrame({"a": np.ones(7)}), pd.DataFrame({SCORE: np.ones(5)})])
     assert window.rows == 7
-    assert Window({}).rows == 0
+    assert WindowCounts({}).rows == 0
 
 
 def test_the_names_of_the_tests_are_those_that_reports_of_earlier_versions_hold():

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.answers import SCORE
-from assets.lifecycle.monitoring.drift import Window, count
+from assets.lifecycle.monitoring.drift import WindowCounts, count
 from assets.lifecycle.monitoring.quality import _is_more, faults, level_of_faults
+from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.design_effect import DesignEffect
 from assets.lifecycle.profile.reference import ReferenceProfile
 
@@ -91,7 +91,7 @@ def test_a_column_without_a_row_has_no_fault():
         reference, [pd.DataFrame({"number": [9.0] * 9, "score": 0.5})[["number", "score"]].assign(kind=0.0)]
     )
     empty = {**counted.histograms, "kind": reference.histograms["kind"].bins.count(np.empty(0))}
-    found = faults(reference, Window(empty), RULE, rows_of_day=9)
+    found = faults(reference, WindowCounts(empty), RULE, rows_of_day=9)
     assert set(found) == {"number"}
 
 

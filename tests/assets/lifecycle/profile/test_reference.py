@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.lifecycle.answers import SCORE
+from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.reference import ProfileError, ReferenceProfile, calibration_of
 
 

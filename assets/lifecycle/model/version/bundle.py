@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets.declaration import Model
-from assets.lifecycle.model.fitting import PREDICT_ROWS, Head
+from assets.lifecycle.model.fitting import PREDICT_ROWS, ScoreTransform
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,8 @@ class Facts:
         name: name of the model.
         package: package of the model's code, e.g. ``assets.models.fraud``.
         feature_names: names in the order of the network's input.
-        head: maps outputs to scores: kind of target, slope and offset (:class:`~assets.lifecycle.model.fitting.Head`).
+        head: maps outputs to scores: kind of target, slope and offset; see
+            :class:`~assets.lifecycle.model.fitting.ScoreTransform`.
         classes: class names in the order of their codes; empty for measured values.
         threshold: rows without an amount are alerted at or above this probability.
         review_cost: rows with an amount are alerted if probability · amount is above this; ``None`` without an amount.
@@ -102,7 +103,7 @@ class Bundle:
         module: torch.nn.Module,
         model: Model,
         feature_names: tuple[str, ...],
-        head: Head,
+        head: ScoreTransform,
         threshold: float,
         fitted: Mapping[str, Any],
     ) -> None:
@@ -220,8 +221,8 @@ class Bundle:
         return probability * amount > self.facts.review_cost
 
     @cached_property
-    def _head(self) -> Head:
-        return Head(**self.facts.head)
+    def _head(self) -> ScoreTransform:
+        return ScoreTransform(**self.facts.head)
 
     @cached_property
     def model(self) -> Model:

@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.data.cleaning import REASON, by_contract, first_landed, iso_day, type_and_refuse
+from assets.lifecycle.data.event_days import iso_day
 from assets.lifecycle.data.features import compute_features, events_of, features_of
 from assets.lifecycle.data.landing import number_rows
-from assets.lifecycle.model.training import feature_column
+from assets.lifecycle.data.row_outcomes import REASON, by_contract, first_landed, type_and_refuse
+from assets.lifecycle.model.training_set import feature_column
 from resources.sources import Snapshot, Stream
 from resources.tables import WHOLE
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """Result of running the data stages on some rows.
 
     Args:
@@ -56,7 +57,7 @@ class Rehearsal:
         return pd.concat([rows, values], axis=1)[truth.notna().to_numpy()].reset_index(drop=True)
 
 
-def rehearse(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str, str] | None = None) -> Rehearsal:
+def dry_run(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str, str] | None = None) -> DryRun:
     """Cleans rows as the lifecycle does.
 
     Args:
@@ -84,7 +85,7 @@ def rehearse(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[st
     accepted, refused = type_and_refuse(landed, model.table)
     reasons = {str(reason): int(n) for reason, n in refused[REASON].value_counts().items()}
     accepted = accepted[first_landed(accepted, model.table)].reset_index(drop=True)
-    return Rehearsal(model, len(landed), accepted, reasons)
+    return DryRun(model, len(landed), accepted, reasons)
 
 
 def _on_its_day(model: Model, raw: pd.DataFrame) -> pd.DataFrame:

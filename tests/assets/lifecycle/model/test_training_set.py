@@ -1,19 +1,17 @@
-"""Too few rows, rows that give the target away and a candidate that learnt nothing stop the lineage; the good pass."""
+"""Too few rows and rows that give the target away stop the lineage; the split has the right rows on each side."""
 
 import datetime as dt
-import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from assets.declaration import Drift, Evaluation, Gate, Model, Training
-from assets.lifecycle.model import training
-from assets.lifecycle.model.bundle import model_code
-from assets.lifecycle.model.training import MIN_OF_EACH_CLASS, _too_few, training_assets
+from assets.declaration import Evaluation, Gate, Model, Training
+from assets.lifecycle.model.training_set import MIN_OF_EACH_CLASS, _too_few, fit_rows, fold_rows, training_set_asset
+from assets.lifecycle.model.training_set import test_rows as rows_of_test
 from tests.declarations.readings import START, plain, readings, stream
-from tests.stages import Stages, copied_bundle
+from tests.stages import Stages
 
 STREAM = stream()
 
@@ -154,9 +152,9 @@ def test_a_stream_is_split_by_the_calendar_as_of_its_latest_labelled_day(tmp_pat
     assert made.success, made.why
     rows = stages.tables.read(STREAM.key("training_set"))
     assert days_of(rows) == list(range(12, 30))
-    assert days_of(rows[training.test_rows(rows, STREAM)]) == [29]
-    assert days_of(rows[training.fit_rows(rows, STREAM)]) == [20, 21]
-    [(fit, valid)] = training.fold_rows(rows, STREAM)
+    assert days_of(rows[rows_of_test(rows, STREAM)]) == [29]
+    assert days_of(rows[fit_rows(rows, STREAM)]) == [20, 21]
+    [(fit, valid)] = fold_rows(rows, STREAM)
     assert (days_of(rows.iloc[fit]), days_of(rows.iloc[valid])) == ([12, 13], [21])
     shown = stages.instance.get_latest_materialization_event(STREAM.key("training_set")).asset_materialization.metadata
     day = [str(START + dt.timedelta(days=n)) for n in range(30)]
@@ -170,7 +168,7 @@ def test_all_test_days_are_frozen_to_the_last(tmp_path):
     stages = past(30, tmp_path=tmp_path, model=longer)
     assert stages.make("training_set").success
     rows = stages.tables.read(longer.key("training_set"))
-    assert days_of(rows[training.test_rows(rows, longer)]) == [28, 29]
+    assert days_of(rows[rows_of_test(rows, longer)]) == [28, 29]
 
 
 def test_an_earlier_day_may_be_asked_for(tmp_path):
@@ -203,10 +201,10 @@ def of_meters(rows: int = 600, **declared):
 
 def test_no_row_chooses_and_reports_and_each_row_validates_once():
     frame, model = of_meters(training=Training(folds=3, min_rows=100))
-    test, fit = training.test_rows(frame, model), training.fit_rows(frame, model)
+    test, fit = rows_of_test(frame, model), fit_rows(frame, model)
     assert (test ^ fit).all()
     assert test.sum() == 120
-    folds = training.fold_rows(frame, model)
+    folds = fold_rows(frame, model)
     assert len(folds) == 3
     validated = np.concatenate([valid for _, valid in folds])
     assert sorted(validated) == list(np.flatnonzero(fit))
@@ -218,12 +216,12 @@ def test_no_row_chooses_and_reports_and_each_row_validates_once():
 @pytest.mark.parametrize(("declared", "folds"), [(0, 2), (1, 2), (2, 2), (4, 4)])
 def test_there_are_at_least_two_folds(declared, folds):
     frame, model = of_meters(training=Training(folds=declared))
-    assert len(training.fold_rows(frame, model)) == folds
+    assert len(fold_rows(frame, model)) == folds
 
 
 def test_of_a_measured_value_each_fold_is_drawn_and_no_stretch_of_the_table():
     frame, model = of_meters(target="level", gate=Gate())
-    for _, valid in training.fold_rows(frame, model):
+    for _, valid in fold_rows(frame, model):
         assert valid.min() < 30
         assert valid.max() > 570
 
@@ -232,79 +230,14 @@ def test_the_rows_of_an_entity_are_all_on_one_side():
     frame = readings(600)
     model = plain(evaluation=Evaluation(entity="reading_id"))
     frame["reading_id"] = np.arange(600) % 60
-    test = training.test_rows(frame, model)
+    test = rows_of_test(frame, model)
     assert test.sum() == 120
     assert not set(frame["reading_id"][test]) & set(frame["reading_id"][~test])
-    for fit, valid in training.fold_rows(frame, model):
+    for fit, valid in fold_rows(frame, model):
         assert not set(frame["reading_id"].iloc[fit]) & set(frame["reading_id"].iloc[valid])
 
 
-# -- the definitions -------------------------------------------------------------------------------------------------
-
-
-def test_of_a_table_without_days_the_reference_is_all_rows():
-    """Scores of rows fitted on are surer: beside the test rows alone the same table would look drifted."""
-    frame, model = of_meters()
-    frame = frame.assign(**{training.feature_column(name): 0.0 for name in training.features_of(model).names})
-    assert len(training.recent_rows(None, frame, model).features) == len(frame)
-
-
-def test_both_are_of_no_day_and_stand_on_what_they_read():
-    frozen_rows, fitted = training_assets(STREAM)
-    assert frozen_rows.partitions_def is None
-    assert fitted.partitions_def is None
-    assert frozen_rows.dependency_keys == {STREAM.key(name) for name in ("features", "labels", "readings")}
-    assert fitted.dependency_keys == {STREAM.key("training_set")}
-
-
-# -- the candidate ---------------------------------------------------------------------------------------------------
-
-
-def candidate(tmp_path, toy_bundle, **fitted):
-    """The version that there is for the frozen rows, as fitted with these figures."""
-    stages, _ = frozen(tmp_path / "stages", readings(600))
-    stages.mlflow.folders["1"] = copied_bundle(toy_bundle, tmp_path / "bundle", fitted=fitted)
-    return stages, stages.make("trained_model")
-
-
-def test_a_candidate_that_beats_the_base_rate_passes(tmp_path, toy_bundle):
-    stages, made = candidate(tmp_path, toy_bundle, folds_score=0.41, chance=0.4)
-    assert made.success, made.why
-    converged = made.check("converged")
-    assert converged.passed
-    assert converged.description == "average_precision 0.4100 on the folds, by chance 0.4000"
-    model, row = stages.model, stages.row("trained_model")
-    data_version = stages.tables.stamp(model.key("training_set")).data_version
-    assert (row["version"], row["run_id"], row["data_version"]) == ("1", "run-of-1", data_version)
-    assert row["code"] == model_code(model)
-    assert json.loads(row["curves"]) == {}
-    [asked] = stages.mlflow.asked
-    assert (asked["data_version"], asked["code"]) == (data_version, row["code"])
-    assert str(model.training) in asked["recipe"], "another recipe is another version"
-    event = stages.instance.get_latest_materialization_event(model.key("trained_model"))
-    shown = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    assert shown["mlflow"] == "http://mlflow/run-of-1"
-    assert (shown["version"], shown["data_version"]) == ("1", data_version)
-    assert (shown["epochs"], shown["threshold"], shown["folds_average_precision"]) == (1, 0.5, 0.41)
-
-
-@pytest.mark.closes("trained_model", "converged")
-@pytest.mark.parametrize("score", [0.4, 0.1, float("nan"), float("-inf")], ids=["chance", "worse", "nan", "-inf"])
-def test_a_candidate_that_learnt_nothing_stops_there(tmp_path, toy_bundle, score):
-    stages, made = candidate(tmp_path, toy_bundle, folds_score=score, chance=0.4)
-    assert not made.success
-    assert not made.check("converged").passed
-    assert "by chance 0.4000; the candidate learnt nothing: look at the learning curves and the features" in made.why
-    assert not stages.has("trained_model")
-
-
-def test_what_drift_compares_is_declared_or_all_that_can_be(monkeypatch, tmp_path):
-    """Columns that the reference profile of a new version holds."""
-    seen = []
-    monkeypatch.setattr(training, "_train", lambda context, frozen, model, of, compared: seen.append(tuple(compared)))
-    for declared, expected in ((Drift(), {"level", "before"}), (Drift(columns=("level",)), {"level"})):
-        model = stream(drift=declared)
-        stages = Stages(model, tmp_path / str(len(seen)))
-        stages.put("training_set", readings(10))
-        stages.make("trained_model")
-        assert set(seen[-1]) == expected
+def test_it_has_no_days_and_depends_on_what_it_reads():
+    asset = training_set_asset(STREAM)
+    assert asset.partitions_def is None
+    assert asset.dependency_keys == {STREAM.key(name) for name in ("features", "labels", "readings")}

@@ -17,7 +17,7 @@ SCORE, PREDICTED = "score", "predicted"
 """Columns of the score (for classes: of the predicted class) and of the predicted class's code."""
 
 
-def answer_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> dict[str, Any]:
+def prediction_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> dict[str, Any]:
     """Returns the columns of the predictions table, ``[n]`` each.
 
     Binary: ``probability`` and ``alert``. Classes: ``prediction``, its ``probability``, and ``p_<class>`` of each
@@ -63,7 +63,7 @@ def compared_scores(task: Task, scores: np.ndarray) -> dict[str, np.ndarray]:
     return {SCORE: scores.max(axis=1).astype(np.float32), PREDICTED: scores.argmax(axis=1).astype(np.float32)}
 
 
-def in_words(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> list[dict[str, Any]]:
+def json_predictions(task: Task, scores: np.ndarray, alerts: np.ndarray | None) -> list[dict[str, Any]]:
     """Returns the service's responses, one JSON-compatible dictionary per row.
 
     Args:

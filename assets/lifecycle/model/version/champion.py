@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.model.bundle import Bundle, loaded
+from assets.lifecycle.model.version.bundle import Bundle, loaded
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import compute_features, events_of, features_of
-from assets.lifecycle.model.bundle import Bundle
+from assets.lifecycle.model.version.bundle import Bundle
 from resources.tables import WHOLE, days_of_window
 
 

@@ -14,7 +14,7 @@ VERDICTS = ("gate", "staging")
 """Verdicts that a version needs before promotion, stored as its MLflow tags ``verdict.<name>``."""
 
 
-def say_verdict(mlflow: Any, model: Model, version: str, name: str, passed: bool, reasons: list[str]) -> None:
+def record_verdict(mlflow: Any, model: Model, version: str, name: str, passed: bool, reasons: list[str]) -> None:
     """Writes a verdict on a version, with its reasons, to the MLflow tag that promotion reads."""
     mlflow.set_version_tag(model.name, version, f"verdict.{name}", json.dumps({"passed": passed, "reasons": reasons}))
 

@@ -1,0 +1,232 @@
+"""The outcome of each landed row, as pure functions.
+
+Belongs here: the rules that give each landed row exactly one outcome. Does not belong here: how a particular table is
+parsed (the model folder's ``clean``), which values are valid (its contract), the assets (``cleaning.py``,
+``quarantine.py``).
+
+The four outcomes of a landed row:
+
+* *quarantined*: the contract refuses it, its event day is in the future, or it landed too late;
+* *duplicate*: a row with the same key landed before it, at most ``late_days`` earlier;
+* *clean*: it is in the cleaned table of its event day;
+* *pending*: it will be in the cleaned table when its event day is rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Table
+from assets.lifecycle.data.event_days import event_day, iso_day
+from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
+from assets.reading import typed
+
+REASON = "reason"
+
+
+Stale = Set[tuple[str, str]]
+
+
+class ContractError(dg.Failure):
+    """A table that cannot meet its contract as a whole, e.g. because a column is missing. No row of it is used."""
+
+
+def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Types landed rows and separates the rows that the contract refuses.
+
+    Args:
+        raw: landed rows as text, with ``row_id`` (and ``landing_day`` for a table with an event time).
+        table: the table whose ``clean`` and contract apply.
+
+    Returns:
+        ``(accepted, refused)``. ``accepted`` has the contract's columns plus ``row_id`` (and ``landing_day``).
+        ``refused`` has the raw rows plus a ``reason`` that names the column and the rule.
+
+    Raises:
+        ContractError: a column that the contract requires is absent.
+    """
+    rows = _typed(raw, table)
+    schema = table.contract.to_schema()
+    reasons = pd.Series(pd.NA, index=raw.index, dtype="string")
+    for name, column in schema.columns.items():
+        if not column.nullable and (unread := rows[name].isna()).any():
+            reasons = reasons.mask(reasons.isna() & unread, f"{name}: missing or unreadable")
+            reasons = _say_absent(reasons, raw, name)
+    candidates = rows[reasons.isna()]
+    for index, reason in _contract_failures(candidates, schema, table).items():
+        reasons[index] = reason
+    if table.time is not None:
+        reasons = reasons.where(reasons.notna(), _untimely(rows, raw, table))
+    accepted = _coerced(rows[reasons.isna()], schema)
+    carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
+    accepted = pd.concat([raw.loc[accepted.index, carried], accepted.drop(columns=carried, errors="ignore")], axis=1)
+    # The table may have a column named `reason`; rename it to keep the landed values.
+    refused = raw[reasons.notna()].rename(columns={REASON: f"landed_{REASON}"})
+    refused = refused.assign(**{REASON: reasons[reasons.notna()].astype("string[pyarrow]")})
+    return accepted, refused
+
+
+def first_landed(accepted: pd.DataFrame, table: Table) -> pd.Series:
+    """Returns whether each accepted row is the first with its key, boolean ``[n]``; later copies are duplicates.
+
+    A row is a copy if a row with the same key landed on the same day or up to ``late_days`` before. Earlier copies are
+    impossible, because a row that late is refused. The result for a landing depends only on it and on earlier landings.
+    """
+    ordered = accepted.sort_values(ROW_ID, kind="stable")
+    if table.time is None:
+        return ~ordered.duplicated(table.key).reindex(accepted.index)
+    earlier = ordered.groupby(table.key, sort=False)[LANDING_DAY].shift()
+    copy = (ordered[LANDING_DAY] - earlier) <= pd.Timedelta(days=table.late_days)
+    return ~copy.reindex(accepted.index)
+
+
+def row_outcomes(
+    raw: pd.DataFrame,
+    accepted: pd.DataFrame,
+    table: Table,
+    *,
+    in_clean: pd.Series,
+    in_quarantine: pd.Series,
+    stale: Stale,
+) -> pd.DataFrame:
+    """Returns the outcomes of each landed row. Exactly one is correct; otherwise rows were lost or used twice.
+
+    Args:
+        raw: the landings to check, plus the landings of up to ``late_days`` before them.
+        accepted: rows of ``raw`` that the contract accepts, from :func:`type_and_refuse`.
+        table: the table whose rules apply.
+        in_clean: row ids in the stored cleaned table.
+        in_quarantine: row ids in the stored quarantine.
+        stale: ``(event day, landing day)`` pairs where the cleaned table of the event day was built without that
+            landing.
+
+    Returns:
+        One boolean column per outcome, indexed by row id.
+    """
+    first = first_landed(accepted, table)
+    ids = raw[ROW_ID]
+    clean = _among(ids, in_clean)
+    outcomes = {
+        "clean": clean,
+        "duplicate": _among(ids, accepted.loc[~first, ROW_ID]),
+        "quarantined": _among(ids, in_quarantine),
+    }
+    waiting = accepted[first]
+    if table.time is not None and len(waiting):
+        pairs = zip(event_day(waiting, table), iso_day(waiting[LANDING_DAY]), strict=True)
+        waiting = waiting[[pair in stale for pair in pairs]]
+    else:
+        waiting = waiting.iloc[:0]
+    outcomes["pending"] = _among(ids, waiting[ROW_ID]) & ~clean
+    return pd.DataFrame(outcomes, index=pd.Index(ids, name=ROW_ID))
+
+
+def _among(ids: pd.Series, others: pd.Series) -> np.ndarray:
+    """Returns whether each row id is in ``others``. Faster than pandas ``isin``, which converts text value by value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.is_in(pa.array(ids, pa.large_string()), value_set=pa.array(others, pa.large_string())).to_numpy(False)
+
+
+def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
+    columns = [c for c in raw.columns if c not in (ROW_ID, LANDING_DAY)]
+    try:
+        rows = (table.clean or by_contract(table))(raw[columns])
+    except KeyError as error:
+        raise _missing_column(str(error.args[0]), columns, table) from error
+    for name in table.columns:
+        if name not in rows:
+            raise _missing_column(name, columns, table)
+    if not rows.index.equals(raw.index):
+        raise ContractError(
+            description=f"{table.name}: clean() returned other rows than it got; it must keep the index and leave "
+            "what it cannot read as missing, the contract then refuses the row with its reason"
+        )
+    return rows
+
+
+def _say_absent(reasons: pd.Series, raw: pd.DataFrame, name: str) -> pd.Series:
+    """Gives rows a clearer reason if their whole landing lacks a column that other landings in ``raw`` have."""
+    if name not in raw or LANDING_DAY not in raw or raw[name].isna().all():
+        return reasons
+    for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
+        landing = raw[raw[LANDING_DAY] == day].drop(columns=[ROW_ID, LANDING_DAY], errors="ignore")
+        if landing[name].isna().all():
+            columns = [c for c in landing if landing[c].notna().any()]
+            reasons[landing.index] = f"{name}: the column did not land{_renamed(name, columns)}"
+    return reasons
+
+
+def _renamed(name: str, columns: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, columns, n=1)
+    return f" (renamed to '{close[0]}'?)" if close else ""
+
+
+def _missing_column(name: str, columns: list[str], table: Table) -> ContractError:
+    return ContractError(
+        description=f"{table.name}: the column '{name}' did not land{_renamed(name, columns)}; landed were "
+        f"{', '.join(columns)}. Have the upstream send it again, or teach the model's clean() and contract the new "
+        "name",
+        allow_retries=False,
+    )
+
+
+def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> dict[Any, str]:
+    """Returns the first contract rule that each invalid row breaks, by index."""
+    import pandera.errors
+
+    try:
+        schema.validate(_coerced(candidates, schema), lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        cases = error.failure_cases
+        if (whole := cases[cases["index"].isna()]).shape[0]:
+            first = whole.iloc[0]
+            raise ContractError(
+                description=f"{table.name}: {first['column']}: {first['check']} (found {first['failure_case']}); "
+                "the table as a whole cannot meet its contract: mend clean() or the contract",
+                allow_retries=False,
+            ) from error
+        firsts = cases.drop_duplicates("index")
+        return {
+            row.index_: f"{row.column}: {row.check}" for row in firsts.rename(columns={"index": "index_"}).itertuples()
+        }
+    return {}
+
+
+def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
+    """Casts the contract's columns to its types; missing text stays missing and does not become a string."""
+    kinds = {name: str(column.dtype) for name, column in schema.columns.items() if column.dtype is not None}
+    text = [name for name, kind in kinds.items() if kind == "str"]
+    typed_rows = rows.astype({name: kind for name, kind in kinds.items() if kind != "str"})
+    for name in text:
+        values = rows[name].astype(object)
+        typed_rows[name] = values.where(values.notna(), None)
+    return typed_rows[list(schema.columns)]
+
+
+def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series:
+    """Returns the reason for rows from the future and for rows that landed too late; missing for all others."""
+    times = typed[table.time]
+    if not pd.api.types.is_datetime64_dtype(times.dtype):
+        times = pd.to_datetime(times, errors="coerce")
+    lag = (raw[LANDING_DAY] - times.dt.floor("D")).dt.days
+    reasons = pd.Series(pd.NA, index=raw.index, dtype="string")
+    reasons = reasons.mask(lag < 0, f"{table.time}: after the day it landed")
+    return reasons.mask(lag > table.late_days, f"{table.time}: landed more than {table.late_days} days late")
+
+
+def by_contract(table: Table) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Returns the default ``clean``: it types columns by the contract and reads blanks as missing."""
+
+    def clean(raw: pd.DataFrame) -> pd.DataFrame:
+        return typed(raw, table.contract)
+
+    return clean

@@ -1,0 +1,96 @@
+"""Fits a candidate: the declared recipe on a frozen training set.
+
+Belongs here: the steps from a training set to a fitted ensemble. Does not belong here: the optimiser and the choice of
+settings (``fitting.py``), the learners (``learners``), registration (``trained_model.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.fitting import (
+    FOLD_METRIC,
+    LINEAR,
+    NETWORK,
+    TREES,
+    ScoreTransform,
+    Selection,
+    as_target,
+    boosted_trees,
+    choose,
+    fit,
+    linear_model,
+    mixture,
+    outputs_of,
+)
+from assets.lifecycle.model.learners.trees import Trees, as_module
+from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted ensemble and its selected settings.
+
+    Args:
+        network: module of the ensemble; maps raw features to outputs.
+        choice: settings selected on the folds.
+        head: maps outputs to scores.
+        trees: trees of the ensemble, if it has any and rows are not weighted; the report reuses them as its XGBoost
+            baseline.
+    """
+
+    network: Any
+    choice: Selection
+    head: ScoreTransform
+    trees: Trees | None = None
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Returns float64 scores ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``."""
+        return self.head(outputs_of(self.network, X))
+
+
+def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
+    """Fits the declared recipe on a frozen training set: selects settings on the folds, then refits on the fit rows.
+
+    Raises:
+        FloatingPointError: the loss of a network is not finite.
+    """
+    X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
+    rows = fit_rows(frozen, model)
+    recipe = model.training.sized_for(int(rows.sum()))
+    weight = row_weights(frozen, model)
+    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
+    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, weight=weight, log=log, **how)
+    log(f"chosen: {choice.epochs} epochs, {FOLD_METRIC[model.task.kind]} {choice.score:.4f} on the folds")
+    log("shares: " + ", ".join(f"{part} {share:.0%}" for part, share in choice.shares.items()))
+    how["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
+    parts: dict[str, Any] = {}
+    trees = None
+    if choice.shares[NETWORK]:
+        parts[NETWORK] = fit(
+            X[rows], y[rows], recipe=recipe, epochs=choice.epochs, network=model.network, log=log, **how
+        )
+    if choice.shares.get(LINEAR):
+        parts[LINEAR] = linear_model(X[rows], y[rows], **how)
+    if choice.shares.get(TREES):
+        trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=choice.rounds, **how)
+        parts[TREES] = as_module(trees, model.task, how["tokens"])
+    # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
+    head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else choice.head
+    return Candidate(mixture(parts, choice.shares), choice, head, trees if weight is None else None)
+
+
+def row_weights(frozen: pd.DataFrame, model: Model) -> np.ndarray | None:
+    """Returns row weights by age, ``[n]``, 1 for the latest row; ``None`` if all rows have equal weights."""
+    half_life = model.training.half_life_days
+    if half_life is None:
+        return None
+    assert model.table.time is not None
+    age = (frozen[model.table.time].max() - frozen[model.table.time]) / pd.Timedelta(days=1)
+    return np.asarray(0.5 ** (age.to_numpy(dtype=float) / half_life))

@@ -1,0 +1,209 @@
+"""The asset ``trained_model``: the candidate as a registered version in MLflow.
+
+Belongs here: fitting in an MLflow run, the reference profile, registration. Does not belong here: how a candidate is
+fitted (``candidate.py``), the format of a version (``version/bundle.py``), test metrics (``evaluation.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.candidate import Candidate, fit_candidate
+from assets.lifecycle.model.fitting import (
+    FOLD_METRIC,
+    fit,
+)
+from assets.lifecycle.model.learners.networks import tabular
+from assets.lifecycle.model.reference_rows import entities_of, reference_rows
+from assets.lifecycle.model.training_set import _words, fit_rows, matrix, test_rows, windows_in
+from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
+from assets.lifecycle.prediction_format import compared_scores
+from assets.lifecycle.profile.design_effect import of_residuals
+from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
+from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
+from resources.dagster_internals import CheckResult
+
+CONVERGED = Check(
+    name="converged", description="The loss is finite, and out of fold the candidate beats the base rate."
+)
+
+
+IMPORTANCE_ROWS = 2_000
+
+
+def trained_model_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``trained_model``."""
+    features = features_of(model)
+    compared = model.drift.columns or features.compared
+
+    def trained_model(context: dg.AssetExecutionContext, training_set: pd.DataFrame) -> StageOutput:
+        mlflow, tables = context.resources.mlflow, context.resources.tables
+        data_version = tables.stamp(model.key("training_set")).data_version
+        of = {"data_version": data_version, "code": model_code(model), "recipe": recipe_version}
+        # Training is deterministic: a version of the same rows, code and recipe is reused, so a retry is idempotent.
+        version = mlflow.version_of(model.name, of)
+        if version is None:
+            version = _train(context, training_set, model, of, compared)
+        else:
+            context.log.info(f"version {version} is this code on these rows already; nothing is trained again")
+        run_id = mlflow.run_of_version(model.name, version)
+        facts = Facts.read(mlflow.download(model.name, version))
+        fitted = facts.fitted
+        score, chance, metric = fitted["folds_score"], fitted["chance"], FOLD_METRIC[model.task.kind]
+        better = score > chance
+        check_result = CheckResult(
+            check=CONVERGED.name,
+            passed=better,
+            description=f"{metric} {score:.4f} on the folds, by chance {chance:.4f}"
+            + ("" if better else "; the candidate learnt nothing: look at the learning curves and the features"),
+        )
+        frame = pd.DataFrame(
+            {
+                "version": [version],
+                "run_id": [run_id],
+                "data_version": [data_version],
+                "code": [facts.code],
+                "curves": [json.dumps(fitted["curves"])],
+            }
+        )
+        shown = {
+            "version": version,
+            "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
+            "data_version": data_version,
+            "epochs": fitted["epochs"],
+            "threshold": facts.threshold,
+            f"folds_{metric}": score,
+        }
+        return StageOutput(frame, [check_result], shown)
+
+    asset = table_asset(
+        model,
+        "trained_model",
+        trained_model,
+        description="The candidate as a version in MLflow: weights, curves, git commit, data version, features code, "
+        "contract and reference profile.",
+        stage="model",
+        kinds={"torch", "mlflow"},
+        inputs={"training_set": TableInput(model.key("training_set"))},
+        checks=[CONVERGED],
+        # The profile is part of a version. If a newer check cannot read it, training again replaces it.
+        code=[features.compute, model.network, fit, tabular, ReferenceProfile, of_residuals],
+        resources={"mlflow"},
+        by_day=False,
+    )
+    recipe_version = f"{next(iter(asset.specs)).code_version} {model.training}"
+    return asset
+
+
+def _train(
+    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, of: dict[str, str], compared: Sequence[str]
+) -> str:
+    """Fits the candidate in its own MLflow run and registers it; returns the version."""
+    mlflow = context.resources.mlflow
+    names = features_of(model).names
+    with mlflow.run(context, experiment=model.name, tags=of) as run:
+        recipe = model.training.sized_for(int(fit_rows(frozen, model).sum()))
+        run.log_params({"features": len(names), "rows": len(frozen), **vars(recipe)})
+        candidate = fit_candidate(frozen, model, context.log.info)
+        choice = candidate.choice
+        for quantity, folds in choice.curves.items():
+            for fold, values in folds.items():
+                for epoch, value in enumerate(values, start=1):
+                    run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
+        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score})
+        run.log_metrics({f"share.{part}": share for part, share in choice.shares.items()})
+        recent = reference_rows(context.resources.tables, frozen, model)
+        X = recent.features[list(names)].to_numpy(dtype=np.float32)
+        scores = candidate.predict(X)
+        calibration, label_effect = _on_test_rows(candidate, frozen, model)
+        columns = recent.features[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
+        unwatched = [name for name in features_of(model).compared if name not in columns]
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "bundle"
+            Bundle.save(
+                folder,
+                module=candidate.network,
+                model=model,
+                feature_names=names,
+                head=candidate.head,
+                threshold=choice.threshold,
+                fitted={
+                    "epochs": choice.epochs,
+                    "seed": model.training.seed,
+                    "folds_score": choice.score,
+                    "shares": choice.shares,
+                    "chance": choice.chance,
+                    "curves": choice.curves,
+                    "data_version": of["data_version"],
+                    "torch": importlib.metadata.version("torch"),
+                    **({k: _words(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
+                },
+            )
+            profile = ReferenceProfile.build(
+                columns,
+                compared_scores(model.task, scores),
+                calendar=features_of(model).calendar,
+                importance=_importance(candidate, X, names, model.training.seed),
+                calibration=choice.calibration + calibration,
+                rows_of_weekday=recent.rows_of_weekday,
+                entities=recent.entities,
+                day=recent.day,
+                label_effect=label_effect,
+                unwatched=recent.features[unwatched],
+                seed=model.training.seed,
+            )
+            profile.save(folder / REFERENCE)
+            if candidate.trees is not None:
+                candidate.trees.save(folder / TREES_FILE)
+            return mlflow.register(
+                model.name, run.mlflow_run_id, folder, tags=of, loader_module="assets.lifecycle.model.version.bundle"
+            )
+
+
+def _on_test_rows(candidate: Candidate, frozen: pd.DataFrame, model: Model) -> tuple[list[dict[str, float]], float]:
+    """The candidate's calibration on the test rows (binary), and the design effect of its residuals (classes).
+
+    Test rows are later than the folds, and nothing is selected on them. Without classes or entities the design effect
+    is 1.
+    """
+    if model.task.kind == "regression":
+        return [], 1.0
+    test = frozen[test_rows(frozen, model)]
+    scores, truth = candidate.predict(matrix(test, model)), test[model.target].to_numpy(dtype=float)
+    who = {name: test[name].to_numpy() for name in entities_of(model)}
+    if model.task.kind == "binary":
+        return calibration_of(scores, truth), of_residuals(truth - scores, who)
+    return [], of_residuals((scores.argmax(axis=1) == truth) - scores.max(axis=1), who)
+
+
+def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed: int) -> dict[str, float]:
+    """Permutation importance by feature: mean absolute change of the scores, relative to the most important feature.
+
+    It needs no labels, and shows how much a drift of the feature can change the scores.
+    """
+    rng = np.random.default_rng(seed)
+    rows = X[rng.permutation(len(X))[:IMPORTANCE_ROWS]]
+    said = candidate.predict(rows)
+    moved = {}
+    for i, name in enumerate(names):
+        shuffled = rows.copy()
+        shuffled[:, i] = rng.permutation(rows[:, i])
+        moved[name] = float(np.abs(candidate.predict(shuffled) - said).mean())
+    most = max(moved.values()) or 1.0
+    return {name: value / most for name, value in moved.items()}
+
+
+def _days_of(frozen: pd.DataFrame, model: Model) -> dict[str, tuple[dt.date, dt.date]]:
+    split = windows_in(frozen, model)
+    return {"fit": split.fit, "test": split.test}

@@ -1,0 +1,218 @@
+"""The asset ``training_set``: the frozen rows of one training run, and their split.
+
+Belongs here: the selection of rows, the split into fit, test and fold rows, the checks of the rows. Does not belong
+here: the days of the split (``windows.py``), the leakage rules (``leakage.py``), fitting (``candidate.py``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from assets.declaration import Model
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.leakage import LEAK_MEND, leaks
+from assets.lifecycle.model.windows import (
+    Windows,
+    history_days,
+    holdout_rows,
+    iso_days,
+    rows_of,
+    windows_of,
+)
+from assets.lifecycle.stage import Check, StageOutput, table_asset
+from resources.dagster_internals import CheckResult
+
+ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
+
+
+LEAKAGE = Check(
+    name="leakage",
+    description="No column gives the target away, none is younger than its row, no row is on both sides of the split.",
+)
+
+
+MIN_OF_EACH_CLASS = 10
+
+
+class TrainingSetConfig(dg.Config):
+    """Run configuration of a training run."""
+
+    as_of: str = Field(
+        default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest there is."
+    )
+
+
+def windows_in(training_set: pd.DataFrame, model: Model) -> Windows:
+    """Returns the split of a frozen training set; only for a table with a time column."""
+    assert model.table.time is not None
+    return windows_of(training_set[model.table.time].max().date(), model.training, model.label_delay_days)
+
+
+def test_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """Returns bool ``[n]``: the test rows of a frozen training set, used for reporting and never for selection."""
+    if model.table.time is None:
+        return _held_out(training_set, model)
+    return rows_of(training_set[model.table.time], windows_in(training_set, model).test)
+
+
+def fit_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """Returns bool ``[n]``: the rows of a frozen training set that the final fit uses."""
+    if model.table.time is None:
+        return ~_held_out(training_set, model)
+    return rows_of(training_set[model.table.time], windows_in(training_set, model).fit)
+
+
+def _held_out(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """The test rows of a plain table; all rows of an entity are on the same side."""
+    entity = model.evaluation.entity
+    return holdout_rows(len(training_set), model.training, training_set[entity].to_numpy() if entity else None)
+
+
+def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns folds as pairs of positions (training rows, validation rows); no fold contains a test row."""
+    if model.table.time is not None:
+        times = training_set[model.table.time]
+        folds = windows_in(training_set, model).folds
+        return [(np.flatnonzero(rows_of(times, fit)), np.flatnonzero(rows_of(times, valid))) for fit, valid in folds]
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    positions = np.flatnonzero(fit_rows(training_set, model))
+    target = training_set[model.target].to_numpy()[positions]
+    entity = model.evaluation.entity
+    parts = max(model.training.folds, 2)
+    groups = training_set[entity].to_numpy()[positions] if entity else None
+    kind = GroupKFold if entity else KFold if model.task.kind == "regression" else StratifiedKFold
+    splitter = kind(parts, shuffle=True, random_state=model.training.seed)
+    return [(positions[fit], positions[valid]) for fit, valid in splitter.split(positions, target, groups)]
+
+
+def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFrame:
+    """Joins the table's columns, labels and features of the days that one training run needs.
+
+    Args:
+        tables: the :class:`~resources.tables.ParquetTables`.
+        model: the model that the rows belong to.
+        as_of: latest labelled day to use; default: the latest available.
+
+    Returns:
+        One row per labelled row of the table; the features are columns ``x_<name>``.
+
+    Raises:
+        dagster.Failure: a labelled day that the run needs is missing.
+    """
+    days = None
+    if model.is_stream:
+        labelled = tables.days(model.key("labels"))
+        needed = history_days(model)
+        if as_of is None and not labelled:
+            raise dg.Failure(description=f"{model.name}: no day is labelled yet; materialise labels first")
+        as_of = as_of or dt.date.fromisoformat(labelled[-1])
+        split = windows_of(as_of, model.training, model.label_delay_days)
+        days = iso_days((split.first, split.test[1]))
+        if missing := sorted(set(days) - set(labelled)):
+            raise dg.Failure(
+                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days; {len(missing)} "
+                f"of them are missing, the first is {missing[0]}; materialise labels and features of those days",
+                allow_retries=False,
+            )
+    key = model.table.key
+    features = tables.read(model.key("features"), days)
+    labels = tables.read(model.key("labels"), days)
+    names = list(features_of(model).names)
+    cleaned = tables.read(model.key(model.table.name), days, [c for c in model.table.columns if c != model.target])
+    explained = [c for c in labels.columns if c not in cleaned.columns]
+    frozen = cleaned.merge(labels[[key, *explained]], on=key, validate="one_to_one")
+    # A feature may have the name of a column (e.g. an amount used as a feature), so feature columns get a prefix.
+    values = features[[key, *names]].rename(columns={name: feature_column(name) for name in names})
+    return frozen.merge(values, on=key, validate="one_to_one")
+
+
+def feature_column(name: str) -> str:
+    """Returns the name of a feature's column in the training set."""
+    return f"x_{name}"
+
+
+def matrix(training_set: pd.DataFrame, model: Model) -> np.ndarray:
+    """Returns the features as float32 ``[n, n_features]``, in the declared order."""
+    return training_set[[feature_column(n) for n in features_of(model).names]].to_numpy(dtype=np.float32)
+
+
+def training_set_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``training_set``."""
+
+    def training_set(context: dg.AssetExecutionContext) -> StageOutput:
+        as_of = context.op_execution_context.op_config["as_of"]
+        frozen = freeze(context.resources.tables, model, dt.date.fromisoformat(as_of) if as_of else None)
+        target = frozen[model.target]
+        parts = {"fit": target[fit_rows(frozen, model)], "test": target[test_rows(frozen, model)]}
+        counts = {f"{part}_rows": len(y) for part, y in parts.items()}
+        if model.task.kind == "binary":
+            counts |= {f"{part}_positives": int(y.sum()) for part, y in parts.items()}
+        short = [said for part, y in parts.items() if (said := _too_few(part, y, model))]
+        words = (
+            f"{'; '.join(short)}; land more labelled rows, or declare smaller windows (Training.min_rows)"
+            if short
+            else f"{counts['fit_rows']:,} rows to fit on, {counts['test_rows']:,} to report on"
+        )
+        metadata: dict[str, Any] = {"dagster/row_count": len(frozen), **counts}
+        if model.is_stream:
+            split = windows_in(frozen, model)
+            metadata |= {"fit": _words(split.fit), "test": _words(split.test),
+                         "folds": [f"{_words(a)} → {_words(b)}" for a, b in split.folds]}  # fmt: skip
+        check_results = [CheckResult(check=ENOUGH.name, passed=not short, description=words, metadata=counts)]
+        if not short:
+            check_results.append(_leakage(frozen, model))
+        return StageOutput(frozen, check_results, metadata)
+
+    return table_asset(
+        model,
+        "training_set",
+        training_set,
+        description="The frozen rows of one training run; its data version is the hash of these rows.",
+        stage="model",
+        kinds={"pandas"},
+        checks=[ENOUGH, LEAKAGE],
+        config=TrainingSetConfig,
+        deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
+        by_day=False,
+    )
+
+
+def _too_few(part: str, y: pd.Series, model: Model) -> str:
+    """Describes missing rows or classes of a part (``fit`` or ``test``); empty if there are enough."""
+    least = min(model.training.min_rows, 50) if part == "test" else model.training.min_rows
+    if len(y) < least:
+        return f"{part}: needs {least} rows, found {len(y)}"
+    if model.task.kind == "regression":
+        return f"{part}: all values of {model.target} are the same" if y.nunique() < 2 else ""
+    of_each = y.value_counts().reindex(range(len(model.task.classes)), fill_value=0)
+    least = MIN_OF_EACH_CLASS if model.task.kind == "binary" or part == "fit" else 1
+    rare = [f"{name} {n}" for name, n in zip(model.task.names, of_each, strict=True) if n < least]
+    return f"{part}: needs {least} rows of each class, of {model.target} found {', '.join(rare)}" if rare else ""
+
+
+def _leakage(frozen: pd.DataFrame, model: Model) -> CheckResult:
+    found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
+    refused = [leak for leak in found if not set(leak.columns) & set(model.accepted_leaks)]
+    accepted = {c: model.accepted_leaks[c] for leak in found for c in leak.columns if c in model.accepted_leaks}
+    words = "no column gives the target away, no row is on both sides of the split"
+    if refused:
+        words = "; ".join(leak.words for leak in refused) + LEAK_MEND
+    elif accepted:
+        words = "accepted: " + "; ".join(f"{column} ({reason})" for column, reason in accepted.items())
+    return CheckResult(
+        check=LEAKAGE.name,
+        passed=not refused,
+        description=words,
+        metadata={"found": [leak.words for leak in found], "accepted": accepted},
+    )
+
+
+def _words(days: tuple[dt.date, dt.date]) -> str:
+    return f"{days[0]} … {days[1]}"

@@ -1,0 +1,150 @@
+"""The asset ``performance``: metrics of the predictions once their labels are known.
+
+Belongs here: the day's metrics, the error of the estimate, and the checks of both. Does not belong here: metrics
+(``model/metrics``), notification (``sensors/alerts.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.data.event_days import rows_by_day
+from assets.lifecycle.model.metrics import headline
+from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, is_worse_than_floor, row_of_day
+from assets.lifecycle.prediction_format import scores_in
+from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
+from resources.dagster_internals import CheckResult
+from resources.tables import days_of_window
+
+FLOOR = Check(
+    name="floor", description="The gate's metric over the trailing week is above the gate's floor.", blocking=False
+)
+
+
+CALIBRATED = Check(
+    name="calibrated",
+    description="As many positives came in the trailing week as the probabilities expected, up to chance and a third.",
+    blocking=False,
+)
+
+
+MISCALIBRATED = 1 / 3
+
+
+def performance_asset(model: Model) -> dg.AssetsDefinition | None:
+    """Returns the asset ``performance``; ``None`` for a table without days."""
+    if not model.is_stream:
+        return None
+
+    def performance(context: dg.AssetExecutionContext, predictions: pd.DataFrame, labels: pd.DataFrame) -> StageOutput:
+        tables = context.resources.tables
+        scored = predictions.merge(labels[[model.table.key, model.target]], on=model.table.key)
+        rows, check_results = [], []
+        for day, of_day in rows_by_day(scored, model, days_in_run(context)).items():
+            # Earlier days are read directly and not as an input, because the first day has none and must not wait.
+            week = [
+                d for d in days_of_window(day, (1 - TRAILING_DAYS, -1)) if _is_scored_and_labelled(tables, model, d)
+            ]
+            earlier = [_labelled_predictions(tables, model, d) for d in week]
+            trailing = pd.concat([*earlier, of_day], ignore_index=True)
+            row, found = _metrics_of_day(model, day, of_day, trailing)
+            rows.append(row | _estimate_error(model, row, row_of_day(tables, model.key("estimated_performance"), day)))
+            check_results += found
+        frame = pd.DataFrame(rows)
+        numbers = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not math.isnan(v)}
+        return StageOutput(frame, check_results, numbers)
+
+    return table_asset(
+        model,
+        "performance",
+        performance,
+        description="How the predictions of each day did, once their labels were known; the floor is held over the "
+        f"trailing {TRAILING_DAYS} days.",
+        stage="monitoring",
+        kinds={"pandas"},
+        inputs={"predictions": TableInput(model.key("predictions")), "labels": TableInput(model.key("labels"))},
+        checks=[FLOOR, *([CALIBRATED] if model.task.kind == "binary" else [])],
+        day_column="day",
+        automation=eager(model.label_delay_days + model.table.late_days + 1),
+    )
+
+
+def _is_scored_and_labelled(tables: Any, model: Model, day: str) -> bool:
+    return bool(tables.stamp(model.key("predictions"), day) and tables.stamp(model.key("labels"), day))
+
+
+def _labelled_predictions(tables: Any, model: Model, day: str) -> pd.DataFrame:
+    labels = tables.read(model.key("labels"), [day], [model.table.key, model.target])
+    return tables.read(model.key("predictions"), [day]).merge(labels, on=model.table.key)
+
+
+def _counts(model: Model, of_day: pd.DataFrame) -> dict[str, int]:
+    """For a binary target, the numbers of positives, of alerts, and of positives with an alert; else empty."""
+    if model.task.kind != "binary":
+        return {}
+    positive = of_day[model.target] == 1
+    caught = int((of_day["alert"] & positive).sum())
+    return {"positives": int(positive.sum()), "alerts": int(of_day["alert"].sum()), "caught": caught}
+
+
+def _estimate_error(model: Model, row: dict[str, Any], estimated: dict[str, Any] | None) -> dict[str, float]:
+    """The estimate for the same days, and its error (estimate minus the value on labels)."""
+    said = float(estimated["estimated"]) if estimated else math.nan
+    return {"estimated": said, "estimate_error": said - float(row.get(f"trailing_{model.gate.metric}", math.nan))}
+
+
+def _metrics_of_day(
+    model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame
+) -> tuple[dict[str, Any], list[CheckResult]]:
+    figures = headline(model.task, trailing[model.target].to_numpy(dtype=float), scores_in(model.task, trailing))
+    live = {f"trailing_{name}": value for name, value in figures.items()}
+    row: dict[str, Any] = {
+        "day": pd.Timestamp(day),
+        "rows": len(of_day),
+        **_counts(model, of_day),
+        "trailing_days": int(trailing[model.table.time].dt.floor("D").nunique()),
+        **live,
+    }
+    metric, floor = model.gate.metric, model.gate.floor
+    value = live.get(f"trailing_{metric}", float("nan"))
+    full = row["trailing_days"] >= TRAILING_DAYS
+    words = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
+    if not full:
+        words += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
+    held = CheckResult(
+        check=FLOOR.name,
+        day=day,
+        passed=not (full and is_worse_than_floor(model, value)),
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=words,
+        metadata={name: value for name, value in live.items() if not math.isnan(value)},
+    )
+    if model.task.kind != "binary":
+        return row, [held]
+    expected, check_result = _calibrated(model, day, trailing)
+    return row | {"trailing_positives": int(trailing[model.target].sum()), "trailing_expected": expected}, [
+        held,
+        check_result,
+    ]
+
+
+def _calibrated(model: Model, day: str, trailing: pd.DataFrame) -> tuple[float, CheckResult]:
+    """Compares expected and actual positives of a week, to detect label drift; returns the expected number as well."""
+    p = trailing["probability"].to_numpy(dtype=float)
+    expected, came = float(p.sum()), int(trailing[model.target].sum())
+    chance = 4 * float(np.sqrt((p * (1 - p)).sum()))
+    off = abs(came - expected)
+    return expected, CheckResult(
+        check=CALIBRATED.name,
+        day=day,
+        passed=not (off > chance and off > MISCALIBRATED * max(expected, 1.0)),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{came:,} positives in the week to {day}, {expected:,.0f} were expected",
+        metadata={"came": came, "expected": expected},
+    )

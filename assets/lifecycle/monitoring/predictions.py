@@ -1,0 +1,135 @@
+"""The asset ``predictions``: the champion's scores of each day's rows.
+
+Belongs here: scoring rows, keeping the scores of rows that were scored before, and the check of the scores. Does not
+belong here: the format of the columns (``prediction_format.py``), the champion (``version/champion.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.data.event_days import rows_by_day
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.version.champion import Champion, the_champion
+from assets.lifecycle.model.version.features_by_version import features_by
+from assets.lifecycle.prediction_format import prediction_columns, scores_in
+from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
+from resources.dagster_internals import CheckResult
+from resources.tables import WHOLE
+
+SCORED = Check(name="scored", description="Each row with features has one score of the kind that the target asks for.")
+
+
+def predictions_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``predictions``."""
+    table = model.table
+    carried = [c for c in (table.key, table.time) if c]
+
+    def predictions(context: dg.AssetExecutionContext, features: pd.DataFrame) -> StageOutput:
+        champion = the_champion(context.resources, model)
+        days = days_in_run(context)
+        said = [
+            _predictions_of_day(context.resources.tables, model, day, rows, champion, carried)
+            for day, rows in rows_by_day(features, model, days).items()
+        ]
+        frame = pd.concat(said, ignore_index=True)
+        check_results = [
+            _scored_result(model, rows, None if day == WHOLE else day)
+            for day, rows in rows_by_day(frame, model, days).items()
+        ]
+        metadata = {
+            "dagster/row_count": len(frame),
+            "version": champion.version,
+            **_summary(model, frame),
+        }
+        return StageOutput(frame, check_results, metadata)
+
+    return table_asset(
+        model,
+        "predictions",
+        predictions,
+        description="What the champion said of each row, with the version that said it. A row that was scored keeps "
+        "its score when its day is made again; rows that came late are added.",
+        stage="monitoring",
+        kinds={"torch"},
+        inputs={"features": TableInput(model.key("features"))},
+        deps=[model.key("deployment")],
+        checks=[SCORED],
+        day_column=table.time,
+        automation=_unless_deployed(eager(table.late_days + 1 if model.is_stream else None), model),
+        resources={"mlflow", "ledger"},
+        freshness=daily_freshness(model),
+    )
+
+
+def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
+    """Ignores promotions, so that one alone does not rescore past days, and waits for the first deployment."""
+    deployment = dg.AssetSelection.assets(model.key("deployment"))
+    missing: Any = dg.AutomationCondition.any_deps_missing()
+    return condition.ignore(deployment) & ~missing.allow(deployment)  # type: ignore[attr-defined]
+
+
+def _predictions_of_day(
+    tables: Any, model: Model, day: str, rows: pd.DataFrame, champion: Champion, carried: list[str]
+) -> pd.DataFrame:
+    key = model.key("predictions")
+    before = tables.read(key, [day]) if model.is_stream and tables.stamp(key, day) else None
+    if before is not None:
+        before = before[before[model.table.key].isin(rows[model.table.key])]
+        rows = rows[~rows[model.table.key].isin(before[model.table.key])]
+    today = rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
+    X = features_by(champion.bundle, tables, model, rows, today)
+    scores = champion.bundle.predict(X)
+    alerts = champion.bundle.alerts(scores, _amounts(tables, model, day, rows)) if model.task.kind == "binary" else None
+    new = rows[carried].assign(
+        **prediction_columns(model.task, scores, alerts),
+        version=pd.array([champion.version] * len(rows), dtype="string[pyarrow]"),
+    )
+    if before is None or before.empty:
+        return new
+    order = [c for c in (model.table.time, model.table.key) if c]
+    return pd.concat([before, new], ignore_index=True).sort_values(order, kind="stable") if len(new) else before
+
+
+def _amounts(tables: Any, model: Model, day: str, rows: pd.DataFrame) -> np.ndarray | None:
+    column = model.evaluation.amount
+    if column is None:
+        return None
+    cleaned = tables.read(model.key(model.table.name), [day], [model.table.key, column])
+    return rows[[model.table.key]].merge(cleaned, how="left", on=model.table.key)[column].to_numpy(dtype=float)
+
+
+def _summary(model: Model, rows: pd.DataFrame) -> dict[str, Any]:
+    """A summary of the predictions, for metadata."""
+    if rows.empty:
+        return {}
+    if model.task.kind == "binary":
+        return {"alerts": int(rows["alert"].sum()), "mean_probability": float(rows["probability"].mean())}
+    if model.task.kind == "regression":
+        return {"mean_prediction": float(rows["prediction"].mean())}
+    return {"predicted": {str(name): int(n) for name, n in rows["prediction"].value_counts().items()}}
+
+
+def _scored_result(model: Model, rows: pd.DataFrame, day: str | None) -> CheckResult:
+    scores = scores_in(model.task, rows)
+    sound = np.isfinite(scores)
+    if model.task.kind != "regression":
+        sound &= (scores >= 0) & (scores <= 1)
+    wrong = int((~sound.reshape(len(rows), -1).all(axis=1)).sum()) if len(rows) else 0
+    what = "finite prediction" if model.task.kind == "regression" else "probability between 0 and 1"
+    shown = {"rows": len(rows), **_summary(model, rows)}
+    return CheckResult(
+        check=SCORED.name,
+        day=day,
+        passed=(len(rows) > 0 or model.table.quiet_days) and wrong == 0,
+        description=f"{len(rows):,} rows, each with a {what}"
+        if (len(rows) or model.table.quiet_days) and not wrong
+        else f"{wrong} of {len(rows)} rows have no {what}; the champion's export is damaged or its features are: "
+        "roll back to the version before",
+        metadata=shown,
+    )

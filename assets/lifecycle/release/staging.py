@@ -1,0 +1,175 @@
+"""The asset ``staged``: the candidate in a temporary process, compared with its offline scores.
+
+Belongs here: requests to the staged candidate, and the checks ``smoke`` and ``parity``. Does not belong here: starting
+the process (``resources/deployment.py``), promotion (``deployment.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
+from assets.lifecycle.model.training_set import matrix, test_rows
+from assets.lifecycle.model.version.bundle import loaded
+from assets.lifecycle.model.version.verdicts import record_verdict
+from assets.lifecycle.stage import Check, StageOutput, TableInput, eager, table_asset
+from resources.dagster_internals import CheckResult
+from resources.deployment import STAGED, DeploymentError, DeploymentTarget
+
+SMOKE = Check(
+    name="smoke",
+    description="The service starts with the candidate, is healthy and answers for it, with finite scores in range.",
+)
+
+
+PARITY = Check(
+    name="parity", description="Scores over HTTP equal the offline ones within 1e-5 (of their spread, if measured)."
+)
+
+
+PARITY_ROWS = 500
+
+
+PARITY_TOLERANCE = 1e-5
+
+
+RESPONSE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The response of a staged candidate: scores ``[n]`` or ``[n, classes]``, or the fault if there are none."""
+
+    scores: np.ndarray | None
+    fault: str = ""
+
+
+def ask(target: DeploymentTarget, directory: Path, model: Model, version: str, X: np.ndarray) -> Answer:
+    """Stages a bundle and requests scores of ``X``, float32 ``[n, n_features]``; a fault is returned, not raised."""
+    import httpx
+
+    try:
+        with (
+            target.stage(directory) as url,
+            httpx.Client(base_url=url, timeout=RESPONSE_TIMEOUT_S, trust_env=False) as service,
+        ):
+            health = service.get("/health").raise_for_status().json()
+            answer = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
+            answer = answer.raise_for_status().json()
+    except DeploymentError as error:
+        return Answer(None, _in_one_line(str(error)))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return Answer(None, f"the service does not answer as it should: {_in_one_line(str(error) or repr(error))}")
+    return parse_response(model, version, len(X), health, answer)
+
+
+def parse_response(model: Model, version: str, rows: int, health: Any, answer: Any) -> Answer:
+    """Validates the response of the service.
+
+    Args:
+        model: model of the candidate.
+        version: version of the candidate.
+        rows: number of rows in the request.
+        health: JSON of ``/health``.
+        answer: JSON of the scores.
+
+    Returns:
+        The scores, or the fault if the response is invalid.
+    """
+    try:
+        endpoint = health["models"][model.name]
+        status, serves = endpoint["status"], {str(endpoint["version"]), str(answer["version"])}
+        scores = np.asarray(answer["scores"], dtype=float)
+    except (KeyError, TypeError, ValueError) as error:
+        return Answer(None, f"the answer of the service cannot be read ({error!r})")
+    if status != "ok":
+        return Answer(None, f"the service is {status}: {endpoint.get('problem')}")
+    if others := serves - {version, STAGED}:
+        return Answer(None, f"the service answers for version {', '.join(sorted(others))}, not {version}")
+    fault = next(_faults_of_scores(model, rows, scores), "")
+    return Answer(None if fault else scores, fault)
+
+
+def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[str]:
+    kind = model.task.kind
+    shape = (rows, len(model.task.classes)) if kind == "multiclass" else (rows,)
+    if scores.shape != shape:
+        yield f"scores of the shape {scores.shape} came for {rows} rows, {shape} is right"
+    elif wrong := int((~np.isfinite(scores)).sum()):
+        yield f"{wrong} of {scores.size} scores are no finite numbers"
+    elif kind != "regression" and (wrong := int(((scores < 0) | (scores > 1)).sum())):
+        yield f"{wrong} of {scores.size} scores are no probabilities"
+
+
+def largest_difference(model: Model, offline: np.ndarray, online: np.ndarray) -> float:
+    """The largest absolute difference of two sets of scores, of the same shape ``[n]`` or ``[n, classes]``.
+
+    For regression, it is a share of the standard deviation of ``offline``.
+    """
+    spread = max(float(np.std(offline)), 1e-12) if model.task.kind == "regression" else 1.0
+    return float(np.abs(online - offline).max()) / spread
+
+
+def staged_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``staged``."""
+
+    def staged(
+        context: dg.AssetExecutionContext, trained_model: pd.DataFrame, training_set: pd.DataFrame
+    ) -> StageOutput:
+        mlflow, target = context.resources.mlflow, context.resources.target
+        version = str(trained_model["version"].iloc[0])
+        directory = mlflow.download(model.name, version)
+        X = matrix(training_set[test_rows(training_set, model)].head(PARITY_ROWS), model)
+        answer = ask(target, directory, model, version, X)
+        said = answer.fault or f"healthy, and it scored {len(X)} rows"
+        check_results = [CheckResult(check=SMOKE.name, passed=answer.scores is not None, description=said)]
+        if answer.scores is None:
+            record_verdict(mlflow, model, version, "staging", False, [said])
+            return StageOutput(pd.DataFrame(), check_results)
+        apart = largest_difference(model, loaded(directory).predict(X), answer.scores)
+        equal = bool(apart <= PARITY_TOLERANCE)  # NaN is not equal
+        said = f"{len(X)} rows over HTTP differ from offline by at most {apart:.1e}"
+        record_verdict(mlflow, model, version, "staging", equal, [said])
+        if not equal:
+            said += f", more than {PARITY_TOLERANCE}; the exported network is not the trained one: do not promote it"
+        shown = {"largest_difference": apart, "rows": len(X)}
+        check_results.append(CheckResult(check=PARITY.name, passed=equal, description=said, metadata=shown))
+        return StageOutput(
+            pd.DataFrame({"version": [version], "largest_difference": [apart]}), check_results, {"version": version}
+        )
+
+    return table_asset(
+        model,
+        "staged",
+        staged,
+        description="The candidate in a process of its own, answering over HTTP as it does offline.",
+        stage="release",
+        kinds={"fastapi"},
+        inputs={
+            "trained_model": TableInput(model.key("trained_model")),
+            "training_set": TableInput(model.key("training_set")),
+        },
+        deps=[model.key("evaluation")],
+        checks=[SMOKE, PARITY],
+        automation=eager(None),
+        resources={"mlflow", "target"},
+        by_day=False,
+    )
+
+
+def _json_rows(X: np.ndarray) -> list[list[float | None]]:
+    """Rows for JSON; a missing feature is ``null``."""
+    return [[None if np.isnan(value) else float(value) for value in row] for row in X]
+
+
+def _in_one_line(words: str) -> str:
+    """The first and last line of a message: the failure, and the last output of the process."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
