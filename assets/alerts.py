@@ -62,7 +62,7 @@ class Handled(dg.Config):
 
     ids: list[int] = Field(description="Numbers of the alerts, as the table of assetline/alerts shows them.")
     who: str = Field(description="Your name; it stands in the history.")
-    words: str = Field(default="", description="Why, in a few words.")
+    comment: str = Field(default="", description="Why, in a few words.")
 
 
 class Silenced(Handled):
@@ -75,7 +75,7 @@ class Silenced(Handled):
 def acknowledge(context: dg.OpExecutionContext, config: Handled, alerts: dg.ResourceParam[Alerts]) -> None:
     """Acknowledges alerts: reminders stop, and PagerDuty and Alertmanager are notified."""
     for number in config.ids:
-        changed = alerts.store.acknowledge(number, who=config.who, words=config.words)
+        changed = alerts.store.acknowledge(number, who=config.who, comment=config.comment)
         context.log.info(f"alert {number}: {'acknowledged' if changed else 'was acknowledged already'}")
 
 
@@ -84,7 +84,7 @@ def silence(context: dg.OpExecutionContext, config: Silenced, alerts: dg.Resourc
     """Silences alerts: notifications other than the resolution stop for a number of hours."""
     until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=config.hours)
     for number in config.ids:
-        alerts.store.silence(number, until=until, who=config.who, words=config.words)
+        alerts.store.silence(number, until=until, who=config.who, comment=config.comment)
         context.log.info(f"alert {number}: silenced until {until:%Y-%m-%d %H:%M} UTC")
 
 
@@ -92,7 +92,7 @@ def silence(context: dg.OpExecutionContext, config: Silenced, alerts: dg.Resourc
 def resolve(context: dg.OpExecutionContext, config: Handled, alerts: dg.ResourceParam[Alerts]) -> None:
     """Resolves alerts; an alert reopens if its cause recurs soon."""
     for number in config.ids:
-        alerts.store.close(number, who=config.who, words=config.words)
+        alerts.store.close(number, who=config.who, comment=config.comment)
         context.log.info(f"alert {number}: resolved")
 
 

@@ -98,7 +98,7 @@ def live(folder: Path) -> dict[str, Any]:
         estimated = runner.tables.read(model.key("estimated_performance"), lived).set_index("day")
         mature = [day for day in lived if runner.tables.stamp(model.key("performance"), day)]
         performance = runner.tables.read(model.key("performance"), mature).set_index("day")
-        history = [(store.get(e.alert_id).title, e.change, e.words) for e in store.history()]
+        history = [(store.get(e.alert_id).title, e.change, e.message) for e in store.history()]
     return {"days": lived, "drift": seen, "estimated": estimated, "performance": performance, "alerts": alerts,
             "floor": model.gate.floor, "trained": trained, "history": history,
             "seconds": time.monotonic() - began}  # fmt: skip

@@ -13,7 +13,7 @@ from scaffold.guessing import ROW, Guess
 from scaffold.new_model import NewModel
 
 
-def words_of(made: NewModel, root: Path) -> str:
+def format_report(made: NewModel, root: Path) -> str:
     """Returns the report as text for a terminal.
 
     Args:

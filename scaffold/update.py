@@ -211,7 +211,7 @@ def _with_mark(git: _Git, tree: str, source: str, commit: str) -> str:
         return git.run("write-tree", index=index).strip()
 
 
-def words_of(done: Updated) -> str:
+def format_update(done: Updated) -> str:
     """Returns the report of an update as text for a terminal."""
     if done.base == done.new:
         return f"Nothing to do: this is the template at {done.new[:10]}."

@@ -51,10 +51,10 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         tell_what_came_of_retraining(resource, context.resources.ledger)
         for changed in resource.store.tend():
             resource.tell(changed)
-        words = f"{len(found)} check evaluations read"
+        message = f"{len(found)} check evaluations read"
         last = str(resource.store.last_event())
         if last == (context.cursor or "0"):
-            return dg.SkipReason(words)
+            return dg.SkipReason(message)
         # Changes, also those by a watchdog or a person, appear in the asset at once; they do not need a run.
         return dg.SensorResult(asset_events=[alerts_materialization(resource.store)], cursor=last, skip_reason=None)
 
@@ -98,14 +98,14 @@ def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
         if alert.column not in wrong:
             over = passed if not wrong else f"{alert.column or 'it'} is well again{f' on {day}' if day else ''}"
             alerts.tell(alerts.store.resolve(model, cause, column=alert.column, reason=over, day=evaluation.day))
-    for column, words in wrong.items():
+    for column, message in wrong.items():
         since = evaluation.metadata.get("since")
         changed = alerts.store.report(
             model,
             cause,
             column=column,
             severity=_severity(evaluation),
-            summary=f"{day + ': ' if day else ''}{words}",
+            summary=f"{day + ': ' if day else ''}{message}",
             owner=owner,
             runbook=runbook_of(cause),
             day=evaluation.day,

@@ -24,7 +24,7 @@ from sensors.alerts import retraining_alerts
 
 @dataclass(frozen=True)
 class Retraining:
-    """A decision whether to train now, and its reason in words."""
+    """A decision whether to train now, and its reason in message."""
 
     due: bool
     reason: str
@@ -129,11 +129,11 @@ def retraining_sensor(model: Model) -> dg.SensorDefinition:
 
 
 def _say_it_was_asked_for(alerts: Alerts, model: Model, reason: str) -> None:
-    words = f"a training run is requested: {reason}"
+    message = f"a training run is requested: {reason}"
     for alert in retraining_pages(alerts, model):
-        # A repeated tick (with a known run key) does not add the same words again.
-        if all(event.words != words for event in alerts.store.history(alert.id)):
-            alerts.store.update(alert.id, words)
+        # A repeated tick (with a known run key) does not add the same message again.
+        if all(event.message != message for event in alerts.store.history(alert.id)):
+            alerts.store.update(alert.id, message)
 
 
 def drifting_since(alerts: Alerts, tables: ParquetTables, model: Model) -> dt.date | None:

@@ -40,10 +40,10 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
         why = {event.step_key or "": _why(event) for event in context.get_step_failure_events()}
         planned = planned_assets(context.instance, run.run_id)
         for model, asset, day, step in _failed(planned, why, run.job_name):
-            refused, words = why.get(step, (False, str(context.failure_event.message)))
+            refused, message = why.get(step, (False, str(context.failure_event.message)))
             if run.job_name in trainings and asset != "evaluation":  # the ledger reports refusals by the gate
                 for alert in retraining_alerts(alerts, model):
-                    alerts.store.update(alert.id, f"retraining failed at {asset}: {words}")
+                    alerts.store.update(alert.id, f"retraining failed at {asset}: {message}")
             if refused:
                 continue
             cause = f"{RUN}{asset}"
@@ -51,7 +51,7 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
                 model if model in owners else "assetline",
                 cause,
                 severity="page",
-                summary=f"{f'{day}: ' if day else ''}run {run.run_id[:8]} of {run.job_name} failed: {words}",
+                summary=f"{f'{day}: ' if day else ''}run {run.run_id[:8]} of {run.job_name} failed: {message}",
                 owner=owners.get(model, ""),
                 runbook=runbook_of(cause),
                 day=day,
@@ -115,5 +115,5 @@ def _why(event: dg.DagsterEvent) -> tuple[bool, str]:
     while error is not None:
         chain.append(error)
         error = error.cause
-    words = (said.description if said else None) or (chain[-1].message if chain else "") or "no reason is given"
-    return any(one.cls_name in REFUSALS for one in chain), words.strip().splitlines()[0][:MOST_LETTERS]
+    message = (said.description if said else None) or (chain[-1].message if chain else "") or "no reason is given"
+    return any(one.cls_name in REFUSALS for one in chain), message.strip().splitlines()[0][:MOST_LETTERS]

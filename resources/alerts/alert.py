@@ -112,7 +112,7 @@ class Event:
     id: int
     alert_id: int
     change: str
-    words: str
+    message: str
     who: str
     day: str | None
     at: dt.datetime
@@ -162,7 +162,7 @@ class Delivery:
 
     id: int
     change: Change
-    words: str
+    message: str
     who: str
     at: dt.datetime
     alert: Alert

@@ -59,7 +59,7 @@ EVENTS = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("alert_id", sa.ForeignKey("alerts.id"), nullable=False, index=True),
     sa.Column("change", sa.String(16), nullable=False),
-    sa.Column("words", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
     sa.Column("who", sa.String(200), nullable=False, server_default=""),
     sa.Column("day", sa.String(10)),
     sa.Column("at", sa.DateTime, nullable=False),
@@ -153,7 +153,7 @@ def insert_if_absent(connection: sa.Connection, table: sa.Table, **values: Any) 
     connection.execute(insert(table).values(**values).on_conflict_do_nothing())
 
 
-SCHEMA, SCHEMA_VERSION = "schema", 3
+SCHEMA, SCHEMA_VERSION = "schema", 4
 """Stream name and value under which ``alert_positions`` stores the schema version."""
 
 
@@ -168,6 +168,7 @@ def _bring_up_to_date(connection: sa.Connection) -> None:
         return
     for table in METADATA.sorted_tables:
         connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+        _rename_columns(connection, table)
         _add_new_columns(connection, table)
         for index in table.indexes - {ONE_OPEN}:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
@@ -178,13 +179,24 @@ def _bring_up_to_date(connection: sa.Connection) -> None:
     connection.execute(POSITIONS.insert().values(stream=SCHEMA, position=SCHEMA_VERSION))
 
 
+_RENAMED = {"alert_events": {"words": "message"}}
+"""Columns whose name has changed, by table: old name to new name."""
+
+
+def _rename_columns(connection: sa.Connection, table: sa.Table) -> None:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for old, new in _RENAMED.get(table.name, {}).items():
+        if old in there:
+            connection.execute(sa.DDL(f"ALTER TABLE {table.name} RENAME COLUMN {old} TO {new}"))
+
+
 def _add_new_columns(connection: sa.Connection, table: sa.Table) -> None:
     """Adds columns that a table of an earlier version lacks; all newer columns are nullable or have a default."""
     there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
     for column in table.columns:
         if column.name not in there:
-            said = sa.schema.CreateColumn(column).compile(connection)
-            connection.execute(sa.DDL(f"ALTER TABLE {table.name} ADD COLUMN {said}"))
+            definition = sa.schema.CreateColumn(column).compile(connection)
+            connection.execute(sa.DDL(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _give_fingerprints(connection: sa.Connection) -> None:

@@ -123,10 +123,10 @@ class Messenger:
             self.channel.send([replace(change, alert=self._addresses.link(change.alert)) for change in group])
         except Exception as error:  # whatever a channel raises, the change stays in the outbox
             self._failures += 1
-            words = self.channel.hidden(error)
+            message = self.channel.hidden(error)
             wait = self._back_off(1 + max(change.tries for change in group))
-            _log.warning("the channel %s could not be told (%s); next try in %s", self.name, words, wait)
-            self.outbox.undelivered(ids, words, dt.datetime.now(dt.UTC) + wait)
+            _log.warning("the channel %s could not be told (%s); next try in %s", self.name, message, wait)
+            self.outbox.undelivered(ids, message, dt.datetime.now(dt.UTC) + wait)
             if self._failures >= FAILURES_IN_A_ROW:
                 rest = self._back_off(self._failures - FAILURES_IN_A_ROW + 1)
                 self._rest_until = time.monotonic() + rest.total_seconds()

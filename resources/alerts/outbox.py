@@ -95,7 +95,7 @@ class Outbox:
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return [
-            Delivery(id=r[0], tries=r[1], change=r.change, words=r.words, who=r.who, at=aware(r.at),
+            Delivery(id=r[0], tries=r[1], change=r.change, message=r.message, who=r.who, at=aware(r.at),
                      alert=Alert.from_json(r.snapshot))
             for r in rows
         ]  # fmt: skip

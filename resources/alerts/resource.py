@@ -64,8 +64,8 @@ class Alerts(dg.ConfigurableResource):
         if changed is None or changed[1] in UNTOLD:
             return
         alert, change = changed
-        words = alert.resolution if change == "resolved" else alert.summary
-        tell_console(alert, change, words or "")
+        message = alert.resolution if change == "resolved" else alert.summary
+        tell_console(alert, change, message or "")
 
 
 __all__ = ["Alerts", "ChannelsError"]

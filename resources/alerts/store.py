@@ -87,7 +87,7 @@ class AlertStore:
             RuntimeError: other processes opened the alert first, 20 times in a row.
         """
         now = naive_utc(at)
-        said = {
+        observation = {
             "severity": severity, "summary": summary, "links": dict(links or {}), "owner": owner, "runbook": runbook,
             "last_day": day, "updated_at": now,
         }  # fmt: skip
@@ -99,12 +99,12 @@ class AlertStore:
                     fingerprint = fingerprint_of(model, cause, column)
                     there = self._open(connection, fingerprint)
                     if there is not None:
-                        return self._again(connection, there, said, now)
+                        return self._again(connection, there, observation, now)
                     before = self._recently_resolved(connection, fingerprint, now)
                     if before is not None:
-                        return self._reopen(connection, before, {**said, "since_day": since_day or day}, now)
+                        return self._reopen(connection, before, {**observation, "since_day": since_day or day}, now)
                     new = {
-                        **said, "fingerprint": fingerprint, "model": model, "cause": cause, "column": column,
+                        **observation, "fingerprint": fingerprint, "model": model, "cause": cause, "column": column,
                         "count": 1, "since_day": since_day or day, "opened_at": now,
                     }  # fmt: skip
                     number = connection.execute(ALERTS.insert().values(**new).returning(ALERTS.c.id)).scalar_one()
@@ -140,8 +140,8 @@ class AlertStore:
                 if there.clear_since is None:
                     values = {"clear_since": now, "updated_at": now, "resolved_day": day}
                     self._set(connection, there.id, values)
-                    words = f"{reason}; it is flapping: it resolves when the cause has stayed away"
-                    return self._changed(connection, there.id, "repeated", words, now, day=day)
+                    message = f"{reason}; it is flapping: it resolves when the cause has stayed away"
+                    return self._changed(connection, there.id, "repeated", message, now, day=day)
                 return None
             return self._resolved(connection, there.id, reason, now, day=day)
 
@@ -166,7 +166,7 @@ class AlertStore:
     # -- user actions ------------------------------------------------------------------------------------------------
 
     def acknowledge(
-        self, alert_id: int, *, who: str, words: str = "", at: dt.datetime | None = None
+        self, alert_id: int, *, who: str, comment: str = "", at: dt.datetime | None = None
     ) -> tuple[Alert, Change] | None:
         """Marks an open alert as being handled by ``who``. Returns ``None`` if it is already acknowledged.
 
@@ -178,10 +178,10 @@ class AlertStore:
             if self._must_be_open(connection, alert_id).acknowledged_at is not None:
                 return None
             self._set(connection, alert_id, {"acknowledged_at": now, "acknowledged_by": who, "updated_at": now})
-            return self._changed(connection, alert_id, "acknowledged", words or f"{who} has it in hand", now, who=who)
+            return self._changed(connection, alert_id, "acknowledged", comment or f"{who} has it in hand", now, who=who)
 
     def silence(
-        self, alert_id: int, *, until: dt.datetime, who: str, words: str = "", at: dt.datetime | None = None
+        self, alert_id: int, *, until: dt.datetime, who: str, comment: str = "", at: dt.datetime | None = None
     ) -> tuple[Alert, Change]:
         """Silences an open alert: until ``until``, channels receive only its resolution.
 
@@ -194,10 +194,12 @@ class AlertStore:
         with self._database.writing() as connection:
             self._must_be_open(connection, alert_id)
             self._set(connection, alert_id, {"silenced_until": end, "updated_at": now})
-            said = words or f"silenced by {who} until {end:%Y-%m-%d %H:%M} UTC"
-            return self._changed(connection, alert_id, "silenced", said, now, who=who)
+            message = comment or f"silenced by {who} until {end:%Y-%m-%d %H:%M} UTC"
+            return self._changed(connection, alert_id, "silenced", message, now, who=who)
 
-    def close(self, alert_id: int, *, who: str, words: str = "", at: dt.datetime | None = None) -> tuple[Alert, Change]:
+    def close(
+        self, alert_id: int, *, who: str, comment: str = "", at: dt.datetime | None = None
+    ) -> tuple[Alert, Change]:
         """Resolves an open alert by hand. It reopens if the cause is reported again soon.
 
         Raises:
@@ -206,9 +208,9 @@ class AlertStore:
         now = naive_utc(at)
         with self._database.writing() as connection:
             self._must_be_open(connection, alert_id)
-            return self._resolved(connection, alert_id, words or f"resolved by {who}", now, who=who)
+            return self._resolved(connection, alert_id, comment or f"resolved by {who}", now, who=who)
 
-    def update(self, alert_id: int, words: str, *, at: dt.datetime | None = None) -> tuple[Alert, Change] | None:
+    def update(self, alert_id: int, message: str, *, at: dt.datetime | None = None) -> tuple[Alert, Change] | None:
         """Adds a progress update to an open alert (e.g. a training that it started); ``None`` if it is not open."""
         now = naive_utc(at)
         with self._database.writing() as connection:
@@ -216,7 +218,7 @@ class AlertStore:
             if alert is None or alert.resolved_at is not None:
                 return None
             self._set(connection, alert_id, {"updated_at": now})
-            return self._changed(connection, alert_id, "updated", words, now)
+            return self._changed(connection, alert_id, "updated", message, now)
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
@@ -246,7 +248,7 @@ class AlertStore:
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [
-            Event(**{**{k: r[k] for k in ("id", "alert_id", "change", "words", "who", "day")}, "at": aware(r["at"])})
+            Event(**{**{k: r[k] for k in ("id", "alert_id", "change", "message", "who", "day")}, "at": aware(r["at"])})
             for r in rows
         ]
 
@@ -312,35 +314,37 @@ class AlertStore:
         return alert_of(row) if row else None
 
     def _again(
-        self, connection: sa.Connection, there: Alert, said: Mapping[str, Any], now: dt.datetime
+        self, connection: sa.Connection, there: Alert, observation: Mapping[str, Any], now: dt.datetime
     ) -> tuple[Alert, Change]:
         """Records that the cause of an open alert was reported again."""
-        day, escalates = said["last_day"], said["severity"] == "page" and there.severity == "warn"
+        day, escalates = observation["last_day"], observation["severity"] == "page" and there.severity == "warn"
         values: dict[str, Any] = {"count": there.count + 1, "updated_at": now, "clear_since": None}
         if day is None or there.last_day is None or day >= there.last_day:
-            values |= {**said, "severity": there.severity}
+            values |= {**observation, "severity": there.severity}
         if escalates:
             # A page needs a new acknowledgement.
             values |= {"severity": "page", "acknowledged_at": None, "acknowledged_by": None}
         self._set(connection, there.id, values)
         return self._changed(
-            connection, there.id, "escalated" if escalates else "repeated", said["summary"], now, day=day
+            connection, there.id, "escalated" if escalates else "repeated", observation["summary"], now, day=day
         )
 
     def _reopen(
-        self, connection: sa.Connection, before: Alert, said: Mapping[str, Any], now: dt.datetime
+        self, connection: sa.Connection, before: Alert, observation: Mapping[str, Any], now: dt.datetime
     ) -> tuple[Alert, Change]:
         since = now - self.policy.flap_within
         where = (EVENTS.c.alert_id == before.id) & (EVENTS.c.change == "reopened") & (EVENTS.c.at >= since)
         reopened = connection.execute(sa.select(sa.func.count()).select_from(EVENTS).where(where)).scalar_one()
         flapping = reopened + 1 >= self.policy.flaps
         none = ("acknowledged_at", "acknowledged_by", "resolved_at", "resolved_day", "resolution", "clear_since")
-        values = {**dict.fromkeys(none), **said, "count": before.count + 1, "flapping": flapping}
+        values = {**dict.fromkeys(none), **observation, "count": before.count + 1, "flapping": flapping}
         self._set(connection, before.id, values)
-        changed = self._changed(connection, before.id, "reopened", said["summary"], now, day=said["last_day"])
+        changed = self._changed(
+            connection, before.id, "reopened", observation["summary"], now, day=observation["last_day"]
+        )
         if flapping and not before.flapping:
-            words = f"it reopened {reopened + 1} times; from now on it resolves only when the cause stays away"
-            changed = self._changed(connection, before.id, "flapping", words, now)
+            message = f"it reopened {reopened + 1} times; from now on it resolves only when the cause stays away"
+            changed = self._changed(connection, before.id, "flapping", message, now)
         return changed
 
     def _resolved(
@@ -368,7 +372,7 @@ class AlertStore:
         connection.execute(ALERTS.update().where(ALERTS.c.id == alert_id).values(**values))
 
     def _changed(
-        self, connection: sa.Connection, alert_id: int, change: Change, words: str, now: dt.datetime, *,
+        self, connection: sa.Connection, alert_id: int, change: Change, message: str, now: dt.datetime, *,
         day: str | None = None, who: str = "",
     ) -> tuple[Alert, Change]:  # fmt: skip
         """Adds the history entry, and an outbox entry for each channel that receives the change."""
@@ -378,7 +382,7 @@ class AlertStore:
         routes = [] if silent else [route for route in self.routes if route.takes(alert)]
         event = connection.execute(
             EVENTS.insert()
-            .values(alert_id=alert_id, change=change, words=words, who=who, day=day, at=now,
+            .values(alert_id=alert_id, change=change, message=message, who=who, day=day, at=now,
                     snapshot=alert.to_json() if routes else None)
             .returning(EVENTS.c.id)
         ).scalar_one()  # fmt: skip

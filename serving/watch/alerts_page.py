@@ -105,11 +105,11 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
 
     @app.post("/alerts/{number}/{what}")
     def handle(
-        number: int, what: str, who: who_is, words: Annotated[str, Form()] = "", hours: Annotated[float, Form()] = 8.0
+        number: int, what: str, who: who_is, comment: Annotated[str, Form()] = "", hours: Annotated[float, Form()] = 8.0
     ) -> Response:
         _found(store, number)
         try:
-            act(store, number, what, who=who, words=words, hours=hours)
+            act(store, number, what, who=who, comment=comment, hours=hours)
         except AlertError as error:
             return RedirectResponse(f"/alerts/{number}?failed={quote(str(error))}", 303)
         return RedirectResponse(f"/alerts/{number}", 303)
@@ -144,7 +144,8 @@ def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
     @app.get("/api/alerts/{number}")
     def api_one(number: int, _: who_is) -> JSONResponse:
         history = [
-            {"change": e.change, "words": e.words, "who": e.who, "at": e.at.isoformat()} for e in store.history(number)
+            {"change": e.change, "message": e.message, "who": e.who, "at": e.at.isoformat()}
+            for e in store.history(number)
         ]
         return JSONResponse({**_found(store, number).to_json(), "history": history})
 
@@ -152,7 +153,14 @@ def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
     async def api_handle(number: int, what: str, request: Request, who: who_is) -> JSONResponse:
         given = await request.json() if await request.body() else {}
         _found(store, number)
-        act(store, number, what, who=given.get("who", who), words=given.get("words", ""), hours=given.get("hours", 8.0))
+        act(
+            store,
+            number,
+            what,
+            who=given.get("who", who),
+            comment=given.get("comment", ""),
+            hours=given.get("hours", 8.0),
+        )
         return JSONResponse(store.get(number).to_json())
 
 
@@ -184,20 +192,20 @@ def select(store: AlertStore, *, state: str, model: str, severity: str, text: st
     return sorted(found, key=lambda alert: (alert.state == "resolved", alert.severity != "page", -alert.id))
 
 
-def act(store: AlertStore, number: int, what: str, *, who: str, words: str, hours: float) -> None:
+def act(store: AlertStore, number: int, what: str, *, who: str, comment: str, hours: float) -> None:
     """Applies an action to an alert: ``acknowledge``, ``silence`` or ``resolve``.
 
     Raises:
         AlertError: the action is unknown or cannot be applied, or ``hours`` is not in (0, 2160].
     """
     if what == "acknowledge":
-        store.acknowledge(number, who=who, words=words)
+        store.acknowledge(number, who=who, comment=comment)
     elif what == "silence":
         if not 0 < hours <= MOST_HOURS:
             raise AlertError(f"a silence of {hours:g} hours: give more than 0 and at most {MOST_HOURS}")
-        store.silence(number, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours), who=who, words=words)
+        store.silence(number, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours), who=who, comment=comment)
     elif what == "resolve":
-        store.close(number, who=who, words=words)
+        store.close(number, who=who, comment=comment)
     else:
         raise AlertError(f"{what!r} cannot be done to an alert; there are acknowledge, silence and resolve")
 

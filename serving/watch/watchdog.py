@@ -99,8 +99,8 @@ def _of_daemons(statuses: Sequence[Mapping[str, Any]], now: float, started: floa
             since = f"since {_clock(beat)}" if beat else "so far"
             yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon gives no sign of life {since}")
         elif daemon["lastHeartbeatErrors"]:
-            words = _first_line(daemon["lastHeartbeatErrors"][0]["message"])
-            yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon fails: {words}")
+            message = _first_line(daemon["lastHeartbeatErrors"][0]["message"])
+            yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon fails: {message}")
 
 
 def _of_locations(workspace: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> Iterator[Problem]:
@@ -142,8 +142,10 @@ def _of_ticks(
     ticks, cause = state["ticks"], f"{SENSOR if kind == 'sensor' else SCHEDULE}{name}"
     if state["status"] != "RUNNING":
         if what["defaultStatus"] == "RUNNING":
-            words = f"somebody has switched the {kind} {name} off; switch it on, or silence this while it shall be off"
-            yield Problem(model=model, cause=cause, severity="warn", summary=words)
+            message = (
+                f"somebody has switched the {kind} {name} off; switch it on, or silence this while it shall be off"
+            )
+            yield Problem(model=model, cause=cause, severity="warn", summary=message)
         return
     last = ticks[0]["timestamp"] if ticks else 0.0
     failed = [tick for tick in ticks if tick["status"] == "FAILURE"]
@@ -152,8 +154,8 @@ def _of_ticks(
         yield _page(cause, f"the {kind} {name} has not ticked {since}", model)
     elif failed and len(failed) == len(ticks):
         said = failed[0]["error"]
-        words = _first_line(said["message"]) if said else "without a reason"
-        yield _page(cause, f"the {kind} {name} fails: {words}", model)
+        message = _first_line(said["message"]) if said else "without a reason"
+        yield _page(cause, f"the {kind} {name} fails: {message}", model)
 
 
 def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
@@ -198,9 +200,9 @@ class Watchdog:
             try:
                 problems = see()
             except (OSError, ValueError, KeyError) as error:
-                answered, words = False, f"{silent.summary}: {_first_line(str(error))}"
-                problems = [Problem(model=silent.model, cause=silent.cause, severity=silent.severity, summary=words)]
-                _log.warning(words)
+                answered, message = False, f"{silent.summary}: {_first_line(str(error))}"
+                problems = [Problem(model=silent.model, cause=silent.cause, severity=silent.severity, summary=message)]
+                _log.warning(message)
             confirmed += self._judge(begins, silent.cause, problems, answered, at)
         return confirmed
 
@@ -262,8 +264,8 @@ def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
         return json.loads(answer.read())
 
 
-def _first_line(words: str) -> str:
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+def _first_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[0][:300] if lines else "no reason is given"
 
 

@@ -18,7 +18,7 @@ def alerts(tmp_path) -> Alerts:
 
 def run(name: str, alerts: Alerts, **config):
     op = name.removeprefix("alerts_")
-    given = {"ids": [1], "who": "ada", "words": "known", **config}
+    given = {"ids": [1], "who": "ada", "comment": "known", **config}
     return JOBS[name].execute_in_process(
         run_config={"ops": {op: {"config": given}}}, resources={"alerts": alerts}, raise_on_error=False
     )
@@ -35,7 +35,7 @@ def run(name: str, alerts: Alerts, **config):
 def test_a_job_does_what_the_command_does(alerts, name, config, change):
     assert run(name, alerts, **config).success
     event = alerts.store.history(1)[-1]
-    assert (event.change, event.words, event.who) == (change, "known", "ada")
+    assert (event.change, event.message, event.who) == (change, "known", "ada")
 
 
 def test_an_alert_that_is_not_there_fails_the_run(alerts):

@@ -118,7 +118,7 @@ def test_a_person_handles_an_alert(browser, address, store):
 
     browser.find_element("link text", "drift/drift").click()
     assert shows("# Drift: the champion's world has changed")
-    field("words", "looking at it", 'form[action$="/acknowledge"]')
+    field("comment", "looking at it", 'form[action$="/acknowledge"]')
     browser.find_element("id", "acknowledge").click()
     assert shows("acknowledged looking at it Ada")
     assert shows("in the hands of\nAda")
@@ -130,7 +130,7 @@ def test_a_person_handles_an_alert(browser, address, store):
     browser.switch_to.frame(browser.find_element("tag name", "iframe"))
     assert shows("what Evidently drew")
     browser.switch_to.default_content()
-    field("words", "the upstream was mended", 'form[action$="/resolve"]')
+    field("comment", "the upstream was mended", 'form[action$="/resolve"]')
     browser.find_element("id", "resolve").click()
     assert shows("resolved the upstream was mended Ada")
     browser.implicitly_wait(0)

@@ -197,7 +197,7 @@ def test_a_daemon_that_stops_is_paged_and_is_well_when_it_goes_on(ui, tmp_path, 
 
 
 def test_the_alerts_table_is_in_the_ui_and_its_jobs_handle_an_alert(ui):
-    settings = {"ids": [ui.alerts()["freshness/features"]["id"]], "who": "ada", "words": "known"}
+    settings = {"ids": [ui.alerts()["freshness/features"]["id"]], "who": "ada", "comment": "known"}
     config = {"ops": {"acknowledge": {"config": settings}}}
     job = {**LOCATION, "pipelineName": "alerts_acknowledge"}
     params = {"selector": job, "mode": "default", "runConfigData": config}

@@ -13,7 +13,7 @@ from assets.lifecycle.dry_run import dry_run
 from resources.settings import project_root
 from scaffold.columns import identifiers, look_at
 from scaffold.new_model import drafted, new_model
-from scaffold.report import words_of
+from scaffold.report import format_report
 from scaffold.tables import ScaffoldError
 
 N = 300
@@ -171,7 +171,7 @@ def test_awkward_names_make_code_that_lints(root):
     ruff = Path(sys.executable).with_name("ruff")
     ran = subprocess.run([ruff, "check", "assets"], cwd=root, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
-    assert "('q\"uo\\te' in the file)" in words_of(made, root)
+    assert "('q\"uo\\te' in the file)" in format_report(made, root)
 
 
 def test_a_column_that_is_left_out_may_have_the_name_that_another_gets(table):

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.made import machines, tickets
 from resources.settings import project_root
 from scaffold.new_model import drafted, new_model
-from scaffold.report import words_of
+from scaffold.report import format_report
 from scaffold.tables import ScaffoldError
 
 
@@ -119,7 +119,7 @@ def test_the_folder_is_short_clean_and_passes_its_own_tests(root):
             cwd=project_root(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout + ran.stderr
-    said = words_of(made, root)
+    said = format_report(made, root)
     assert "'bought': two classes; the probability is that of 'yes'" in said
     assert "assetline materialize --model shop" in said
 
@@ -129,7 +129,7 @@ def test_a_leak_is_seen_when_the_folder_is_written(root):
     frame = people(900).assign(refund=lambda rows: np.where(rows["bought"] == "yes", "", refund))
     made = new_model(root, "shop", csv(root, frame), "bought")
     assert any("'refund' alone nearly decides the target" in words for words in made.leaks)
-    assert "LEAK? 'refund'" in words_of(made, root)
+    assert "LEAK? 'refund'" in format_report(made, root)
 
 
 def test_rows_that_share_an_identifier_stay_together(root):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.settings import project_root
-from scaffold.update import MARK, UpdateError, update, words_of
+from scaffold.update import MARK, UpdateError, format_update, update
 
 WHO = {
     "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@localhost", "GIT_COMMITTER_NAME": "a",
@@ -116,10 +116,10 @@ def test_what_is_newer_comes_and_the_fork_s_models_stay(template, fork):
     assert os.access(fork / "Makefile", os.X_OK)
     assert git(fork, "status", "--porcelain") == ""
     assert new in (fork / MARK).read_text()
-    said = words_of(done)
+    said = format_update(done)
     assert "assets/models/fraud: left alone, the fork changed it" in said
     assert "churn" not in said
-    assert words_of(update(fork)).startswith("Nothing to do"), "where the template lies is known now"
+    assert format_update(update(fork)).startswith("Nothing to do"), "where the template lies is known now"
 
 
 def test_a_second_update_goes_on_from_the_first(template, fork):
@@ -157,7 +157,7 @@ def test_a_conflict_is_shown_with_the_way_on_and_the_way_back(template, fork):
     done = update(fork, str(template))
     assert done.conflicts == ["assets/lifecycle/model/fitting.py"]
     assert "<<<<<<<" in (fork / "assets/lifecycle/model/fitting.py").read_text()
-    assert "git reset --hard" in words_of(done)
+    assert "git reset --hard" in format_update(done)
     assert own(fork) == before
     assert git(fork, "rev-parse", "HEAD") == ours
     git(fork, "reset", "--hard", "--quiet")

@@ -84,7 +84,7 @@ def test_what_became_of_a_training_is_told_to_the_alert_that_asked_for_it(alerts
         tell_what_came_of_retraining(alerts, ledger)
     ledger.promote("meter", "3", reason="better by .02", verdicts={}, dagster_run="r", who="w")
     tell_what_came_of_retraining(alerts, ledger)
-    words = [event.words for event in alerts.store.history() if event.change == "updated"]
+    words = [event.message for event in alerts.store.history() if event.change == "updated"]
     assert words == [
         "retraining: version 2 was refused: worse by .03", "retraining: version 3 was promoted: better by .02",
     ]  # fmt: skip

@@ -81,7 +81,7 @@ def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
             [request] = retraining_sensor(fraud).evaluate_tick(context).run_requests
     assert request.run_key == "fraud-train-2026-03-07"
-    told = [event.words for event in alerts.store.history(alert.id) if event.change == "updated"]
+    told = [event.message for event in alerts.store.history(alert.id) if event.change == "updated"]
     assert told == ["a training run is requested: drift since 2026-03-01, labels up to 2026-03-07"]
 
 

@@ -151,7 +151,7 @@ def test_a_run_that_a_check_failed_has_the_checks_alert_alone(alerts, instance, 
 def test_a_retraining_that_fails_is_told_to_the_alert_that_asked_for_it(alerts, instance, error):
     alerts.store.report("meter", "drift/drift", severity="page", summary="x", day=BROKEN)
     run(job_of("meter_train", makes("training_set", error)), instance, alerts, SOUND)
-    [updated] = [event.words for event in alerts.store.history() if event.change == "updated"]
+    [updated] = [event.message for event in alerts.store.history() if event.change == "updated"]
     assert updated.startswith("retraining failed at training_set: ")
     assert str(error) in updated or error.description in updated
 

@@ -46,7 +46,7 @@ class AlertmanagerChannel(Channel):
                 for silence in self._silences(change.alert.fingerprint):
                     self._ask("DELETE", f"silence/{silence['id']}")
                 by_somebody = change.change in ("acknowledged", "silenced")
-                self._silence(change.alert, change.at, change.who, change.words if by_somebody else "")
+                self._silence(change.alert, change.at, change.who, change.message if by_somebody else "")
 
     def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
         """See :class:`Channel`."""
@@ -85,7 +85,7 @@ class AlertmanagerChannel(Channel):
             **({"generatorURL": alert.links["alert"]} if "alert" in alert.links else {}),
         }  # fmt: skip
 
-    def _silence(self, alert: Alert, at: dt.datetime, who: str = "", words: str = "") -> None:
+    def _silence(self, alert: Alert, at: dt.datetime, who: str = "", comment: str = "") -> None:
         """Creates a silence in Alertmanager for an alert that is silenced or acknowledged; other alerts get none."""
         if alert.state == "resolved":
             return
@@ -100,7 +100,7 @@ class AlertmanagerChannel(Channel):
             "startsAt": at.isoformat(),
             "endsAt": until.isoformat(),
             "createdBy": who or alert.acknowledged_by or _AUTHOR,
-            "comment": f"{_AUTHOR}: {words or alert.state}",
+            "comment": f"{_AUTHOR}: {comment or alert.state}",
         }
         self._ask("POST", "silences", body)
 
@@ -114,11 +114,11 @@ class AlertmanagerChannel(Channel):
         import httpx
 
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        answer = httpx.request(
+        response = httpx.request(
             method, f"{self.url}/api/v2/{path}", json=body, params=params, headers=headers, timeout=self.timeout_seconds
         )
-        if not answer.is_success:
+        if not response.is_success:
             raise httpx.HTTPStatusError(
-                f"{answer.status_code}: {answer.text.strip()[:200]}", request=answer.request, response=answer
+                f"{response.status_code}: {response.text.strip()[:200]}", request=response.request, response=response
             )
-        return answer
+        return response

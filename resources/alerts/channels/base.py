@@ -88,13 +88,13 @@ class Channel(dg.ConfigurableResource):
 
     def hidden(self, error: BaseException | str) -> str:
         """The text of an error, with the channel's secrets replaced by ``***``."""
-        words = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
         for name in self.SECRETS:
             secret = getattr(self, name)
             # A library may show only part of an address, so parts that are long enough to be a token are hidden too.
             for part in [secret, *(p for p in re.split(r"[/:@?&=#]+", secret) if len(p) >= MOST_SHOWN)]:
-                words = words.replace(part, "***") if part else words
-        return words
+                message = message.replace(part, "***") if part else message
+        return message
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -104,13 +104,15 @@ class Channel(dg.ConfigurableResource):
         """Posts JSON and returns the response. Raises :class:`httpx.HTTPError` without a successful response."""
         import httpx
 
-        answer = httpx.post(url, json=body, headers=headers, timeout=self.timeout_seconds, follow_redirects=False)
-        if not answer.is_success:
-            said = answer.text.strip()[:200]
+        response = httpx.post(url, json=body, headers=headers, timeout=self.timeout_seconds, follow_redirects=False)
+        if not response.is_success:
+            detail = response.text.strip()[:200]
             raise httpx.HTTPStatusError(
-                f"{answer.status_code} {answer.reason_phrase}: {said}", request=answer.request, response=answer
+                f"{response.status_code} {response.reason_phrase}: {detail}",
+                request=response.request,
+                response=response,
             )
-        return answer
+        return response
 
 
 def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
@@ -128,7 +130,7 @@ def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
 def line_of(change: Delivery) -> str:
     """A change as one line: ``OPENED page [fraud] drift/drift: …``."""
     alert = change.alert
-    return f"{change.change.upper()} {alert.severity} [{alert.model}] {alert.title}: {change.words}"
+    return f"{change.change.upper()} {alert.severity} [{alert.model}] {alert.title}: {change.message}"
 
 
 def headline_of(changes: Sequence[Delivery]) -> str:
@@ -142,5 +144,5 @@ def headline_of(changes: Sequence[Delivery]) -> str:
 
 def more_of(alert: Alert) -> list[str]:
     """Details of an alert, one per line: owner, runbook, links."""
-    said = {"owner": alert.owner, "runbook": alert.runbook, **alert.links}
-    return [f"{name}: {value}" for name, value in said.items() if value]
+    facts = {"owner": alert.owner, "runbook": alert.runbook, **alert.links}
+    return [f"{name}: {value}" for name, value in facts.items() if value]

@@ -14,9 +14,9 @@ from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, line_of
 _log = logging.getLogger("assetline.alerts")
 
 
-def tell_console(alert: Alert, change: Change, words: str) -> None:
+def tell_console(alert: Alert, change: Change, message: str) -> None:
     """Logs a change in this process, without the outbox, because the log is always available."""
-    _log.warning("%s %s [%s] %s: %s", change.upper(), alert.severity, alert.model, alert.title, words)
+    _log.warning("%s %s [%s] %s: %s", change.upper(), alert.severity, alert.model, alert.title, message)
 
 
 class ConsoleChannel(Channel):

@@ -13,7 +13,7 @@ from resources.alerts.channels.base import HEARTBEAT_WORDS, Channel, headline_of
 
 
 class WebhookChannel(Channel):
-    """Posts changes as JSON: ``{"changes": [{"id", "change", "words", "who", "at", "alert": {…}}]}``.
+    """Posts changes as JSON: ``{"changes": [{"id", "change", "message", "who", "at", "alert": {…}}]}``.
 
     The header ``Idempotency-Key`` stays the same if a message is sent again.
     """
@@ -26,7 +26,7 @@ class WebhookChannel(Channel):
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""
         told = [
-            {"id": c.id, "change": c.change, "words": c.words, "who": c.who, "at": c.at.isoformat(),
+            {"id": c.id, "change": c.change, "message": c.message, "who": c.who, "at": c.at.isoformat(),
              "alert": c.alert.to_json()}
             for c in changes
         ]  # fmt: skip
@@ -67,6 +67,6 @@ class AppriseChannel(Channel):
         target = apprise.Apprise()
         if not target.add(self.url):
             raise ValueError("apprise does not know this URL; see its list of services")
-        with apprise.LogCapture(level=logging.WARNING) as said:
+        with apprise.LogCapture(level=logging.WARNING) as log:
             if not target.notify(body=text, title=title, notify_type=kind):
-                raise ConnectionError(f"apprise could not deliver: {said.getvalue().strip() or 'it says no reason'}")
+                raise ConnectionError(f"apprise could not deliver: {log.getvalue().strip() or 'it says no reason'}")

@@ -63,7 +63,7 @@ def live(url: str, channel: Channel, each=lambda: None) -> AlertStore:
     told()
     store.update(alert.id, "version 2 was refused: worse by .03")
     told()
-    store.silence(alert.id, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1), who="ada", words="known")
+    store.silence(alert.id, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1), who="ada", comment="known")
     told()
     store.resolve("fraud", "drift/drift", reason="the check passed")
     told()

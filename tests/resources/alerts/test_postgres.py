@@ -77,6 +77,6 @@ def test_an_alert_lives_and_its_history_cannot_be_rewritten(url):
     store.outbox.delivered([d.id for d in told], "m")
     assert store.outbox.sent()["c"] == 4
     engine = sa.create_engine(url)
-    for statement in ("UPDATE alert_events SET words = ''", "DELETE FROM alert_events"):
+    for statement in ("UPDATE alert_events SET message = ''", "DELETE FROM alert_events"):
         with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
             connection.execute(sa.text(statement))

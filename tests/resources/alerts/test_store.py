@@ -267,7 +267,7 @@ def test_what_is_told_is_the_alert_as_it_was(url):
 def test_the_history_cannot_be_rewritten_by_anybody(url, store):
     report(store)
     with sqlite3.connect(sa.make_url(url).database) as connection:
-        for statement in ("UPDATE alert_events SET words = ''", "DELETE FROM alert_events"):
+        for statement in ("UPDATE alert_events SET message = ''", "DELETE FROM alert_events"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 connection.execute(statement)
 
@@ -331,8 +331,8 @@ def test_the_history_says_who_did_what(store):
     alert, _ = report(store, at=AT)
     assert store.acknowledge(alert.id, who="ada", at=AT)[1] == "acknowledged"
     store.silence(alert.id, until=at(1), who="bob", at=AT)
-    store.close(alert.id, who="eve", words="a false alarm")
-    told = [(event.change, event.words, event.who) for event in store.history(alert.id)][1:]
+    store.close(alert.id, who="eve", comment="a false alarm")
+    told = [(event.change, event.message, event.who) for event in store.history(alert.id)][1:]
     assert told == [
         ("acknowledged", "ada has it in hand", "ada"),
         ("silenced", "silenced by bob until 2026-03-01 13:00 UTC", "bob"),

@@ -72,13 +72,13 @@ def test_the_list_shows_and_filters(client):
 
 def test_handling_is_in_the_history_with_the_name(client, store):
     logged_in(client)
-    client.post("/alerts/1/acknowledge", data={"words": "looking"})
-    client.post("/alerts/1/silence", data={"hours": "2", "words": "known"})
+    client.post("/alerts/1/acknowledge", data={"comment": "looking"})
+    client.post("/alerts/1/silence", data={"hours": "2", "comment": "known"})
     assert store.get(1).is_silenced()
     assert not store.get(1).is_silenced(dt.datetime.now(dt.UTC) + dt.timedelta(hours=3))
-    client.post("/alerts/1/resolve", data={"words": "upstream mended"})
+    client.post("/alerts/1/resolve", data={"comment": "upstream mended"})
     page = client.get("/alerts/1").text
-    said = [(event.change, event.words, event.who) for event in store.history(1)][1:]
+    said = [(event.change, event.message, event.who) for event in store.history(1)][1:]
     assert said == [
         ("acknowledged", "looking", "Ada L"), ("silenced", "known", "Ada L"), ("resolved", "upstream mended", "Ada L"),
     ]  # fmt: skip
@@ -109,9 +109,9 @@ def test_the_report_and_the_runbook_are_beside_it_and_no_other_file_is(client, s
 def test_the_api_does_the_same(client, store):
     api = {"authorization": f"Bearer {TOKEN}", "accept": "application/json"}
     assert [a["id"] for a in client.get("/api/alerts", headers=api).json()] == [1, 2]
-    done = client.post("/api/alerts/2/acknowledge", headers=api, json={"who": "ada", "words": "mine"}).json()
+    done = client.post("/api/alerts/2/acknowledge", headers=api, json={"who": "ada", "comment": "mine"}).json()
     assert (done["state"], done["acknowledged_by"]) == ("acknowledged", "ada")
-    assert client.get("/api/alerts/2", headers=api).json()["history"][-1]["words"] == "mine"
+    assert client.get("/api/alerts/2", headers=api).json()["history"][-1]["message"] == "mine"
     assert client.post("/api/alerts/2/burn", headers=api).status_code == 409
     assert client.get("/api/alerts/9", headers=api).status_code == 404
 

@@ -63,13 +63,13 @@ def test_one_is_shown_with_addresses_that_can_be_opened(store, said):
 
 
 def test_handling_is_in_the_history_with_name_and_words(store, said):
-    assert said("ack", "1", "2", "--who", "ada", "--words", "looking")[1] == (
+    assert said("ack", "1", "2", "--who", "ada", "--comment", "looking")[1] == (
         "alert 1: acknowledged\nalert 2: acknowledged\n"
     )
     assert said("ack", "1")[1] == "alert 1: was acknowledged already\n"
     assert said("silence", "1", "--hours", "2", "--who", "ada")[1].startswith("alert 1: silenced until ")
     assert store.get(1).is_silenced()
-    assert said("resolve", "1", "--who", "bob", "--words", "mended")[1] == "alert 1: resolved\n"
+    assert said("resolve", "1", "--who", "bob", "--comment", "mended")[1] == "alert 1: resolved\n"
     lines = said("history", "1")[1].splitlines()
     assert [line.split()[2] for line in lines] == ["opened", "acknowledged", "silenced", "resolved"]
     assert lines[1].endswith("looking (ada)")

@@ -1,0 +1,160 @@
+"""The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, and the group alerts.
+
+Heavy imports are inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli.alerts import alerts_app
+from cli.errors import read_settings, reported
+from resources.settings import Settings
+
+app = typer.Typer(
+    help="The life of a model, from the command line.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # its tracebacks are longer, and may show secrets in local variables
+)
+app.add_typer(alerts_app, name="alerts")
+
+
+@app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")
+def run(
+    until: Annotated[
+        dt.datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], metavar="DAY", help="Last day to play, e.g. 2026-10-03 (default: yesterday)."
+        ),
+    ] = None,
+    size: Annotated[
+        Literal["small", "published"] | None,
+        typer.Option(help="Size of the simulated world (default: small, or that of the existing world)."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the simulated world (default: 0, or that of the existing world).")
+    ] = None,
+) -> None:
+    """Play the whole life of the example, from raw rows to a resolved alert."""
+    settings = read_settings()
+    from runner import RunError
+
+    with reported("assetline run", RunError):
+        _play(settings, until=until.date() if until else None, size=size or "", seed=seed)
+
+
+@app.command()
+def dev() -> None:
+    """Start the Dagster UI, the MLflow UI, the scoring service and the alerts under one supervisor."""
+    settings = read_settings()
+    from serving.supervisor import supervise
+
+    raise typer.Exit(supervise(settings))
+
+
+@app.command(epilog="Example: `assetline materialize --model churn`")
+def materialize(model: Annotated[str, typer.Option(help="Name of a declared model.")]) -> None:
+    """Bring one model up to date: to a champion and its scores."""
+    settings = read_settings()
+    from runner import RunError
+
+    with reported("assetline materialize", RunError):
+        _materialize(settings, model)
+
+
+@app.command(epilog="Example: `assetline new-model --name churn --table customers.csv --target Churn`")
+def new_model(
+    name: Annotated[str, typer.Option(help="Name of the model: lower-case letters, digits and _.")],
+    table: Annotated[Path, typer.Option(help="Path of a CSV or Parquet file.")],
+    target: Annotated[str, typer.Option(help="Column that holds the true value.")],
+    time: Annotated[str, typer.Option(help="Column of the event time; without it the table is a snapshot.")] = "",
+    key: Annotated[str, typer.Option(help="Column that identifies a row (default: guessed).")] = "",
+    task: Annotated[
+        Literal["binary", "multiclass", "regression"] | None, typer.Option(help="Kind of target (default: guessed).")
+    ] = None,
+    header: Annotated[
+        int, typer.Option(show_default=False, help="Line of the column names, from 1 (default: guessed).")
+    ] = 0,
+) -> None:
+    """Write a model folder from a table."""
+    from resources.settings import project_root
+    from scaffold.new_model import new_model as write_folder
+    from scaffold.report import format_report
+    from scaffold.tables import ScaffoldError
+
+    root = project_root()
+    with reported("assetline new-model", ScaffoldError):
+        written = write_folder(root, name, table, target, time=time, key=key, task=task or "", header=header)
+        print(format_report(written, root))
+
+
+@app.command(epilog="Example: `assetline remove-model --name fraud`")
+def remove_model(
+    name: Annotated[str, typer.Option(help="Name of the model folder.")],
+    force: Annotated[bool, typer.Option("--force", help="Remove it even if git could not restore it.")] = False,
+) -> None:
+    """Remove a model folder and the tests that depend on it."""
+    from resources.settings import project_root
+    from scaffold.remove_model import remove_model as remove_folder
+    from scaffold.tables import ScaffoldError
+
+    with reported("assetline remove-model", ScaffoldError):
+        for path in remove_folder(project_root(), name, force=force):
+            print(f"removed {path}")
+    print("What it left in the state folder (tables, versions, ledger) stays.")
+
+
+@app.command(epilog="Example: `assetline update --from https://git.example.org/assetline.git --ref v2`")
+def update(
+    source: Annotated[
+        str, typer.Option("--from", help="Address or path of the template (default: that of the last update).")
+    ] = "",
+    ref: Annotated[str, typer.Option(help="Branch, tag or commit of the template.")] = "main",
+    base: Annotated[
+        str, typer.Option(help="Commit of the template that this fork was made of, if git cannot know it.")
+    ] = "",
+) -> None:
+    """Bring a newer template into this fork."""
+    from resources.settings import project_root
+    from scaffold.update import UpdateError, format_update
+    from scaffold.update import update as merge_template
+
+    with reported("assetline update", UpdateError):
+        result = merge_template(project_root(), source, ref, base)
+    print(format_update(result))
+    raise typer.Exit(1 if result.conflicts else 0)
+
+
+def _play(settings: Settings, *, until: dt.date | None, size: str, seed: int | None) -> None:
+    """Plays the story of the example. Raises ``RunError`` if a fork has removed it."""
+    import story
+    from runner import RunError
+
+    for _, name, _ in pkgutil.iter_modules(story.__path__):
+        importlib.import_module(f"story.{name}").play(settings, until=until, size=size, seed=seed)
+        return
+    raise RunError("there is no story to play in story/; bring a model up to date with `assetline materialize`")
+
+
+def _materialize(settings: Settings, name: str) -> None:
+    from assets.build import build
+    from assets.models import read_folders
+    from runner import RunError, alone
+
+    found, broken = read_folders()
+    built, unbuildable = build(found)
+    models = {one.model.name: one.model for one in built}
+    reasons = {one.name: one.reason for one in (*broken, *unbuildable)}
+    if name in reasons and name not in models:
+        raise RunError(f"the model '{name}' is broken: {reasons[name]}")
+    if name not in models:
+        raise RunError(f"no model '{name}' is declared; there are: {', '.join(models) or 'none'}")
+    with alone(settings, lambda: models[name]) as runner:
+        runner.live(print)
