@@ -81,8 +81,8 @@ def compared(source: PaymentSimulator, model: Model, as_of: int) -> dict[str, fl
         "ceiling": best[~known],
     }
     figures = {name: average_precision(truth, score) for name, score in scores.items()}
-    shares = {f"share of {part}": share for part, share in candidate.choice.shares.items()}
-    return figures | shares | {"epochs": float(candidate.choice.epochs), "CPU s": seconds}
+    shares = {f"share of {part}": share for part, share in candidate.selection.shares.items()}
+    return figures | shares | {"epochs": float(candidate.selection.epochs), "CPU s": seconds}
 
 
 def main(arguments: Sequence[str] | None = None) -> bool:

@@ -121,6 +121,13 @@ class ParquetTables(dg.ConfigurableIOManager):
         except (pa.ArrowInvalid, KeyError) as error:
             raise self._unreadable(key, day, error) from error
 
+    def existing_stamp(self, key: dg.AssetKey, day: str = WHOLE) -> Stamp:
+        """The stamp of a day's file. Raises :class:`TableError` if there is no file or it is damaged."""
+        stamp = self.stamp(key, day)
+        if stamp is None:
+            raise self._missing(key, day)
+        return stamp
+
     def versions(self, key: dg.AssetKey, days: Iterable[str] | None = None) -> dict[str, str]:
         """Data version of each of ``days`` (default: all) that has a file."""
         stamps = {day: self.stamp(key, day) for day in (self.days(key) if days is None else days)}
@@ -152,9 +159,7 @@ class ParquetTables(dg.ConfigurableIOManager):
                 for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(rows, columns=wanted):
                     yield _frame([pa.Table.from_batches([batch])])
         except FileNotFoundError as error:
-            raise TableError(
-                f"{key.to_user_string()}: there is no file of {day} ({path}); materialise that day of it first"
-            ) from error
+            raise self._missing(key, day) from error
         except (pa.ArrowInvalid, OSError) as error:
             raise self._unreadable(key, day, error) from error
 
@@ -201,11 +206,15 @@ class ParquetTables(dg.ConfigurableIOManager):
                 wanted = list(columns) if columns is not None else None
                 return parquet.read(wanted, use_threads=parquet.metadata.num_rows > FEW_ROWS)
         except FileNotFoundError as error:
-            raise TableError(
-                f"{key.to_user_string()}: there is no file of {day} ({path}); materialise that day of it first"
-            ) from error
+            raise self._missing(key, day) from error
         except (pa.ArrowInvalid, OSError) as error:
             raise self._unreadable(key, day, error) from error
+
+    def _missing(self, key: dg.AssetKey, day: str) -> TableError:
+        path = self.path(key, day)
+        return TableError(
+            f"{key.to_user_string()}: there is no file of {day} ({path}); materialise that day of it first"
+        )
 
     def _unreadable(self, key: dg.AssetKey, day: str, error: Exception) -> TableError:
         return TableError(

@@ -178,4 +178,4 @@ def _try_out(model: Model, raw: RawTable) -> tuple[int, list[str]]:
         raise ScaffoldError(f"{tried.refused_share:.0%} of the rows would be refused ({worst}); clean the file first")
     frozen = tried.frozen()
     found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
-    return tried.features().shape[1], [leak.words for leak in found]
+    return tried.features().shape[1], [leak.message for leak in found]

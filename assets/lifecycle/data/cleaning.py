@@ -59,7 +59,7 @@ def cleaned_asset(model: Model) -> dg.AssetsDefinition:
         inputs={"raw": TableInput(model.key(f"raw_{table.name}"), _around(model, ahead=True))},
         checks=[CONTRACT],
         day_column=table.time,
-        code=[table.contract, table.clean],
+        code=[table.contract, table.clean, type_and_refuse, event_day],
         automation=eager(table.late_days + 1 if model.is_stream else None),
         freshness=daily_freshness(model),
     )

@@ -79,7 +79,7 @@ def quarantine_asset(model: Model) -> dg.AssetsDefinition:
         },
         checks=[ONE_FATE, REFUSED_SHARE],
         day_column=LANDING_DAY,
-        code=[table.contract, table.clean],
+        code=[table.contract, table.clean, type_and_refuse, iso_day],
         automation=eager(table.late_days + 1 if model.is_stream else None),
     )
 

@@ -21,6 +21,7 @@ from assets.lifecycle.model.evaluation import baseline_scores, ceiling_scores, k
 from assets.lifecycle.model.metrics import evaluate
 from assets.lifecycle.model.training_set import fit_rows, freeze, matrix, test_rows
 from assets.lifecycle.stage import StageOutput, table_asset
+from resources.tables import ParquetTables
 
 
 class BacktestConfig(dg.Config):
@@ -64,7 +65,7 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
     )
 
 
-def _rounds(tables: Any, model: Model, weeks: int, as_of: str) -> list[tuple[Model, dt.date | None, str]]:
+def _rounds(tables: ParquetTables, model: Model, weeks: int, as_of: str) -> list[tuple[Model, dt.date | None, str]]:
     """Declaration, last labelled day and name of each round, earliest first."""
     if not model.is_stream:
         seeds = range(model.training.seed, model.training.seed + weeks)
@@ -74,7 +75,9 @@ def _rounds(tables: Any, model: Model, weeks: int, as_of: str) -> list[tuple[Mod
     return [(model, end, f"to {end}") for end in ends]
 
 
-def _round(tables: Any, source: Any, model: Model, as_of: dt.date | None, name: str, log: Any) -> pd.DataFrame:
+def _round(
+    tables: ParquetTables, source: Any, model: Model, as_of: dt.date | None, name: str, log: Any
+) -> pd.DataFrame:
     """Refits once and evaluates on the test rows; returns one row per score."""
     frozen = freeze(tables, model, as_of)
     candidate = fit_candidate(frozen, model, log)

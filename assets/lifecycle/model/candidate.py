@@ -1,7 +1,7 @@
 """Fits a candidate: the declared recipe on a frozen training set.
 
-Belongs here: the steps from a training set to a fitted ensemble. Does not belong here: the optimiser and the choice of
-settings (``fitting.py``), the learners (``learners``), registration (``trained_model.py``).
+Belongs here: the steps from a training set to a fitted ensemble. Does not belong here: the optimiser and the selection
+of settings (``fitting.py``), the learners (``learners``), registration (``trained_model.py``).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from assets.lifecycle.model.fitting import (
     Selection,
     as_target,
     boosted_trees,
-    choose,
     fit,
     linear_model,
     mixture,
     outputs_of,
+    select,
 )
 from assets.lifecycle.model.learners.trees import Trees, as_module
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
@@ -39,14 +39,14 @@ class Candidate:
 
     Args:
         network: module of the ensemble; maps raw features to outputs.
-        choice: settings selected on the folds.
+        selection: settings selected on the folds.
         head: maps outputs to scores.
         trees: trees of the ensemble, if it has any and rows are not weighted; the report reuses them as its XGBoost
             baseline.
     """
 
     network: Any
-    choice: Selection
+    selection: Selection
     head: ScoreTransform
     trees: Trees | None = None
 
@@ -65,25 +65,27 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
     weight = row_weights(frozen, model)
-    how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
-    choice = choose(X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, weight=weight, log=log, **how)
-    log(f"chosen: {choice.epochs} epochs, {FOLD_METRIC[model.task.kind]} {choice.score:.4f} on the folds")
-    log("shares: " + ", ".join(f"{part} {share:.0%}" for part, share in choice.shares.items()))
-    how["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
+    arguments: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
+    selection = select(
+        X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, weight=weight, log=log, **arguments
+    )
+    log(f"selected: {selection.epochs} epochs, {FOLD_METRIC[model.task.kind]} {selection.score:.4f} on the folds")
+    log("ensemble weights: " + ", ".join(f"{part} {share:.0%}" for part, share in selection.shares.items()))
+    arguments["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
     parts: dict[str, Any] = {}
     trees = None
-    if choice.shares[NETWORK]:
+    if selection.shares[NETWORK]:
         parts[NETWORK] = fit(
-            X[rows], y[rows], recipe=recipe, epochs=choice.epochs, network=model.network, log=log, **how
+            X[rows], y[rows], recipe=recipe, epochs=selection.epochs, network=model.network, log=log, **arguments
         )
-    if choice.shares.get(LINEAR):
-        parts[LINEAR] = linear_model(X[rows], y[rows], **how)
-    if choice.shares.get(TREES):
-        trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=choice.rounds, **how)
-        parts[TREES] = as_module(trees, model.task, how["tokens"])
+    if selection.shares.get(LINEAR):
+        parts[LINEAR] = linear_model(X[rows], y[rows], **arguments)
+    if selection.shares.get(TREES):
+        trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=selection.rounds, **arguments)
+        parts[TREES] = as_module(trees, model.task, arguments["tokens"])
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
-    head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else choice.head
-    return Candidate(mixture(parts, choice.shares), choice, head, trees if weight is None else None)
+    head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else selection.head
+    return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)
 
 
 def row_weights(frozen: pd.DataFrame, model: Model) -> np.ndarray | None:

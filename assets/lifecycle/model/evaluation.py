@@ -28,7 +28,7 @@ from assets.lifecycle.model.version.features_by_version import features_by
 from assets.lifecycle.model.version.verdicts import record_verdict
 from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import days_of_window
+from resources.tables import ParquetTables, days_of_window
 
 GATE = Check(name="gate", description="Above the floor, and no worse than the simple baseline and the champion.")
 
@@ -87,7 +87,7 @@ def baseline_scores(
     }
 
 
-def ceiling_scores(tables: Any, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
+def ceiling_scores(tables: ParquetTables, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
     """Returns the declared best possible probabilities on ``rows``, from the test days and the days before them.
 
     The ceiling uses up to :data:`CEILING_DAYS` days before the test rows.
@@ -144,7 +144,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             champion=found.numbers("champion") if "champion" in scores else None,
             against_baseline=found.differences["linear"],
         )
-        reasons = [reason.words for reason in verdict.reasons]
+        reasons = [reason.message for reason in verdict.reasons]
         pictures = report.plots(found, learning=json.loads(candidate["curves"]))
         page = report.html(
             found,
@@ -169,11 +169,11 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         record_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
         if not verdict.passed:
             ledger.refuse(
-                model.name, version, reason=verdict.words, verdicts=verdict.to_dict(), dagster_run=context.run.run_id,
+                model.name, version, reason=verdict.message, verdicts=verdict.to_dict(), dagster_run=context.run.run_id,
                 who=context.run.tags.get("user", "dagster"),
             )  # fmt: skip
         check_result = CheckResult(
-            check=GATE.name, passed=verdict.passed, description=verdict.words, metadata=_figures(found)
+            check=GATE.name, passed=verdict.passed, description=verdict.message, metadata=_figures(found)
         )
         frame = pd.DataFrame(
             {
@@ -183,14 +183,14 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
                 "verdict": [json.dumps(verdict.to_dict())],
             }
         )
-        shown: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "version": version,
-            "verdict": verdict.words,
+            "verdict": verdict.message,
             "figures": _table_of(found),
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             **{name: report.inline(png) for name, png in pictures.items()},
         }
-        return StageOutput(frame, [check_result], shown)
+        return StageOutput(frame, [check_result], metadata)
 
     return table_asset(
         model,

@@ -254,7 +254,7 @@ def outputs_of(module: torch.nn.Module, X: np.ndarray) -> np.ndarray:
 
 
 @on_one_thread
-def choose(
+def select(
     X: np.ndarray,
     y: np.ndarray,
     folds: Sequence[Fold],
@@ -288,32 +288,32 @@ def choose(
     """
     metric = FOLD_METRIC[task.kind]
     looks: list[_Look] = []
-    hows: list[dict[str, Any]] = []
+    fold_arguments: list[dict[str, Any]] = []
     for fitted, _ in folds:
         weighed = None if weight is None else weight[fitted] / weight[fitted].mean()
-        hows.append({"task": task, "tokens": tokens, "weight": weighed})
+        fold_arguments.append({"task": task, "tokens": tokens, "weight": weighed})
 
-    def beside(part: str, fold: int) -> tuple[np.ndarray, int | None]:
+    def fit_fold(part: str, fold: int) -> tuple[np.ndarray, int | None]:
         """A fold's validation outputs of the linear model or the trees, and the trees' boosting rounds."""
-        (fitted, valid), how = folds[fold], hows[fold]
+        (fitted, valid), arguments = folds[fold], fold_arguments[fold]
         if part == LINEAR:
-            return outputs_of(linear_model(X[fitted], y[fitted], **how), X[valid]), None
-        trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **how)
+            return outputs_of(linear_model(X[fitted], y[fitted], **arguments), X[valid]), None
+        trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **arguments)
         return outputs_of(as_module(trees, task, tokens), X[valid]), trees.rounds
 
     # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
     # in this thread, because it uses the global random state.
     with ThreadPoolExecutor(max_workers=1) as second:
-        waiting = {part: [second.submit(beside, part, fold) for fold in range(len(folds))] for part in recipe.beside}
+        waiting = {part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))] for part in recipe.beside}
         for number, (fitted, valid) in enumerate(folds, start=1):
             looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
             sized = recipe.sized_for(len(fitted))
             assert sized.max_epochs is not None
-            fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, **hows[number - 1],
-                log=lambda line, number=number: log(f"fold {number}/{len(folds)}, {line}"), after_epoch=looked)  # type: ignore[misc]  # fmt: skip
+            fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, after_epoch=looked,
+                log=functools.partial(_log_fold, log, number, len(folds)), **fold_arguments[number - 1])  # fmt: skip
             looks.append(looked)
         found = {part: [one.result() for one in waits] for part, waits in waiting.items()}
-    outputs = {part: [said for said, _ in of_part] for part, of_part in found.items()}
+    outputs = {part: [output for output, _ in of_part] for part, of_part in found.items()}
     rounds = [n for _, n in found.get(TREES, ()) if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
@@ -327,24 +327,28 @@ def choose(
     shares, head = mixed(outputs, truth, scales, task)
     scores = [
         (scale if task.kind == "regression" else head)(
-            np.sum([shares[part] * of[n] for part, of in outputs.items()], axis=0)
+            np.sum([shares[part] * by_fold[n] for part, by_fold in outputs.items()], axis=0)
         )
         for n, scale in enumerate(scales)
     ]
-    score = float(np.mean([_figure(of_fold, said, task) for of_fold, said in zip(truth, scores, strict=True)]))
-    every, said = np.concatenate(truth), np.concatenate(scores)
+    score = float(np.mean([_figure(y_fold, p_fold, task) for y_fold, p_fold in zip(truth, scores, strict=True)]))
+    all_truth, all_scores = np.concatenate(truth), np.concatenate(scores)
     return Selection(
         epochs=epochs,
         head=head,
         score=score,
-        chance=_figure_by_chance(every, task),
-        threshold=best_threshold(said, every) if task.kind == "binary" else 0.5,
+        chance=_figure_by_chance(all_truth, task),
+        threshold=best_threshold(all_scores, all_truth) if task.kind == "binary" else 0.5,
         shares=shares,
         # The final fit has more rows than a fold, so it gets 10 % more trees.
         rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and task.kind != "binary" else None,
         curves=curves,
-        calibration=calibration_of(said, every) if task.kind == "binary" else [],
+        calibration=calibration_of(all_scores, all_truth) if task.kind == "binary" else [],
     )
+
+
+def _log_fold(log: Log, number: int, folds: int, line: str) -> None:
+    log(f"fold {number}/{folds}, {line}")
 
 
 def mixed(
@@ -444,19 +448,19 @@ def linear_model(
     return fit_linear(X, _learnt(y, task), task=task, tokens=tokens, weight=weight)
 
 
-def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **how: Any) -> Trees:
+def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **arguments: Any) -> Trees:
     """Fits the trees, whose module has the inputs and outputs of :func:`fit`'s network; see :func:`fit_trees`.
 
     Args:
         X: float32 ``[n, n_features]``; missing values are NaN.
         y: ``[n]``, class codes or measured values.
         task: the kind of target.
-        **how: further arguments of :func:`fit_trees`; ``valid`` holds measured values in their own unit.
+        **arguments: further arguments of :func:`fit_trees`; ``valid`` holds measured values in their own unit.
     """
-    if (valid := how.get("valid")) is not None and task.kind == "regression":
+    if (valid := arguments.get("valid")) is not None and task.kind == "regression":
         head = as_target(y, task)[1]
-        how["valid"] = valid[0], (valid[1] - head.offset) / head.slope
-    return fit_trees(X, _learnt(y, task), task=task, **how)
+        arguments["valid"] = valid[0], (valid[1] - head.offset) / head.slope
+    return fit_trees(X, _learnt(y, task), task=task, **arguments)
 
 
 def _learnt(y: np.ndarray, task: Task) -> np.ndarray:
@@ -477,8 +481,8 @@ def mixture(parts: Mapping[str, torch.nn.Module], shares: Mapping[str, float]) -
             self.parts = torch.nn.ModuleDict(dict(parts))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            said = [shares[name] * part(x) for name, part in self.parts.items()]
-            return torch.stack(said).sum(dim=0)
+            outputs = [shares[name] * part(x) for name, part in self.parts.items()]
+            return torch.stack(outputs).sum(dim=0)
 
     return Mixture().eval()
 

@@ -33,7 +33,7 @@ class Reason:
             worse), in the metric's own unit. None if a metric is missing or not a number.
         limit: the worst value that passes.
         passed: whether the rule passed; False without a value.
-        words: the result as a sentence.
+        message: the result as a sentence.
     """
 
     rule: Rule
@@ -41,7 +41,7 @@ class Reason:
     value: float | None
     limit: float
     passed: bool
-    words: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Verdict:
         return bool(self.reasons) and all(reason.passed for reason in self.reasons)
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         """The verdict in sentences, failed rules first."""
-        return "; ".join(reason.words for reason in sorted(self.reasons, key=lambda reason: reason.passed))
+        return "; ".join(reason.message for reason in sorted(self.reasons, key=lambda reason: reason.passed))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the verdict as plain values for JSON."""
@@ -86,13 +86,13 @@ def judge(
         against_baseline: candidate minus baseline with intervals (``Report.differences``).
     """
     better = -1 if gate.metric in LOWER_IS_BETTER else 1
-    mine = _figure(candidate, gate.metric)
+    value = _figure(candidate, gate.metric)
     reasons = [
-        _floor(gate, mine, better),
+        _floor(gate, value, better),
         _versus(
             "baseline",
             gate,
-            mine,
+            value,
             baseline,
             margin=gate.baseline_margin,
             better=better,
@@ -100,7 +100,7 @@ def judge(
         ),
     ]
     if champion is not None:
-        reasons.append(_versus("champion", gate, mine, champion, margin=gate.margin, better=better))
+        reasons.append(_versus("champion", gate, value, champion, margin=gate.margin, better=better))
     return Verdict(tuple(reasons))
 
 
@@ -111,19 +111,19 @@ def _figure(figures: Mapping[str, float], metric: str) -> float | None:
     return float(value) if value is not None and low <= value <= high and math.isfinite(value) else None
 
 
-def _floor(gate: Gate, mine: float | None, better: int) -> Reason:
-    if mine is None:
+def _floor(gate: Gate, value: float | None, better: int) -> Reason:
+    if value is None:
         return Reason("floor", gate.metric, None, gate.floor, False, f"the candidate has no usable {gate.metric}")
-    passed = better * (mine - gate.floor) >= -ROUNDING
+    passed = better * (value - gate.floor) >= -ROUNDING
     limit = "floor" if better > 0 else "highest allowed"
-    words = f"{gate.metric} {mine:.4f} {'meets' if passed else 'misses'} the {limit} {gate.floor:.4f}"
-    return Reason("floor", gate.metric, mine, gate.floor, passed, words)
+    message = f"{gate.metric} {value:.4f} {'meets' if passed else 'misses'} the {limit} {gate.floor:.4f}"
+    return Reason("floor", gate.metric, value, gate.floor, passed, message)
 
 
 def _versus(
     rule: Rule,
     gate: Gate,
-    mine: float | None,
+    value: float | None,
     figures: Mapping[str, float],
     *,
     margin: float,
@@ -131,13 +131,15 @@ def _versus(
     paired: Estimate | None = None,
 ) -> Reason:
     other = _figure(figures, gate.metric)
-    if mine is None or other is None:
-        whose = "candidate" if mine is None else rule
+    if value is None or other is None:
+        whose = "candidate" if value is None else rule
         return Reason(rule, gate.metric, None, margin, False, f"the {whose} has no usable {gate.metric}")
-    gain = better * (mine - other)
+    gain = better * (value - other)
     passed = gain >= margin - ROUNDING
-    words = f"{gate.metric} {mine:.4f} against the {rule}'s {other:.4f}: gain {gain:+.4f}, at least {margin:+.4f} asked"
+    message = (
+        f"{gate.metric} {value:.4f} against the {rule}'s {other:.4f}: gain {gain:+.4f}, at least {margin:+.4f} asked"
+    )
     if not passed and paired is not None and paired.low is not None and paired.high is not None:
         passed = paired.low <= 0 <= paired.high
-        words += f", 95 % interval {paired.low:+.4f} to {paired.high:+.4f}" + (" holds zero" if passed else "")
-    return Reason(rule, gate.metric, gain, margin, passed, words)
+        message += f", 95 % interval {paired.low:+.4f} to {paired.high:+.4f}" + (" holds zero" if passed else "")
+    return Reason(rule, gate.metric, gain, margin, passed, message)

@@ -49,10 +49,10 @@ LEAK_MEND = (
 
 @dataclass(frozen=True)
 class Leak:
-    """Columns that leak the target, and the evidence in words."""
+    """Columns that leak the target, and the evidence."""
 
     columns: tuple[str, ...]
-    words: str
+    message: str
 
 
 def leaks(frozen: pd.DataFrame, model: Model, *, fit: np.ndarray, test: np.ndarray) -> list[Leak]:
@@ -122,8 +122,8 @@ def _told_by(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) -> 
     tree.fit(X[half], y[half])
     if task.kind == "binary":
         return roc_auc(y[~half], tree.predict_proba(X[~half])[:, -1])
-    said, truth = tree.predict(X[~half]), y[~half]
-    return float(np.mean([(said[truth == k] == k).mean() for k in np.unique(truth)]))
+    predicted, truth = tree.predict(X[~half]), y[~half]
+    return float(np.mean([(predicted[truth == k] == k).mean() for k in np.unique(truth)]))
 
 
 def _as_numbers(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) -> np.ndarray:
@@ -214,12 +214,12 @@ def _pairs(names: list[str], X: np.ndarray, y: np.ndarray, target: str) -> list[
         with np.errstate(divide="ignore", invalid="ignore"):
             made = {f"'{names[i]}' × '{names[j]}'": a * b, f"'{names[i]}' / '{names[j]}'": a / b,
                     f"'{names[j]}' / '{names[i]}'": b / a}  # fmt: skip
-        for words, values in made.items():
+        for formula, values in made.items():
             sound = np.isfinite(values)
             if sound.mean() > 0.9 and values[sound].std() > 0 and y[sound].std() > 0:
                 figure = float(np.corrcoef(values[sound], y[sound])[0, 1] ** 2)
                 if figure >= TOGETHER:
-                    return [Leak((names[i], names[j]), f"{words} gives '{target}' (R² {figure:.4f})")]
+                    return [Leak((names[i], names[j]), f"{formula} gives '{target}' (R² {figure:.4f})")]
     return []
 
 
@@ -241,10 +241,10 @@ def _later(rows: pd.DataFrame, model: Model) -> list[Leak]:
             continue
         share = float((rows[name] > rows[model.table.time]).mean())
         if share >= LATER_SHARE and _is_looked_at(name, rows, model):
-            words = (
+            message = (
                 f"'{name}' is later than '{model.table.time}' in {share:.0%} of the rows: not known when one is scored"
             )
-            found.append(Leak((name,), words))
+            found.append(Leak((name,), message))
     return found
 
 
@@ -275,12 +275,12 @@ def _twins(frozen: pd.DataFrame, columns: list[str], model: Model, fit: np.ndarr
     distinct = max(frozen[name].nunique() for name in columns)
     if distinct < len(frozen) / 20:  # rows of few categories repeat by chance
         return []
-    said = pd.util.hash_pandas_object(frozen[[*columns, model.target]].astype("string"), index=False)
-    share = float(said[test].isin(set(said[fit])).mean())
+    hashes = pd.util.hash_pandas_object(frozen[[*columns, model.target]].astype("string"), index=False)
+    share = float(hashes[test].isin(set(hashes[fit])).mean())
     if share < TWIN_SHARE:
         return []
-    words = f"{share:.0%} of the test rows are among the fit rows, too, under another '{model.table.key}'"
-    return [Leak((model.table.key,), words + ": land each row once")]
+    message = f"{share:.0%} of the test rows are among the fit rows, too, under another '{model.table.key}'"
+    return [Leak((model.table.key,), message + ": land each row once")]
 
 
 def _names_things(name: str, values: pd.Series) -> bool:
@@ -315,8 +315,8 @@ def _siblings(frozen: pd.DataFrame, name: str, model: Model, fit: np.ndarray, te
         agreeing = float(np.corrcoef(values[known].map(told).astype(float), y[known])[0, 1])
     if both < 0.2 or not agreeing >= AGREEING:
         return None
-    words = (
+    message = (
         f"rows of the same '{name}' are on both sides of the split ({both:.0%} of the test rows have one among the fit "
         f"rows), and they agree on the target (correlation {agreeing:.2f})"
     )
-    return Leak((name,), words)
+    return Leak((name,), message)

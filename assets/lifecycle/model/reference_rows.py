@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from assets.lifecycle.model.windows import (
     days_ending,
     iso_days,
 )
+from resources.tables import ParquetTables
 
 REFERENCE_ROWS = 20_000
 """Target number of rows for the reference profile, which uses whole weeks so that all weekdays have equal shares."""
@@ -48,7 +48,7 @@ def entities_of(model: Model) -> list[str]:
     return list(dict.fromkeys([*features_of(model).entities, *filter(None, [model.evaluation.entity])]))
 
 
-def reference_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> ReferenceRows:
+def reference_rows(tables: ParquetTables, frozen: pd.DataFrame, model: Model) -> ReferenceRows:
     """Returns the rows of the reference profile; they need no labels.
 
     With a time column these are the latest whole weeks after the days of the final fit, until they hold
@@ -60,16 +60,17 @@ def reference_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Reference
     names, table = list(features_of(model).names), model.table
     entities = entities_of(model)
     if days := _recent_weeks(tables, frozen, model):
+        assert table.time is not None
         rows = tables.read(model.key("features"), days, [table.key, table.time, *names])
-        who = tables.read(model.key(table.name), days, [table.key, *entities])
-        who = rows[[table.key]].merge(who, how="left", on=table.key, validate="one_to_one")
+        entity_rows = tables.read(model.key(table.name), days, [table.key, *entities])
+        entity_rows = rows[[table.key]].merge(entity_rows, how="left", on=table.key, validate="one_to_one")
         by_weekday: dict[int, list[float]] = {}
         for day in days:
-            found = float(tables.stamp(model.key("features"), day).rows)
+            found = float(tables.existing_stamp(model.key("features"), day).rows)
             by_weekday.setdefault(dt.date.fromisoformat(day).weekday(), []).append(found)
         return ReferenceRows(
             rows[names],
-            {name: who[name].to_numpy() for name in entities},
+            {name: entity_rows[name].to_numpy() for name in entities},
             event_day(rows, table).to_numpy(),
             [float(np.mean(by_weekday[n])) for n in range(7)],
         )
@@ -78,7 +79,7 @@ def reference_rows(tables: Any, frozen: pd.DataFrame, model: Model) -> Reference
     return ReferenceRows(features, {name: unseen[name].to_numpy() for name in entities})
 
 
-def _recent_weeks(tables: Any, frozen: pd.DataFrame, model: Model) -> list[str]:
+def _recent_weeks(tables: ParquetTables, frozen: pd.DataFrame, model: Model) -> list[str]:
     """ISO days of the latest whole weeks for the reference profile; empty if the latest week is incomplete."""
     if model.table.time is None:
         return []
@@ -89,7 +90,8 @@ def _recent_weeks(tables: Any, frozen: pd.DataFrame, model: Model) -> list[str]:
     while rows < REFERENCE_ROWS:
         week = iso_days(days_ending(last - dt.timedelta(days=len(chosen)), 7))
         stamps = [tables.stamp(model.key("features"), day) for day in week]
-        if not all(stamps) or (chosen and dt.date.fromisoformat(week[0]) <= split.fit[1]):
+        known = [stamp.rows for stamp in stamps if stamp]
+        if len(known) < len(week) or (chosen and dt.date.fromisoformat(week[0]) <= split.fit[1]):
             break
-        chosen, rows = week + chosen, rows + sum(stamp.rows for stamp in stamps)
+        chosen, rows = week + chosen, rows + sum(known)
     return chosen

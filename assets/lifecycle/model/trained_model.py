@@ -26,7 +26,7 @@ from assets.lifecycle.model.fitting import (
 )
 from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
-from assets.lifecycle.model.training_set import _words, fit_rows, matrix, test_rows, windows_in
+from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
 from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
 from assets.lifecycle.prediction_format import compared_scores
 from assets.lifecycle.profile.design_effect import of_residuals
@@ -49,12 +49,12 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
 
     def trained_model(context: dg.AssetExecutionContext, training_set: pd.DataFrame) -> StageOutput:
         mlflow, tables = context.resources.mlflow, context.resources.tables
-        data_version = tables.stamp(model.key("training_set")).data_version
-        of = {"data_version": data_version, "code": model_code(model), "recipe": recipe_version}
+        data_version = tables.existing_stamp(model.key("training_set")).data_version
+        tags = {"data_version": data_version, "code": model_code(model), "recipe": recipe_version}
         # Training is deterministic: a version of the same rows, code and recipe is reused, so a retry is idempotent.
-        version = mlflow.version_of(model.name, of)
+        version = mlflow.version_of(model.name, tags)
         if version is None:
-            version = _train(context, training_set, model, of, compared)
+            version = _train(context, training_set, model, tags, compared)
         else:
             context.log.info(f"version {version} is this code on these rows already; nothing is trained again")
         run_id = mlflow.run_of_version(model.name, version)
@@ -77,7 +77,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
                 "curves": [json.dumps(fitted["curves"])],
             }
         )
-        shown = {
+        metadata = {
             "version": version,
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             "data_version": data_version,
@@ -85,7 +85,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             "threshold": facts.threshold,
             f"folds_{metric}": score,
         }
-        return StageOutput(frame, [check_result], shown)
+        return StageOutput(frame, [check_result], metadata)
 
     asset = table_asset(
         model,
@@ -98,7 +98,17 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         inputs={"training_set": TableInput(model.key("training_set"))},
         checks=[CONVERGED],
         # The profile is part of a version. If a newer check cannot read it, training again replaces it.
-        code=[features.compute, model.network, fit, tabular, ReferenceProfile, of_residuals],
+        code=[
+            features.compute,
+            model.network,
+            fit_candidate,
+            fold_rows,
+            fit,
+            tabular,
+            reference_rows,
+            ReferenceProfile,
+            of_residuals,
+        ],
         resources={"mlflow"},
         by_day=False,
     )
@@ -107,26 +117,26 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
 
 
 def _train(
-    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, of: dict[str, str], compared: Sequence[str]
+    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, tags: dict[str, str], compared: Sequence[str]
 ) -> str:
     """Fits the candidate in its own MLflow run and registers it; returns the version."""
     mlflow = context.resources.mlflow
     names = features_of(model).names
-    with mlflow.run(context, experiment=model.name, tags=of) as run:
+    with mlflow.run(context, experiment=model.name, tags=tags) as run:
         recipe = model.training.sized_for(int(fit_rows(frozen, model).sum()))
         run.log_params({"features": len(names), "rows": len(frozen), **vars(recipe)})
         candidate = fit_candidate(frozen, model, context.log.info)
-        choice = candidate.choice
-        for quantity, folds in choice.curves.items():
+        selection = candidate.selection
+        for quantity, folds in selection.curves.items():
             for fold, values in folds.items():
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
-        run.log_metrics({"epochs": choice.epochs, "folds_score": choice.score})
-        run.log_metrics({f"share.{part}": share for part, share in choice.shares.items()})
+        run.log_metrics({"epochs": selection.epochs, "folds_score": selection.score})
+        run.log_metrics({f"share.{part}": share for part, share in selection.shares.items()})
         recent = reference_rows(context.resources.tables, frozen, model)
         X = recent.features[list(names)].to_numpy(dtype=np.float32)
         scores = candidate.predict(X)
-        calibration, label_effect = _on_test_rows(candidate, frozen, model)
+        calibration, label_effect = _calibration_and_label_effect(candidate, frozen, model)
         columns = recent.features[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
         unwatched = [name for name in features_of(model).compared if name not in columns]
         with tempfile.TemporaryDirectory() as scratch:
@@ -137,17 +147,17 @@ def _train(
                 model=model,
                 feature_names=names,
                 head=candidate.head,
-                threshold=choice.threshold,
+                threshold=selection.threshold,
                 fitted={
-                    "epochs": choice.epochs,
+                    "epochs": selection.epochs,
                     "seed": model.training.seed,
-                    "folds_score": choice.score,
-                    "shares": choice.shares,
-                    "chance": choice.chance,
-                    "curves": choice.curves,
-                    "data_version": of["data_version"],
+                    "folds_score": selection.score,
+                    "shares": selection.shares,
+                    "chance": selection.chance,
+                    "curves": selection.curves,
+                    "data_version": tags["data_version"],
                     "torch": importlib.metadata.version("torch"),
-                    **({k: _words(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
+                    **({k: format_days(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
                 },
             )
             profile = ReferenceProfile.build(
@@ -155,7 +165,7 @@ def _train(
                 compared_scores(model.task, scores),
                 calendar=features_of(model).calendar,
                 importance=_importance(candidate, X, names, model.training.seed),
-                calibration=choice.calibration + calibration,
+                calibration=selection.calibration + calibration,
                 rows_of_weekday=recent.rows_of_weekday,
                 entities=recent.entities,
                 day=recent.day,
@@ -167,11 +177,13 @@ def _train(
             if candidate.trees is not None:
                 candidate.trees.save(folder / TREES_FILE)
             return mlflow.register(
-                model.name, run.mlflow_run_id, folder, tags=of, loader_module="assets.lifecycle.model.version.bundle"
+                model.name, run.mlflow_run_id, folder, tags=tags, loader_module="assets.lifecycle.model.version.bundle"
             )
 
 
-def _on_test_rows(candidate: Candidate, frozen: pd.DataFrame, model: Model) -> tuple[list[dict[str, float]], float]:
+def _calibration_and_label_effect(
+    candidate: Candidate, frozen: pd.DataFrame, model: Model
+) -> tuple[list[dict[str, float]], float]:
     """The candidate's calibration on the test rows (binary), and the design effect of its residuals (classes).
 
     Test rows are later than the folds, and nothing is selected on them. Without classes or entities the design effect
@@ -194,12 +206,12 @@ def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed:
     """
     rng = np.random.default_rng(seed)
     rows = X[rng.permutation(len(X))[:IMPORTANCE_ROWS]]
-    said = candidate.predict(rows)
+    scores = candidate.predict(rows)
     moved = {}
     for i, name in enumerate(names):
         shuffled = rows.copy()
         shuffled[:, i] = rng.permutation(rows[:, i])
-        moved[name] = float(np.abs(candidate.predict(shuffled) - said).mean())
+        moved[name] = float(np.abs(candidate.predict(shuffled) - scores).mean())
     most = max(moved.values()) or 1.0
     return {name: value / most for name, value in moved.items()}
 

@@ -27,6 +27,7 @@ from assets.lifecycle.model.windows import (
 )
 from assets.lifecycle.stage import Check, StageOutput, table_asset
 from resources.dagster_internals import CheckResult
+from resources.tables import ParquetTables
 
 ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
 
@@ -92,7 +93,7 @@ def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray
     return [(positions[fit], positions[valid]) for fit, valid in splitter.split(positions, target, groups)]
 
 
-def freeze(tables: Any, model: Model, as_of: dt.date | None = None) -> pd.DataFrame:
+def freeze(tables: ParquetTables, model: Model, as_of: dt.date | None = None) -> pd.DataFrame:
     """Joins the table's columns, labels and features of the days that one training run needs.
 
     Args:
@@ -154,8 +155,8 @@ def training_set_asset(model: Model) -> dg.AssetsDefinition:
         counts = {f"{part}_rows": len(y) for part, y in parts.items()}
         if model.task.kind == "binary":
             counts |= {f"{part}_positives": int(y.sum()) for part, y in parts.items()}
-        short = [said for part, y in parts.items() if (said := _too_few(part, y, model))]
-        words = (
+        short = [problem for part, y in parts.items() if (problem := _too_few(part, y, model))]
+        message = (
             f"{'; '.join(short)}; land more labelled rows, or declare smaller windows (Training.min_rows)"
             if short
             else f"{counts['fit_rows']:,} rows to fit on, {counts['test_rows']:,} to report on"
@@ -163,9 +164,9 @@ def training_set_asset(model: Model) -> dg.AssetsDefinition:
         metadata: dict[str, Any] = {"dagster/row_count": len(frozen), **counts}
         if model.is_stream:
             split = windows_in(frozen, model)
-            metadata |= {"fit": _words(split.fit), "test": _words(split.test),
-                         "folds": [f"{_words(a)} → {_words(b)}" for a, b in split.folds]}  # fmt: skip
-        check_results = [CheckResult(check=ENOUGH.name, passed=not short, description=words, metadata=counts)]
+            metadata |= {"fit": format_days(split.fit), "test": format_days(split.test),
+                         "folds": [f"{format_days(a)} → {format_days(b)}" for a, b in split.folds]}  # fmt: skip
+        check_results = [CheckResult(check=ENOUGH.name, passed=not short, description=message, metadata=counts)]
         if not short:
             check_results.append(_leakage(frozen, model))
         return StageOutput(frozen, check_results, metadata)
@@ -201,18 +202,19 @@ def _leakage(frozen: pd.DataFrame, model: Model) -> CheckResult:
     found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
     refused = [leak for leak in found if not set(leak.columns) & set(model.accepted_leaks)]
     accepted = {c: model.accepted_leaks[c] for leak in found for c in leak.columns if c in model.accepted_leaks}
-    words = "no column gives the target away, no row is on both sides of the split"
+    message = "no column gives the target away, no row is on both sides of the split"
     if refused:
-        words = "; ".join(leak.words for leak in refused) + LEAK_MEND
+        message = "; ".join(leak.message for leak in refused) + LEAK_MEND
     elif accepted:
-        words = "accepted: " + "; ".join(f"{column} ({reason})" for column, reason in accepted.items())
+        message = "accepted: " + "; ".join(f"{column} ({reason})" for column, reason in accepted.items())
     return CheckResult(
         check=LEAKAGE.name,
         passed=not refused,
-        description=words,
-        metadata={"found": [leak.words for leak in found], "accepted": accepted},
+        description=message,
+        metadata={"found": [leak.message for leak in found], "accepted": accepted},
     )
 
 
-def _words(days: tuple[dt.date, dt.date]) -> str:
+def format_days(days: tuple[dt.date, dt.date]) -> str:
+    """Returns the first and last day as text."""
     return f"{days[0]} … {days[1]}"

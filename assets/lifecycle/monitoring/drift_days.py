@@ -35,12 +35,13 @@ from assets.lifecycle.monitoring.drift import (
 )
 from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.monitoring.trailing import row_of_day
 from assets.lifecycle.prediction_format import PREDICTED, SCORE, compared_scores, score_columns, scores_in
 from assets.lifecycle.profile.histograms import difference
 from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import WHOLE, InBatches, days_of_window
+from resources.tables import WHOLE, InBatches, ParquetTables, days_of_window
 
 DRIFT = Check(
     name="drift",
@@ -245,12 +246,18 @@ class _Past:
     """
 
     def __init__(
-        self, tables: Any, model: Model, day: str, version: str, reference: ReferenceProfile, in_run: Sequence[Checked]
+        self,
+        tables: ParquetTables,
+        model: Model,
+        day: str,
+        version: str,
+        reference: ReferenceProfile,
+        in_run: Sequence[Checked],
     ) -> None:
         self._reference, self._drift, self._day = reference, model.drift, day
         self.now, self.landing = day, ""
         if day == WHOLE:
-            self.landing = tables.stamp(model.key("features")).data_version
+            self.landing = tables.existing_stamp(model.key("features")).data_version
             self._rows = _landings(tables, model, self.landing)
             self.now = moment_after(next(reversed(self._rows), ""), dt.datetime.now(dt.UTC))
         else:
@@ -316,25 +323,25 @@ class _Past:
         return WindowCounts.from_json(self._reference, json.loads(self._same[day]["counts"]))
 
 
-def _days(tables: Any, model: Model, day: str, in_run: Sequence[Checked]) -> dict[str, dict[str, Any]]:
+def _days(tables: ParquetTables, model: Model, day: str, in_run: Sequence[Checked]) -> dict[str, dict[str, Any]]:
     """Rows of the earlier days, by day, oldest first; days of this run are not in the table yet."""
     found: dict[str, dict[str, Any]] = {}
     now = {line.day: line.row() for line in in_run}
     for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
-        row = now.get(earlier)
-        if row is None and tables.stamp(model.key("drift"), earlier):
-            row = tables.read(model.key("drift"), [earlier]).iloc[0].to_dict()
+        row = now.get(earlier) or row_of_day(tables, model.key("drift"), earlier)
         if row is not None:
             found[earlier] = row
     return found
 
 
-def _landings(tables: Any, model: Model, landing: str) -> dict[str, dict[str, Any]]:
+def _landings(tables: ParquetTables, model: Model, landing: str) -> dict[str, dict[str, Any]]:
     """Rows of the earlier landings, by the time of their check, oldest first."""
-    if not tables.stamp(model.key("drift")):
+    key = model.key("drift")
+    if not tables.stamp(key):
         return {}
-    rows = [row for row in tables.read(model.key("drift")).to_dict("records") if row["landing"] != landing]
-    return {str(row["at"]): row for row in rows[: MOST_WINDOWS - 1][::-1]}
+    rows = [{str(column): value for column, value in row.items()} for row in tables.read(key).to_dict("records")]
+    earlier = [row for row in rows if row["landing"] != landing]
+    return {str(row["at"]): row for row in earlier[: MOST_WINDOWS - 1][::-1]}
 
 
 def moment_after(last: str, now: dt.datetime) -> str:

@@ -24,12 +24,13 @@ from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from assets.task import LOWER_IS_BETTER
 from resources.dagster_internals import CheckResult
+from resources.mlflow import MlflowTracking
 from resources.tables import InBatches, days_of_window
 
 ESTIMATED_FLOOR = Check(
     name="estimated_floor",
-    description="The gate's metric that the probabilities promise over the trailing week is not beyond the floor: a "
-    "first day that is warns, the next in a row pages.",
+    description="The gate's metric, estimated over the trailing week, is not worse than the floor. The first day that "
+    "fails warns, the next consecutive day pages.",
     blocking=False,
 )
 
@@ -49,33 +50,32 @@ def estimated_performance_asset(model: Model) -> dg.AssetsDefinition | None:
             week = {d: rows.get(d) or row_of_day(tables, key, d) for d in days_of_window(day, (1 - TRAILING_DAYS, -1))}
             tallies = [Tally.from_json(json.loads(row["tally"])) for row in week.values() if row and row["rows"]]
             trailing = functools.reduce(operator.add, [*tallies, *([of_day] if of_day else [])], _empty_tally(model))
-            rows[day], check_result = _estimated(
+            rows[day], check_result = _estimate_of_day(
                 model, day, of_day, trailing, len(tallies) + 1, (list(week.values())[-1] or {}).get("beyond", False)
             )
             check_results.append(check_result)
         last = rows[day]
-        shown = {name: last[name] for name in ("estimated", "low", "high") if not math.isnan(last[name])}
-        return StageOutput(pd.DataFrame(list(rows.values())), check_results, shown)
+        metadata = {name: last[name] for name in ("estimated", "low", "high") if not math.isnan(last[name])}
+        return StageOutput(pd.DataFrame(list(rows.values())), check_results, metadata)
 
     return table_asset(
         model,
         "estimated_performance",
         estimated_performance,
-        description=f"What the gate's metric will be over the trailing {TRAILING_DAYS} days if the champion's "
-        "probabilities are as right as they were in training: known at once, where labels come later. `performance` "
-        "says how far it was off.",
+        description=f"The gate's metric over the trailing {TRAILING_DAYS} days, estimated from the champion's "
+        "probabilities before labels are known. `performance` shows the error of the estimate later.",
         stage="monitoring",
         kinds={"numpy"},
         inputs={"predictions": TableInput(model.key("predictions"), in_batches=True)},
         checks=[ESTIMATED_FLOOR],
-        code=[estimate, recalibrated],
+        code=[estimate, recalibrated, is_worse_than_floor],
         day_column="day",
         automation=eager(model.table.late_days + 1),
         resources={"mlflow"},
     )
 
 
-def _tally_of(mlflow: Any, model: Model, predictions: InBatches, day: str) -> Tally | None:
+def _tally_of(mlflow: MlflowTracking, model: Model, predictions: InBatches, day: str) -> Tally | None:
     """Counts of a day's probabilities, calibrated by the version that scored each row; ``None`` if there are none."""
     profiles: dict[str, ReferenceProfile] = {}
     tallies = []
@@ -93,7 +93,7 @@ def _empty_tally(model: Model) -> Tally:
     return Tally.of(np.empty((0, len(model.task.classes) if model.task.kind == "multiclass" else 1)))
 
 
-def _estimated(
+def _estimate_of_day(
     model: Model, day: str, of_day: Tally | None, trailing: Tally, days: int, before: bool
 ) -> tuple[dict[str, Any], CheckResult]:
     metric, floor = model.gate.metric, model.gate.floor
@@ -101,7 +101,7 @@ def _estimated(
     # The better end of the interval is used, because only a loss beyond chance counts.
     best = found.low if metric in LOWER_IS_BETTER else found.high
     beyond = days >= TRAILING_DAYS and is_worse_than_floor(model, best)
-    words = (
+    message = (
         f"{metric} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) is expected over the {days} days to {day}, "
         f"floor {floor}"
     )
@@ -121,6 +121,8 @@ def _estimated(
         day=day,
         passed=not beyond,
         severity=dg.AssetCheckSeverity.ERROR if before else dg.AssetCheckSeverity.WARN,
-        description=words if days >= TRAILING_DAYS else f"{words}: not judged before {TRAILING_DAYS} days are scored",
+        description=message
+        if days >= TRAILING_DAYS
+        else f"{message}: not judged before {TRAILING_DAYS} days are scored",
         metadata={name: row[name] for name in ("estimated", "low", "high") if not math.isnan(row[name])},
     )

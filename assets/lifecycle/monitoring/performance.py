@@ -16,11 +16,12 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.event_days import rows_by_day
 from assets.lifecycle.model.metrics import headline
-from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, is_worse_than_floor, row_of_day
+from assets.lifecycle.monitoring.estimate import is_estimated
+from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, is_worse_than_floor
 from assets.lifecycle.prediction_format import scores_in
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import days_of_window
+from resources.tables import ParquetTables, days_of_window
 
 FLOOR = Check(
     name="floor", description="The gate's metric over the trailing week is above the gate's floor.", blocking=False
@@ -42,9 +43,15 @@ def performance_asset(model: Model) -> dg.AssetsDefinition | None:
     if not model.is_stream:
         return None
 
-    def performance(context: dg.AssetExecutionContext, predictions: pd.DataFrame, labels: pd.DataFrame) -> StageOutput:
+    def performance(
+        context: dg.AssetExecutionContext,
+        predictions: pd.DataFrame,
+        labels: pd.DataFrame,
+        estimated: pd.DataFrame | None = None,
+    ) -> StageOutput:
         tables = context.resources.tables
         scored = predictions.merge(labels[[model.table.key, model.target]], on=model.table.key)
+        estimates = _estimates_by_day(estimated)
         rows, check_results = [], []
         for day, of_day in rows_by_day(scored, model, days_in_run(context)).items():
             # Earlier days are read directly and not as an input, because the first day has none and must not wait.
@@ -54,32 +61,46 @@ def performance_asset(model: Model) -> dg.AssetsDefinition | None:
             earlier = [_labelled_predictions(tables, model, d) for d in week]
             trailing = pd.concat([*earlier, of_day], ignore_index=True)
             row, found = _metrics_of_day(model, day, of_day, trailing)
-            rows.append(row | _estimate_error(model, row, row_of_day(tables, model.key("estimated_performance"), day)))
+            rows.append(row | _estimate_error(model, row, estimates.get(day)))
             check_results += found
         frame = pd.DataFrame(rows)
         numbers = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not math.isnan(v)}
         return StageOutput(frame, check_results, numbers)
 
+    inputs = {"predictions": TableInput(model.key("predictions")), "labels": TableInput(model.key("labels"))}
+    automation: Any = eager(model.label_delay_days + model.table.late_days + 1)
+    if is_estimated(model):
+        key = model.key("estimated_performance")
+        inputs["estimated"] = TableInput(key, optional=True, columns=("day", "estimated"))
+        # The estimate is shown beside the true value. A missing or failed estimate must not hold the true value back.
+        automation = automation.ignore(dg.AssetSelection.assets(key))
     return table_asset(
         model,
         "performance",
         performance,
-        description="How the predictions of each day did, once their labels were known; the floor is held over the "
+        description="Metrics of each day's predictions once their labels are known; the floor applies to the "
         f"trailing {TRAILING_DAYS} days.",
         stage="monitoring",
         kinds={"pandas"},
-        inputs={"predictions": TableInput(model.key("predictions")), "labels": TableInput(model.key("labels"))},
+        inputs=inputs,
         checks=[FLOOR, *([CALIBRATED] if model.task.kind == "binary" else [])],
         day_column="day",
-        automation=eager(model.label_delay_days + model.table.late_days + 1),
+        code=[is_worse_than_floor],
+        automation=automation,
     )
 
 
-def _is_scored_and_labelled(tables: Any, model: Model, day: str) -> bool:
+def _estimates_by_day(estimated: pd.DataFrame | None) -> dict[str, float]:
+    if estimated is None or estimated.empty:
+        return {}
+    return {str(day.date()): float(value) for day, value in zip(estimated["day"], estimated["estimated"], strict=True)}
+
+
+def _is_scored_and_labelled(tables: ParquetTables, model: Model, day: str) -> bool:
     return bool(tables.stamp(model.key("predictions"), day) and tables.stamp(model.key("labels"), day))
 
 
-def _labelled_predictions(tables: Any, model: Model, day: str) -> pd.DataFrame:
+def _labelled_predictions(tables: ParquetTables, model: Model, day: str) -> pd.DataFrame:
     labels = tables.read(model.key("labels"), [day], [model.table.key, model.target])
     return tables.read(model.key("predictions"), [day]).merge(labels, on=model.table.key)
 
@@ -93,10 +114,13 @@ def _counts(model: Model, of_day: pd.DataFrame) -> dict[str, int]:
     return {"positives": int(positive.sum()), "alerts": int(of_day["alert"].sum()), "caught": caught}
 
 
-def _estimate_error(model: Model, row: dict[str, Any], estimated: dict[str, Any] | None) -> dict[str, float]:
-    """The estimate for the same days, and its error (estimate minus the value on labels)."""
-    said = float(estimated["estimated"]) if estimated else math.nan
-    return {"estimated": said, "estimate_error": said - float(row.get(f"trailing_{model.gate.metric}", math.nan))}
+def _estimate_error(model: Model, row: dict[str, Any], estimated: float | None) -> dict[str, float]:
+    """The estimate for the same days, and its error: estimate minus the value on labels; NaN without an estimate."""
+    estimate = math.nan if estimated is None else estimated
+    return {
+        "estimated": estimate,
+        "estimate_error": estimate - float(row.get(f"trailing_{model.gate.metric}", math.nan)),
+    }
 
 
 def _metrics_of_day(
@@ -114,22 +138,22 @@ def _metrics_of_day(
     metric, floor = model.gate.metric, model.gate.floor
     value = live.get(f"trailing_{metric}", float("nan"))
     full = row["trailing_days"] >= TRAILING_DAYS
-    words = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
+    message = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
     if not full:
-        words += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
-    held = CheckResult(
+        message += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
+    floor_result = CheckResult(
         check=FLOOR.name,
         day=day,
         passed=not (full and is_worse_than_floor(model, value)),
         severity=dg.AssetCheckSeverity.ERROR,
-        description=words,
+        description=message,
         metadata={name: value for name, value in live.items() if not math.isnan(value)},
     )
     if model.task.kind != "binary":
-        return row, [held]
+        return row, [floor_result]
     expected, check_result = _calibrated(model, day, trailing)
     return row | {"trailing_positives": int(trailing[model.target].sum()), "trailing_expected": expected}, [
-        held,
+        floor_result,
         check_result,
     ]
 

@@ -20,7 +20,7 @@ from assets.lifecycle.model.version.features_by_version import features_by
 from assets.lifecycle.prediction_format import prediction_columns, scores_in
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import WHOLE
+from resources.tables import WHOLE, ParquetTables
 
 SCORED = Check(name="scored", description="Each row with features has one score of the kind that the target asks for.")
 
@@ -33,13 +33,13 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
     def predictions(context: dg.AssetExecutionContext, features: pd.DataFrame) -> StageOutput:
         champion = the_champion(context.resources, model)
         days = days_in_run(context)
-        said = [
+        parts = [
             _predictions_of_day(context.resources.tables, model, day, rows, champion, carried)
             for day, rows in rows_by_day(features, model, days).items()
         ]
-        frame = pd.concat(said, ignore_index=True)
+        frame = pd.concat(parts, ignore_index=True)
         check_results = [
-            _scored_result(model, rows, None if day == WHOLE else day)
+            _scored_check_result(model, rows, None if day == WHOLE else day)
             for day, rows in rows_by_day(frame, model, days).items()
         ]
         metadata = {
@@ -53,8 +53,8 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "predictions",
         predictions,
-        description="What the champion said of each row, with the version that said it. A row that was scored keeps "
-        "its score when its day is made again; rows that came late are added.",
+        description="The champion's score of each row, with its version. A row that has a score keeps it when its day "
+        "is materialised again; late rows are added.",
         stage="monitoring",
         kinds={"torch"},
         inputs={"features": TableInput(model.key("features"))},
@@ -75,7 +75,7 @@ def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.Auto
 
 
 def _predictions_of_day(
-    tables: Any, model: Model, day: str, rows: pd.DataFrame, champion: Champion, carried: list[str]
+    tables: ParquetTables, model: Model, day: str, rows: pd.DataFrame, champion: Champion, carried: list[str]
 ) -> pd.DataFrame:
     key = model.key("predictions")
     before = tables.read(key, [day]) if model.is_stream and tables.stamp(key, day) else None
@@ -96,7 +96,7 @@ def _predictions_of_day(
     return pd.concat([before, new], ignore_index=True).sort_values(order, kind="stable") if len(new) else before
 
 
-def _amounts(tables: Any, model: Model, day: str, rows: pd.DataFrame) -> np.ndarray | None:
+def _amounts(tables: ParquetTables, model: Model, day: str, rows: pd.DataFrame) -> np.ndarray | None:
     column = model.evaluation.amount
     if column is None:
         return None
@@ -115,14 +115,14 @@ def _summary(model: Model, rows: pd.DataFrame) -> dict[str, Any]:
     return {"predicted": {str(name): int(n) for name, n in rows["prediction"].value_counts().items()}}
 
 
-def _scored_result(model: Model, rows: pd.DataFrame, day: str | None) -> CheckResult:
+def _scored_check_result(model: Model, rows: pd.DataFrame, day: str | None) -> CheckResult:
     scores = scores_in(model.task, rows)
     sound = np.isfinite(scores)
     if model.task.kind != "regression":
         sound &= (scores >= 0) & (scores <= 1)
     wrong = int((~sound.reshape(len(rows), -1).all(axis=1)).sum()) if len(rows) else 0
     what = "finite prediction" if model.task.kind == "regression" else "probability between 0 and 1"
-    shown = {"rows": len(rows), **_summary(model, rows)}
+    metadata = {"rows": len(rows), **_summary(model, rows)}
     return CheckResult(
         check=SCORED.name,
         day=day,
@@ -131,5 +131,5 @@ def _scored_result(model: Model, rows: pd.DataFrame, day: str | None) -> CheckRe
         if (len(rows) or model.table.quiet_days) and not wrong
         else f"{wrong} of {len(rows)} rows have no {what}; the champion's export is damaged or its features are: "
         "roll back to the version before",
-        metadata=shown,
+        metadata=metadata,
     )

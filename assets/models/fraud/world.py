@@ -92,9 +92,9 @@ def yesterday() -> dt.date:
 @lru_cache(maxsize=4)
 def _read(path: Path, _changed: int) -> World:
     try:
-        said = json.loads(path.read_text())
-        first, shift = (dt.date.fromisoformat(said[name]) for name in ("first_day", "shift_from"))
-        world = World(first, shift, str(said["size"]), int(said["seed"]))
+        stored = json.loads(path.read_text())
+        first, shift = (dt.date.fromisoformat(stored[name]) for name in ("first_day", "shift_from"))
+        world = World(first, shift, str(stored["size"]), int(stored["seed"]))
         _ = SIZES[world.size]
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(

@@ -69,14 +69,14 @@ def fit_linear(
     if texts:
         of_words = _Rarity.of(ready[:, width:].long().numpy(), 1)
         of_pairs = _Rarity.of(pairs_of(ready[:, width:].long(), texts).numpy(), ROWS_OF_A_PAIR)
-        said = [csr_array(numbers), of_words.rows, OF_PAIRS * of_pairs.rows]
-        weights, intercept, codes = _solve(csr_array(hstack(said)), y, task, weight)
+        blocks = [csr_array(numbers), of_words.rows, OF_PAIRS * of_pairs.rows]
+        weights, intercept, codes = _solve(csr_array(hstack(blocks)), y, task, weight)
         cuts = np.cumsum([width, len(of_words.seen)])
         on_numbers, on_words, on_pairs = np.split(weights, cuts, axis=1)
         tables = [of_words.table(on_words), of_pairs.table(OF_PAIRS * on_pairs)]
     else:
         on_numbers, intercept, codes = _solve(numbers, y, task, weight)
-    outputs = len(intercept)
+    n_outputs = len(intercept)
 
     class Linear(nn.Module):
         weights: torch.Tensor
@@ -92,15 +92,15 @@ def fit_linear(
                 self.register_buffer("present", torch.from_numpy(np.asarray(codes, dtype=np.int64)))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            said = x[:, :width].clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS) @ self.weights + self.intercept
+            outputs = x[:, :width].clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS) @ self.weights + self.intercept
             if self.texts is not None:
                 words = torch.nan_to_num(x[:, width:]).clamp(0, BUCKETS).long()
-                said = said + self.texts[0](words) + self.texts[1](pairs_of(words, texts))
+                outputs = outputs + self.texts[0](words) + self.texts[1](pairs_of(words, texts))
             if task.kind != "multiclass":
-                return said.squeeze(1)
-            if outputs == 1:
-                said = torch.cat([-said / 2, said / 2], dim=1)
-            known = torch.log_softmax(said, dim=1)
+                return outputs.squeeze(1)
+            if n_outputs == 1:
+                outputs = torch.cat([-outputs / 2, outputs / 2], dim=1)
+            known = torch.log_softmax(outputs, dim=1)
             every = known.new_full((known.shape[0], len(task.classes)), float(np.log(RARE)))
             return every.index_copy(1, self.present, known)
 

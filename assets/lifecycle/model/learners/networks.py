@@ -73,7 +73,7 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
             pieces = [torch.from_numpy(edges[i]) for i in many]
             size = min(EMBEDDING, max(LEAST_EMBEDDING, EMBEDDINGS // max(1, len(many))))
             self.embedding = PiecewiseLinearEmbeddings(pieces, size, activation=False, version="B") if many else None
-            self.texts = nn.ModuleList(text_encoder(said) for said in words_of_rows)
+            self.texts = nn.ModuleList(text_encoder(numbers) for numbers in words_of_rows)
             width = len(many) * (size + 1) + len(few) + texts * TEXT_WIDTH
             self.members = nn.Sequential(
                 EnsembleView(k=members),
@@ -88,9 +88,9 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
                 parts += [self.embedding(x.index_select(1, self.many)).flatten(1), clipped.index_select(1, self.many)]
             words = x[:, numbers:].split(WORDS, dim=1) if texts else ()
             parts += [encode(numbers_) for encode, numbers_ in zip(self.texts, words, strict=True)]
-            said = self.members(torch.cat(parts, dim=1))
-            said = said.squeeze(-1) if y.ndim == 1 else said
-            return said if self.training else said.mean(dim=1)
+            outputs = self.members(torch.cat(parts, dim=1))
+            outputs = outputs.squeeze(-1) if y.ndim == 1 else outputs
+            return outputs if self.training else outputs.mean(dim=1)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few pieces are correct for a feature with few values

@@ -20,7 +20,7 @@ def one_thread() -> Iterator[None]:
 
     The steps of a small network are too short to split among threads: the threads busy-wait for one another. On two
     busy cores, fitting a table of 600 rows took 35 CPU seconds with two threads and 1 with one. Whole fits can run in
-    parallel, because they do not depend on one another (``fitting.choose``). One thread also fixes the order of
+    parallel, because they do not depend on one another (``fitting.select``). One thread also fixes the order of
     summation on every machine, so the same rows give the same weights.
     """
     import torch

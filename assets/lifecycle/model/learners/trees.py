@@ -174,13 +174,13 @@ def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.
 
     from assets.lifecycle.data.text import BUCKETS
 
-    said = json.loads(bytes(trees.booster.save_raw("json")))["learner"]
-    grown = said["gradient_booster"]["model"]["trees"]
+    learner = json.loads(bytes(trees.booster.save_raw("json")))["learner"]
+    grown = learner["gradient_booster"]["model"]["trees"]
     depth = max(1, *(_depth(tree) for tree in grown))
-    n_columns = int(said["learner_model_param"]["num_feature"])
+    n_columns = int(learner["learner_model_param"]["num_feature"])
     levels, values = _complete(grown, depth, n_columns)
     classes = len(trees.codes) if task.kind == "multiclass" and len(trees.codes) > 2 else 1
-    start = _start(said, task, classes)
+    start = _start(learner, task, classes)
     width = len(tokens)
 
     class Forest(torch.nn.Module):
@@ -281,9 +281,9 @@ def _complete(
     return levels, values
 
 
-def _start(said: dict[str, Any], task: Task, classes: int) -> np.ndarray:
+def _start(learner: dict[str, Any], task: Task, classes: int) -> np.ndarray:
     """The output before the first tree, float32 scalar or ``[classes]``."""
-    text = said["learner_model_param"]["base_score"].strip("[]")
+    text = learner["learner_model_param"]["base_score"].strip("[]")
     base = np.array([float(part) for part in text.split(",")], dtype=np.float64)
     if task.kind != "regression" and classes == 1:
         base = np.log(base / (1 - base))

@@ -159,13 +159,13 @@ def _binary_part(rows: Rows, p: np.ndarray, part: np.ndarray) -> Figures:
 
 def _multiclass(rows: Rows, p: np.ndarray) -> Figures:
     """Accuracy, recall averaged over classes, log loss, and one-vs-rest ROC AUC averaged over classes."""
-    codes, said = rows.y.astype(int), p.argmax(axis=1)
+    codes, predicted = rows.y.astype(int), p.argmax(axis=1)
     present = np.unique(codes)
     count = rows.by_cluster(np.ones(len(codes)))
-    right = rows.by_cluster((said == codes).astype(float))
+    right = rows.by_cluster((predicted == codes).astype(float))
     surprise = rows.by_cluster(-np.log(np.clip(p[np.arange(len(codes)), codes], 1e-15, 1)))
     of_class = [
-        (rows.by_cluster(1.0 * (codes == k)), rows.by_cluster(1.0 * ((codes == k) & (said == k)))) for k in present
+        (rows.by_cluster(1.0 * (codes == k)), rows.by_cluster(1.0 * ((codes == k) & (predicted == k)))) for k in present
     ]
     rankings = [Ranking.of((codes == k).astype(float), p[:, k], rows.cluster) for k in present]
 

@@ -82,8 +82,8 @@ class Facts:
     def read(cls, directory: Path) -> Facts:
         """Reads the facts of a bundle's folder. Raises :class:`BundleError` if the file is absent or damaged."""
         try:
-            said = json.loads((directory / FACTS).read_text(encoding="utf-8"))
-            return cls(**{**said, **{name: tuple(said[name]) for name in ("feature_names", "classes")}})
+            stored = json.loads((directory / FACTS).read_text(encoding="utf-8"))
+            return cls(**{**stored, **{name: tuple(stored[name]) for name in ("feature_names", "classes")}})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise _damaged(directory / FACTS, error) from error
 

@@ -6,18 +6,18 @@ version (``champion.py``, ``bundle.py``).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import compute_features, events_of, features_of
 from assets.lifecycle.model.version.bundle import Bundle
-from resources.tables import WHOLE, days_of_window
+from resources.tables import WHOLE, ParquetTables, days_of_window
 
 
-def features_by(bundle: Bundle, tables: Any, model: Model, rows: pd.DataFrame, today: np.ndarray) -> np.ndarray:
+def features_by(
+    bundle: Bundle, tables: ParquetTables, model: Model, rows: pd.DataFrame, today: np.ndarray
+) -> np.ndarray:
     """Computes the features of ``rows`` with the bundle's code.
 
     Args:

@@ -9,17 +9,20 @@ import json
 from typing import Any
 
 from assets.declaration import Model
+from resources.mlflow import MlflowTracking
 
 VERDICTS = ("gate", "staging")
 """Verdicts that a version needs before promotion, stored as its MLflow tags ``verdict.<name>``."""
 
 
-def record_verdict(mlflow: Any, model: Model, version: str, name: str, passed: bool, reasons: list[str]) -> None:
+def record_verdict(
+    mlflow: MlflowTracking, model: Model, version: str, name: str, passed: bool, reasons: list[str]
+) -> None:
     """Writes a verdict on a version, with its reasons, to the MLflow tag that promotion reads."""
     mlflow.set_version_tag(model.name, version, f"verdict.{name}", json.dumps({"passed": passed, "reasons": reasons}))
 
 
-def verdicts_on(mlflow: Any, model: Model, version: str) -> dict[str, dict[str, Any]]:
+def verdicts_on(mlflow: MlflowTracking, model: Model, version: str) -> dict[str, dict[str, Any]]:
     """Returns the verdicts on a version by name; a missing verdict is ``{"passed": False}`` with that reason."""
     tags = mlflow.version_tags(model.name, version)
     never = {"passed": False, "reasons": ["was never given"]}

@@ -14,12 +14,12 @@ from assets.lifecycle.model.fitting import (
     ScoreTransform,
     best_threshold,
     boosted_trees,
-    choose,
     fit,
     linear_model,
     mixed,
     mixture,
     outputs_of,
+    select,
 )
 from assets.lifecycle.model.learners.networks import bin_edges, tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
@@ -140,7 +140,7 @@ FOLDS = [(np.arange(0, 600), np.arange(600, 900)), (np.arange(300, 900), np.aran
 
 def test_the_choice_is_made_on_the_folds_and_kept_with_its_curves():
     X, y = make(1_200)
-    choice = choose(X, y, FOLDS, recipe=replace(RECIPE, beside=()))
+    choice = select(X, y, FOLDS, recipe=replace(RECIPE, beside=()))
     curves = choice.curves["average_precision"]
     assert set(curves) == {"fold 1", "fold 2"}
     assert all(len(curve) == 4 for curve in curves.values())
@@ -153,7 +153,7 @@ def test_the_choice_is_made_on_the_folds_and_kept_with_its_curves():
 
 def test_the_score_is_the_mixtures():
     X, y = make(1_200)
-    choice = choose(X, y, FOLDS, recipe=RECIPE)
+    choice = select(X, y, FOLDS, recipe=RECIPE)
     assert set(choice.shares) == {NETWORK, LINEAR, TREES}
     outputs = {
         LINEAR: [outputs_of(linear_model(X[f], y[f], task=BINARY), X[v]) for f, v in FOLDS],
@@ -171,7 +171,7 @@ def test_the_line_has_the_say_where_the_truth_is_one_and_none_where_it_is_not(be
     X = rng.uniform(-2, 2, (2_000, 3)).astype(np.float32)
     y = X @ [1.0, -2.0, 0.0] + bend * np.abs(X[:, 2]) + rng.normal(size=2_000)
     halves = np.arange(1_000), np.arange(1_000, 2_000)
-    choice = choose(X, y, [halves, halves[::-1]], recipe=Training(max_epochs=8), task=MEASURED)
+    choice = select(X, y, [halves, halves[::-1]], recipe=Training(max_epochs=8), task=MEASURED)
     assert least <= choice.shares[LINEAR] <= most
 
 

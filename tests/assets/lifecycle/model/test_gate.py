@@ -35,7 +35,7 @@ def test_a_good_candidate_passes_every_rule():
 def test_the_floor_closes():
     verdict = judge(GATE, candidate=ap(0.69), baseline=ap(0.6), champion=ap(0.5))
     assert failed(verdict) == ["floor"]
-    assert verdict.words.startswith("average_precision 0.6900 misses the floor 0.7000")
+    assert verdict.message.startswith("average_precision 0.6900 misses the floor 0.7000")
 
 
 @pytest.mark.closes("gate", "baseline")
@@ -83,7 +83,7 @@ def test_a_figure_that_is_missing_or_no_figure_closes_never_opens(role, closed, 
     figures = {"candidate": ap(0.76), "baseline": ap(0.6), "champion": ap(0.7)} | {role: bad}
     verdict = judge(GATE, **figures)
     assert failed(verdict) == closed
-    assert verdict.words.count(f"the {role} has no usable average_precision") == len(closed)
+    assert verdict.message.count(f"the {role} has no usable average_precision") == len(closed)
     assert [reason.value is None for reason in verdict.reasons] == [reason.rule in closed for reason in verdict.reasons]
     json.dumps(verdict.to_dict(), allow_nan=False)
 
@@ -118,7 +118,7 @@ def test_a_gain_is_in_the_metrics_own_unit_whichever_way_is_better():
     lower = judge(BRIER, candidate={"brier": 0.005}, baseline={"brier": 0.006}, champion={"brier": 0.0045})
     assert [reason.value for reason in lower.reasons] == [0.005, pytest.approx(0.001), pytest.approx(-0.0005)]
     assert [reason.limit for reason in lower.reasons] == [0.01, 0.0, -0.001]
-    assert lower.words == (
+    assert lower.message == (
         "brier 0.0050 meets the highest allowed 0.0100; "
         "brier 0.0050 against the baseline's 0.0060: gain +0.0010, at least +0.0000 asked; "
         "brier 0.0050 against the champion's 0.0045: gain -0.0005, at least -0.0010 asked"
@@ -146,7 +146,7 @@ def against_baseline(low, high, candidate=0.74, baseline=0.75, champion=None):
 def test_one_whose_interval_holds_zero_passes_and_says_so(low, high):
     verdict = against_baseline(low, high)
     assert verdict.passed
-    assert f"95 % interval {low:+.4f} to {high:+.4f} holds zero" in verdict.words
+    assert f"95 % interval {low:+.4f} to {high:+.4f} holds zero" in verdict.message
 
 
 @pytest.mark.closes("gate", "baseline")
@@ -154,7 +154,7 @@ def test_one_whose_interval_holds_zero_passes_and_says_so(low, high):
 def test_one_whose_interval_does_not_closes_with_it(low, high):
     verdict = against_baseline(low, high)
     assert failed(verdict) == ["baseline"]
-    assert verdict.words.startswith(
+    assert verdict.message.startswith(
         "average_precision 0.7400 against the baseline's 0.7500: gain -0.0100, at least +0.0000 asked, 95 % interval "
         f"{low:+.4f} to {high:+.4f};"
     )
@@ -169,7 +169,7 @@ def test_without_an_interval_nothing_is_taken_for_chance(low, high):
 def test_a_gain_needs_no_interval():
     verdict = against_baseline(0.001, 0.03, candidate=0.76)
     assert verdict.passed
-    assert "interval" not in verdict.words
+    assert "interval" not in verdict.message
 
 
 @pytest.mark.closes("gate", "champion")

@@ -72,7 +72,7 @@ def test_a_column_that_alone_decides_is_named_with_its_evidence(kind):
     leak = found(LEAKS[kind](rows()), model())[0]
     column = {"a category": "purpose", "a moment": "asked", "text": "owner"}.get(kind, "rate")
     assert leak.columns == (column,)
-    assert f"'{column}' alone nearly decides the target (AUC" in leak.words
+    assert f"'{column}' alone nearly decides the target (AUC" in leak.message
 
 
 def test_classes_and_measured_values_have_a_single_column_that_decides_too():
@@ -96,12 +96,12 @@ def test_classes_and_measured_values_have_a_single_column_that_decides_too():
 def test_columns_that_make_up_the_target_are_named_together(make, words):
     leak = found(rows().assign(income=make), model("income"))[0]
     assert set(leak.columns) == {"amount", "rate"}
-    assert words in leak.words
+    assert words in leak.message
 
 
 def test_a_product_of_numbers_of_either_sign_is_seen_too():
     frame = rows().assign(amount=lambda f: f["amount"] - 10_000).assign(income=lambda f: f["amount"] * f["rate"])
-    assert "'amount' × 'rate' gives 'income'" in found(frame, model("income"))[0].words
+    assert "'amount' × 'rate' gives 'income'" in found(frame, model("income"))[0].message
 
 
 def test_a_sum_with_a_little_noise_is_one_all_the_same():
@@ -113,7 +113,7 @@ def test_a_sum_with_a_little_noise_is_one_all_the_same():
 def test_the_same_row_under_another_key_is_seen():
     frame = rows()
     twice = pd.concat([frame, frame.head(600).assign(loan=lambda f: f["loan"] + N)], ignore_index=True)
-    assert "of the test rows are among the fit rows, too, under another 'loan'" in found(twice, model())[0].words
+    assert "of the test rows are among the fit rows, too, under another 'loan'" in found(twice, model())[0].message
 
 
 def test_rows_of_one_identifier_on_both_sides_are_seen_and_keeping_them_together_mends_it():
@@ -121,11 +121,11 @@ def test_rows_of_one_identifier_on_both_sides_are_seen_and_keeping_them_together
     owner = rng.integers(0, 500, N)
     frame = rows().assign(owner=[f"p{i}" for i in owner], paid=(owner % 7 < 3).astype(float))
     frame.loc[rng.random(N) < 0.1, "paid"] = 1.0
-    words = " ".join(leak.words for leak in found(frame, model()))
+    words = " ".join(leak.message for leak in found(frame, model()))
     assert "rows of the same 'owner' are on both sides of the split" in words
     together = model(evaluation=Evaluation(entity="owner"))
     test = owner < 100
-    assert [leak for leak in leaks(frame, together, fit=~test, test=test) if "sides" in leak.words] == []
+    assert [leak for leak in leaks(frame, together, fit=~test, test=test) if "sides" in leak.message] == []
 
 
 def test_a_moment_after_the_row_s_own_is_seen_unless_no_feature_looks_at_it():
@@ -146,7 +146,7 @@ def test_a_moment_after_the_row_s_own_is_seen_unless_no_feature_looks_at_it():
             table=table, target="paid", features=features, task=stream.task, evaluation=Evaluation(), accepted_leaks={}
         )
         given = frame.assign(x_f=np.random.default_rng(0).normal(size=N))
-        seen = [leak for leak in found(given, declared) if "is later than 'at' in 100% of the rows" in leak.words]
+        seen = [leak for leak in found(given, declared) if "is later than 'at' in 100% of the rows" in leak.message]
         assert len(seen) == expected
 
 
@@ -174,7 +174,9 @@ def test_what_is_accepted_must_exist_and_have_a_reason(accepted, words):
 def alone(values, y, kind: str) -> list[str]:
     """What is said of one column."""
     classes = {"binary": (0, 1), "multiclass": ("a", "b", "c"), "regression": ()}[kind]
-    return [leak.words for leak in leakage._alone({"x": pd.Series(values)}, np.asarray(y, float), Task(kind, classes))]
+    return [
+        leak.message for leak in leakage._alone({"x": pd.Series(values)}, np.asarray(y, float), Task(kind, classes))
+    ]
 
 
 def noise(n: int = N, seed: int = 5) -> np.ndarray:
@@ -273,11 +275,11 @@ def uniform(seed: int, n: int = N, low: float = 1.0, high: float = 2.0) -> np.nd
 def test_two_and_three_columns_are_listed_as_people_would():
     a, b, c, other = uniform(1), uniform(2), uniform(3), uniform(4)
     [leak] = together(a + b, a=a, b=b, other=other)
-    assert leak.words == "'a' and 'b' add up to 'y' (R² 1.0000)"
+    assert leak.message == "'a' and 'b' add up to 'y' (R² 1.0000)"
     [leak] = together(a + b - c, a=a, b=b, c=c, other=other)
-    assert leak.words == "'a', 'b' and 'c' add up to 'y' (R² 1.0000)"
+    assert leak.message == "'a', 'b' and 'c' add up to 'y' (R² 1.0000)"
     [leak] = together(3 * a, a=a, other=other)
-    assert leak.words == "'a' add up to 'y' (R² 1.0000)"
+    assert leak.message == "'a' add up to 'y' (R² 1.0000)"
 
 
 @pytest.mark.parametrize(("noisy", "told"), [(0.01, True), (0.02, False)])
@@ -314,7 +316,7 @@ def test_dates_and_booleans_are_numbers_here():
 
 def test_a_product_is_seen_by_logarithms_only_where_all_is_positive():
     a, b, c = uniform(1), uniform(2), uniform(3)
-    assert together(a**2 * b / c, a=a, b=b, c=c)[0].words == "'a', 'b' and 'c' multiply to 'y' (R² 1.0000)"
+    assert together(a**2 * b / c, a=a, b=b, c=c)[0].message == "'a', 'b' and 'c' multiply to 'y' (R² 1.0000)"
     assert together(np.where(np.arange(N) < 3, -1.0, a**2 * b / c), a=a, b=b, c=c) == []
     negative = together(a**2 * b, a=a, b=b, minus=-c)
     assert negative[0].columns == ("a", "b"), "a column that is negative takes no part"
@@ -334,7 +336,7 @@ def test_a_product_is_seen_by_logarithms_only_where_all_is_positive():
 def test_products_and_quotients_of_either_sign_are_seen(make, words):
     a, b = uniform(1) * np.sign(noise()), uniform(2) * np.sign(noise(seed=6))
     [leak] = together(make(a, b), a=a, b=b, other=noise(seed=7))
-    assert (leak.columns, leak.words) == (("a", "b"), words)
+    assert (leak.columns, leak.message) == (("a", "b"), words)
 
 
 @pytest.mark.filterwarnings("error")
@@ -390,7 +392,7 @@ def later(closed: pd.Series, compute=None, at=None) -> list[str]:
     table = SimpleNamespace(time="at", key="loan", columns=("loan", "at", "closed", "paid"))
     features = Features(compute=compute or looks, lookback_days=0, names=("f",))
     declared = SimpleNamespace(table=table, target="paid", features=features)
-    return [leak.words for leak in leakage._later(frame, declared)]
+    return [leak.message for leak in leakage._later(frame, declared)]
 
 
 AT = pd.Series(pd.Timestamp(2024, 1, 1) + pd.to_timedelta(np.arange(1_000), "h"))
@@ -427,7 +429,7 @@ def halves(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def twins(frame: pd.DataFrame, columns=("income", "amount")) -> list[str]:
     fit, test = halves(len(frame))
-    return [leak.words for leak in leakage._twins(frame, list(columns), model(), fit, test)]
+    return [leak.message for leak in leakage._twins(frame, list(columns), model(), fit, test)]
 
 
 @pytest.mark.parametrize(("copies", "told"), [(11, False), (12, True), (600, True)])
@@ -476,7 +478,7 @@ def siblings(owner: np.ndarray, y: np.ndarray, target: str = "paid", fit=None, t
         test = np.random.default_rng(3).random(len(frame)) < 0.2
         fit = ~test
     leak = leakage._siblings(frame, "owner_id", model(target), fit, test)
-    return leak.words if leak else ""
+    return leak.message if leak else ""
 
 
 def owned(groups: int, n: int = N) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from assets.lifecycle.monitoring.estimate import Tally, estimate, recalibrated
-from assets.lifecycle.monitoring.estimated_performance import _estimated
+from assets.lifecycle.monitoring.estimated_performance import _estimate_of_day
 from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
 from assets.task import BINARY, Task
@@ -117,7 +117,7 @@ def test_tallies_add_up_over_days_and_come_back_from_json():
 @pytest.mark.closes("estimated_performance", "estimated_floor")
 def test_a_promise_beyond_the_floor_warns_then_pages(sharp, days, before, passed, severity):
     tally = Tally.of(probabilities(20_000, 3, sharp))
-    row, check_result = _estimated(MODEL, LAST, tally, tally, days, before)
+    row, check_result = _estimate_of_day(MODEL, LAST, tally, tally, days, before)
     assert check_result.passed is passed
     assert passed or check_result.severity.value == severity
     assert row["beyond"] is not passed

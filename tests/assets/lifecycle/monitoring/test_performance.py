@@ -79,7 +79,7 @@ def test_a_week_without_a_positive_has_no_figure_and_no_alarm():
 
 
 def test_once_the_truth_is_there_it_is_said_how_far_off_the_estimate_was():
-    assert _estimate_error(MODEL, {"trailing_average_precision": 0.6}, {"estimated": 0.65}) == {
+    assert _estimate_error(MODEL, {"trailing_average_precision": 0.6}, 0.65) == {
         "estimated": 0.65, "estimate_error": pytest.approx(0.05),
     }  # fmt: skip
     assert np.isnan(_estimate_error(MODEL, {"trailing_average_precision": 0.6}, None)["estimate_error"])
@@ -108,6 +108,25 @@ def a_week_scored(stages: Stages, probability, labelled: bool = True) -> None:
         if labelled:
             labels = rows[["reading_id", "read_at", "faulty"]].astype({"faulty": "int8"})
             stages.put("labels", labels, day)
+
+
+@pytest.mark.parametrize("estimated", [0.75, None])
+def test_the_estimate_is_an_input_that_may_be_missing(tmp_path, estimated):
+    stages = Stages(stream(), tmp_path)
+    a_week_scored(stages, lambda rows: rows["level"] / 200)
+    key, day = stages.model.key("estimated_performance"), WEEK[-1]
+    if estimated is not None:
+        stages.put("estimated_performance", pd.DataFrame({"day": [pd.Timestamp(day)], "estimated": [estimated]}), day)
+    made = stages.make("performance", day)
+    assert made.success, made.why
+    row = stages.row("performance", day)
+    if estimated is None:
+        assert np.isnan(row["estimated"])
+    else:
+        assert row["estimated"] == estimated
+        assert row["estimate_error"] == pytest.approx(estimated - row["trailing_roc_auc"])
+    read = stages.tables.stamp(stages.model.key("performance"), day).inputs[key.to_user_string()]
+    assert list(read) == ([day] if estimated is not None else [])
 
 
 def test_a_week_that_went_as_the_model_said_passes(tmp_path):
