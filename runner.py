@@ -130,8 +130,8 @@ class Runner:
             until = source.landed_until()
             days = iso_days((self.model.table.start, until))
             labelled = iso_days((self.model.table.start, until - dt.timedelta(days=self.model.label_delay_days)))
-            for work, of in {LAND: days, CLEAN: days, LABEL: labelled, FEATURES: days}.items():
-                say(f"{work}: {self.make(work, of)} of {len(of)} days were stale")
+            for work, days_of_work in {LAND: days, CLEAN: days, LABEL: labelled, FEATURES: days}.items():
+                say(f"{work}: {self.make(work, days_of_work)} of {len(days_of_work)} days were stale")
             if self.resources["ledger"].champion(self.model.name) is None:
                 for work in (TRAIN, DEPLOY):
                     self.run(work)
@@ -195,16 +195,16 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         for event in result.all_events
         if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ]
-    said = [
+    failures = [
         f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description}"
         for check in refusals
         if check.blocking and not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
     ]
-    if said:
-        return "; ".join(said[:3])
+    if failures:
+        return "; ".join(failures[:3])
     for event in result.all_events:
         if event.is_step_failure and (error := event.step_failure_data.error) is not None:
             cause = error.cause or error
-            words = event.step_failure_data.user_failure_data
-            return (words.description if words and words.description else cause.message).strip()
+            failure = event.step_failure_data.user_failure_data
+            return (failure.description if failure and failure.description else cause.message).strip()
     return "no step says why"

@@ -114,8 +114,8 @@ class Features:
     @property
     def word_positions(self) -> list[int]:
         """Positions in ``names`` of the features that hold word numbers."""
-        words = set(self.words)
-        return [i for i, name in enumerate(self.names) if name in words]
+        word_features = set(self.words)
+        return [i for i, name in enumerate(self.names) if name in word_features]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,8 +147,10 @@ def fraud_days(trials: int) -> list[str]:
         for change, pairs in played.items():
             warned = float(np.mean([level != "ok" for levels in pairs for level in levels]))
             paged = float(np.mean(["page" in levels for levels in pairs]))
-            said = f"{np.mean(theirs[change]):.0%} of {len(theirs[change])}"
-            line = f"{change:15} {np.mean(rows_a_day):10,.0f} {2 * len(pairs):8,} {warned:8.1%} {paged:13.1%}   {said}"
+            alarmed = f"{np.mean(theirs[change]):.0%} of {len(theirs[change])}"
+            line = (
+                f"{change:15} {np.mean(rows_a_day):10,.0f} {2 * len(pairs):8,} {warned:8.1%} {paged:13.1%}   {alarmed}"
+            )
             print(line, flush=True)
             if change == "none" and customers == WORLDS[0] and (warned > 0.05 or paged > 0.01):
                 broken.append(f"fraud's days: {warned:.1%} warned, {paged:.1%} paged")
@@ -199,10 +201,10 @@ def cost(folder: Path) -> list[str]:
                 writer.write_table(part)
         done = subprocess.run([sys.executable, "-m", "benchmarks.drift", "--one-day", str(folder / f"{n}.parquet")],
                               check=True, capture_output=True, text=True)  # fmt: skip
-        said = json.loads(done.stdout.splitlines()[-1])
-        print(f"{n:12,} rows: {said['seconds']:.1f} s, {said['peak_gb']:.2f} GB at the most (Evidently's run among it)")
-        if n == MANY and (said["seconds"] > 20 or said["peak_gb"] > 1):
-            broken.append(f"10 M rows: {said['seconds']:.1f} s, {said['peak_gb']:.2f} GB")
+        result = json.loads(done.stdout.splitlines()[-1])
+        print(f"{n:12,} rows: {result['seconds']:.1f} s, at most {result['peak_gb']:.2f} GB, Evidently's run included")
+        if n == MANY and (result["seconds"] > 20 or result["peak_gb"] > 1):
+            broken.append(f"10 M rows: {result['seconds']:.1f} s, {result['peak_gb']:.2f} GB")
     return broken
 
 

@@ -166,11 +166,11 @@ def milliseconds(port: int, path: str, body: Callable[[int], bytes | None], clie
             began = time.perf_counter()
             connection.request("GET" if sent is None else "POST", path, sent, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            said = answer.read()
+            content = answer.read()
             if n - first >= WARM_UP // clients:
                 taken.append(1e3 * (time.perf_counter() - began))
             if answer.status != 200:
-                failed.append(said.decode()[:300])
+                failed.append(content.decode()[:300])
         connection.close()
 
     each = (REQUESTS + WARM_UP) // clients

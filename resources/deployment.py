@@ -92,7 +92,7 @@ class LocalTarget(DeploymentTarget):
         # Ignore proxies from the environment for requests to this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + self.start_timeout_s
-        said = "nothing yet"
+        last_error = "nothing yet"
         while time.monotonic() < deadline:
             if (code := process.poll()) is not None:
                 raise DeploymentError(
@@ -102,11 +102,12 @@ class LocalTarget(DeploymentTarget):
                 with opener.open(f"{url}/health", timeout=2):
                     return
             except OSError as error:  # refused, reset, timed out, or an HTTP error status
-                said = str(error)
+                last_error = str(error)
             time.sleep(0.05)
         raise DeploymentError(
-            f"{self.service} of {bundle} was not healthy after {self.start_timeout_s:g} s ({url}/health: {said}); "
-            f"raise start_timeout_s if the machine is slow. Its last output:\n{_tail(output)}"
+            f"{self.service} of {bundle} was not healthy after {self.start_timeout_s:g} s "
+            f"({url}/health: {last_error}); raise start_timeout_s if the machine is slow. Its "
+            f"last output:\n{_tail(output)}"
         )
 
 

@@ -196,13 +196,14 @@ def _without_foot(rows: pd.DataFrame, foot: Sequence[str]) -> pd.DataFrame:
 
 def first_filled(rows: pd.DataFrame) -> pd.Series:
     """The stripped text of each row's first filled cell, ``[n]``; empty if no cell is filled."""
-    said = [next((cell.strip() for cell in row if cell.strip()), "") for row in rows.fillna("").itertuples(index=False)]
-    return pd.Series(said, index=rows.index, dtype=TEXT)
+    cells = rows.fillna("").itertuples(index=False)
+    first_cells = [next((cell.strip() for cell in row if cell.strip()), "") for row in cells]
+    return pd.Series(first_cells, index=rows.index, dtype=TEXT)
 
 
-def _in_file_lines(words: str, lines: int) -> str:
+def _in_file_lines(message: str, lines: int) -> str:
     """Rewrites the line numbers in a pandas error, which count from the header, to line numbers of the file."""
-    plain = words.replace("Error tokenizing data. C error: ", "").strip()
+    plain = message.replace("Error tokenizing data. C error: ", "").strip()
     return re.sub(r"\b(line|row) (\d+)", lambda found: f"{found[1]} {int(found[2]) + lines}", plain)
 
 

@@ -94,8 +94,8 @@ class Ledger(dg.ConfigurableResource):
         Raises:
             LedgerError: other writers took the next number 20 times in a row.
         """
-        said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
-        return self._append("promote", model, version, said)
+        facts = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
+        return self._append("promote", model, version, facts)
 
     def refuse(
         self, model: str, version: str, *, reason: str, verdicts: Mapping[str, Any], dagster_run: str, who: str
@@ -105,8 +105,8 @@ class Ledger(dg.ConfigurableResource):
         Raises:
             LedgerError: other writers took the next number 20 times in a row.
         """
-        said = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
-        return self._append("refuse", model, version, said)
+        facts = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
+        return self._append("refuse", model, version, facts)
 
     def champion(self, model: str) -> Entry | None:
         """The current promotion; ``None`` before the first."""
@@ -144,12 +144,12 @@ class Ledger(dg.ConfigurableResource):
             moved[model] = champion.version
         return moved
 
-    def _append(self, action: Action, model: str, version: str, said: dict[str, Any]) -> Entry:
+    def _append(self, action: Action, model: str, version: str, facts: dict[str, Any]) -> Entry:
         for _ in range(_TRIES):
             last, champion = self._last(model), self.champion(model)
             if action == "promote" and champion is not None and champion.version == version:
                 return champion
-            if last is not None and (action, version, said["reason"]) == (last.action, last.version, last.reason):
+            if last is not None and (action, version, facts["reason"]) == (last.action, last.version, last.reason):
                 return last
             row = {
                 "model": model,
@@ -158,7 +158,7 @@ class Ledger(dg.ConfigurableResource):
                 "version": version,
                 "previous": champion.version if champion else None,
                 "at": _naive_utc(dt.datetime.now(dt.UTC)),
-                **said,
+                **facts,
             }
             try:
                 with self._engine.begin() as connection:

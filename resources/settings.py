@@ -33,8 +33,8 @@ def project_name() -> str:
     """Name of this project: the ``location_name`` in ``workspace.yaml``, the only place where it is set."""
     import yaml
 
-    said = yaml.safe_load((project_root() / "workspace.yaml").read_text(encoding="utf-8"))
-    return str(said["load_from"][0]["python_module"]["location_name"])
+    workspace = yaml.safe_load((project_root() / "workspace.yaml").read_text(encoding="utf-8"))
+    return str(workspace["load_from"][0]["python_module"]["location_name"])
 
 
 def quiet_telemetry() -> None:

@@ -315,7 +315,7 @@ class InBatches:
     key: dg.AssetKey
     days: tuple[str, ...]
 
-    def of(self, day: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    def batches(self, day: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """The rows of one day in batches; empty if the day does not exist."""
         return self.tables.batches(self.key, day, columns) if day in self.days else iter(())
 

@@ -231,8 +231,8 @@ def _flag(column: Column, values: pd.Series) -> Column:
 def _boolean(column: Column, values: pd.Series) -> Column | None:
     if column.distinct > 20:
         return None
-    said = set(values.str.lower().unique())
-    if len(said) == 2 and len(said & set(TRUE)) == 1 and len(said & set(FALSE)) == 1:
+    distinct = set(values.str.lower().unique())
+    if len(distinct) == 2 and len(distinct & set(TRUE)) == 1 and len(distinct & set(FALSE)) == 1:
         return replace(column, kind="boolean")
     return None
 
@@ -302,11 +302,11 @@ def _without_words(column: Column, values: pd.Series, preferred: Reader) -> Colu
         readable = _readable(values, reader)
         words = values[~readable]
         if 1 - MOST_WORDS <= readable.mean() < 1 and words.nunique() <= FEW_WORDS and values.nunique() > 4 * FEW_WORDS:
-            said = sorted(set(words))
+            missing_words = sorted(set(words))
             missing = 1 - (1 - column.missing) * float(readable.mean())
-            less = replace(column, words=tuple(sorted({*column.words, *said})), missing=missing)
+            less = replace(column, words=tuple(sorted({*column.words, *missing_words})), missing=missing)
             found = _number(less, values[readable], preferred)
-            note = f"{len(words)} values are words and become missing: {', '.join(said)}"
+            note = f"{len(words)} values are words and become missing: {', '.join(missing_words)}"
             return replace(found, notes=(*found.notes, note)) if found is not None else None
     return None
 
@@ -395,8 +395,8 @@ def as_moment(column: Column, values: pd.Series, *, surely: bool = False) -> Col
     able += [EXCEL] if not surely and 20_000 <= middle <= 80_000 else []  # 1954 to 2119
     for form in able:
         if (found := _moments_by(column, text, [form])) is not None:
-            words = form if form in DIGIT_FORMS else f"{form}, by its size"
-            return replace(found, low=math.nan, high=math.nan, notes=(*found.notes, f"read as moments: {words}"))
+            form_text = form if form in DIGIT_FORMS else f"{form}, by its size"
+            return replace(found, low=math.nan, high=math.nan, notes=(*found.notes, f"read as moments: {form_text}"))
     return None
 
 

@@ -71,7 +71,7 @@ class Guess:
         entity: name of the column that identifies the entity of a row.
         clock: ``None`` for a snapshot.
         left_out: columns that are not in the contract, with the reason.
-        said: guesses that the user should know.
+        notes: guesses that the user should know.
         warnings: findings that the user should check.
     """
 
@@ -83,7 +83,7 @@ class Guess:
     entity: str | None = None
     clock: Clock | None = None
     left_out: dict[str, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -103,43 +103,43 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
             f"{table.path}: a column is named '{own[0]}', which is what each landed row gets; rename it in the file"
         )
     names = identifiers(list(table.rows.columns))
-    asked = {what: _header(table, given, what) if given else "" for what, given in
+    roles = {what: _header(table, given, what) if given else "" for what, given in
              {"TARGET": target, "TIME": time, "KEY": key}.items()}  # fmt: skip
     found = _columns(table, names)
-    if (when := asked["TIME"]) and found[when].kind in ("integer", "number", "identifier"):
+    if (when := roles["TIME"]) and found[when].kind in ("integer", "number", "identifier"):
         found[when] = as_moment(found[when], table.rows[when]) or found[when]
-    goal, kind = _target(found[asked["TARGET"]], table, task)
-    said = list(table.notes)
+    goal, kind = _target(found[roles["TARGET"]], table, task)
+    notes = list(table.notes)
     warnings: list[str] = []
     left_out: dict[str, str] = {}
-    clock = _clock(found[asked["TIME"]], table, _truth(goal, table), kind, warnings) if asked["TIME"] else None
-    reserved = {goal.header, asked["TIME"], asked["KEY"]}
-    key_header = asked["KEY"] or _key(found, reserved)
+    clock = _clock(found[roles["TIME"]], table, _truth(goal, table), kind, warnings) if roles["TIME"] else None
+    reserved = {goal.header, roles["TIME"], roles["KEY"]}
+    key_header = roles["KEY"] or _key(found, reserved)
     if key_header:
         warnings += _about_key(table.rows[key_header])
     entity = _entity(found, {*reserved, key_header}, len(table.rows))
-    for header in {key_header, asked["TIME"]} - {""}:
+    for header in {key_header, roles["TIME"]} - {""}:
         if found[header].name in TAKEN_BY_ANSWERS:
             found[header] = replace(found[header], name=f"{found[header].name}_")
     if clock is not None:
-        clock = replace(clock, column=found[asked["TIME"]])
+        clock = replace(clock, column=found[roles["TIME"]])
     kept = []
     for header, column in found.items():
         if header == goal.header:
             kept.append(goal)
-        elif header in (key_header, entity, asked["TIME"]):
+        elif header in (key_header, entity, roles["TIME"]):
             kept.append(column)
         elif (why := _why_left_out(column)) is not None:
             left_out[header] = why
         else:
             kept.append(column)
     kept = _within_bounds(kept, {goal.header, key_header, entity or ""}, warnings)
-    telling = [c for c in kept if c.header not in (goal.header, key_header, entity, asked["TIME"])]
+    telling = [c for c in kept if c.header not in (goal.header, key_header, entity, roles["TIME"])]
     if not telling and clock is None:
         reasons = "; ".join(f"{header}: {why}" for header, why in left_out.items())
         raise ScaffoldError(f"{table.path}: no column is left to tell '{goal.header}' by ({reasons})")
     warnings += _to_look_at(kept, table)
-    said += _good_to_know(goal, key_header, entity, table)
+    notes += _good_to_know(goal, key_header, entity, table)
     return Guess(
         columns=kept,
         target=goal,
@@ -149,7 +149,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         entity=found[entity].name if entity else None,
         clock=clock,
         left_out=left_out,
-        said=said,
+        notes=notes,
         warnings=warnings,
     )
 
@@ -186,8 +186,8 @@ def _to_look_at(kept: Sequence[Column], table: RawTable) -> list[str]:
             found.append(f"'{column.header}': {column.infinite} values are infinite: they become missing")
         if column.rival:
             how = {"": "with a decimal point", "amount": "with commas for thousands", "comma": "with a decimal comma"}
-            words = f"{how[column.reader]}; {how[column.rival]} they would be others"
-            found.append(f"'{column.header}': its numbers are read {words}")
+            how_read = f"{how[column.reader]}; {how[column.rival]} they would be others"
+            found.append(f"'{column.header}': its numbers are read {how_read}")
         if column.unreadable:
             share = f"{column.unreadable} values cannot be read as {column.kind} (e.g. '{column.example}')"
             found.append(f"'{column.header}': {share}: they become missing")
@@ -206,8 +206,8 @@ def _good_to_know(goal: Column, key_header: str, entity: str | None, table: RawT
         several = f" ({copies} rows are copies)" if copies else ""
         found.append(f"no column is a key: each row's text is its own, and the same row twice is one row{several}")
     if entity:
-        words = f"rows of one '{entity}' stay on one side of the split, and '{entity}' is no feature"
-        found.append(f"'{entity}' names what several rows are of: {words}")
+        note = f"rows of one '{entity}' stay on one side of the split, and '{entity}' is no feature"
+        found.append(f"'{entity}' names what several rows are of: {note}")
     return found
 
 
@@ -247,8 +247,8 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
         raise ScaffoldError(f"{where} of {table.path} is a date; give a number (of days, say) or classes")
     is_number = column.low == column.low  # False for NaN
     if column.kind == "boolean" and task != "regression":
-        said = table.rows[column.header].astype("string[pyarrow]").str.strip().str.lower()
-        rare = _rare(said[said.notna() & said.isin((*TRUE, *FALSE))].value_counts())
+        values = table.rows[column.header].astype("string[pyarrow]").str.strip().str.lower()
+        rare = _rare(values[values.notna() & values.isin((*TRUE, *FALSE))].value_counts())
         return replace(column, notes=(*column.notes, *rare)), "binary"
     whole = column.kind in ("integer", "identifier") and is_number
     if is_number and (task == "regression" or (not (whole and column.distinct <= FEW_NUMBERS) and not task)):
@@ -283,8 +283,8 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
 def _rare(counted: pd.Series) -> list[str]:
     """Returns a warning about classes with few rows, if there are any."""
     rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
-    words = f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them"
-    return [words] if rare else []
+    warning = f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them"
+    return [warning] if rare else []
 
 
 def _positive_second(classes: list[Any], counted: pd.Series) -> list[Any]:
@@ -305,8 +305,8 @@ def _positive_second(classes: list[Any], counted: pd.Series) -> list[Any]:
 def _positive(goal: Column, table: RawTable) -> str:
     if goal.categories:
         return str(goal.categories[1])
-    said = table.rows[goal.header].astype("string[pyarrow]").str.strip()
-    return str(next(word for word in said.dropna().unique() if word.lower() in TRUE))
+    values = table.rows[goal.header].astype("string[pyarrow]").str.strip()
+    return str(next(word for word in values.dropna().unique() if word.lower() in TRUE))
 
 
 def _key(found: dict[str, Column], reserved: set[str]) -> str:
@@ -371,8 +371,8 @@ def _reports(truth: pd.Series, kind: TaskKind) -> bool:
 
 def _truth(goal: Column, table: RawTable) -> pd.Series:
     """Returns the target's text in lower case; missing where it is unknown."""
-    said = table.rows[goal.header].astype("string[pyarrow]").str.strip().str.lower()
-    return said.mask((said == "") | said.isin([word.lower() for word in goal.words]))
+    values = table.rows[goal.header].astype("string[pyarrow]").str.strip().str.lower()
+    return values.mask((values == "") | values.isin([word.lower() for word in goal.words]))
 
 
 def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, warnings: list[str]) -> Clock:

@@ -110,29 +110,29 @@ def _under_a_gone_conftest(path: Path, going: set[Path]) -> bool:
     gone = {one for one in going if one.name == "conftest.py" and path.is_relative_to(one.parent)}
     if not gone or not path.name.startswith("test_"):
         return False
-    own, asked = _fixtures(path)
-    return any(_fixtures(conftest)[0] & (asked - own) for conftest in gone)
+    own, used = _fixtures(path)
+    return any(_fixtures(conftest)[0] & (used - own) for conftest in gone)
 
 
 def _fixtures(path: Path) -> tuple[set[str], set[str]]:
     """Returns the names of the fixtures that a module defines, and the argument names of its functions."""
-    defined, asked = set(), set()
+    defined, used = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
-            asked |= {argument.arg for argument in node.args.args}
+            used |= {argument.arg for argument in node.args.args}
             if any("fixture" in ast.unparse(decorator) for decorator in node.decorator_list):
                 defined.add(node.name)
-    return defined, asked
+    return defined, used
 
 
 def _not_in_git(root: Path, paths: Iterable[Path]) -> list[str]:
     """Returns the paths with uncommitted changes; outside a git repository, all paths."""
     command = ["git", "-C", str(root), "status", "--porcelain", "--", *map(str, paths)]
     try:
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return [str(path.relative_to(root)) for path in paths]
-    return [line[3:] for line in said.splitlines()]
+    return [line[3:] for line in output.splitlines()]
 
 
 def _listed(paths: Iterable[Path], root: Path) -> str:

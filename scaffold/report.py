@@ -45,11 +45,11 @@ def format_report(made: NewModel, root: Path) -> str:
             "Left out of the contract:",
             *(f"  {_short(h.strip(), 60):<28} {why}" for h, why in guess.left_out.items()),
         ]
-    if guess.said:
-        lines += ["", "Good to know:", *(f"  {words}" for words in guess.said)]
+    if guess.notes:
+        lines += ["", "Good to know:", *(f"  {note}" for note in guess.notes)]
     if guess.warnings or made.leaks:
-        lines += ["", "Look at:", *(f"  {words}" for words in guess.warnings)]
-        lines += [f"  LEAK? {words}; training will refuse it" for words in made.leaks]
+        lines += ["", "Look at:", *(f"  {warning}" for warning in guess.warnings)]
+        lines += [f"  LEAK? {leak}; training will refuse it" for leak in made.leaks]
     lines += [
         "",
         f"Next: .venv/bin/assetline materialize --model {name}    (or `make dev`, to see its lineage)",
@@ -59,31 +59,31 @@ def format_report(made: NewModel, root: Path) -> str:
 
 
 def _kind(column: Column, guess: Guess) -> str:
-    words: list[str] = [column.kind if column.why != "class" else "class"]
+    parts: list[str] = [column.kind if column.why != "class" else "class"]
     if column.kind in ("integer", "number") and not math.isnan(column.low) and column.why != "class":
-        words.append(f"{column.low:g} to {column.high:g}")
+        parts.append(f"{column.low:g} to {column.high:g}")
     if column.categories:
-        shown = ", ".join(_short(str(name), 30) for name in column.categories[:4])
-        shown += ", …" if len(column.categories) > 4 else ""
-        words.append(f"{len(column.categories)}: {shown}")
+        listed = ", ".join(_short(str(name), 30) for name in column.categories[:4])
+        listed += ", …" if len(column.categories) > 4 else ""
+        parts.append(f"{len(column.categories)}: {listed}")
     if column.form and column.form != "ISO8601":
-        words.append(f"as {column.form}")
+        parts.append(f"as {column.form}")
     if column.unit:
-        words.append(f"in {column.unit.strip()}")
+        parts.append(f"in {column.unit.strip()}")
     elif column.reader:
-        words.append(
+        parts.append(
             {"amount": "with currency, % or thousands", "comma": "with decimal comma", "hours": "hours of a time"}[
                 column.reader
             ]
         )
     if column.missing:
-        words.append(f"{column.missing:.1%} missing" + (f" ({', '.join(column.words)})" if column.words else ""))
+        parts.append(f"{column.missing:.1%} missing" + (f" ({', '.join(column.words)})" if column.words else ""))
     roles = {guess.target.name: "the target", guess.key: "the key", guess.entity: "the entity: no feature"}
     if column.name in roles:
-        words.append(f"← {roles[column.name]}")
+        parts.append(f"← {roles[column.name]}")
     if column.name != column.header:
-        words.append(f"('{_short(column.header, 60)}' in the file)")
-    return "  ".join(words)
+        parts.append(f"('{_short(column.header, 60)}' in the file)")
+    return "  ".join(parts)
 
 
 def _short(text: str, most: int) -> str:

@@ -153,15 +153,15 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
     lines = io.StringIO(text, newline="").readlines()
     if cut and len(lines) > 1:
         lines.pop()  # the last line may be incomplete
-    shown = _shown(lines)
-    form = _form(path, lines, header, named, shown)
+    first_lines = _shown(lines)
+    form = _form(path, lines, header, named, first_lines)
     if form.separator != ",":
         notes.append(f"the columns are separated by {form.separator!r}")
     if form.header > 1:
         above = [line.strip(' ,;|\t\r\n\ufeff"') for line in lines[: form.header - 1]]
-        words = ", ".join(f"'{line[:60]}'" for line in above if line)
+        quoted_lines = ", ".join(f"'{line[:60]}'" for line in above if line)
         notes.append(
-            f"the column names are in line {form.header}; the lines above it are left out ({words or 'blank'})"
+            f"the column names are in line {form.header}; the lines above it are left out ({quoted_lines or 'blank'})"
         )
     form = replace(form, encoding=encoding)
     _refuse_twice(path, _cells(lines, form))
@@ -181,7 +181,7 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
         rows = rows.drop(index=list(foot)).reset_index(drop=True)
     if path.suffix.lower() in COMPRESSED:
         notes.append(f"the file is compressed ({path.suffix}) and is unpacked whenever it is read")
-    return RawTable(path, rows, form, notes, shown)
+    return RawTable(path, rows, form, notes, first_lines)
 
 
 # -- encoding ----------------------------------------------------------------------------------------------------------
@@ -235,8 +235,8 @@ def _legacy(content: bytes) -> str:
     if sum(runs) / len(runs) >= 1.5:
         import chardet
 
-        said = chardet.detect(content[:SNIFFED_BYTES], include_encodings=_ENCODINGS, prefer_superset=True)
-        found = str(said["encoding"] or "").lower()
+        detected = chardet.detect(content[:SNIFFED_BYTES], include_encodings=_ENCODINGS, prefer_superset=True)
+        found = str(detected["encoding"] or "").lower()
         try:
             content.decode(found)
         except (LookupError, UnicodeDecodeError):
@@ -287,11 +287,11 @@ class _Split:
         return len(cells) > 1, any(named(cell) for cell in cells), round(agreeing, 1), len(cells)
 
 
-def _form(path: Path, lines: Sequence[str], header: int, named: Named, shown: str) -> CsvForm:
+def _form(path: Path, lines: Sequence[str], header: int, named: Named, first_lines: str) -> CsvForm:
     """Finds separator and header line; a line with the requested column is preferred, with any separator."""
-    told = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0])  # a directive for Excel
-    first = max(header - 1, 1 if told else 0)
-    splits = [_split(lines, separator, first) for separator in (told[1] if told else SEPARATORS)]
+    directive = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0])  # a directive for Excel
+    first = max(header - 1, 1 if directive else 0)
+    splits = [_split(lines, separator, first) for separator in (directive[1] if directive else SEPARATORS)]
     if all(split.usual < 2 for split in splits):
         splits = [_split(lines, " ", first)]
     found = [(split, 0 if header else split.header_at(named)) for split in splits if split.rows]
@@ -299,7 +299,7 @@ def _form(path: Path, lines: Sequence[str], header: int, named: Named, shown: st
     if not able:
         raise ScaffoldError(
             f"{path}: no line {f'from line {header} on ' if header else ''}holds column names; give HEADER=line. "
-            f"The first lines are:\n{shown}"
+            f"The first lines are:\n{first_lines}"
         )
     split, at = max(able, key=lambda pair: pair[0].fitness(pair[1], named))
     return CsvForm(split.separator, header=split.rows[at][0] + 1)
@@ -346,10 +346,12 @@ def _is_second_header(rows: pd.DataFrame) -> bool:
     """Returns whether the first row has words in all columns of numbers, at least two, for example units."""
     if len(rows) < 2 * FOOT_LINES:
         return False
-    words = [name for name in rows if (text := str(rows[name].iloc[0]).strip()) and not _NUMERIC.fullmatch(text)]
+    text_columns = [name for name in rows if (text := str(rows[name].iloc[0]).strip()) and not _NUMERIC.fullmatch(text)]
     below = rows.iloc[1:]
-    strange = [name for name in words if _reads_as_numbers(below[name].fillna("").str.strip())]
-    fitting = [name for name in rows if name not in words and _reads_as_numbers(below[name].fillna("").str.strip())]
+    strange = [name for name in text_columns if _reads_as_numbers(below[name].fillna("").str.strip())]
+    fitting = [
+        name for name in rows if name not in text_columns and _reads_as_numbers(below[name].fillna("").str.strip())
+    ]
     return len(strange) > 1 and not fitting
 
 

@@ -93,8 +93,8 @@ class _Git:
         """
         ran = self.ran(*arguments, index=index, stdin=stdin)
         if ran.returncode:
-            said = (ran.stderr or ran.stdout).strip().splitlines()
-            raise UpdateError(f"{why or 'git ' + arguments[0] + ' failed'}: {' '.join(said[:3])}")
+            lines = (ran.stderr or ran.stdout).strip().splitlines()
+            raise UpdateError(f"{why or 'git ' + arguments[0] + ' failed'}: {' '.join(lines[:3])}")
         return ran.stdout
 
     def ran(self, *arguments: str, index: str = "", stdin: str = "") -> subprocess.CompletedProcess[str]:

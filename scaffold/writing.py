@@ -232,8 +232,8 @@ def _shared_lists(guess: Guess) -> dict[tuple[str, ...], str]:
         shared = counted[values] >= SHARED_LISTS
         if not values or values in named or not (shared or len(_words(values)) > LINE - 30):
             continue
-        words = "_or_".join(map(str, values)) if shared else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.name)
-        name = re.sub(r"\W+", "_", words).strip("_").upper()[:40].strip("_")
+        text = "_or_".join(map(str, values)) if shared else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.name)
+        name = re.sub(r"\W+", "_", text).strip("_").upper()[:40].strip("_")
         usable = name.isidentifier() and name not in named.values()
         named[values] = f"{name}{'' if shared else 'S'}" if usable else f"{column.name}_VALUES".upper()
     return named
@@ -256,8 +256,8 @@ def _words(values: tuple[object, ...]) -> str:
 
 def _quoted(text: object, most: int = LONG) -> str:
     if len(str(text)) > most:
-        words = re.findall(rf".{{1,{LONG}}}", str(text), re.DOTALL)
-        return "(\n" + "\n".join(_quoted(part) for part in words) + "\n)"
+        parts = re.findall(rf".{{1,{LONG}}}", str(text), re.DOTALL)
+        return "(\n" + "\n".join(_quoted(part) for part in parts) + "\n)"
     quoted = "".join(
         letter if letter.isprintable() else json.dumps(letter)[1:-1]
         for letter in json.dumps(str(text), ensure_ascii=False)
@@ -283,12 +283,12 @@ def _test(name: str, guess: Guess) -> str:
     lines = [
         f'"""The rows of the {name} table meet their contract, and one that does not is refused with its reason."""',
         "",
-        "from assets.lifecycle.dry_run import rehearse",
+        "from assets.lifecycle.dry_run import dry_run",
         f"from assets.models.{name} import model",
         "",
         "",
         "def test_the_table_meets_its_contract():",
-        "    found = rehearse(model)",
+        "    found = dry_run(model)",
         "    assert found.refused_share <= model.table.max_refused, found.reasons",
     ]
     if not nullable:
@@ -298,6 +298,6 @@ def _test(name: str, guess: Guess) -> str:
             "",
             "",
             "def test_a_value_that_cannot_be_read_is_refused_with_its_reason():",
-            f'    assert set(rehearse(model, spoil={{{header}: "~"}}).reasons) == {{{_quoted(reason)}}}',
+            f'    assert set(dry_run(model, spoil={{{header}: "~"}}).reasons) == {{{_quoted(reason)}}}',
         ]
     return "\n".join([*lines, ""])

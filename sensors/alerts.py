@@ -74,10 +74,10 @@ def handle_all(alerts: Alerts, evaluations: Sequence[Evaluation], owners: Mappin
     still_open = {(alert.model, alert.cause) for alert in alerts.store.open_alerts()}
     for evaluation in evaluations:
         model, *asset = evaluation.asset_key.path
-        of = (model, cause_of("/".join(asset), evaluation.check))
-        if model in owners and (not evaluation.passed or of in still_open):
+        key = (model, cause_of("/".join(asset), evaluation.check))
+        if model in owners and (not evaluation.passed or key in still_open):
             handle(alerts, evaluation, owner=owners[model])
-            still_open.add(of)
+            still_open.add(key)
     if evaluations:
         alerts.store.advance(Seen(EVALUATIONS, evaluations[-1].storage_id))
 

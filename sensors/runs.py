@@ -73,10 +73,10 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
             return
         planned = planned_assets(context.instance, run.run_id)
         for model, asset, day, _ in _latest(planned) or [("assetline", run.job_name, None, "")]:
-            of = model if model in owners else "assetline"
-            if (of, f"{RUN}{asset}") in still_open:
+            owner = model if model in owners else "assetline"
+            if (owner, f"{RUN}{asset}") in still_open:
                 reason = f"run {run.run_id[:8]} succeeded"
-                alerts.tell(alerts.store.resolve(of, f"{RUN}{asset}", reason=reason, day=day))
+                alerts.tell(alerts.store.resolve(owner, f"{RUN}{asset}", reason=reason, day=day))
 
     return [failed_runs, recovered_runs]
 
@@ -102,18 +102,18 @@ def _latest(planned: Iterable[Planned]) -> list[Failed]:
     days: dict[tuple[str, str, str], str | None] = {}
     for one in planned:
         model, *asset = one.asset_key.path
-        of = (model, "/".join(asset), one.step)
-        days[of] = max(filter(None, (days.get(of), one.day)), default=None)
+        step_of_asset = (model, "/".join(asset), one.step)
+        days[step_of_asset] = max(filter(None, (days.get(step_of_asset), one.day)), default=None)
     return [(model, asset, day, step) for (model, asset, step), day in days.items()]
 
 
 def _why(event: dg.DagsterEvent) -> tuple[bool, str]:
     """Whether a failed check caused a step failure, and the first line of the description or innermost error."""
     error = event.step_failure_data.error
-    said = event.step_failure_data.user_failure_data
+    failure = event.step_failure_data.user_failure_data
     chain = []
     while error is not None:
         chain.append(error)
         error = error.cause
-    message = (said.description if said else None) or (chain[-1].message if chain else "") or "no reason is given"
+    message = (failure.description if failure else None) or (chain[-1].message if chain else "") or "no reason is given"
     return any(one.cls_name in REFUSALS for one in chain), message.strip().splitlines()[0][:MOST_LETTERS]

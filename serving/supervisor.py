@@ -64,7 +64,7 @@ class Program:
         command: argument vector.
         port: TCP port on the loopback interface that it listens on, if any.
         setting: name of the setting for the port.
-        shown: label of its address in the list of addresses; if empty, the address is not listed.
+        label: label of its address in the list of addresses; if empty, the address is not listed.
         ready: returns ``False`` or raises until the process answers.
     """
 
@@ -73,7 +73,7 @@ class Program:
     ready: Callable[[], bool]
     port: int | None = None
     setting: str = ""
-    shown: str = ""
+    label: str = ""
 
 
 def programs(settings: Settings) -> list[Program]:
@@ -198,8 +198,8 @@ def refuse_taken_ports(started: Sequence[Program]) -> None:
             try:
                 probe.bind(("127.0.0.1", program.port))
             except OSError as error:
-                words = f"port {program.port} of {program.shown or program.name} cannot be used ({error.strerror})"
-                taken.append(f"{words}; end what listens there, or set {PREFIX}{program.setting.upper()}")
+                problem = f"port {program.port} of {program.label or program.name} cannot be used ({error.strerror})"
+                taken.append(f"{problem}; end what listens there, or set {PREFIX}{program.setting.upper()}")
     if taken:
         raise SupervisorError("\n".join([*taken, "nothing was started"]))
 
@@ -294,21 +294,21 @@ class _Log(Printer):
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         for program in self._programs:
-            said = "it does not answer"
+            last_error = "it does not answer"
             while True:
                 try:
                     if program.ready():
                         break
                 except (OSError, ValueError) as error:
-                    said = str(error)
+                    last_error = str(error)
                 if time.monotonic() > deadline:
-                    self._not_ready = f"'{program.name}' was not ready after {START_TIMEOUT_S:g} s ({said})"
+                    self._not_ready = f"'{program.name}' was not ready after {START_TIMEOUT_S:g} s ({last_error})"
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 time.sleep(0.2)
-        shown = [program for program in self._programs if program.shown]
-        width = max((len(program.shown) for program in shown), default=0)
-        lines = [f"  {program.shown:{width}}  http://127.0.0.1:{program.port}" for program in shown]
+        listed = [program for program in self._programs if program.label]
+        width = max((len(program.label) for program in listed), default=0)
+        lines = [f"  {program.label:{width}}  http://127.0.0.1:{program.port}" for program in listed]
         self.say("\n".join(["", *lines, "", "Ctrl-C ends all of it.", ""]))
 
 
@@ -323,9 +323,9 @@ def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
     """The response body, parsed if it is JSON. Raises :class:`OSError` if the request fails."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
-        text = answer.read()
-        return json.loads(text) if "json" in answer.headers.get("Content-Type", "") else text
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+        text = response.read()
+        return json.loads(text) if "json" in response.headers.get("Content-Type", "") else text
 
 
 def main() -> None:

@@ -51,22 +51,22 @@ class Journal:
         """Reads the journal at ``path``; an empty one if there is no file."""
         return cls(path, json.loads(path.read_text()) if path.exists() else {})
 
-    def once(self, step: str, of: str, act: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
-        """Runs ``act`` for ``step``, unless it ran earlier with the same ``of``.
+    def once(self, step: str, inputs: str, act: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+        """Runs ``act`` for ``step``, unless it ran earlier with the same ``inputs``.
 
         Args:
             step: name of the step.
-            of: versions of the inputs of the step.
+            inputs: versions of the inputs of the step.
             act: does the step and returns its result.
 
         Returns:
             The result, and whether the step ran now.
         """
         known = self.entries.get(step)
-        if known is not None and known["of"] == of:
+        if known is not None and known["inputs"] == inputs:
             return known["result"], False
         result = act()
-        self.entries[step] = {"of": of, "result": result}
+        self.entries[step] = {"inputs": inputs, "result": result}
         scratch = self.path.with_suffix(f".{os.getpid()}")
         scratch.write_text(json.dumps(self.entries, indent=1, default=str))
         os.replace(scratch, self.path)
@@ -196,11 +196,11 @@ class Story:
 
     # -- output ------------------------------------------------------------------------------------------------------
 
-    def say(self, words: str, *, fresh: bool = False) -> None:
+    def say(self, message: str, *, fresh: bool = False) -> None:
         """Prints one line of progress, with the seconds since the start."""
         seconds = time.monotonic() - self.began
         mark = "[dim]fresh[/dim]" if fresh else "[green] done[/green]"
-        self.console.print(f"[dim]{seconds:6.1f} s[/dim] {mark}  {words}")
+        self.console.print(f"[dim]{seconds:6.1f} s[/dim] {mark}  {message}")
 
     def _windows(self, as_of: str) -> Windows:
         return windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
@@ -215,8 +215,8 @@ class Story:
         return hashlib.blake2b(json.dumps([rows, code]).encode(), digest_size=8).hexdigest()
 
 
-def _clip(words: str, width: int = 60) -> str:
-    return words if len(words) <= width else words[: width - 1] + "…"
+def _clip(message: str, width: int = 60) -> str:
+    return message if len(message) <= width else message[: width - 1] + "…"
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def prediction_columns(task: Task, scores: np.ndarray, alerts: np.ndarray | None
         return {"probability": scores, "alert": alerts}
     if task.kind == "regression":
         return {"prediction": scores}
-    said = scores.argmax(axis=1) if len(scores) else np.empty(0, dtype=int)
-    names = pd.array(np.array(task.names, dtype=object)[said], dtype="string[pyarrow]")
+    predicted = scores.argmax(axis=1) if len(scores) else np.empty(0, dtype=int)
+    names = pd.array(np.array(task.names, dtype=object)[predicted], dtype="string[pyarrow]")
     each = {f"p_{name}": scores[:, code] for code, name in enumerate(task.names)}
     return {"prediction": names, "probability": scores.max(axis=1) if len(scores) else np.empty(0), **each}
 

@@ -27,12 +27,12 @@ class ChannelsError(Exception):
 def read_channels(path: Path) -> dict[str, Channel]:
     """Reads the channels, by name; secrets are :class:`dagster.EnvVar`. Raises :class:`ChannelsError` if invalid."""
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ChannelsError(f"{path}: no such file; set ASSETLINE_CHANNELS to the file of your channels") from error
     except tomllib.TOMLDecodeError as error:
         raise ChannelsError(f"{path}: {error}") from error
-    return {name: _channel(path, name, table) for name, table in said.items()}
+    return {name: _channel(path, name, table) for name, table in tables.items()}
 
 
 def with_secrets(channel: Channel, name: str = "") -> Channel:

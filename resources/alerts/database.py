@@ -202,8 +202,8 @@ def _add_new_columns(connection: sa.Connection, table: sa.Table) -> None:
 def _give_fingerprints(connection: sa.Connection) -> None:
     connection.execute(sa.DDL("DROP INDEX IF EXISTS one_open_alert"))
     for row in connection.execute(sa.select(ALERTS).where(ALERTS.c.fingerprint == "")).mappings().all():
-        of = fingerprint_of(row["model"], row["cause"], row["column"])
-        connection.execute(ALERTS.update().where(ALERTS.c.id == row["id"]).values(fingerprint=of))
+        fingerprint = fingerprint_of(row["model"], row["cause"], row["column"])
+        connection.execute(ALERTS.update().where(ALERTS.c.id == row["id"]).values(fingerprint=fingerprint))
 
 
 def _forbid_rewriting_history(connection: sa.Connection) -> None:

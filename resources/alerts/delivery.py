@@ -66,7 +66,7 @@ class Messenger:
 
     def deliver(self, stop: threading.Event | None = None) -> int:
         """Sends due changes until none is left or the channel fails. Returns the number of delivered changes."""
-        told = 0
+        delivered = 0
         if time.monotonic() < self._rest_until or not self._next_group() or not self._take_turn():
             return 0
         try:
@@ -74,12 +74,12 @@ class Messenger:
                 group = self._next_group()  # read again, because another process may have delivered it
                 if not group:
                     break
-                told += self._send(group)
+                delivered += self._send(group)
                 if time.monotonic() < self._rest_until or not self._take_turn():
                     break
         finally:
             self.outbox.release_turn(self.name, self._holder)
-        return told
+        return delivered
 
     def keep(self) -> None:
         """Sends the heartbeat and synchronises open alerts if they are due. Raises any error of the channel."""
@@ -180,11 +180,11 @@ def deliver_all(messengers: Sequence[Messenger], seconds: float = 30.0) -> dict[
     Returns:
         Number of delivered changes by channel.
     """
-    told = {messenger.name: 0 for messenger in messengers}
+    delivered = {messenger.name: 0 for messenger in messengers}
     stop = threading.Event()
 
     def work(messenger: Messenger) -> None:
-        told[messenger.name] = messenger.deliver(stop)
+        delivered[messenger.name] = messenger.deliver(stop)
 
     threads = [threading.Thread(target=work, args=(messenger,), daemon=True) for messenger in messengers]
     for thread in threads:
@@ -193,4 +193,4 @@ def deliver_all(messengers: Sequence[Messenger], seconds: float = 30.0) -> dict[
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     stop.set()
-    return told
+    return delivered

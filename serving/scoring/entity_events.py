@@ -273,8 +273,8 @@ class EntityEvents:
         except OSError as error:
             if day in self._files:
                 self._files.pop(day).close()  # reopening the file repairs an incomplete line
-            words = f"the log of scored rows cannot be written ({error}); nothing was counted, send the row again"
-            raise LogError(words) from error
+            message = f"the log of scored rows cannot be written ({error}); nothing was counted, send the row again"
+            raise LogError(message) from error
 
     def _log_of(self, day: str) -> Any:
         if day not in self._files:

@@ -89,9 +89,9 @@ def document(title: str, version: str, served: Mapping[str, Model], max_rows: in
     }
     schemas: Schema = {"Error": _ERROR, "Refused": _REFUSED, "Endpoint": _ENDPOINT}
     for name, model in served.items():
-        row, answer = f"{name}_row", f"{name}_answer"
-        schemas[row], schemas[answer] = row_schema(model), answer_schema(model)
-        paths |= _paths_of(model, row, answer, max_rows, max_bytes)
+        row, response = f"{name}_row", f"{name}_answer"
+        schemas[row], schemas[response] = row_schema(model), answer_schema(model)
+        paths |= _paths_of(model, row, response, max_rows, max_bytes)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
@@ -120,23 +120,23 @@ def row_schema(model: Model) -> Schema:
 def answer_schema(model: Model) -> Schema:
     """The schema of the response for one row."""
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    said: Schema
+    prediction: Schema
     if model.task.kind == "binary":
-        said = {"probability": share, "decision": {"type": "string", "enum": ["alert", "pass"]}}
+        prediction = {"probability": share, "decision": {"type": "string", "enum": ["alert", "pass"]}}
     elif model.task.kind == "regression":
-        said = {"prediction": {"type": "number"}}
+        prediction = {"prediction": {"type": "number"}}
     else:
         names = list(model.task.names)
         shares = _object(**dict.fromkeys(names, share))
-        said = {"prediction": {"type": "string", "enum": names}, "probability": share, "probabilities": shares}
+        prediction = {"prediction": {"type": "string", "enum": names}, "probability": share, "probabilities": shares}
     text = {"type": "string"}
-    return _object(**{model.table.key: {"description": "The row's key."}, **said, "model": text, "version": text})
+    return _object(**{model.table.key: {"description": "The row's key."}, **prediction, "model": text, "version": text})
 
 
-def _paths_of(model: Model, row: str, answer: str, max_rows: int, max_bytes: int) -> Schema:
+def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: int) -> Schema:
     name, names = model.name, features_of(model).names
     rows: Schema = {"type": "array", "items": _ref(row), "maxItems": max_rows}
-    answers: Schema = {"type": "array", "items": _ref(answer)}
+    responses: Schema = {"type": "array", "items": _ref(response)}
     numbers: Schema = {"type": ["number", "null"], "minimum": -3e38, "maximum": 3e38}
     values: Schema = {"type": "array", "items": numbers, "minItems": len(names), "maxItems": len(names)}
     about = _object(
@@ -154,7 +154,7 @@ def _paths_of(model: Model, row: str, answer: str, max_rows: int, max_bytes: int
             "post": _operation(
                 f"{name}_predict",
                 "Scores one raw row, or a list of them (all or none)",
-                ok={"anyOf": [_ref(answer), answers]},
+                ok={"anyOf": [_ref(response), responses]},
                 body={"anyOf": [_ref(row), rows]},
                 waits=True,
                 limits=f"more than {max_bytes:,} bytes",
@@ -176,18 +176,18 @@ def _paths_of(model: Model, row: str, answer: str, max_rows: int, max_bytes: int
 def _operation(
     name: str, summary: str, *, ok: Schema, body: Schema | None = None, waits: bool = False, limits: str = ""
 ) -> Schema:
-    responses: Schema = {"200": _answer("Done.", ok)}
-    said: Schema = {"operationId": name, "summary": summary, "responses": responses}
+    responses: Schema = {"200": _response("Done.", ok)}
+    operation: Schema = {"operationId": name, "summary": summary, "responses": responses}
     if body is not None:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        responses["413"] = _answer(f"The request is too large: {limits}.", _ref("Error"))
-        responses["415"] = _answer("The body is not declared as JSON.", _ref("Error"))
-        responses["422"] = _answer("The rows cannot be scored; nothing was counted.", _ref("Refused"))
-        responses["500"] = _answer("The version has no finite answer for a row; nothing was counted.", _ref("Error"))
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        responses["413"] = _response(f"The request is too large: {limits}.", _ref("Error"))
+        responses["415"] = _response("The body is not declared as JSON.", _ref("Error"))
+        responses["422"] = _response("The rows cannot be scored; nothing was counted.", _ref("Refused"))
+        responses["500"] = _response("The version has no finite answer for a row; nothing was counted.", _ref("Error"))
     if waits:
-        unavailable = _answer("No version serves yet, or the log cannot be written.", _ref("Error"))
+        unavailable = _response("No version serves yet, or the log cannot be written.", _ref("Error"))
         responses["503"] = {**unavailable, "headers": _RETRY_AFTER}
-    return said
+    return operation
 
 
 def _column(parser: RequestParser, name: str) -> Schema:
@@ -214,8 +214,8 @@ def _column(parser: RequestParser, name: str) -> Schema:
         forms, example = [{"type": ["string", "number", "boolean"]}], "text"
     if column.nullable:
         forms.append({"type": "null"})
-    said = forms[0] if len(forms) == 1 else {"anyOf": forms}
-    return {**said, "description": parser.describe()[name], "examples": [example]}
+    schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    return {**schema, "description": parser.describe()[name], "examples": [example]}
 
 
 def _bounds(checks: Sequence[Any]) -> Schema:
@@ -259,7 +259,7 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _answer(description: str, schema: Schema) -> Schema:
+def _response(description: str, schema: Schema) -> Schema:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 

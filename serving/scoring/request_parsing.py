@@ -93,8 +93,8 @@ class RowProblem:
 class RefusedRows(Exception):
     """Rows that cannot be scored, with the reasons in ``problems``."""
 
-    def __init__(self, problems: Sequence[RowProblem], *, of: int) -> None:
-        super().__init__("; ".join(f"row {p.row}: {p.problem}" if of > 1 else p.problem for p in problems))
+    def __init__(self, problems: Sequence[RowProblem], *, n_rows: int) -> None:
+        super().__init__("; ".join(f"row {p.row}: {p.problem}" if n_rows > 1 else p.problem for p in problems))
         self.problems = list(problems)
 
 
@@ -200,9 +200,9 @@ class RequestParser:
     def _slow(self, rows: Sequence[Raw], now: dt.datetime) -> dict[str, np.ndarray]:
         nested = [(i, c, v) for i, row in enumerate(rows) for c, v in row.items() if isinstance(v, (list, dict))]
         if nested:
-            words = "is neither text nor a number"
+            message = "is neither text nor a number"
             raise RefusedRows(
-                [RowProblem(i, c, v, f"{c}={v!r} {words}", self._right(c)) for i, c, v in nested], of=len(rows)
+                [RowProblem(i, c, v, f"{c}={v!r} {message}", self._right(c)) for i, c, v in nested], n_rows=len(rows)
             )
         frame = _text_frame(rows)
         if self.time is not None:
@@ -211,12 +211,12 @@ class RequestParser:
             accepted, refused = type_and_refuse(frame, self._table)
         except ContractError as error:
             raise RefusedRows(
-                [RowProblem(0, "", None, str(error.description), "a row of the declared table")], of=1
+                [RowProblem(0, "", None, str(error.description), "a row of the declared table")], n_rows=1
             ) from error
         if len(refused):
             at = [int(position) for position in refused.index]
             raise RefusedRows(
-                [self._problem(i, rows[i], why) for i, why in zip(at, refused[REASON], strict=True)], of=len(rows)
+                [self._problem(i, rows[i], why) for i, why in zip(at, refused[REASON], strict=True)], n_rows=len(rows)
             )
         return {c: _to_numpy(accepted[c], self.dtypes[c]) for c in self.columns}
 
@@ -226,14 +226,14 @@ class RequestParser:
         if column not in row:
             # The row may have the column under another name, because clean() can rename columns.
             renamed = not set(row) <= set(self.columns)
-            words = f"{column} is missing or unreadable" if renamed else f"{column} is missing"
+            message = f"{column} is missing or unreadable" if renamed else f"{column} is missing"
         elif rule == "missing or unreadable":
-            words = f"{column}={value!r} cannot be read"
+            message = f"{column}={value!r} cannot be read"
         elif column == self.time and rule.startswith("after the day"):
-            words = f"{column}={value!r} is in the future"
+            message = f"{column}={value!r} is in the future"
         else:
-            words = f"{column}={value!r} breaks the rule {rule}"
-        return RowProblem(position, column, _printable(value), words, self._right(column))
+            message = f"{column}={value!r} breaks the rule {rule}"
+        return RowProblem(position, column, _printable(value), message, self._right(column))
 
     def _tolerant_clean(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Runs ``clean`` with blanks for raw columns that the row lacks; the contract then reports missing columns."""
@@ -259,13 +259,13 @@ class RequestParser:
             return f"a row with {', '.join(self.columns)}"
         column = self._schema.columns[name]
         kind = self.kind(name)
-        words = [_KIND_WORDS.get(kind, str(column.dtype)), *(_check_words(check) for check in column.checks)]
+        rules = [_KIND_WORDS.get(kind, str(column.dtype)), *(_check_words(check) for check in column.checks)]
         if name == self.time:
-            words.append("not in the future")
+            rules.append("not in the future")
         if column.nullable:
-            words.append("or null")
+            rules.append("or null")
         meaning = f" ({column.description.rstrip('.')})" if column.description else ""
-        return ", ".join(words) + meaning
+        return ", ".join(rules) + meaning
 
 
 _TEXT = pd.StringDtype("pyarrow")
@@ -381,8 +381,8 @@ def _kept(raw: pd.Series, cleaned: pd.Series, read: Callable[[str | None], Any])
 
 
 def _check_words(check: Any) -> str:
-    words = _RULE_WORDS.get(check.name)
-    return words.format(**check.statistics) if words else str(check.error or check.name)
+    template = _RULE_WORDS.get(check.name)
+    return template.format(**check.statistics) if template else str(check.error or check.name)
 
 
 def _printable(value: Any) -> Any:

@@ -168,16 +168,16 @@ class Served:
         keys = rows[self.model.table.key].tolist()
         if len(set(keys)) < len(keys):
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
-            words = f"{self.model.table.key}={keys[i]!r} is in the request twice"
-            raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], words, "each row once")], of=len(raw))
+            message = f"{self.model.table.key}={keys[i]!r} is in the request twice"
+            raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
         scores = self.finite_scores(self.features(rows), keys)
         amount, alerts = self.model.evaluation.amount, None
         if self.model.task.kind == "binary":
             alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
         self.entity_events.add(rows, scores.tolist(), self.version)
-        said = json_predictions(self.model.task, scores, alerts)
-        of = {"model": self.model.name, "version": self.version}
-        return [{self.model.table.key: key, **answer, **of} for key, answer in zip(keys, said, strict=True)]
+        predictions = json_predictions(self.model.task, scores, alerts)
+        version = {"model": self.model.name, "version": self.version}
+        return [{self.model.table.key: key, **answer, **version} for key, answer in zip(keys, predictions, strict=True)]
 
 
 @dataclass
@@ -295,8 +295,8 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     @app.get("/health")
     async def health() -> Json:
         models = {name: endpoint.health() for name, endpoint in by_name.items()}
-        said = {model["status"] for model in models.values()}
-        status = next((s for s in ("degraded", "waiting") if s in said), "ok")
+        statuses = {model["status"] for model in models.values()}
+        status = next((s for s in ("degraded", "waiting") if s in statuses), "ok")
         return Json({"status": status, "models": models})
 
     @app.get("/models")
@@ -341,9 +341,9 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         body = _parsed(await _body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
             raise _not_understood(request, "a row is an object, several are a list of objects")
-        said = endpoint.ready().score([body] if isinstance(body, dict) else _few(body))
-        outcome, rows = "ok", len(said)
-        return Json(said[0] if isinstance(body, dict) else said)
+        responses = endpoint.ready().score([body] if isinstance(body, dict) else _few(body))
+        outcome, rows = "ok", len(responses)
+        return Json(responses[0] if isinstance(body, dict) else responses)
     except (RefusedRows, TooOldError):
         outcome = "refused"
         raise
@@ -366,8 +366,8 @@ async def _score(endpoint: Endpoint, request: Request) -> Response:
     wrong = next((i for i, values in enumerate(features) if len(values) != len(names)), None)
     if wrong is not None:
         found = len(features[wrong])
-        words = f"row {wrong} has {found} features, the model takes {len(names)}: see /models/{endpoint.name}"
-        raise HTTPException(422, words)
+        message = f"row {wrong} has {found} features, the model takes {len(names)}: see /models/{endpoint.name}"
+        raise HTTPException(422, message)
     with np.errstate(over="ignore"):
         X = np.array(_few(features), np.float32).reshape(-1, len(names))
     if np.isinf(X).any():
@@ -386,8 +386,8 @@ async def _body(request: Request) -> bytes:
         f"the body is larger than {MAX_BYTES:,} bytes; send fewer rows in a request",
         headers={"Connection": "close"},
     )
-    said = request.headers.get("content-length", "")
-    if said.isdigit() and int(said) > MAX_BYTES:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > MAX_BYTES:
         raise too_large
     parts, size = [], 0
     async for part in request.stream():

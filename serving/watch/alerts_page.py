@@ -66,16 +66,16 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
     def login(given: Annotated[str, Form(alias="token")], name: Annotated[str, Form()] = "") -> Response:
         if not hmac.compare_digest(given.strip().encode(), token.encode()):
             return HTMLResponse(page("login.html", wrong=True), 401)
-        answer = RedirectResponse("/", 303)
+        response = RedirectResponse("/", 303)
         plain = "".join(c for c in name if c.isalnum() or c in " .@-_")[:60].strip() or "page"
-        answer.set_cookie(COOKIE, f"{proof}|{quote(plain)}", httponly=True, samesite="strict", max_age=12 * 3600)
-        return answer
+        response.set_cookie(COOKIE, f"{proof}|{quote(plain)}", httponly=True, samesite="strict", max_age=12 * 3600)
+        return response
 
     @app.post("/logout")
     def logout() -> Response:
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE)
-        return answer
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
 
     @app.get("/")
     def listing(_: who_is, state: str = "open", model: str = "", severity: str = "", text: str = "") -> HTMLResponse:
@@ -180,12 +180,12 @@ def select(store: AlertStore, *, state: str, model: str, severity: str, text: st
             "open": alert.state != "resolved",
             "silenced": alert.is_silenced() and alert.state != "resolved",
         }
-        said = f"{alert.cause} {alert.column} {alert.owner} {alert.summary}".lower()
+        searched = f"{alert.cause} {alert.column} {alert.owner} {alert.summary}".lower()
         return (
             states.get(state, alert.state == state)
             and model in ("", alert.model)
             and severity in ("", alert.severity)
-            and text.lower() in said
+            and text.lower() in searched
         )
 
     found = [alert for alert in store.alerts(limit=2000) if fits(alert)]
@@ -217,11 +217,11 @@ def _found(store: AlertStore, number: int) -> Any:
         raise HTTPException(404, str(error)) from error
 
 
-def _report_path(reports: Path | None, said: str | None) -> Path | None:
+def _report_path(reports: Path | None, link: str | None) -> Path | None:
     """The file of a report; ``None`` if it is not an HTML file in the folder of reports."""
-    if reports is None or not said:
+    if reports is None or not link:
         return None
-    path = Path(said).resolve()
+    path = Path(link).resolve()
     return path if path.is_relative_to(reports.resolve()) and path.suffix == ".html" and path.is_file() else None
 
 

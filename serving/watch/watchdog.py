@@ -153,8 +153,8 @@ def _of_ticks(
         since = f"since {_clock(last)}" if last else "so far"
         yield _page(cause, f"the {kind} {name} has not ticked {since}", model)
     elif failed and len(failed) == len(ticks):
-        said = failed[0]["error"]
-        message = _first_line(said["message"]) if said else "without a reason"
+        error = failed[0]["error"]
+        message = _first_line(error["message"]) if error else "without a reason"
         yield _page(cause, f"the {kind} {name} fails: {message}", model)
 
 
@@ -243,10 +243,10 @@ def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Lo
 
     def see() -> list[Problem]:
         now = dt.datetime.now(dt.UTC).timestamp()
-        answer = _get(f"{ui_url}/graphql", {"query": _QUERY, "variables": {"graceAgo": now - TICK_GRACE_S}})
-        if "errors" in answer:
-            raise ValueError(f"GraphQL says {answer['errors'][0]['message']}")
-        return problems_of_dagster(answer["data"], models, now, started)
+        response = _get(f"{ui_url}/graphql", {"query": _QUERY, "variables": {"graceAgo": now - TICK_GRACE_S}})
+        if "errors" in response:
+            raise ValueError(f"GraphQL says {response['errors'][0]['message']}")
+        return problems_of_dagster(response["data"], models, now, started)
 
     return see, silent
 
@@ -260,8 +260,8 @@ def service_look(service_url: str) -> tuple[Look, Problem]:
 def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=15) as answer:
-        return json.loads(answer.read())
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=15) as response:
+        return json.loads(response.read())
 
 
 def _first_line(message: str) -> str:

@@ -83,7 +83,7 @@ def column(values: list, header: str = "v"):
 def test_the_form_of_a_file_is_found_and_said(table, content, said):
     guess, tried = table(content(plain().to_csv(index=False)))
     assert [c.name for c in guess.columns] == ["x", "city", "y"]
-    assert pd.Series(guess.said).str.contains(said).any(), guess.said
+    assert pd.Series(guess.notes).str.contains(said).any(), guess.notes
     assert tried.landed == N
 
 
@@ -98,7 +98,7 @@ def test_an_older_encoding_is_guessed_and_said(table, encoding, words):
     assert guess.target.name == target
     assert city in guess.columns[1].categories
     assert any(
-        encoding.removeprefix("shift_jis") in words and "save the file as UTF-8" in words for words in guess.said
+        encoding.removeprefix("shift_jis") in words and "save the file as UTF-8" in words for words in guess.notes
     )
 
 
@@ -369,7 +369,7 @@ def test_a_line_below_the_header_that_is_no_row_is_named(table):
     numbers = plain().assign(z=plain(seed=1)["x"])
     guess, _ = table(f"x,city,y,z\n(m),code,flag,(s)\n{numbers.to_csv(index=False, header=False)}", refused=1)
     assert guess.target.kind == "boolean"
-    assert any("'(m), code, flag, (s)') does not fit" in words for words in guess.said)
+    assert any("'(m), code, flag, (s)') does not fit" in words for words in guess.notes)
 
 
 def test_a_header_that_comes_again_is_no_row(table):
@@ -386,5 +386,5 @@ def test_rows_without_a_key_are_counted(table):
 def test_copies_of_rows_are_counted(table):
     frame = plain().assign(n=plain(seed=1)["x"])
     guess, tried = table(pd.concat([frame, frame.head(20)]))
-    assert any("(20 rows are copies)" in words for words in guess.said)
+    assert any("(20 rows are copies)" in words for words in guess.notes)
     assert len(tried.accepted) == N

@@ -152,7 +152,7 @@ def test_a_time_makes_it_a_stream_with_a_split_by_time(root):
 def test_a_table_without_a_key_gets_one_of_its_text(root):
     model, guess, _ = declared(root, people(600), "bought")
     assert model.table.key == "row"
-    assert any("no column is a key" in words for words in guess.said)
+    assert any("no column is a key" in words for words in guess.notes)
 
 
 def test_an_identical_row_is_one_row(root):
@@ -186,7 +186,7 @@ def test_text_and_fifty_thousand_rows_of_four_classes_are_read(root):
 )
 def test_other_encodings_and_separators_are_handled_and_said(root, content, said):
     made = new_model(root, "shop", csv(root, content(people(600))), "bought")
-    assert any(said in words for words in made.guess.said), made.guess.said
+    assert any(said in words for words in made.guess.notes), made.guess.notes
     assert {c.name: c.kind for c in made.guess.columns}["income"] == "number"
 
 
@@ -206,7 +206,7 @@ def test_rows_without_a_target_are_scored_and_not_learnt_from(root):
     frame = people(600)
     frame.loc[:49, "bought"] = None
     made = new_model(root, "shop", csv(root, frame), "bought")
-    assert any("50 rows have no 'bought'" in words for words in made.guess.said)
+    assert any("50 rows have no 'bought'" in words for words in made.guess.notes)
 
 
 def test_a_million_categories_are_no_million_features(root):
@@ -277,3 +277,10 @@ def test_a_draft_that_a_killed_process_left_is_gone_with_the_next_model(root):
     os.utime(models / ".new-left", (0, 0))
     new_model(root, "shop", csv(root, people()), "bought")
     assert sorted(path.name for path in models.iterdir()) == [".new-alive", "shop"]
+
+
+def test_tests_that_an_earlier_template_generated_still_find_their_import():
+    from assets.lifecycle.dry_run import dry_run
+    from assets.lifecycle.rehearsal import rehearse
+
+    assert rehearse is dry_run

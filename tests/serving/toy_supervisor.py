@@ -28,7 +28,7 @@ def program(name: str, port: str, setting: str) -> supervisor.Program:
         ready=lambda: bool(urllib.request.urlopen(f"http://127.0.0.1:{port}").read()),
         port=int(port),
         setting=setting,
-        shown=name.capitalize(),
+        label=name.capitalize(),
     )
 
 

@@ -78,10 +78,10 @@ def _contract_check_result(
     reasons = {str(k): int(v) for k, v in refused[REASON].value_counts().head(10).items()}
     passed = (len(rows) > 0 or quiet) and share <= table.max_refused
     if passed:
-        words = f"{len(rows):,} rows meet the contract; {len(refused)} of {landed:,} landed were refused"
+        message = f"{len(rows):,} rows meet the contract; {len(refused)} of {landed:,} landed were refused"
     else:
         worst = next(iter(reasons), "nothing landed")
-        words = (
+        message = (
             f"{share:.1%} of what landed on {day or 'the whole table'} was refused (at most {table.max_refused:.0%}), "
             f"mostly for '{worst}'; mend the upstream, or the contract if the upstream is right, and materialise again"
         )
@@ -89,6 +89,6 @@ def _contract_check_result(
         check=CONTRACT.name,
         day=day,
         passed=passed,
-        description=words,
+        description=message,
         metadata={"rows": len(rows), "refused": len(refused), "reasons": reasons},
     )

@@ -73,9 +73,9 @@ def default_features(model: Model) -> Features:
     def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
         made = {name: _number(events[name][wanted]) for name in numbers}
         for column, values in categories.items():
-            said = events[column][wanted]
-            text = said.astype(str)
-            text[_missing(said)] = ""  # otherwise a missing value reads as a word such as None, which may be a category
+            raw = events[column][wanted]
+            text = raw.astype(str)
+            text[_missing(raw)] = ""  # otherwise a missing value reads as a word such as None, which may be a category
             made |= {f"{column}={value}": (text == value).astype(np.float32) for value in values}
         for name in moments:
             made |= {f"{name}.{part}": values for part, values in _moment(events[name][wanted]).items()}

@@ -205,7 +205,7 @@ def _point_in_time(features: Features, events: Columns, model: Model, days: list
         second = np.random.default_rng(int(probed.replace("-", ""))).integers(43_200, 86_400)
         cut = np.datetime64(probed) + np.timedelta64(int(second), "s")
         seeing = sees_the_future(features, events, model.table.time, model.label_delay_days, cut)
-        words = (
+        message = (
             f"the {PROBED_ROWS} rows before {cut} are the same without what came later"
             if not seeing
             else f"{', '.join(seeing)} changed when rows after {cut} and labels not yet known were replaced; the "
@@ -213,7 +213,7 @@ def _point_in_time(features: Features, events: Columns, model: Model, days: list
         )
         check_results += [
             CheckResult(
-                check=POINT_IN_TIME.name, day=day, passed=not seeing, description=words, metadata={"probed": str(cut)}
+                check=POINT_IN_TIME.name, day=day, passed=not seeing, description=message, metadata={"probed": str(cut)}
             )
             for day in month
         ]

@@ -44,8 +44,9 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
             day = event_day(rows, table)
             check_results = [_coverage(missing[day == d], d) for d in days_in_run(context)]
         rows = rows[~missing].astype({model.target: model.task.dtype}).reset_index(drop=True)
-        shown = {"dagster/row_count": len(rows), "unlabelled": unlabelled, **_truth_in_short(model, rows[model.target])}
-        return StageOutput(rows, check_results, shown)
+        summary = _summary(model, rows[model.target])
+        metadata = {"dagster/row_count": len(rows), "unlabelled": unlabelled, **summary}
+        return StageOutput(rows, check_results, metadata)
 
     inputs = {"cleaned": TableInput(model.key(table.name))}
     if late:
@@ -65,7 +66,7 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
     )
 
 
-def _truth_in_short(model: Model, truth: pd.Series) -> dict[str, Any]:
+def _summary(model: Model, truth: pd.Series) -> dict[str, Any]:
     """Returns summary metadata of the labels for the UI."""
     if truth.empty:
         return {}

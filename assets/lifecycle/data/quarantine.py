@@ -37,8 +37,8 @@ def quarantine_asset(model: Model) -> dg.AssetsDefinition:
         accepted, refused = type_and_refuse(raw, table)
         days = days_in_run(context)
         landing = pd.Series(WHOLE, index=raw.index) if table.time is None else iso_day(raw[LANDING_DAY])
-        asked = landing.isin(days)
-        refused = refused[asked[refused.index]].sort_values(ROW_ID)
+        requested = landing.isin(days)
+        refused = refused[requested[refused.index]].sort_values(ROW_ID)
         outcomes = row_outcomes(
             raw,
             accepted,
@@ -46,8 +46,8 @@ def quarantine_asset(model: Model) -> dg.AssetsDefinition:
             in_clean=cleaned[ROW_ID],
             in_quarantine=refused[ROW_ID],
             stale=_stale(context, model, days, around),
-        )[asked.to_numpy()]
-        outcome_day = landing[asked].to_numpy()
+        )[requested.to_numpy()]
+        outcome_day = landing[requested].to_numpy()
         refused_on = landing[refused.index]
         check_results, by_day = [], {}
         for day in days:

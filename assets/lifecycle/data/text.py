@@ -90,9 +90,9 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
             words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number means no word
-            said, count = self.words(words)
+            total, count = self.words(words)
             # A long text carries more information than a short one, but not in proportion to its length.
-            return (said + self.pairs(pairs_of(words))[0]) / count.clamp(min=1.0).sqrt()
+            return (total + self.pairs(pairs_of(words))[0]) / count.clamp(min=1.0).sqrt()
 
     return TextEncoder()
 

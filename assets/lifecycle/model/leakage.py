@@ -68,8 +68,8 @@ def leaks(frozen: pd.DataFrame, model: Model, *, fit: np.ndarray, test: np.ndarr
     y = some[model.target].to_numpy(dtype=float)
     columns = _columns(some, model)
     found = _alone(columns, y, model.task)
-    told = {name for leak in found for name in leak.columns}
-    rest = {name: values for name, values in columns.items() if name not in told}
+    found_columns = {name for leak in found for name in leak.columns}
+    rest = {name: values for name, values in columns.items() if name not in found_columns}
     if model.task.kind != "multiclass":
         found += _together(rest, y, model.target)
     found += _later(some, model)
@@ -135,12 +135,12 @@ def _as_numbers(values: pd.Series, y: np.ndarray, half: np.ndarray, task: Task) 
         number = values.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     else:
         text = values.astype("string").fillna("")
-        told = []
+        encoded = []
         for code in np.unique(y) if task.kind == "multiclass" else [None]:
             truth = pd.Series(y if code is None else (y == code).astype(float))
             means = truth[half].groupby(text.to_numpy()[half]).mean()
-            told.append(text.map(means).fillna(truth[half].mean()).to_numpy(dtype=float))
-        return np.column_stack([*told, missing])
+            encoded.append(text.map(means).fillna(truth[half].mean()).to_numpy(dtype=float))
+        return np.column_stack([*encoded, missing])
     return np.column_stack([np.where(missing, -1e12, number), missing])
 
 
@@ -304,19 +304,19 @@ def _siblings(frozen: pd.DataFrame, name: str, model: Model, fit: np.ndarray, te
     both = float(values[test].isin(set(values[fit])).mean())
     y = frozen[model.target].astype(float)
     if model.task.kind == "multiclass":
-        agreeing = float((y == y.groupby(values).transform(lambda of: of.mode().iloc[0]))[test].mean())
+        agreement = float((y == y.groupby(values).transform(lambda group: group.mode().iloc[0]))[test].mean())
         chance = float(y.value_counts(normalize=True).iloc[0])
-        agreeing = (agreeing - chance) / max(1 - chance, 1e-9)
+        agreement = (agreement - chance) / max(1 - chance, 1e-9)
     else:
-        told = y[fit].groupby(values[fit]).mean()
-        known = test & values.isin(told.index).to_numpy()
+        means = y[fit].groupby(values[fit]).mean()
+        known = test & values.isin(means.index).to_numpy()
         if known.sum() < 20 or y[known].std() == 0:
             return None
-        agreeing = float(np.corrcoef(values[known].map(told).astype(float), y[known])[0, 1])
-    if both < 0.2 or not agreeing >= AGREEING:
+        agreement = float(np.corrcoef(values[known].map(means).astype(float), y[known])[0, 1])
+    if both < 0.2 or not agreement >= AGREEING:
         return None
     message = (
         f"rows of the same '{name}' are on both sides of the split ({both:.0%} of the test rows have one among the fit "
-        f"rows), and they agree on the target (correlation {agreeing:.2f})"
+        f"rows), and they agree on the target (correlation {agreement:.2f})"
     )
     return Leak((name,), message)

@@ -101,11 +101,11 @@ class WindowCounts:
         return {"columns": columns, "calendar": dict(self.calendar), "days": self.days}
 
     @classmethod
-    def from_json(cls, reference: ReferenceProfile, said: Mapping[str, Any]) -> WindowCounts:
+    def from_json(cls, reference: ReferenceProfile, stored: Mapping[str, Any]) -> WindowCounts:
         """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed the bins."""
-        of = reference.counted
-        counts = {c: Histogram.from_json(of[c].bins, h) for c, h in said["columns"].items()}
-        return cls(counts, said["calendar"], said["days"])
+        histograms = reference.counted
+        counts = {c: Histogram.from_json(histograms[c].bins, h) for c, h in stored["columns"].items()}
+        return cls(counts, stored["calendar"], stored["days"])
 
 
 @dataclass(frozen=True)
@@ -201,27 +201,27 @@ def compare(
     if window.rows < drift.min_rows:
         return DriftResult(window.rows, judged=False)
     earlier = [known for known in before if known.judged]
-    row = earlier[1 - drift.page_after :] if drift.page_after > 1 else []
-    enough = len(row) == drift.page_after - 1
+    consecutive = earlier[1 - drift.page_after :] if drift.page_after > 1 else []
+    enough = len(consecutive) == drift.page_after - 1
     share = len(reference.columns)
     verdicts = []
     began: dict[str, str] = {}
     for column in reference.columns:
         found = _difference(reference, window, column, drift)
         drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
-        weighs = reference.importance.get(column, 1.0) >= drift.min_importance
-        were = [known.columns[column] for known in row]
-        sure, alike = _together(reference, window, row, column, found, drift)
-        lasts = enough and drifted and all(one.drifted for one in were) and sure
-        weakly = enough and (drifted or any(one.drifted for one in were)) and alike and sure
+        important = reference.importance.get(column, 1.0) >= drift.min_importance
+        earlier_results = [known.columns[column] for known in consecutive]
+        significant, alike = _together(reference, window, consecutive, column, found, drift)
+        lasts = enough and drifted and all(one.drifted for one in earlier_results) and significant
+        weakly = enough and (drifted or any(one.drifted for one in earlier_results)) and alike and significant
         verdicts.append(
             ColumnDrift(
                 column, METHODS[reference.histograms[column].bins.kind], found.p_value, found.effect,
-                drifted or weakly, weighs and (lasts or weakly),
+                drifted or weakly, important and (lasts or weakly),
             )
         )  # fmt: skip
         if weakly or (drifted and earlier and earlier[-1].columns[column].drifted):
-            first = row[0] if weakly else earlier[-1]
+            first = consecutive[0] if weakly else earlier[-1]
             began[column] = first.since or first.day
     moving = _settling(reference, window, drift, verdicts, earlier[-1] if earlier else None)
     if moving:
@@ -277,9 +277,9 @@ def _difference(reference: ReferenceProfile, window: WindowCounts, column: str, 
     against = reference.histograms[column]
     if column in (SCORE, PREDICTED):
         # A score may follow the calendar. A Saturday is compared with weekends, so that not every Saturday alarms.
-        like = _same_calendar(reference.sample, window.calendar)
-        if not like.all() and like.sum() >= drift.min_rows:
-            against = against.bins.count(reference.sample.loc[like, column].to_numpy())
+        matching = _same_calendar(reference.sample, window.calendar)
+        if not matching.all() and matching.sum() >= drift.min_rows:
+            against = against.bins.count(reference.sample.loc[matching, column].to_numpy())
     effect = reference.design_effect(column)
     of_reference = thinned(effect.whole, against.rows / reference.rows)
     return difference(against, window.histograms[column], (of_reference, effect.over(window.days, reference.days)))
@@ -288,7 +288,7 @@ def _difference(reference: ReferenceProfile, window: WindowCounts, column: str, 
 def _together(
     reference: ReferenceProfile,
     window: WindowCounts,
-    row: Sequence[EarlierWindow],
+    consecutive: Sequence[EarlierWindow],
     column: str,
     found: Difference,
     drift: Drift,
@@ -302,20 +302,26 @@ def _together(
     Args:
         reference: profile of the version that scored the windows.
         window: counts of the latest window.
-        row: the consecutive windows before it.
+        consecutive: the consecutive windows before it.
         column: name of the column.
         found: difference of the latest window.
         drift: the declared limits.
     """
-    both = _difference(reference, sum((known.window for known in row), window), column, drift) if row else found
-    each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in row)]
+    pooled = (
+        _difference(reference, sum((known.window for known in consecutive), window), column, drift)
+        if consecutive
+        else found
+    )
+    each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in consecutive)]
     effects = [one.effect for one in each]
 
     def passes(one: Difference | ColumnDrift) -> bool:
         return one.p_value < drift.page_alpha / len(reference.columns) and one.effect >= drift.min_effect
 
-    like = min(effects) >= WEAK_EFFECT * both.effect and both.effect >= WEAK_EFFECT * max(effects)
-    return passes(both) or all(map(passes, each)), bool(row) and like and all(_shows(one, drift) for one in each)
+    similar = min(effects) >= WEAK_EFFECT * pooled.effect and pooled.effect >= WEAK_EFFECT * max(effects)
+    return passes(pooled) or all(map(passes, each)), bool(consecutive) and similar and all(
+        _shows(one, drift) for one in each
+    )
 
 
 def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
@@ -325,8 +331,8 @@ def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
 
 def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -> np.ndarray:
     """Boolean ``[rows of sample]``: rows with the calendar values that all rows of the window share."""
-    like = np.ones(len(sample), dtype=bool)
+    matching = np.ones(len(sample), dtype=bool)
     for column, value in calendar.items():
         if value is not None:
-            like &= sample[column].to_numpy() == np.float32(value)
-    return like
+            matching &= sample[column].to_numpy() == np.float32(value)
+    return matching

@@ -133,13 +133,13 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
                 raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
             lines.append(line)
             check_results += _check_results(line)
-        shown = {
+        metadata = {
             "version": line.version,
             "level": line.result.level,
             "quality": line.quality,
             "drifted": ", ".join(line.result.drifted_columns) or "nothing",
         }
-        return StageOutput(pd.DataFrame([line.row() for line in lines] + kept), check_results, shown)
+        return StageOutput(pd.DataFrame([line.row() for line in lines] + kept), check_results, metadata)
 
     return table_asset(
         model,
@@ -213,11 +213,11 @@ def _check(
 
 def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
     names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
-    return features.of(day, [*names, *reference.unwatched])
+    return features.batches(day, [*names, *reference.unwatched])
 
 
 def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
-    for batch in predictions.of(day, score_columns(model.task)):
+    for batch in predictions.batches(day, score_columns(model.task)):
         yield pd.DataFrame(compared_scores(model.task, scores_in(model.task, batch)))
 
 
@@ -234,7 +234,7 @@ def sampling(
 def _version_of(predictions: InBatches, day: str) -> str:
     """The version that scored most rows of a day; empty if no row was scored."""
     counted: collections.Counter[str] = collections.Counter()
-    for batch in predictions.of(day, ["version"]):
+    for batch in predictions.batches(day, ["version"]):
         counted.update({str(v): int(n) for v, n in batch["version"].value_counts().items()})
     return str(counted.most_common(1)[0][0]) if counted else ""
 
@@ -311,8 +311,8 @@ class _Past:
         return chain[::-1]
 
     def _before(self, day: str, row: Mapping[str, Any]) -> EarlierWindow:
-        said = json.loads(row["verdicts"])
-        columns = {c["column"]: ColumnDrift(**c) for c in said.get("columns", ())}
+        verdicts = json.loads(row["verdicts"])
+        columns = {c["column"]: ColumnDrift(**c) for c in verdicts.get("columns", ())}
         window = self._counts(day)
         for earlier in self._same:
             if row["first_day"] <= earlier < day:
@@ -375,13 +375,13 @@ def _severity(level: Level) -> dg.AssetCheckSeverity:
 def _drift_check_result(line: Checked, day: str | None) -> CheckResult:
     result = line.result
     if not result.judged:
-        words = f"{result.rows} rows are too few to judge"
+        message = f"{result.rows} rows are too few to judge"
     elif result.level == "ok":
-        words = f"{result.rows:,} rows look like the reference of version {line.version}"
+        message = f"{result.rows:,} rows look like the reference of version {line.version}"
         if result.settling:
-            words += f"; the score still moves with {', '.join(result.settling[:3])}, which are not watched"
+            message += f"; the score still moves with {', '.join(result.settling[:3])}, which are not watched"
     else:
-        words = (
+        message = (
             f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
             f"{line.version}: {', '.join(result.drifted_columns[:5])}"
             + (f"; since {result.since}" if result.level == "page" else "; watch the next window")
@@ -398,19 +398,19 @@ def _drift_check_result(line: Checked, day: str | None) -> CheckResult:
         day=day,
         passed=result.level == "ok",
         severity=_severity(result.level),
-        description=words,
+        description=message,
         metadata=metadata,
     )
 
 
 def _quality_check_result(line: Checked, day: str | None) -> CheckResult:
     rows = line.of_day.rows if line.of_day else 0
-    words = "; ".join(f"{column + ': ' if column else ''}{said}" for column, said in line.faults.items())
+    message = "; ".join(f"{column + ': ' if column else ''}{fault}" for column, fault in line.faults.items())
     return CheckResult(
         check=QUALITY.name,
         day=day,
         passed=not line.faults,
         severity=_severity(line.quality),
-        description=words or f"{rows:,} rows, as usual",
+        description=message or f"{rows:,} rows, as usual",
         metadata={"level": line.quality, "rows": rows, "columns": line.faults},
     )

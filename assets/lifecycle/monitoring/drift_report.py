@@ -156,9 +156,9 @@ def _registered(method: str, of_before: float, of_now: float) -> str:
 
     The name holds the design effects, to three significant digits, because Evidently has no parameter for them.
     """
-    said = f"{of_before:.3g}", f"{of_now:.3g}"
-    name = method if said == ("1", "1") else f"{method}, design effects {said[0]} and {said[1]}"
-    _register(method, name, float(said[0]), float(said[1]))
+    effects = f"{of_before:.3g}", f"{of_now:.3g}"
+    name = method if effects == ("1", "1") else f"{method}, design effects {effects[0]} and {effects[1]}"
+    _register(method, name, float(effects[0]), float(effects[1]))
     return name
 
 

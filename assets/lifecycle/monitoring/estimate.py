@@ -120,12 +120,12 @@ def recalibrated(probabilities: np.ndarray, calibration: Sequence[Mapping[str, f
         return probabilities
     from sklearn.isotonic import IsotonicRegression
 
-    said, was, rows = (np.array([bin_[name] for bin_ in calibration]) for name in ("said", "was", "rows"))
-    right = said * (was * rows + PRIOR) / (said * rows + PRIOR)
-    right = IsotonicRegression().fit_transform(said, right, sample_weight=rows)
-    rising = np.argsort(said, kind="stable")
+    predicted, observed, rows = (np.array([bin_[name] for bin_ in calibration]) for name in ("said", "was", "rows"))
+    corrected = predicted * (observed * rows + PRIOR) / (predicted * rows + PRIOR)
+    corrected = IsotonicRegression().fit_transform(predicted, corrected, sample_weight=rows)
+    order = np.argsort(predicted, kind="stable")
     # Beyond the first and last bin, the shift of that bin applies.
-    shift = np.interp(_logit(probabilities), _logit(said[rising]), (_logit(right) - _logit(said))[rising])
+    shift = np.interp(_logit(probabilities), _logit(predicted[order]), (_logit(corrected) - _logit(predicted))[order])
     return np.asarray(1 / (1 + np.exp(-_logit(probabilities) - shift)))
 
 

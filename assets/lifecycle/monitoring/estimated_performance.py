@@ -79,7 +79,7 @@ def _tally_of(mlflow: MlflowTracking, model: Model, predictions: InBatches, day:
     """Counts of a day's probabilities, calibrated by the version that scored each row; ``None`` if there are none."""
     profiles: dict[str, ReferenceProfile] = {}
     tallies = []
-    for batch in predictions.of(day, ["version", *score_columns(model.task)]):
+    for batch in predictions.batches(day, ["version", *score_columns(model.task)]):
         for version, rows in batch.groupby("version", sort=False):
             name = str(version)
             if name not in profiles:

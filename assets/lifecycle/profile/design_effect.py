@@ -120,10 +120,10 @@ def _drawn(known: np.ndarray, seed: int) -> np.ndarray:
 
 def _ratio(who: np.ndarray, where: np.ndarray, cumulative: bool) -> float:
     """Variance of the shares with entities drawn over the variance with rows drawn, each summed over the bins."""
-    codes, of = np.unique(who[who >= 0], return_inverse=True)
+    codes, positions = np.unique(who[who >= 0], return_inverse=True)
     alone = np.flatnonzero(who < 0)
     entity = np.empty(len(who), dtype=np.int64)
-    entity[who >= 0], entity[alone] = of, len(codes) + np.arange(len(alone))
+    entity[who >= 0], entity[alone] = positions, len(codes) + np.arange(len(alone))
     several, bins = len(codes) + len(alone), int(where.max(initial=0)) + 1
     if several < 2 or bins < 2:
         return 1.0

@@ -119,13 +119,13 @@ class Histogram:
                 "above": self.above}  # fmt: skip
 
     @classmethod
-    def from_json(cls, bins: Bins, said: Mapping[str, Any]) -> Histogram:
+    def from_json(cls, bins: Bins, stored: Mapping[str, Any]) -> Histogram:
         """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed these bins."""
         counts = np.zeros(len(bins.edges) + 1, dtype=np.int64)
-        if said["at"] and said["at"][-1] >= len(counts):
-            raise ValueError(f"bin {said['at'][-1]} of {len(counts)}: these counts are of other bins")
-        counts[said["at"]] = said["n"]
-        return cls(bins, counts, said["missing"], said["below"], said["above"])
+        if stored["at"] and stored["at"][-1] >= len(counts):
+            raise ValueError(f"bin {stored['at'][-1]} of {len(counts)}: these counts are of other bins")
+        counts[stored["at"]] = stored["n"]
+        return cls(bins, counts, stored["missing"], stored["below"], stored["above"])
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,8 @@ class ReferenceProfile:
         mine_rows = min(round(size * share), len(self.sample))
         sample = [self.sample.iloc[:mine_rows], other.sample.iloc[: min(size - mine_rows, len(other.sample))]]
         mixed = {
-            name: {**said, "missing": share * said["missing"] + (1 - share) * other.summary[name]["missing"]}
-            for name, said in self.summary.items()
+            name: {**summary, "missing": share * summary["missing"] + (1 - share) * other.summary[name]["missing"]}
+            for name, summary in self.summary.items()
         }
         bound = {**self.design_effects, **other.design_effects}
         return ReferenceProfile(
@@ -164,7 +164,7 @@ class ReferenceProfile:
         """Writes ``sample.parquet`` and ``profile.json``."""
         directory.mkdir(parents=True, exist_ok=True)
         self.sample.to_parquet(directory / "sample.parquet", compression="zstd", index=False)
-        said = {
+        stored = {
             "rows": self.rows,
             "calendar": self.calendar,
             "columns": self.summary,
@@ -177,27 +177,27 @@ class ReferenceProfile:
             "histograms": {column: _said(h) for column, h in self.histograms.items()},
             "unwatched": {column: _said(h) for column, h in self.unwatched.items()},
         }
-        (directory / "profile.json").write_text(json.dumps(said, separators=(",", ":")))
+        (directory / "profile.json").write_text(json.dumps(stored, separators=(",", ":")))
 
     @classmethod
     def load(cls, directory: Path) -> ReferenceProfile:
         """Reads the output of :meth:`save`. Raises :class:`ProfileError` if a part is missing or damaged."""
         try:
-            said = json.loads((directory / "profile.json").read_text())
+            stored = json.loads((directory / "profile.json").read_text())
             sample = pd.read_parquet(directory / "sample.parquet")
             return cls(
-                histograms={column: _read(h) for column, h in said["histograms"].items()},
-                summary=said["columns"],
+                histograms={column: _read(h) for column, h in stored["histograms"].items()},
+                summary=stored["columns"],
                 sample=sample,
-                rows=said["rows"],
-                calendar=tuple(said["calendar"]),
-                importance=said["importance"],
-                calibration=said["calibration"],
-                rows_of_weekday=said["rows_of_weekday"],
-                days=said["days"],
-                design_effects={column: DesignEffect(*e) for column, e in said["design_effects"].items()},
-                label_effect=said["label_effect"],
-                unwatched={column: _read(h) for column, h in said["unwatched"].items()},
+                rows=stored["rows"],
+                calendar=tuple(stored["calendar"]),
+                importance=stored["importance"],
+                calibration=stored["calibration"],
+                rows_of_weekday=stored["rows_of_weekday"],
+                days=stored["days"],
+                design_effects={column: DesignEffect(*e) for column, e in stored["design_effects"].items()},
+                label_effect=stored["label_effect"],
+                unwatched={column: _read(h) for column, h in stored["unwatched"].items()},
             )
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(
@@ -241,10 +241,10 @@ def _said(histogram: Histogram) -> dict[str, Any]:
     return {**edges, **histogram.to_json()}
 
 
-def _read(said: Mapping[str, Any]) -> Histogram:
+def _read(stored: Mapping[str, Any]) -> Histogram:
     """Restores the output of :func:`_said`."""
-    edges = np.asarray(said["edges"], dtype=np.float32).astype(np.float64)
-    return Histogram.from_json(Bins(said["kind"], edges, said["low"], said["high"]), said)
+    edges = np.asarray(stored["edges"], dtype=np.float32).astype(np.float64)
+    return Histogram.from_json(Bins(stored["kind"], edges, stored["low"], stored["high"]), stored)
 
 
 def _short(edges: np.ndarray) -> list[float]:

@@ -23,9 +23,9 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         verdicts = verdicts_on(mlflow, model, version)
         against = [f"{name}: {'; '.join(v['reasons'])}" for name, v in verdicts.items() if not v["passed"]]
         who = context.run.tags.get("user", "dagster")
-        said = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
+        facts = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
         if against:
-            ledger.refuse(model.name, version, reason=" | ".join(against), **said)
+            ledger.refuse(model.name, version, reason=" | ".join(against), **facts)
             raise dg.Failure(
                 description=f"version {version} of {model.name} is not promoted: {' | '.join(against)}. Materialise "
                 "evaluation and staged for it; if the gate refuses it, train a better one",
@@ -33,7 +33,7 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
             )
         before = ledger.champion(model.name)
         reason = "; ".join(verdicts["gate"]["reasons"])
-        entry = ledger.promote(model.name, version, reason=reason, **said)
+        entry = ledger.promote(model.name, version, reason=reason, **facts)
         context.resources.target.promote(model.name, version)
         frame = pd.DataFrame({"version": [version], "previous": [entry.previous or ""], "ledger_entry": [entry.id]})
         return StageOutput(

@@ -44,14 +44,16 @@ RESPONSE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class StagedResponse:
     """The response of a staged candidate: scores ``[n]`` or ``[n, classes]``, or the fault if there are none."""
 
     scores: np.ndarray | None
     fault: str = ""
 
 
-def ask(target: DeploymentTarget, directory: Path, model: Model, version: str, X: np.ndarray) -> Answer:
+def request_scores(
+    target: DeploymentTarget, directory: Path, model: Model, version: str, X: np.ndarray
+) -> StagedResponse:
     """Stages a bundle and requests scores of ``X``, float32 ``[n, n_features]``; a fault is returned, not raised."""
     import httpx
 
@@ -61,16 +63,18 @@ def ask(target: DeploymentTarget, directory: Path, model: Model, version: str, X
             httpx.Client(base_url=url, timeout=RESPONSE_TIMEOUT_S, trust_env=False) as service,
         ):
             health = service.get("/health").raise_for_status().json()
-            answer = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
-            answer = answer.raise_for_status().json()
+            response = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
+            response = response.raise_for_status().json()
     except DeploymentError as error:
-        return Answer(None, _in_one_line(str(error)))
+        return StagedResponse(None, _in_one_line(str(error)))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return Answer(None, f"the service does not answer as it should: {_in_one_line(str(error) or repr(error))}")
-    return parse_response(model, version, len(X), health, answer)
+        return StagedResponse(
+            None, f"the service does not answer as it should: {_in_one_line(str(error) or repr(error))}"
+        )
+    return parse_response(model, version, len(X), health, response)
 
 
-def parse_response(model: Model, version: str, rows: int, health: Any, answer: Any) -> Answer:
+def parse_response(model: Model, version: str, rows: int, health: Any, response: Any) -> StagedResponse:
     """Validates the response of the service.
 
     Args:
@@ -78,23 +82,23 @@ def parse_response(model: Model, version: str, rows: int, health: Any, answer: A
         version: version of the candidate.
         rows: number of rows in the request.
         health: JSON of ``/health``.
-        answer: JSON of the scores.
+        response: JSON of the scores.
 
     Returns:
         The scores, or the fault if the response is invalid.
     """
     try:
         endpoint = health["models"][model.name]
-        status, serves = endpoint["status"], {str(endpoint["version"]), str(answer["version"])}
-        scores = np.asarray(answer["scores"], dtype=float)
+        status, serves = endpoint["status"], {str(endpoint["version"]), str(response["version"])}
+        scores = np.asarray(response["scores"], dtype=float)
     except (KeyError, TypeError, ValueError) as error:
-        return Answer(None, f"the answer of the service cannot be read ({error!r})")
+        return StagedResponse(None, f"the answer of the service cannot be read ({error!r})")
     if status != "ok":
-        return Answer(None, f"the service is {status}: {endpoint.get('problem')}")
+        return StagedResponse(None, f"the service is {status}: {endpoint.get('problem')}")
     if others := serves - {version, STAGED}:
-        return Answer(None, f"the service answers for version {', '.join(sorted(others))}, not {version}")
+        return StagedResponse(None, f"the service answers for version {', '.join(sorted(others))}, not {version}")
     fault = next(_faults_of_scores(model, rows, scores), "")
-    return Answer(None if fault else scores, fault)
+    return StagedResponse(None if fault else scores, fault)
 
 
 def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[str]:
@@ -127,22 +131,24 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
         version = str(trained_model["version"].iloc[0])
         directory = mlflow.download(model.name, version)
         X = matrix(training_set[test_rows(training_set, model)].head(PARITY_ROWS), model)
-        answer = ask(target, directory, model, version, X)
-        said = answer.fault or f"healthy, and it scored {len(X)} rows"
-        check_results = [CheckResult(check=SMOKE.name, passed=answer.scores is not None, description=said)]
-        if answer.scores is None:
-            record_verdict(mlflow, model, version, "staging", False, [said])
+        response = request_scores(target, directory, model, version, X)
+        message = response.fault or f"healthy, and it scored {len(X)} rows"
+        check_results = [CheckResult(check=SMOKE.name, passed=response.scores is not None, description=message)]
+        if response.scores is None:
+            record_verdict(mlflow, model, version, "staging", False, [message])
             return StageOutput(pd.DataFrame(), check_results)
-        apart = largest_difference(model, loaded(directory).predict(X), answer.scores)
-        equal = bool(apart <= PARITY_TOLERANCE)  # NaN is not equal
-        said = f"{len(X)} rows over HTTP differ from offline by at most {apart:.1e}"
-        record_verdict(mlflow, model, version, "staging", equal, [said])
+        difference = largest_difference(model, loaded(directory).predict(X), response.scores)
+        equal = bool(difference <= PARITY_TOLERANCE)  # NaN is not equal
+        message = f"{len(X)} rows over HTTP differ from offline by at most {difference:.1e}"
+        record_verdict(mlflow, model, version, "staging", equal, [message])
         if not equal:
-            said += f", more than {PARITY_TOLERANCE}; the exported network is not the trained one: do not promote it"
-        shown = {"largest_difference": apart, "rows": len(X)}
-        check_results.append(CheckResult(check=PARITY.name, passed=equal, description=said, metadata=shown))
+            message += f", more than {PARITY_TOLERANCE}; the exported network is not the trained one: do not promote it"
+        metadata = {"largest_difference": difference, "rows": len(X)}
+        check_results.append(CheckResult(check=PARITY.name, passed=equal, description=message, metadata=metadata))
         return StageOutput(
-            pd.DataFrame({"version": [version], "largest_difference": [apart]}), check_results, {"version": version}
+            pd.DataFrame({"version": [version], "largest_difference": [difference]}),
+            check_results,
+            {"version": version},
         )
 
     return table_asset(
@@ -169,7 +175,7 @@ def _json_rows(X: np.ndarray) -> list[list[float | None]]:
     return [[None if np.isnan(value) else float(value) for value in row] for row in X]
 
 
-def _in_one_line(words: str) -> str:
+def _in_one_line(message: str) -> str:
     """The first and last line of a message: the failure, and the last output of the process."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"

@@ -25,13 +25,13 @@ class WebhookChannel(Channel):
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""
-        told = [
+        bodies = [
             {"id": c.id, "change": c.change, "message": c.message, "who": c.who, "at": c.at.isoformat(),
              "alert": c.alert.to_json()}
             for c in changes
         ]  # fmt: skip
         key = "-".join(str(change.id) for change in changes)
-        self.post(self.url, {"changes": told}, **self._headers(), **{"Idempotency-Key": key})
+        self.post(self.url, {"changes": bodies}, **self._headers(), **{"Idempotency-Key": key})
 
     def heartbeat(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
         """See :class:`Channel`."""

@@ -13,15 +13,15 @@ from serving.scoring.entity_events import EntityEvents, LogError, TooOldError
 from serving.scoring.request_parsing import RequestParser
 from tests.serving.conftest import TABLE, as_raw, payment
 
-INTAKE = RequestParser(model)
+PARSER = RequestParser(model)
 
 
 def history(tables: ParquetTables, folder) -> EntityEvents:
-    return EntityEvents(model, INTAKE.dtypes, tables, folder)
+    return EntityEvents(model, PARSER.dtypes, tables, folder)
 
 
 def typed(*rows: dict) -> dict[str, np.ndarray]:
-    return INTAKE.parse(rows, dt.datetime.now(dt.UTC).replace(tzinfo=None))
+    return PARSER.parse(rows, dt.datetime.now(dt.UTC).replace(tzinfo=None))
 
 
 def features(past: EntityEvents, rows) -> np.ndarray:
