@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from assets.task import BINARY, DEFAULT_FLOOR, DEFAULT_METRIC, METRICS, Task, TaskError
+from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
+from assets.task import BINARY, Task, TaskError
 from resources.sources import Snapshot, Source, Stream
 
 if TYPE_CHECKING:
@@ -204,8 +205,8 @@ class Gate:
     """Requirements that a candidate must meet before it can be staged.
 
     Args:
-        metric: metric to compare on the candidate's test rows: one of :data:`~assets.task.METRICS` of the target's
-            kind; default: ``roc_auc`` for classes, ``r2`` for measured values.
+        metric: metric to compare on the candidate's test rows: one of :func:`~assets.metrics.gate_metrics` of the
+            target's kind; default: ``roc_auc`` for classes, ``r2`` for measured values.
         floor: worst value that may go live (a maximum where lower is better); default: .6 for ``roc_auc``, .1 for
             ``r2``.
         margin: candidate minus champion on the same rows must be at least this.
@@ -305,7 +306,8 @@ class Model:
     def __post_init__(self) -> None:
         refuse_wrong_declaration(self)
         metric = self.gate.metric or DEFAULT_METRIC[self.task.kind]
-        floor = DEFAULT_FLOOR[metric] if math.isnan(self.gate.floor) else self.gate.floor
+        default = METRICS[metric].floor
+        floor = default if math.isnan(self.gate.floor) and default is not None else self.gate.floor
         object.__setattr__(self, "gate", replace(self.gate, metric=metric, floor=floor))
 
     @cached_property
@@ -416,11 +418,12 @@ def _wrong_training(model: Model) -> Wrong:
 
 def _wrong_gate(model: Model) -> Wrong:
     kind, metric = model.task.kind, model.gate.metric or DEFAULT_METRIC[model.task.kind]
-    if metric not in METRICS[kind]:
-        yield "gate.metric", metric, f"a {kind} target is held to one of {', '.join(METRICS[kind])}"
+    if metric not in gate_metrics(kind):
+        yield "gate.metric", metric, f"a {kind} target is held to one of {', '.join(gate_metrics(kind))}"
+        return
     if model.gate.metric == "cp_at_k" and (model.evaluation.entity is None or not model.is_stream):
         yield "gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`"
-    if math.isnan(model.gate.floor) and metric not in DEFAULT_FLOOR:
+    if math.isnan(model.gate.floor) and METRICS[metric].floor is None:
         yield "gate.floor", None, f"declare the worst {metric} that may go live"
 
 

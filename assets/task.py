@@ -1,4 +1,4 @@
-"""The kind of a model's target, and what follows from it: class codes and applicable metrics.
+"""The kind of a model's target, and its class codes.
 
 Belongs here: deriving the kind from a contract's column, and the few facts that all stages share. Does not belong here:
 how a stage treats a kind (``assets/lifecycle``).
@@ -14,16 +14,6 @@ if TYPE_CHECKING:
 
 TaskKind = Literal["binary", "multiclass", "regression"]
 
-METRICS: dict[TaskKind, tuple[str, ...]] = {
-    "binary": ("average_precision", "roc_auc", "cp_at_k", "brier"),
-    "multiclass": ("accuracy", "balanced_accuracy", "roc_auc", "log_loss"),
-    "regression": ("r2", "rmse", "mae"),
-}
-"""Metrics that a gate may use, by kind of target."""
-DEFAULT_METRIC: dict[TaskKind, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "r2"}
-DEFAULT_FLOOR = {"roc_auc": 0.6, "r2": 0.1}
-"""Default floors of the gate, clearly better than guessing. Other metrics have no default."""
-LOWER_IS_BETTER = frozenset({"brier", "log_loss", "rmse", "mae"})
 NUMBERS = ("int", "uint", "float", "Int", "UInt", "Float")
 """Prefixes of the names of number types in pandas and numpy."""
 

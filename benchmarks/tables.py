@@ -29,7 +29,7 @@ from assets.lifecycle.model.candidate import fit_candidate
 from assets.lifecycle.model.learners.trees import columns_of, frequent_words
 from assets.lifecycle.model.metrics import headline
 from assets.lifecycle.model.training_set import fit_rows, matrix, test_rows
-from assets.task import LOWER_IS_BETTER
+from assets.metrics import lower_is_better
 from benchmarks.made import energy, machines, spending, tickets
 from resources.settings import project_root
 from scaffold.new_model import drafted
@@ -72,7 +72,7 @@ def _one(name: str, path: Path, target: str) -> bool:
         rounds = [_round(frozen, replace(draft.model, training=replace(draft.model.training, seed=seed)))
                   for seed in range(SEEDS)]  # fmt: skip
         metric = METRIC[draft.model.task.kind]
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = -1 if lower_is_better(metric) else 1
     figures = {who: np.array([one[who][0][metric] for one in rounds]) for who in rounds[0]}
     seconds = {who: np.mean([one[who][1] for one in rounds]) for who in rounds[0]}
     error = {who: values.std(ddof=1) / SEEDS**0.5 for who, values in figures.items()}

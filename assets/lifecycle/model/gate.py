@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from assets.declaration import Gate
-from assets.lifecycle.model.metrics.evaluate import BOUNDS
 from assets.lifecycle.model.metrics.intervals import Estimate
-from assets.task import LOWER_IS_BETTER
+from assets.metrics import METRICS, lower_is_better
 
 ROUNDING = 1e-9
 """Tolerance for rounding errors: .745 − .75 is slightly below −.005 in floating point."""
@@ -85,7 +84,7 @@ def judge(
         champion: the champion's values; ``None`` only if there is no champion yet.
         against_baseline: candidate minus baseline with intervals (``Report.differences``).
     """
-    better = -1 if gate.metric in LOWER_IS_BETTER else 1
+    better = -1 if lower_is_better(gate.metric) else 1
     value = _figure(candidate, gate.metric)
     reasons = [
         _floor(gate, value, better),
@@ -107,7 +106,7 @@ def judge(
 def _figure(figures: Mapping[str, float], metric: str) -> float | None:
     """The value if it is a finite number within the metric's bounds, otherwise None."""
     value = figures.get(metric)
-    low, high = BOUNDS.get(metric, (0.0, 1.0))
+    low, high = METRICS[metric].low, METRICS[metric].high
     return float(value) if value is not None and low <= value <= high and math.isfinite(value) else None
 
 

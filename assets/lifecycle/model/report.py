@@ -18,8 +18,7 @@ import numpy as np
 
 from assets.lifecycle.model.gate import Verdict
 from assets.lifecycle.model.metrics import Estimate, Report
-from assets.task import LOWER_IS_BETTER
-from assets.task import METRICS as GATE_METRICS
+from assets.metrics import METRICS, gate_metrics, lower_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,26 +32,6 @@ SCORES = {
     "ceiling": "Ceiling (best possible)",
 }
 """Display names of scores; other scores keep their own name."""
-METRICS = {
-    "average_precision": "AP",
-    "roc_auc": "AUC",
-    "cp_at_k": "CP@k",
-    "brier": "Brier",
-    "precision_at_0.5pct": "Precision at 0.5 %",
-    "recall_at_0.5pct": "Recall at 0.5 %",
-    "precision_at_1pct": "Precision at 1 %",
-    "recall_at_1pct": "Recall at 1 %",
-    "saved": "Saved",
-    "saved_share": "Saved, share of oracle",
-    "alert_rate": "Alerted share",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "log_loss": "Log loss",
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-}
-"""Display names of metrics, in the order of the page's tables."""
 PICTURES = {
     "precision_recall": "Precision and recall",
     "roc": "ROC curve",
@@ -144,7 +123,7 @@ def html(
         published={name: value for name, value in published.items() if name in METRICS},
         published_elsewhere={name: value for name, value in published.items() if name not in METRICS},
         provenance=provenance or {},
-        order=[name for name in GATE_METRICS[report.kind] if name in names],  # type: ignore[index]
+        order=[name for name in gate_metrics(report.kind) if name in names],
         effort=[name for name in names if "_at_" in name and name != "cp_at_k"],
         slice_metrics=[name for name in METRICS if any(name in part.figures for part in report.slices.values())],
         best={name: _best(report, name) for name in names},
@@ -154,7 +133,7 @@ def html(
         interval=_interval,
         signed=_signed,
         clear=_is_clear,
-        better=lambda name, figure: (figure.value > 0) != (name in LOWER_IS_BETTER),
+        better=lambda name, figure: (figure.value > 0) != lower_is_better(name),
         money=lambda value: _number("saved", value),
     )
 
@@ -167,26 +146,27 @@ def _score_name(name: str) -> str:
 
 
 def _metric_name(name: str, report: Report) -> str:
-    return f"CP@{report.reviews['k']}" if name == "cp_at_k" and report.reviews else METRICS[name]
+    return f"CP@{report.reviews['k']}" if name == "cp_at_k" and report.reviews else METRICS[name].label
 
 
 def _number(name: str, value: float) -> str:
     """Formats a metric: shares of rows and money in percent, money as whole units, other metrics as decimals."""
-    if name == "saved":
+    form = METRICS[name].form
+    if form == "money":
         return _minus(f"{value:,.0f}")
-    if name == "brier":
+    if form == "small":
         return f"{value:.5f}"
-    if name in ("rmse", "mae"):
+    if form == "unit":
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if name in ("saved_share", "alert_rate") or name.endswith("pct"):
+    if form == "percent":
         return _minus(f"{value * 100:.1f} %")
     return f"{value:.3f}"
 
 
 def _signed(name: str, value: float) -> str:
-    if name in ("rmse", "mae"):
+    if METRICS[name].form == "unit":
         return _minus(f"{value:+,.4g}" if abs(value) < 1000 else f"{value:+,.0f}")
-    return _minus(f"{value:+.5f}" if name == "brier" else f"{value:+.4f}")
+    return _minus(f"{value:+.5f}" if METRICS[name].form == "small" else f"{value:+.4f}")
 
 
 def _minus(text: str) -> str:
@@ -200,15 +180,15 @@ def _interval(name: str, figure: Estimate) -> str:
 
 
 def _best(report: Report, metric: str) -> str:
-    """The score with the best value of a metric, without the ceiling; empty for ``alert_rate``, which has no best."""
+    """The score with the best value of a metric, without the ceiling; empty if there is no better end."""
     able = {
         name: figures[metric].value
         for name, figures in report.models.items()
-        if name != "ceiling" and metric in figures and metric != "alert_rate"
+        if name != "ceiling" and metric in figures and METRICS[metric].lower_is_better is not None
     }
     if not able:
         return ""
-    return (min if metric in LOWER_IS_BETTER else max)(able, key=lambda name: able[name])
+    return (min if lower_is_better(metric) else max)(able, key=lambda name: able[name])
 
 
 def _is_clear(figure: Estimate) -> bool:
@@ -388,7 +368,7 @@ def _slices(axes: Sequence[Axes], report: Report) -> None:
             one.plot(figure.value, y, "o", color=colour, markersize=5, clip_on=False, zorder=5)
         if metric in whole:
             one.axvline(whole[metric].value, color=_QUIET, linewidth=0.8, linestyle=":")
-        one.set_title(METRICS[metric], fontsize=9)
+        one.set_title(METRICS[metric].label, fontsize=9)
         if metric != "r2":
             one.set(xlim=(0, None))
         one.set(ylim=(-0.6, len(names) - 0.4), yticks=place)

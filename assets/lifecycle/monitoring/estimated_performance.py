@@ -22,7 +22,7 @@ from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, is_worse_than_fl
 from assets.lifecycle.prediction_format import score_columns, scores_in
 from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
-from assets.task import LOWER_IS_BETTER
+from assets.metrics import lower_is_better
 from resources.dagster_internals import CheckResult
 from resources.mlflow import MlflowTracking
 from resources.tables import InBatches, days_of_window
@@ -99,7 +99,7 @@ def _estimate_of_day(
     metric, floor = model.gate.metric, model.gate.floor
     found = estimate(model.task, metric, trailing) or PerformanceEstimate(math.nan, math.nan, math.nan)
     # The better end of the interval is used, because only a loss beyond chance counts.
-    best = found.low if metric in LOWER_IS_BETTER else found.high
+    best = found.low if lower_is_better(metric) else found.high
     beyond = days >= TRAILING_DAYS and is_worse_than_floor(model, best)
     message = (
         f"{metric} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) is expected over the {days} days to {day}, "

@@ -138,7 +138,8 @@ def _metrics_of_day(
     metric, floor = model.gate.metric, model.gate.floor
     value = live.get(f"trailing_{metric}", float("nan"))
     full = row["trailing_days"] >= TRAILING_DAYS
-    message = f"{metric} {value:.3f} over the {row['trailing_days']} days to {day}, floor {floor}"
+    value_text = f"{metric} {value:.3f}" if f"trailing_{metric}" in live else f"{metric}, which live rows do not give,"
+    message = f"{value_text} over the {row['trailing_days']} days to {day}, floor {floor}"
     if not full:
         message += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
     floor_result = CheckResult(

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from assets.declaration import Model
-from assets.task import LOWER_IS_BETTER
+from assets.metrics import lower_is_better
 from resources.tables import ParquetTables
 
 TRAILING_DAYS = 7
@@ -21,4 +21,4 @@ def row_of_day(tables: ParquetTables, key: dg.AssetKey, day: str) -> dict[str, A
 def is_worse_than_floor(model: Model, value: float) -> bool:
     """Whether a value of the gate's metric is worse than the floor."""
     floor = model.gate.floor
-    return value > floor if model.gate.metric in LOWER_IS_BETTER else value < floor
+    return value > floor if lower_is_better(model.gate.metric) else value < floor

@@ -19,19 +19,14 @@ from assets.lifecycle.model.metrics.calibration import Bin, reliability, saved
 from assets.lifecycle.model.metrics.figures import Figures, Rows, figures_of, figures_within
 from assets.lifecycle.model.metrics.intervals import Estimate, bootstrap, estimate
 from assets.lifecycle.model.metrics.ranking import Curve, Ranking
-from assets.task import BINARY, Task
+from assets.metrics import METRICS
+from assets.task import BINARY, Task, TaskKind
 
 MIN_FOR_INTERVAL = 10
 """Minimum number of rows (of each class) for an interval; with fewer rows a metric has no interval, as it would be
 unreliable."""
 ROUNDING = 1e-9
 """How far a probability may lie outside 0…1, because sums of products have rounding errors in the last digit."""
-BOUNDS = {
-    **dict.fromkeys(("saved", "saved_share"), (-math.inf, math.inf)),  # money may also be lost
-    **dict.fromkeys(("rmse", "mae", "log_loss"), (0.0, math.inf)),
-    "r2": (-math.inf, 1.0),
-}
-"""Lower and upper bound of each metric whose range is not 0 to 1."""
 MOST_POINTS = 400
 """Maximum number of rows in the plot of predicted against true values."""
 
@@ -77,7 +72,7 @@ class Report:
 
     rows: int
     models: dict[str, dict[str, Estimate]]
-    kind: str = "binary"
+    kind: TaskKind = "binary"
     positives: int | None = None
     removed: int = 0
     with_removed: dict[str, dict[str, Estimate]] = field(default_factory=dict)
@@ -283,28 +278,29 @@ class _Drawn:
 
     def estimates(self) -> dict[str, Estimate]:
         """Returns the defined metrics, with intervals if both classes have enough rows."""
-        return self._estimates(self.values, self.draws, BOUNDS)
+        return self._estimates(self.values, self.draws, bounded=True)
 
     def minus(self, other: _Drawn) -> dict[str, Estimate]:
         """Returns the differences of the metrics, with intervals from the differences in each draw."""
         return self._estimates(
             {name: value - other.values[name] for name, value in self.values.items()},
             {name: draws - other.draws[name] for name, draws in self.draws.items()},
-            None,
+            bounded=False,
         )
 
     def _estimates(
         self,
         values: dict[str, float],
         draws: dict[str, np.ndarray],
-        bounds: Mapping[str, tuple[float, float]] | None,
+        *,
+        bounded: bool,
     ) -> dict[str, Estimate]:
         # Without any rows of one class, the metrics that remain defined need only the other class.
         parts = (self.rows,) if self.positives is None else (self.positives, self.rows - self.positives)
         enough = all(not n or n >= MIN_FOR_INTERVAL for n in parts)
         anywhere = (-math.inf, math.inf)
         return {
-            name: estimate(value, draws[name], bounds=anywhere if bounds is None else bounds.get(name, (0, 1)))
+            name: estimate(value, draws[name], bounds=(METRICS[name].low, METRICS[name].high) if bounded else anywhere)
             if enough
             else Estimate(value)
             for name, value in values.items()

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from assets.lifecycle.model.metrics.calibration import saved
-from assets.lifecycle.model.metrics.ranking import Ranking, average_precision, roc_auc
+from assets.lifecycle.model.metrics.ranking import Ranking
 from assets.lifecycle.model.metrics.reviews import Reviews
+from assets.metrics import gate_metrics
 from assets.task import Task
 
 ALERT_SHARES = {"0.5pct": 0.005, "1pct": 0.01}
@@ -87,22 +88,20 @@ def figures_within(rows: Rows, score: np.ndarray, part: np.ndarray) -> Figures:
 
 
 def headline(task: Task, y: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Returns the metrics that need only the target and the scores, without intervals; NaN where undefined.
+    """Returns the gate's metrics that need only the target and the scores, without intervals; NaN where undefined.
 
     Args:
         task: the kind of target.
         y: ``[n]``, class codes or measured values.
         score: ``[n]``, or ``[n, classes]``.
     """
-    if task.kind == "binary":
-        if len(y) == 0 or not 0 < y.sum() < len(y):
-            return dict.fromkeys(("roc_auc", "average_precision", "brier"), math.nan)
-        brier = float(np.mean((score - y) ** 2))
-        return {"roc_auc": roc_auc(y, score), "average_precision": average_precision(y, score), "brier": brier}
-    rows = Rows(task=task, y=y, cluster=np.arange(len(y)), clusters=len(y))
+    if task.kind == "binary" and not 0 < y.sum() < len(y):
+        return dict.fromkeys(("average_precision", "roc_auc", "brier"), math.nan)
     if len(y) == 0:
         return {}
-    return figures_of(rows, score).compute(np.ones(len(y)))
+    rows = Rows(task=task, y=y, cluster=np.arange(len(y)), clusters=len(y))
+    figures = figures_of(rows, score).compute(np.ones(len(y)))
+    return {name: figures[name] for name in gate_metrics(task.kind) if name in figures}
 
 
 def _binary(rows: Rows, p: np.ndarray) -> Figures:
