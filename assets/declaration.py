@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -137,12 +137,13 @@ class Training:
         members: number of parallel networks in the default network; default: 8, or 2 from 20,000 rows, because there
             noise matters less and the same time is better spent on more steps of fewer, wider networks.
         weight_decay: weight decay of AdamW.
-        beside: learners that join the network in the candidate: ``linear`` (a regularised linear model), ``trees``
+        ensemble: learners that join the network in the candidate: ``linear`` (a regularised linear model), ``trees``
             (boosted trees), both or none. The folds determine the ensemble weights.
         half_life_days: a row that is older than another by this many days has half its weight; default: equal weights.
         seed: seed of everything random.
         holdout: share of the rows in the test set, for tables without event time.
         min_rows: minimum number of labelled rows; training refuses fewer than this (or fewer than 10 rows of a class).
+        beside: former name of ``ensemble``.
     """
 
     window_days: int = 28
@@ -154,11 +155,16 @@ class Training:
     learning_rate: float | None = None
     members: int | None = None
     weight_decay: float = 3e-3
-    beside: tuple[str, ...] = ("linear", "trees")
+    ensemble: tuple[str, ...] = ("linear", "trees")
     half_life_days: float | None = None
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
+    beside: InitVar[tuple[str, ...] | None] = None
+
+    def __post_init__(self, beside: tuple[str, ...] | None) -> None:
+        if beside is not None:
+            object.__setattr__(self, "ensemble", beside)
 
     def sized_for(self, rows: int) -> Training:
         """Returns the recipe with the defaults that depend on the number of rows filled in; declared values stay.
@@ -409,9 +415,9 @@ def _wrong_features(model: Model) -> Wrong:
 
 
 def _wrong_training(model: Model) -> Wrong:
-    beside, half_life = model.training.beside, model.training.half_life_days
-    if not set(beside) <= {"linear", "trees"} or len(set(beside)) != len(beside):
-        yield "training.beside", beside, "name 'linear', 'trees', both or none, in a tuple"
+    ensemble, half_life = model.training.ensemble, model.training.half_life_days
+    if not set(ensemble) <= {"linear", "trees"} or len(set(ensemble)) != len(ensemble):
+        yield "training.ensemble", ensemble, "name 'linear', 'trees', both or none, in a tuple"
     if half_life is not None and not (half_life > 0 and model.is_stream):
         yield "training.half_life_days", half_life, "give more than 0 days, and only where there is `table.time`"
 

@@ -141,3 +141,18 @@ def test_the_recipe_fits_the_size_of_the_table(rows, batch_size, max_epochs, lea
 def test_what_is_declared_is_kept():
     declared = Training(batch_size=64, max_epochs=3, learning_rate=0.1, members=4)
     assert declared.sized_for(100_000) == declared
+
+
+def test_the_former_name_of_the_ensemble_still_works():
+    former = Training(beside=("trees",))
+    assert former == Training(ensemble=("trees",))
+    assert replace(former, seed=1).ensemble == ("trees",)
+    assert former.sized_for(100).ensemble == ("trees",)
+    assert Training(beside=()).ensemble == ()
+    assert "beside" not in vars(former)
+
+
+@pytest.mark.parametrize("ensemble", [("forest",), ("trees", "trees")])
+def test_an_unknown_learner_of_the_ensemble_is_refused(ensemble):
+    with pytest.raises(DeclarationError, match=r"training\.ensemble=.*name 'linear', 'trees', both or none"):
+        replace(telco, training=Training(ensemble=ensemble))

@@ -304,7 +304,9 @@ def select(
     # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
     # in this thread, because it uses the global random state.
     with ThreadPoolExecutor(max_workers=1) as second:
-        waiting = {part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))] for part in recipe.beside}
+        waiting = {
+            part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))] for part in recipe.ensemble
+        }
         for number, (fitted, valid) in enumerate(folds, start=1):
             looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
             sized = recipe.sized_for(len(fitted))

@@ -140,7 +140,7 @@ FOLDS = [(np.arange(0, 600), np.arange(600, 900)), (np.arange(300, 900), np.aran
 
 def test_the_choice_is_made_on_the_folds_and_kept_with_its_curves():
     X, y = make(1_200)
-    choice = select(X, y, FOLDS, recipe=replace(RECIPE, beside=()))
+    choice = select(X, y, FOLDS, recipe=replace(RECIPE, ensemble=()))
     curves = choice.curves["average_precision"]
     assert set(curves) == {"fold 1", "fold 2"}
     assert all(len(curve) == 4 for curve in curves.values())
