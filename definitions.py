@@ -30,6 +30,7 @@ def build_defs(
     models: Sequence[Model] | None = None,
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition = dg.in_process_executor,
 ) -> dg.Definitions:
     """Builds everything that Dagster loads.
 
@@ -37,6 +38,8 @@ def build_defs(
         models: the declarations; default: those of the model folders. A broken one becomes an asset with the reason.
         settings: the settings; default: from the environment.
         resource_overrides: resources by key that replace the default ones (for example, a small source in a test).
+        executor: where the steps of a run execute, for runs of the UI and the daemon. In the run's own process, a step
+            starts at once; Dagster has executors for processes, Docker, Kubernetes and Celery.
     """
     found, broken = read_folders() if models is None else (list(models), [])
     built, unbuildable = build(found)
@@ -50,7 +53,7 @@ def build_defs(
         jobs=[*(job for one in built for job in one.jobs), *alert_jobs()],
         sensors=default_sensors(sound),
         resources={**default_resources(settings, source_resources(sound)), **(resource_overrides or {})},
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 

@@ -143,6 +143,8 @@ class Training:
         seed: seed of everything random.
         holdout: share of the rows in the test set, for tables without event time.
         min_rows: minimum number of labelled rows; training refuses fewer than this (or fewer than 10 rows of a class).
+        tags: Dagster tags of the steps that fit (``trained_model``, ``backtest``), e.g. ``dagster-k8s/config`` with the
+            resources of their pod. They are not part of the recipe, so new tags do not train a new version.
         beside: former name of ``ensemble``.
     """
 
@@ -160,6 +162,7 @@ class Training:
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
+    tags: Mapping[str, Any] = field(default_factory=dict, repr=False)
     beside: InitVar[tuple[str, ...] | None] = None
 
     def __post_init__(self, beside: tuple[str, ...] | None) -> None:

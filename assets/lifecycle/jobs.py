@@ -70,7 +70,6 @@ def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
             job_name(model, work),
             selection=dg.AssetSelection.assets(*[model.key(name) for name in names]),
             description=f"{model.name}: {_WHAT[work]}",
-            executor_def=dg.in_process_executor,
         )
         for work, names in assets_of_jobs(model).items()
     ]

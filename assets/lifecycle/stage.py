@@ -100,6 +100,7 @@ def table_asset(
     by_day: bool = True,
     write_refused: bool = False,
     freshness: dg.FreshnessPolicy | None = None,
+    op_tags: Mapping[str, Any] | None = None,
 ) -> dg.AssetsDefinition:
     """An asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
@@ -111,6 +112,7 @@ def table_asset(
         code: objects whose modules are part of the code version, beside ``compute``'s own.
         config: what a person may set in the launchpad; ``context.op_execution_context.op_config`` holds it.
         write_refused: a report on what was refused is written all the same; the check still stops what comes after.
+        op_tags: Dagster tags of the step, which an executor may read.
         by_day: whether the table has the model's days at all (``trained_model`` has none).
     """
     key = model.key(name)
@@ -145,6 +147,7 @@ def table_asset(
         metadata=metadata,
         config_schema=config.to_config_schema().as_field() if config else None,
         freshness_policy=freshness,
+        op_tags=op_tags,
         io_manager_key="tables",
     )
     def stage_asset(context: dg.AssetExecutionContext, **frames: Any) -> Iterator[Any]:

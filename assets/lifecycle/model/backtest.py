@@ -59,6 +59,7 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
         stage="model",
         kinds={"torch", "xgboost"},
         config=BacktestConfig,
+        op_tags=model.training.tags,
         deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
         resources={source_resource_key(model)} if with_ceiling else set(),
         by_day=False,

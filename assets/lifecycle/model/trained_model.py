@@ -97,6 +97,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         kinds={"torch", "mlflow"},
         inputs={"training_set": TableInput(model.key("training_set"))},
         checks=[CONVERGED],
+        op_tags=model.training.tags,
         # The profile is part of a version. If a newer check cannot read it, training again replaces it.
         code=[
             features.compute,
@@ -124,7 +125,8 @@ def _train(
     names = features_of(model).names
     with mlflow.run(context, experiment=model.name, tags=tags) as run:
         recipe = model.training.sized_for(int(fit_rows(frozen, model).sum()))
-        run.log_params({"features": len(names), "rows": len(frozen), **vars(recipe)})
+        settings = {name: value for name, value in vars(recipe).items() if name != "tags"}
+        run.log_params({"features": len(names), "rows": len(frozen), **settings})
         candidate = fit_candidate(frozen, model, context.log.info)
         selection = candidate.selection
         for quantity, folds in selection.curves.items():

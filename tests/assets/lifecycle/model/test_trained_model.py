@@ -1,10 +1,12 @@
 """A candidate that learnt nothing stops the lineage; a good one is a version with its figures."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from assets.declaration import Drift
+from assets.lifecycle.factory import lifecycle_assets
 from assets.lifecycle.model import trained_model
 from assets.lifecycle.model.trained_model import trained_model_asset
 from assets.lifecycle.model.version.bundle import model_code
@@ -71,3 +73,11 @@ def test_it_has_no_days_and_depends_on_the_training_set():
     asset = trained_model_asset(STREAM)
     assert asset.partitions_def is None
     assert asset.dependency_keys == {STREAM.key("training_set")}
+
+
+def test_tags_of_the_training_are_those_of_the_steps_that_fit_and_no_part_of_the_recipe():
+    tags = {"dagster-k8s/config": {"container_config": {"resources": {"requests": {"cpu": "8"}}}}}
+    model = replace(STREAM, training=replace(STREAM.training, tags=tags))
+    assert str(model.training) == str(STREAM.training)
+    tagged = {spec.key.path[-1]: asset.op.tags for asset in lifecycle_assets(model) for spec in asset.specs}
+    assert {name for name, given in tagged.items() if "dagster-k8s/config" in given} == {"trained_model", "backtest"}
