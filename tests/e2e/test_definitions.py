@@ -60,9 +60,9 @@ def test_a_table_may_stand_on_any_asset_of_the_graph():
     assert "churn_source" not in made.resources
 
 
-def test_the_executor_is_set_in_one_place():
-    for made, expected in ((build_defs(models=[telco]), dg.in_process_executor),
-                           (build_defs(models=[telco], executor=dg.multiprocess_executor), dg.multiprocess_executor)):  # fmt: skip
-        jobs = [made.resolve_job_def(job.name) for job in made.jobs or () if job.name.startswith("churn_")]
-        assert len(jobs) >= 4
-        assert {job.executor_def.name for job in jobs} == {expected.name}
+@pytest.mark.parametrize("executor", [None, dg.multiprocess_executor], ids=["default", "processes"])
+def test_the_executor_of_all_jobs_is_set_in_one_place(executor):
+    made = build_defs(models=[telco], executor=executor) if executor else build_defs(models=[telco])
+    jobs = [made.resolve_job_def(job.name) for job in made.jobs or () if job.name.startswith("churn_")]
+    assert len(jobs) >= 4
+    assert {job.executor_def.name for job in jobs} == {(executor or dg.in_process_executor).name}
