@@ -13,10 +13,8 @@ its children live on (they hold its output open), so each session is killed when
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -30,25 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import honcho.manager
-from honcho.manager import Manager
 from honcho.printer import Message, Printer
-from honcho.process import Popen, Process
 
 from resources.home import end_dead_runs, prepare
 from resources.settings import PREFIX, Settings, project_root
+from serving.honcho_internals import SessionManager, SignalReceived, Started, Stopped, event_in
 
 START_TIMEOUT_S = 120.0
 END_GRACE_S = 30.0
 """Seconds that processes have to exit after SIGTERM. Dagster's daemon stops the threads of the run monitor and the
 sensors one after the other; on a busy machine that takes longer than honcho's default of five seconds."""
-CHILDREN_GRACE_S = 1.0
-"""Seconds that the children of a process have to exit after it."""
 LAST_LINES = 20
 PAGE_TIMEOUT_S = 15.0
 """Seconds that the channels have to accept the page about a process that exited."""
-_STARTED = re.compile(r"(?P<name>\S+) started \(pid=\d+\)")
-_STOPPED = re.compile(r"(?P<name>\S+) stopped \(rc=(?P<code>-?\d+)\)")
 
 
 class SupervisorError(Exception):
@@ -148,9 +140,7 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
     log = _Log(started)
-    honcho.manager.KILL_WAIT = END_GRACE_S
-    manager = Manager(log)
-    manager._process_ctor = _Session
+    manager = SessionManager(log, END_GRACE_S)
     for program in started:
         # `exec` replaces the shell that honcho starts, so that signals reach the program.
         manager.add_process(
@@ -219,28 +209,6 @@ def environment() -> dict[str, str]:
     }
 
 
-class _Session(Process):
-    """A process whose session is killed when it exits, so that its children do not outlive it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._child_ctor = self._started
-
-    @staticmethod
-    def _started(*args: Any, **kwargs: Any) -> Popen:
-        leader = Popen(*args, **kwargs)
-
-        def end_with_leader() -> None:
-            with contextlib.suppress(ChildProcessError):  # honcho has already read its exit status
-                os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, so its pid is not reused
-            time.sleep(CHILDREN_GRACE_S)
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # no process is left
-                os.killpg(leader.pid, signal.SIGKILL)
-
-        threading.Thread(target=end_with_leader, daemon=True).start()
-        return leader
-
-
 class _Log(Printer):
     """Prints the merged output, keeps the last lines of each process, and prints the addresses once all are ready."""
 
@@ -254,19 +222,21 @@ class _Log(Printer):
         self._not_ready = ""
 
     def write(self, message: Message) -> None:
-        """Handles one line of a process or of honcho. Starts and exits are recognised by the text of honcho's lines."""
+        """Handles one line of a process or of honcho."""
         super().write(message)
         if message.name in self._last:
             text = message.data.decode(errors="replace") if isinstance(message.data, bytes) else message.data
             self._last[message.name].extend(text.splitlines())
-        elif found := _STARTED.match(message.data):
-            self._running.add(found["name"])
+            return
+        event = event_in(message)
+        if isinstance(event, Started):
+            self._running.add(event.name)
             if len(self._running) == len(self._programs):
                 # All processes are forked, so starting a thread is safe from here on.
                 threading.Thread(target=self._wait_until_ready, daemon=True).start()
-        elif found := _STOPPED.match(message.data):
-            self._first = self._first or (found["name"], int(found["code"]))
-        elif message.data.endswith("received\n"):
+        elif isinstance(event, Stopped):
+            self._first = self._first or (event.name, event.code)
+        elif isinstance(event, SignalReceived):
             self._asked_to_end = self._first is None
 
     @property

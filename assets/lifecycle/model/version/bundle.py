@@ -124,7 +124,7 @@ class Bundle:
             # Dim.DYNAMIC, because with a named Dim some layers silently fix the number of rows.
             dynamic = ({0: torch.export.Dim.DYNAMIC},)
             program = torch.export.export(module.eval(), (example,), dynamic_shapes=dynamic)
-        except torch._dynamo.exc.UserError as error:
+        except RuntimeError as error:  # the base class of the errors of torch.export
             raise BundleError(
                 f"the network of {model.name} cannot be exported for any number of rows; its forward() must not depend "
                 f"on how many it gets: {str(error).splitlines()[0]}"
