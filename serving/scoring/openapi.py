@@ -16,6 +16,7 @@ from typing import Any
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.prediction_format import format_of
 from serving.scoring.request_parsing import ARRIVED_AT, RequestParser
 
 Schema = dict[str, Any]
@@ -119,16 +120,7 @@ def row_schema(model: Model) -> Schema:
 
 def answer_schema(model: Model) -> Schema:
     """The schema of the response for one row."""
-    share = {"type": "number", "minimum": 0, "maximum": 1}
-    prediction: Schema
-    if model.task.kind == "binary":
-        prediction = {"probability": share, "decision": {"type": "string", "enum": ["alert", "pass"]}}
-    elif model.task.kind == "regression":
-        prediction = {"prediction": {"type": "number"}}
-    else:
-        names = list(model.task.names)
-        shares = _object(**dict.fromkeys(names, share))
-        prediction = {"prediction": {"type": "string", "enum": names}, "probability": share, "probabilities": shares}
+    prediction = format_of(model.task).schema()
     text = {"type": "string"}
     return _object(**{model.table.key: {"description": "The row's key."}, **prediction, "model": text, "version": text})
 

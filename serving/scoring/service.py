@@ -45,7 +45,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
 from assets.lifecycle.model.version.bundle import Bundle  # noqa: E402
-from assets.lifecycle.prediction_format import json_predictions  # noqa: E402
+from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources.ledger import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
@@ -94,6 +94,7 @@ class Served:
     model: Model
     parser: RequestParser
     entity_events: EntityEvents
+    form: PredictionFormat
     since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
     @classmethod
@@ -113,7 +114,7 @@ class Served:
         entity_events = before.entity_events if before else None
         if entity_events is None or not entity_events.serves(model, parser.dtypes):
             entity_events = EntityEvents(model, parser.dtypes, tables, log_folder)
-        served = cls(version, bundle, model, parser, entity_events)
+        served = cls(version, bundle, model, parser, entity_events, format_of(model.task))
         names = features_of(model).names
         if names != bundle.facts.feature_names:
             raise ValueError(f"its code makes {len(names)} features, its network takes {bundle.facts.feature_names}")
@@ -172,12 +173,12 @@ class Served:
             raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
         scores = self.finite_scores(self.features(rows), keys)
         amount, alerts = self.model.evaluation.amount, None
-        if self.model.task.kind == "binary":
+        if self.form.has_alerts:
             alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
         self.entity_events.add(rows, scores.tolist(), self.version)
-        predictions = json_predictions(self.model.task, scores, alerts)
+        predictions = self.form.to_json(scores, alerts)
         version = {"model": self.model.name, "version": self.version}
-        return [{self.model.table.key: key, **answer, **version} for key, answer in zip(keys, predictions, strict=True)]
+        return [{self.model.table.key: key, **one, **version} for key, one in zip(keys, predictions, strict=True)]
 
 
 @dataclass

@@ -5,14 +5,13 @@ Belongs here: the asset and its check. Does not belong here: how labels land (``
 
 from __future__ import annotations
 
-from typing import Any
-
 import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
+from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
 
@@ -44,7 +43,7 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
             day = event_day(rows, table)
             check_results = [_coverage(missing[day == d], d) for d in days_in_run(context)]
         rows = rows[~missing].astype({model.target: model.task.dtype}).reset_index(drop=True)
-        summary = _summary(model, rows[model.target])
+        summary = format_of(model.task).label_summary(rows[model.target]) if len(rows) else {}
         metadata = {"dagster/row_count": len(rows), "unlabelled": unlabelled, **summary}
         return StageOutput(rows, check_results, metadata)
 
@@ -64,17 +63,6 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
         day_column=table.time,
         automation=eager(model.label_delay_days + table.late_days + 1 if model.is_stream else None),
     )
-
-
-def _summary(model: Model, truth: pd.Series) -> dict[str, Any]:
-    """Returns summary metadata of the labels for the UI."""
-    if truth.empty:
-        return {}
-    if model.task.kind == "regression":
-        return {"mean": float(truth.mean()), "lowest": float(truth.min()), "highest": float(truth.max())}
-    if model.task.kind == "binary":
-        return {"positive_share": float(truth.mean())}
-    return {"classes": {f"{code}: {name}": int((truth == code).sum()) for code, name in enumerate(model.task.names)}}
 
 
 def _coverage(missing: pd.Series, day: str | None) -> CheckResult:

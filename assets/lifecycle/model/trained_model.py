@@ -28,7 +28,7 @@ from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
 from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
-from assets.lifecycle.prediction_format import compared_scores
+from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.profile.design_effect import of_residuals
 from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
@@ -164,7 +164,7 @@ def _train(
             )
             profile = ReferenceProfile.build(
                 columns,
-                compared_scores(model.task, scores),
+                format_of(model.task).compared(scores),
                 calendar=features_of(model).calendar,
                 importance=_importance(candidate, X, names, model.training.seed),
                 calibration=selection.calibration + calibration,

@@ -36,7 +36,7 @@ from assets.lifecycle.monitoring.drift import (
 from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
 from assets.lifecycle.monitoring.trailing import row_of_day
-from assets.lifecycle.prediction_format import PREDICTED, SCORE, compared_scores, score_columns, scores_in
+from assets.lifecycle.prediction_format import PREDICTED, SCORE, format_of
 from assets.lifecycle.profile.histograms import difference
 from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
@@ -217,8 +217,9 @@ def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Ite
 
 
 def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
-    for batch in predictions.batches(day, score_columns(model.task)):
-        yield pd.DataFrame(compared_scores(model.task, scores_in(model.task, batch)))
+    form = format_of(model.task)
+    for batch in predictions.batches(day, form.score_columns):
+        yield pd.DataFrame(form.compared(form.scores_in(batch)))
 
 
 def sampling(

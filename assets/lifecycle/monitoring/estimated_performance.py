@@ -19,7 +19,7 @@ from assets.declaration import Model
 from assets.lifecycle.model.version.bundle import REFERENCE
 from assets.lifecycle.monitoring.estimate import PerformanceEstimate, Tally, estimate, is_estimated, recalibrated
 from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, is_worse_than_floor, row_of_day
-from assets.lifecycle.prediction_format import score_columns, scores_in
+from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from assets.metrics import lower_is_better
@@ -78,19 +78,20 @@ def estimated_performance_asset(model: Model) -> dg.AssetsDefinition | None:
 def _tally_of(mlflow: MlflowTracking, model: Model, predictions: InBatches, day: str) -> Tally | None:
     """Counts of a day's probabilities, calibrated by the version that scored each row; ``None`` if there are none."""
     profiles: dict[str, ReferenceProfile] = {}
+    form = format_of(model.task)
     tallies = []
-    for batch in predictions.batches(day, ["version", *score_columns(model.task)]):
+    for batch in predictions.batches(day, ["version", *form.score_columns]):
         for version, rows in batch.groupby("version", sort=False):
             name = str(version)
             if name not in profiles:
                 profiles[name] = ReferenceProfile.load(mlflow.download(model.name, name) / REFERENCE)
-            scores = scores_in(model.task, rows)
+            scores = form.scores_in(rows)
             tallies.append(Tally.of(scores, profiles[name].calibration, profiles[name].label_effect))
     return functools.reduce(operator.add, tallies) if tallies else None
 
 
 def _empty_tally(model: Model) -> Tally:
-    return Tally.of(np.empty((0, len(model.task.classes) if model.task.kind == "multiclass" else 1)))
+    return Tally.of(np.empty(format_of(model.task).shape(0)))
 
 
 def _estimate_of_day(

@@ -18,7 +18,7 @@ from assets.lifecycle.data.event_days import rows_by_day
 from assets.lifecycle.model.metrics import headline
 from assets.lifecycle.monitoring.estimate import is_estimated
 from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, is_worse_than_floor
-from assets.lifecycle.prediction_format import scores_in
+from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
 from resources.tables import ParquetTables, days_of_window
@@ -126,7 +126,8 @@ def _estimate_error(model: Model, row: dict[str, Any], estimated: float | None) 
 def _metrics_of_day(
     model: Model, day: str, of_day: pd.DataFrame, trailing: pd.DataFrame
 ) -> tuple[dict[str, Any], list[CheckResult]]:
-    figures = headline(model.task, trailing[model.target].to_numpy(dtype=float), scores_in(model.task, trailing))
+    scores = format_of(model.task).scores_in(trailing)
+    figures = headline(model.task, trailing[model.target].to_numpy(dtype=float), scores)
     live = {f"trailing_{name}": value for name, value in figures.items()}
     row: dict[str, Any] = {
         "day": pd.Timestamp(day),

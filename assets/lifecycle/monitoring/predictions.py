@@ -17,7 +17,7 @@ from assets.lifecycle.data.event_days import rows_by_day
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.version.champion import Champion, the_champion
 from assets.lifecycle.model.version.features_by_version import features_by
-from assets.lifecycle.prediction_format import prediction_columns, scores_in
+from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
 from resources.tables import WHOLE, ParquetTables
@@ -45,7 +45,7 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
         metadata = {
             "dagster/row_count": len(frame),
             "version": champion.version,
-            **_summary(model, frame),
+            **(format_of(model.task).summary(frame) if len(frame) else {}),
         }
         return StageOutput(frame, check_results, metadata)
 
@@ -85,9 +85,10 @@ def _predictions_of_day(
     today = rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
     X = features_by(champion.bundle, tables, model, rows, today)
     scores = champion.bundle.predict(X)
-    alerts = champion.bundle.alerts(scores, _amounts(tables, model, day, rows)) if model.task.kind == "binary" else None
+    form = format_of(model.task)
+    alerts = champion.bundle.alerts(scores, _amounts(tables, model, day, rows)) if form.has_alerts else None
     new = rows[carried].assign(
-        **prediction_columns(model.task, scores, alerts),
+        **form.columns(scores, alerts),
         version=pd.array([champion.version] * len(rows), dtype="string[pyarrow]"),
     )
     if before is None or before.empty:
@@ -104,32 +105,18 @@ def _amounts(tables: ParquetTables, model: Model, day: str, rows: pd.DataFrame) 
     return rows[[model.table.key]].merge(cleaned, how="left", on=model.table.key)[column].to_numpy(dtype=float)
 
 
-def _summary(model: Model, rows: pd.DataFrame) -> dict[str, Any]:
-    """A summary of the predictions, for metadata."""
-    if rows.empty:
-        return {}
-    if model.task.kind == "binary":
-        return {"alerts": int(rows["alert"].sum()), "mean_probability": float(rows["probability"].mean())}
-    if model.task.kind == "regression":
-        return {"mean_prediction": float(rows["prediction"].mean())}
-    return {"predicted": {str(name): int(n) for name, n in rows["prediction"].value_counts().items()}}
-
-
 def _scored_check_result(model: Model, rows: pd.DataFrame, day: str | None) -> CheckResult:
-    scores = scores_in(model.task, rows)
-    sound = np.isfinite(scores)
-    if model.task.kind != "regression":
-        sound &= (scores >= 0) & (scores <= 1)
-    wrong = int((~sound.reshape(len(rows), -1).all(axis=1)).sum()) if len(rows) else 0
-    what = "finite prediction" if model.task.kind == "regression" else "probability between 0 and 1"
-    metadata = {"rows": len(rows), **_summary(model, rows)}
+    form = format_of(model.task)
+    valid = form.valid(form.scores_in(rows))
+    wrong = int((~valid.reshape(len(rows), -1).all(axis=1)).sum()) if len(rows) else 0
+    metadata = {"rows": len(rows), **(form.summary(rows) if len(rows) else {})}
     return CheckResult(
         check=SCORED.name,
         day=day,
         passed=(len(rows) > 0 or model.table.quiet_days) and wrong == 0,
-        description=f"{len(rows):,} rows, each with a {what}"
+        description=f"{len(rows):,} rows, each with a {form.noun}"
         if (len(rows) or model.table.quiet_days) and not wrong
-        else f"{wrong} of {len(rows)} rows have no {what}; the champion's export is damaged or its features are: "
+        else f"{wrong} of {len(rows)} rows have no {form.noun}; the champion's export is damaged or its features are: "
         "roll back to the version before",
         metadata=metadata,
     )

@@ -19,6 +19,7 @@ from assets.declaration import Model
 from assets.lifecycle.model.training_set import matrix, test_rows
 from assets.lifecycle.model.version.bundle import loaded
 from assets.lifecycle.model.version.verdicts import record_verdict
+from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, eager, table_asset
 from resources.dagster_internals import CheckResult
 from resources.deployment import STAGED, DeploymentError, DeploymentTarget
@@ -102,13 +103,13 @@ def parse_response(model: Model, version: str, rows: int, health: Any, response:
 
 
 def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[str]:
-    kind = model.task.kind
-    shape = (rows, len(model.task.classes)) if kind == "multiclass" else (rows,)
+    form = format_of(model.task)
+    shape = form.shape(rows)
     if scores.shape != shape:
         yield f"scores of the shape {scores.shape} came for {rows} rows, {shape} is right"
     elif wrong := int((~np.isfinite(scores)).sum()):
         yield f"{wrong} of {scores.size} scores are no finite numbers"
-    elif kind != "regression" and (wrong := int(((scores < 0) | (scores > 1)).sum())):
+    elif wrong := int((~form.valid(scores)).sum()):
         yield f"{wrong} of {scores.size} scores are no probabilities"
 
 
