@@ -56,7 +56,7 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from assets.lifecycle.data.features import features_of
-    from assets.lifecycle.model.fitting import ScoreTransform
+    from assets.lifecycle.model.objectives import ScoreTransform
     from assets.lifecycle.model.version.bundle import Bundle
     from tests.declarations.readings import plain
 

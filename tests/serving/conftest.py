@@ -14,7 +14,7 @@ from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.features import compute_features, events_of
 from assets.lifecycle.data.landing import number_rows
 from assets.lifecycle.data.row_outcomes import first_landed, type_and_refuse
-from assets.lifecycle.model.fitting import ScoreTransform
+from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from assets.lifecycle.model.fitting import as_target, boosted_trees, linear_model, outputs_of
+from assets.lifecycle.model.fitting import boosted_trees, linear_model, outputs_of
 from assets.lifecycle.model.learners.trees import Trees, as_module
+from assets.lifecycle.model.objectives import objective_of
 from assets.task import BINARY, Task
 
 
@@ -36,7 +37,7 @@ def linear(
     """
     _refuse_one_class(y, task)
     module = linear_model(X, y, task=task, tokens=tokens)
-    return as_target(y, task)[1](outputs_of(module, X_test))
+    return objective_of(task).target(y)[1](outputs_of(module, X_test))
 
 
 def xgboost(
@@ -61,7 +62,7 @@ def xgboost(
 
 def scores_of(trees: Trees, y: np.ndarray, X_test: np.ndarray, *, task: Task, tokens: Sequence[int]) -> np.ndarray:
     """Returns scores ``[m]`` or ``[m, classes]`` of trees that were fitted on rows with the target ``y`` ``[n]``."""
-    return as_target(y, task)[1](outputs_of(as_module(trees, task, tokens), X_test))
+    return objective_of(task).target(y)[1](outputs_of(as_module(trees, task, tokens), X_test))
 
 
 def _a_sixth(y: np.ndarray, task: Task, seed: int) -> np.ndarray:

@@ -15,13 +15,10 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.fitting import (
-    FOLD_METRIC,
     LINEAR,
     NETWORK,
     TREES,
-    ScoreTransform,
     Selection,
-    as_target,
     boosted_trees,
     fit,
     linear_model,
@@ -30,6 +27,7 @@ from assets.lifecycle.model.fitting import (
     select,
 )
 from assets.lifecycle.model.learners.trees import Trees, as_module
+from assets.lifecycle.model.objectives import ScoreTransform, objective_of
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
 
 
@@ -64,12 +62,12 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
-    weight = row_weights(frozen, model)
+    weight, objective = row_weights(frozen, model), objective_of(model.task)
     arguments: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
     selection = select(
         X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, weight=weight, log=log, **arguments
     )
-    log(f"selected: {selection.epochs} epochs, {FOLD_METRIC[model.task.kind]} {selection.score:.4f} on the folds")
+    log(f"selected: {selection.epochs} epochs, {objective.metric} {selection.score:.4f} on the folds")
     log("ensemble weights: " + ", ".join(f"{part} {share:.0%}" for part, share in selection.shares.items()))
     arguments["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
     parts: dict[str, Any] = {}
@@ -84,7 +82,7 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
         trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=selection.rounds, **arguments)
         parts[TREES] = as_module(trees, model.task, arguments["tokens"])
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
-    head = as_target(y[rows], model.task)[1] if model.task.kind == "regression" else selection.head
+    head = objective.final_transform(selection.head, y[rows])
     return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)
 
 

@@ -4,8 +4,8 @@ A candidate is an ensemble of a network, a linear model and boosted trees. The e
 validation rows; test rows select nothing.
 
 Belongs here: the optimiser, the selection over folds, the ensemble; pure functions of arrays. Does not belong here: the
-split into rows (``windows.py``, ``training.py``), the layers (``networks.py``), the other two learners (``linear.py``,
-``trees.py``).
+split into rows (``windows.py``, ``training_set.py``), the layers and the other two learners (``learners``), the loss
+and the validation metric of a kind of target (``objectives.py``).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
 from assets.lifecycle.model.learners.threads import on_one_thread
 from assets.lifecycle.model.learners.trees import Trees, as_module, fit_trees
-from assets.lifecycle.model.metrics.ranking import average_precision
+from assets.lifecycle.model.objectives import Objective, ScoreTransform, objective_of
 from assets.lifecycle.profile.reference import calibration_of
-from assets.task import BINARY, Task, TaskKind
+from assets.task import BINARY, Task
 
 if TYPE_CHECKING:
     import torch
@@ -48,32 +48,6 @@ PREDICT_ROWS = 512
 
 
 @dataclass(frozen=True)
-class ScoreTransform:
-    """Maps model outputs to scores, with parameters fitted on the folds or taken from the target's scale.
-
-    *binary*: probabilities ``sigmoid(slope · output + offset)`` (Platt, 1999). *multiclass*: ``softmax(slope ·
-    outputs)`` (temperature scaling: Guo et al., 2017). *regression*: ``slope · output + offset``, clipped to ``low``
-    and ``high``, the range of the target in the training rows.
-    """
-
-    kind: TaskKind = "binary"
-    slope: float = 1.0
-    offset: float = 0.0
-    low: float | None = None
-    high: float | None = None
-
-    def __call__(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns float64 scores of the shape of ``outputs``: ``[n]`` or ``[n, classes]``."""
-        scaled = self.slope * outputs.astype(np.float64) + self.offset
-        if self.kind == "regression":
-            return np.clip(scaled, self.low, self.high)
-        if self.kind == "binary":
-            return 1 / (1 + np.exp(-np.clip(scaled, -60, 60)))
-        raised = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return raised / raised.sum(axis=1, keepdims=True)
-
-
-@dataclass(frozen=True)
 class Selection:
     """The settings selected on the folds.
 
@@ -81,7 +55,7 @@ class Selection:
         epochs: passes over the rows for the final fit of the network.
         head: maps the ensemble's outputs to scores; fitted on the folds' validation rows.
         threshold: binary: alert threshold on the probability for rows without an amount (best F1 on the same rows).
-        score: validation score: mean over the folds of the ensemble's :data:`FOLD_METRIC`; higher is better.
+        score: validation score: mean over the folds of the ensemble's validation metric; higher is better.
         chance: that metric for a model that knows only the base rate.
         shares: ensemble weight by learner (:data:`NETWORK`, :data:`LINEAR`, :data:`TREES`). The weights add up to 1; a
             dropped learner has 0.
@@ -99,21 +73,6 @@ class Selection:
     rounds: int | None = None
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     calibration: list[dict[str, float]] = field(default_factory=list)
-
-
-FOLD_METRIC: dict[TaskKind, str] = {"binary": "average_precision", "multiclass": "log_likelihood", "regression": "r2"}
-"""Validation metric of the folds, by kind of target."""
-
-
-def as_target(y: np.ndarray, task: Task) -> tuple[np.ndarray, ScoreTransform]:
-    """Returns the network's training target (float32 ``[n]``; one-hot ``[n, classes]`` for classes) and its head."""
-    if task.kind == "binary":
-        return y.astype(np.float32), ScoreTransform()
-    if task.kind == "multiclass":
-        return np.eye(len(task.classes), dtype=np.float32)[y.astype(int)], ScoreTransform("multiclass")
-    mean, spread = float(y.mean()), float(y.std()) or 1.0
-    head = ScoreTransform("regression", slope=spread, offset=mean, low=float(y.min()), high=float(y.max()))
-    return ((y - mean) / spread).astype(np.float32), head
 
 
 @on_one_thread
@@ -147,14 +106,14 @@ def fit(
 
     Returns:
         A module on the CPU, in evaluation mode. It maps raw float32 ``[n, n_features]`` (NaN allowed) to outputs
-        ``[n]`` or ``[n, classes]``, which the head of :func:`as_target` maps to scores.
+        ``[n]`` or ``[n, classes]``, which the transform of :meth:`Objective.target` maps to scores.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     import torch
 
-    recipe = recipe.sized_for(len(X))
+    recipe, objective = recipe.sized_for(len(X)), objective_of(task)
     batch_size, learning_rate, members = recipe.batch_size, recipe.learning_rate, recipe.members
     assert batch_size is not None
     assert learning_rate is not None
@@ -163,7 +122,7 @@ def fit(
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(as_target(y, task)[0])
+        rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(objective.target(y)[0])
         before = preprocessing(rows, tokens)
         build = network or functools.partial(tabular, texts=len(tokens) // WORDS, members=members)
         module = torch.nn.Sequential(before, build(before(rows), target)).to(device)
@@ -176,7 +135,6 @@ def fit(
         )
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
-        lose = _loss(task)
         step = 0
         for epoch in range(1, epochs + 1):
             module.train()
@@ -184,7 +142,9 @@ def fit(
             total = torch.zeros((), device=device)
             for start in range(0, len(rows), batch_size):
                 batch = order[start : start + batch_size]
-                loss = lose(module[1](ready[batch]), target[batch], None if weights is None else weights[batch])
+                loss = _mean_loss(
+                    objective, module[1](ready[batch]), target[batch], None if weights is None else weights[batch]
+                )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -203,27 +163,16 @@ def fit(
     return averaged.cpu().eval()
 
 
-def _loss(task: Task) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:
+def _mean_loss(
+    objective: Objective, outputs: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None
+) -> torch.Tensor:
     """The mean loss of the outputs of one network, or of several members, with optional row weights."""
-    import torch
-    from torch.nn import functional
-
-    per_class = 1 if task.kind == "multiclass" else 0
-
-    def lose(outputs: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        if outputs.ndim > 1 + per_class:
-            target = target.unsqueeze(1).expand_as(outputs)
-        if task.kind == "binary":
-            each = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
-        elif task.kind == "regression":
-            each = functional.mse_loss(outputs, target, reduction="none")
-        else:
-            each = -(torch.log_softmax(outputs, dim=-1) * target).sum(-1)
-        if weight is None:
-            return each.mean()
-        return (each * (weight if each.ndim == 1 else weight.unsqueeze(1))).mean()
-
-    return lose
+    if outputs.ndim > objective.output_dims:
+        target = target.unsqueeze(1).expand_as(outputs)
+    each = objective.losses(outputs, target)
+    if weight is None:
+        return each.mean()
+    return (each * (weight if each.ndim == 1 else weight.unsqueeze(1))).mean()
 
 
 def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> None:
@@ -268,7 +217,7 @@ def select(
 ) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
-    First the epoch with the best mean :data:`FOLD_METRIC` over the folds is selected. Then the ensemble weights that
+    First the epoch with the best mean validation metric over the folds is selected. Then the ensemble weights that
     minimise the loss of the pooled validation outputs are fitted (stacking: Breiman, 1996), and head and threshold are
     fitted on the ensemble. A fold's network stops early after ``recipe.patience`` epochs without improvement.
 
@@ -286,7 +235,7 @@ def select(
     Raises:
         FloatingPointError: the loss of a network is not finite.
     """
-    metric = FOLD_METRIC[task.kind]
+    objective = objective_of(task)
     looks: list[_Look] = []
     fold_arguments: list[dict[str, Any]] = []
     for fitted, _ in folds:
@@ -308,7 +257,7 @@ def select(
             part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))] for part in recipe.ensemble
         }
         for number, (fitted, valid) in enumerate(folds, start=1):
-            looked = _Look(X[valid], y[valid], task, as_target(y[fitted], task)[1], recipe.patience)
+            looked = _Look(X[valid], y[valid], objective, objective.target(y[fitted])[1], recipe.patience)
             sized = recipe.sized_for(len(fitted))
             assert sized.max_epochs is not None
             fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, after_epoch=looked,
@@ -318,7 +267,7 @@ def select(
     outputs = {part: [output for output, _ in of_part] for part, of_part in found.items()}
     rounds = [n for _, n in found.get(TREES, ()) if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
-              metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
+              objective.metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     # A fold that stopped early keeps its last value: it had stopped improving.
     longest = max(len(look.metric) for look in looks)
     mean = np.mean([np.pad(look.metric, (0, longest - len(look.metric)), mode="edge") for look in looks], axis=0)
@@ -328,24 +277,24 @@ def select(
     truth = [y[valid] for _, valid in folds]
     shares, head = mixed(outputs, truth, scales, task)
     scores = [
-        (scale if task.kind == "regression" else head)(
+        objective.transform_of_fold(head, scale)(
             np.sum([shares[part] * by_fold[n] for part, by_fold in outputs.items()], axis=0)
         )
         for n, scale in enumerate(scales)
     ]
-    score = float(np.mean([_figure(y_fold, p_fold, task) for y_fold, p_fold in zip(truth, scores, strict=True)]))
+    score = float(np.mean([objective.score(y_fold, p_fold) for y_fold, p_fold in zip(truth, scores, strict=True)]))
     all_truth, all_scores = np.concatenate(truth), np.concatenate(scores)
     return Selection(
         epochs=epochs,
         head=head,
         score=score,
-        chance=_figure_by_chance(all_truth, task),
-        threshold=best_threshold(all_scores, all_truth) if task.kind == "binary" else 0.5,
+        chance=objective.chance(all_truth),
+        threshold=best_threshold(all_scores, all_truth) if objective.has_threshold else 0.5,
         shares=shares,
         # The final fit has more rows than a fold, so it gets 10 % more trees.
-        rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and task.kind != "binary" else None,
+        rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and objective.stops_trees else None,
         curves=curves,
-        calibration=calibration_of(all_scores, all_truth) if task.kind == "binary" else [],
+        calibration=calibration_of(all_scores, all_truth) if objective.has_threshold else [],
     )
 
 
@@ -372,66 +321,11 @@ def mixed(
     parts = list(outputs)
     while True:
         columns = np.stack([np.concatenate(outputs[part]) for part in parts], axis=-1)
-        if task.kind == "regression":
-            wanted = [(y - scale.offset) / scale.slope for y, scale in zip(truth, scales, strict=True)]
-            found, head = _least_squares(columns, np.concatenate(wanted)), ScoreTransform(task.kind)
-        else:
-            found, head = _likeliest(columns, np.concatenate(truth), task)
+        found, head = objective_of(task).mix(columns, truth, scales)
         least = int(found.argmin())
         if found[least] >= LEAST_SHARE or len(parts) == 1:
             return dict.fromkeys(outputs, 0.0) | dict(zip(parts, map(float, found), strict=True)), head
         parts.pop(least)
-
-
-def _least_squares(columns: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Convex weights ``[k]`` of ``columns`` ``[n, k]`` with the least squared error against ``wanted`` ``[n]``."""
-    from scipy.optimize import minimize
-
-    errors = columns - wanted[:, None]
-    squares = errors.T @ errors / len(errors)
-    squares /= np.trace(squares)
-    k = len(squares)
-    if k == 1:
-        return np.ones(1)
-    found = minimize(
-        lambda w: float(w @ squares @ w), np.full(k, 1 / k), jac=lambda w: 2 * squares @ w, method="SLSQP",
-        bounds=[(0, 1)] * k, constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-12},
-    )  # fmt: skip
-    weights = np.clip(found.x, 0, None)
-    return weights / weights.sum()
-
-
-def _likeliest(columns: np.ndarray, y: np.ndarray, task: Task) -> tuple[np.ndarray, ScoreTransform]:
-    """Maximum-likelihood convex weights of the columns ``[n, k]`` or ``[n, classes, k]``, and the head.
-
-    The optimiser works on the products of weights and slope. They are at least 0, and the problem is convex in them.
-    """
-    from scipy.optimize import minimize
-
-    columns = np.clip(columns, -30, 30)
-    k = columns.shape[-1]
-
-    def surprise(at: np.ndarray) -> tuple[float, np.ndarray]:
-        raised = columns @ at[:k]
-        if task.kind == "binary":
-            raised = raised + at[k]
-            lost = np.logaddexp(0, raised) - y * raised
-            error = (1 / (1 + np.exp(-np.clip(raised, -60, 60))) - y) / len(y)
-            return float(lost.mean()), np.append(columns.T @ error, error.sum())
-        raised = raised - raised.max(axis=1, keepdims=True)
-        chances = np.exp(raised)
-        chances /= chances.sum(axis=1, keepdims=True)
-        lost = -np.log(np.clip(chances[_each(y)], 1e-300, 1))
-        chances[_each(y)] -= 1
-        return float(lost.mean()), np.einsum("nc,nck->k", chances, columns) / len(y)
-
-    more = [(None, None)] if task.kind == "binary" else []
-    start = np.append(np.full(k, 1 / k), np.zeros(len(more)))
-    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * k + more).x
-    slope = float(found[:k].sum())
-    if slope <= 0:  # no column is predictive: a slope below 0 would reverse the ranking
-        return np.full(k, 1 / k), ScoreTransform(task.kind)
-    return found[:k] / slope, ScoreTransform(task.kind, slope, float(found[k]) if more else 0.0)
 
 
 @on_one_thread
@@ -447,7 +341,7 @@ def linear_model(
         tokens: positions of the columns of word numbers.
         weight: row weights ``[n]``; default: equal weights.
     """
-    return fit_linear(X, _learnt(y, task), task=task, tokens=tokens, weight=weight)
+    return fit_linear(X, objective_of(task).learnt(y), task=task, tokens=tokens, weight=weight)
 
 
 def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **arguments: Any) -> Trees:
@@ -460,14 +354,9 @@ def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **arguments: Any)
         **arguments: further arguments of :func:`fit_trees`; ``valid`` holds measured values in their own unit.
     """
     if (valid := arguments.get("valid")) is not None and task.kind == "regression":
-        head = as_target(y, task)[1]
+        head = objective_of(task).target(y)[1]
         arguments["valid"] = valid[0], (valid[1] - head.offset) / head.slope
-    return fit_trees(X, _learnt(y, task), task=task, **arguments)
-
-
-def _learnt(y: np.ndarray, task: Task) -> np.ndarray:
-    """Class codes as they are, or measured values standardised as for the network."""
-    return as_target(y, task)[0] if task.kind == "regression" else y
+    return fit_trees(X, objective_of(task).learnt(y), task=task, **arguments)
 
 
 def mixture(parts: Mapping[str, torch.nn.Module], shares: Mapping[str, float]) -> torch.nn.Module:
@@ -495,7 +384,7 @@ class _Look:
 
     X: np.ndarray
     y: np.ndarray
-    task: Task
+    objective: Objective
     head: ScoreTransform
     patience: int
     outputs: list[np.ndarray] = field(default_factory=list)
@@ -508,31 +397,8 @@ class _Look:
         scores = self.head(outputs)
         self.outputs.append(outputs)
         self.losses.append(loss)
-        self.metric.append(_figure(self.y, scores, self.task))
+        self.metric.append(self.objective.score(self.y, scores))
         return len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
-
-
-def _figure(y: np.ndarray, scores: np.ndarray, task: Task) -> float:
-    """The :data:`FOLD_METRIC` of the scores."""
-    if task.kind == "binary":
-        return average_precision(y, scores)
-    if task.kind == "regression":
-        return 1 - float(np.square(scores - y).sum() / max(np.square(y - y.mean()).sum(), np.finfo(float).tiny))
-    return float(np.log(np.clip(scores[_each(y)], 1e-15, 1)).mean())
-
-
-def _each(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the entry of each row's true class."""
-    return np.arange(len(y)), y.astype(int)
-
-
-def _figure_by_chance(y: np.ndarray, task: Task) -> float:
-    if task.kind == "binary":
-        return float(y.mean())
-    if task.kind == "regression":
-        return 0.0
-    shares = np.bincount(y.astype(int)) / len(y)
-    return float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
 
 
 def best_threshold(probability: np.ndarray, y: np.ndarray) -> float:

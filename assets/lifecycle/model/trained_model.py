@@ -21,10 +21,10 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.candidate import Candidate, fit_candidate
 from assets.lifecycle.model.fitting import (
-    FOLD_METRIC,
     fit,
 )
 from assets.lifecycle.model.learners.networks import tabular
+from assets.lifecycle.model.objectives import objective_of
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
 from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
@@ -60,7 +60,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         run_id = mlflow.run_of_version(model.name, version)
         facts = Facts.read(mlflow.download(model.name, version))
         fitted = facts.fitted
-        score, chance, metric = fitted["folds_score"], fitted["chance"], FOLD_METRIC[model.task.kind]
+        score, chance, metric = fitted["folds_score"], fitted["chance"], objective_of(model.task).metric
         better = score > chance
         check_result = CheckResult(
             check=CONVERGED.name,
@@ -105,6 +105,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             fit_candidate,
             fold_rows,
             fit,
+            objective_of,
             tabular,
             reference_rows,
             ReferenceProfile,

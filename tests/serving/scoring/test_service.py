@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from assets.lifecycle.model.fitting import ScoreTransform
+from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
 from resources.ledger import CHAMPION

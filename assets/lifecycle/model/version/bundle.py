@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets.declaration import Model
-from assets.lifecycle.model.fitting import PREDICT_ROWS, ScoreTransform
+from assets.lifecycle.model.fitting import PREDICT_ROWS
+from assets.lifecycle.model.objectives import ScoreTransform
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Facts:
         package: package of the model's code, e.g. ``assets.models.fraud``.
         feature_names: names in the order of the network's input.
         head: maps outputs to scores: kind of target, slope and offset; see
-            :class:`~assets.lifecycle.model.fitting.ScoreTransform`.
+            :class:`~assets.lifecycle.model.objectives.ScoreTransform`.
         classes: class names in the order of their codes; empty for measured values.
         threshold: rows without an amount are alerted at or above this probability.
         review_cost: rows with an amount are alerted if probability · amount is above this; ``None`` without an amount.

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from assets.lifecycle.model.fitting import ScoreTransform, fit, outputs_of
+from assets.lifecycle.model.fitting import fit, outputs_of
+from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.bundle import Bundle, BundleError, model_code, package_of
 from assets.models.fraud import model as fraud
 from resources.settings import project_root

@@ -11,7 +11,6 @@ from assets.lifecycle.model.fitting import (
     LINEAR,
     NETWORK,
     TREES,
-    ScoreTransform,
     best_threshold,
     boosted_trees,
     fit,
@@ -25,6 +24,7 @@ from assets.lifecycle.model.learners.networks import bin_edges, tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
 from assets.lifecycle.model.learners.trees import as_module
 from assets.lifecycle.model.metrics import average_precision, roc_auc
+from assets.lifecycle.model.objectives import ScoreTransform
 from assets.task import BINARY, Task
 
 RECIPE = Training(batch_size=128, max_epochs=4)

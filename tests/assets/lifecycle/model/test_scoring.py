@@ -11,7 +11,7 @@ import torch
 
 from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.features import compute_features, events_of
-from assets.lifecycle.model.fitting import ScoreTransform
+from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.lifecycle.model.version.features_by_version import features_by
 from assets.models.fraud import model as fraud
