@@ -58,5 +58,6 @@ def test_the_default_metric_of_a_kind_has_a_floor():
         assert METRICS[name].floor is not None
 
 
-def test_the_direction_is_that_of_an_error_or_of_a_gain():
-    assert [name for name in METRICS if lower_is_better(name)] == ["brier", "log_loss", "rmse", "mae"]
+def test_errors_are_better_low_and_gains_are_better_high():
+    assert all(map(lower_is_better, ("brier", "log_loss", "rmse", "mae")))
+    assert not any(map(lower_is_better, ("roc_auc", "average_precision", "accuracy", "r2", "saved")))
