@@ -612,6 +612,7 @@ class Section:
 def read_page(page: str) -> dict[str, Section]:
     """The sections of the page as it stands, by module."""
     sections: dict[str, Section] = {}
+    current = ""
     written = page.partition(BEGIN)[2].partition(END)[0]
     for line in written.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
@@ -619,7 +620,7 @@ def read_page(page: str) -> dict[str, Section]:
             sections[cells[0].strip("`")] = Section(int(cells[1]))
         elif line.startswith("## "):
             current = line[3:].strip("` ")
-        elif line.startswith("| `"):
+        elif line.startswith("| `") and current in sections:  # a module that is no longer mutated is left out
             where, words, *reason = line.strip("|").split(" | ", 2)
             sections[current].survivors[f"{where.strip()} | {words.strip()}"] = reason[0].strip() if reason else ""
     return sections
