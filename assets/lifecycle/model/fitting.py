@@ -10,6 +10,7 @@ and the validation metric of a kind of target (``objectives.py``).
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -252,7 +253,9 @@ def select(
 
     # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
     # in this thread, because it uses the global random state.
-    with ThreadPoolExecutor(max_workers=1) as second:
+    with ThreadPoolExecutor(max_workers=1) as second, contextlib.ExitStack() as at_exit:
+        # After an error or SIGTERM, fits that have not begun are dropped, so that the process ends soon.
+        at_exit.callback(second.shutdown, wait=False, cancel_futures=True)
         waiting = {
             part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))] for part in recipe.ensemble
         }

@@ -1,5 +1,6 @@
 """What is fitted finds what is there to find, repeats itself by its seed, and says when it cannot."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from assets.declaration import Training
+from assets.lifecycle.model import fitting
 from assets.lifecycle.model.fitting import (
     LINEAR,
     NETWORK,
@@ -266,3 +268,23 @@ def test_a_gpu_is_used_where_there_is_one():
     network = fit(X, y, recipe=RECIPE, epochs=1, log=lines.append)
     assert "(cuda)" in lines[0]
     assert next(network.parameters()).device.type == "cpu", "what is kept runs anywhere"
+
+
+def test_after_an_error_the_fits_that_have_not_begun_are_dropped(monkeypatch):
+    begun = []
+
+    def slow(X, y, **_):
+        begun.append(len(X))
+        time.sleep(0.3)
+        raise RuntimeError("its result is not asked for")
+
+    def broken(X, y):
+        raise ValueError("no layers")
+
+    monkeypatch.setattr(fitting, "linear_model", slow)
+    monkeypatch.setattr(fitting, "boosted_trees", slow)
+    X, y = make(300)
+    folds = [(np.arange(200), np.arange(200, 300))] * 4
+    with pytest.raises(ValueError, match="no layers"):
+        select(X, y, folds, recipe=RECIPE, network=broken)
+    assert len(begun) < 8
