@@ -92,11 +92,11 @@ class LocalTarget(DeploymentTarget):
         # Ignore proxies from the environment for requests to this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + self.start_timeout_s
-        last_error = "nothing yet"
+        last_error = "no answer yet"
         while time.monotonic() < deadline:
             if (code := process.poll()) is not None:
                 raise DeploymentError(
-                    f"{self.service} of {bundle} ended with {code} before it served:\n{_tail(output)}"
+                    f"{self.service} of {bundle} exited with status {code} before it was healthy:\n{_tail(output)}"
                 )
             try:
                 with opener.open(f"{url}/health", timeout=2):
@@ -113,4 +113,4 @@ class LocalTarget(DeploymentTarget):
 
 def _tail(output: IO[str], lines: int = 20) -> str:
     output.seek(0)
-    return "".join(output.readlines()[-lines:]).strip() or "(it wrote nothing)"
+    return "".join(output.readlines()[-lines:]).strip() or "(no output)"

@@ -95,7 +95,7 @@ def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
     except UnicodeError as error:
         raise FileError(f"not {form.encoding} text ({error})") from error
     except LookupError as error:
-        raise FileError(f"'{form.encoding}' is no encoding that Python knows") from error
+        raise FileError(f"Python does not know the encoding '{form.encoding}'") from error
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -110,7 +110,7 @@ def read_csv(path: Path, form: CsvForm) -> pd.DataFrame:
         if not filled.any():
             rows = rows.drop(columns=name)
         elif name in nameless:
-            raise FileError(f"its rows have more fields than its header (row {int(filled.argmax()) + 1} is the first)")
+            raise FileError(f"its rows have more fields than its header (first in row {int(filled.argmax()) + 1})")
     return _without_foot(rows, form.foot).reset_index(drop=True)
 
 
@@ -151,7 +151,7 @@ def _header(path: Path, form: CsvForm) -> tuple[list[str], int, int]:
         for _ in range(form.header - 1):
             if not file.readline():
                 raise FileError(
-                    f"it has fewer than {form.header} lines, and the header is said to be line {form.header}"
+                    f"it has fewer than {form.header} lines, but its header is declared as line {form.header}"
                 )
         reader = csv.reader(file, delimiter=form.separator)
         cells: list[str] = []
@@ -211,7 +211,7 @@ def _only_member(path: Path) -> IO[bytes]:
     archive = zipfile.ZipFile(path)
     members = [m for m in archive.namelist() if not m.endswith("/") and not m.startswith("__MACOSX/")]
     if len(members) != 1:
-        raise FileError(f"the archive holds {len(members)} files ({', '.join(members[:3])}); unpack it and name one")
+        raise FileError(f"the archive holds {len(members)} files ({', '.join(members[:3])}); unpack it and choose one")
     return archive.open(members[0])
 
 

@@ -69,7 +69,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             if pid is not None:
                 processes.append((int(str(pid.value)), entry.timestamp))
         if processes and not any(still_runs(pid, at) for pid, at in processes):
-            instance.report_run_failed(run, "The process of this run is gone (killed?); materialise again.")
+            instance.report_run_failed(run, "The process of this run no longer exists (killed?); materialise again.")
             ended.append(run.run_id)
     return ended
 

@@ -166,7 +166,7 @@ class Ledger(dg.ConfigurableResource):
             except sa.exc.IntegrityError:
                 continue  # another process was first; its entry may make ours unnecessary
             return next(entry for entry in self.history(model) if entry.number == row["number"])
-        raise LedgerError(f"the ledger's next entry of {model} was taken {_TRIES} times in a row; try again")
+        raise LedgerError(f"other processes took the next ledger entry of {model} {_TRIES} times in a row; try again")
 
     def _last(self, model: str, action: Action | None = None, until: dt.datetime | None = None) -> Entry | None:
         query = sa.select(_TABLE).where(_TABLE.c.model == model).order_by(_TABLE.c.number.desc()).limit(1)

@@ -96,15 +96,15 @@ class MlflowTracking(dg.ConfigurableResource):
     """MLflow's tracking store and model registry."""
 
     tracking_uri: str = Field(
-        description="Where runs and model versions are kept: sqlite:///<absolute path>, or a tracking server's address."
+        description="Store of runs and model versions: sqlite:///<absolute path>, or the address of a tracking server."
     )
     artifact_location: str | None = Field(
         default=None,
-        description="Absolute folder or URI for files. Default: beside the SQLite file, or what the server says.",
+        description="Absolute folder or URI for files. Default: next to the SQLite file, or the server's own.",
     )
-    experiment: str = Field(default="assetline", description="Experiment of runs that name no other.")
+    experiment: str = Field(default="assetline", description="Experiment of runs that do not name one.")
     ui_url: str = Field(default="http://127.0.0.1:5000", description="Address of the MLflow UI, for links to runs.")
-    dagster_url: str = Field(default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links back.")
+    dagster_url: str = Field(default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links to it.")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -146,7 +146,7 @@ class MlflowTracking(dg.ConfigurableResource):
         with _global_state_restored() as mlflow:
             if (left := mlflow.active_run()) is not None:
                 raise TrackingError(
-                    f"MLflow run {left.info.run_id} is still open in this process; leave its block before the next run"
+                    f"MLflow run {left.info.run_id} is still open in this process; exit its block before the next run"
                 )
             mlflow.set_tracking_uri(self.tracking_uri)
             status = "FAILED"
@@ -193,7 +193,7 @@ class MlflowTracking(dg.ConfigurableResource):
             dagster_run = instance.get_run_by_id(tags["dagster_run_id"])
             gone = host == socket.gethostname() and not still_runs(int(pid), float(opened))
             if gone or (dagster_run is not None and dagster_run.is_finished):
-                client.set_tag(run.info.run_id, "assetline.reaped", f"process {pid} on {host} left it open")
+                client.set_tag(run.info.run_id, "assetline.reaped", f"process {pid} on {host} did not end it")
                 client.set_terminated(run.info.run_id, "FAILED")
                 ended.append(run.info.run_id)
         return ended
@@ -353,7 +353,7 @@ def git_tags(root: Path) -> dict[str, str]:
             changed = _git(root, "status", "--porcelain").stdout.strip()
             commit = head.stdout.strip()
             return {"git_commit": commit, "git_dirty": str(bool(changed)).lower(), "mlflow.source.git.commit": commit}
-        reason = next(iter(head.stderr.splitlines()), f"git ended with {head.returncode}")
+        reason = next(iter(head.stderr.splitlines()), f"git exited with status {head.returncode}")
     except FileNotFoundError:
         reason = "git is not installed"
     except subprocess.TimeoutExpired:

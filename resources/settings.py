@@ -121,9 +121,7 @@ class Settings:
         values: dict[str, Any] = {}
         for name, value in given.items():
             if name not in known:
-                raise SettingsError(
-                    f"{name}={_shown(value)} is not a setting; {_did_you_mean(name, known)}, or unset it"
-                )
+                raise SettingsError(f"{name}={_shown(value)} is not a setting; unset it ({_did_you_mean(name, known)})")
             if not value.strip():
                 raise SettingsError(f"{name}={value!r} is empty; give it a value or unset it")
             key = name.removeprefix(PREFIX).lower()
@@ -217,19 +215,19 @@ def _folder(name: str, value: str) -> Path:
 def _existing_file(name: str, value: str) -> Path:
     path = (project_root() / Path(value).expanduser()).resolve()
     if not path.is_file():
-        raise SettingsError(f"{name}={_shown(value)} is no file; give the path of your channels.toml")
+        raise SettingsError(f"{name}={_shown(value)} is not a file; give the path of your channels.toml")
     return path
 
 
 def _web_address(name: str, value: str) -> str:
     if not re.fullmatch(r"https?://[^/@\s]+(/[^\s]*)?", value):
-        raise SettingsError(f"{name}={_shown(value)} is no web address; write one like https://alerts.example.org")
+        raise SettingsError(f"{name}={_shown(value)} is not a web address; write one like https://alerts.example.org")
     return value.rstrip("/")
 
 
 def _token(name: str, value: str) -> str:
     if len(value) < 16:
-        raise SettingsError(f"{name} is shorter than 16 characters; `openssl rand -hex 16` draws one")
+        raise SettingsError(f"{name} is shorter than 16 characters; generate one with `openssl rand -hex 16`")
     return value
 
 
@@ -256,7 +254,7 @@ def _database_url(name: str, value: str) -> str:
         raise SettingsError(f"{name}={_shown(value)} needs a driver; pip install {error.name}") from error
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise SettingsError(f"{name}={_shown(value)} keeps nothing; {example}")
+            raise SettingsError(f"{name}={_shown(value)} stores nothing on disk; {example}")
         # Processes start in different folders, so a relative path would point to different files.
         url = url.set(database=str(project_root() / url.database))
     return url.render_as_string(hide_password=False)
@@ -285,7 +283,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
 
 def _did_you_mean(value: str, known: list[str] | tuple[str, ...]) -> str:
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.8)
-    return f"did you mean {close[0]}" if close else f"there are {', '.join(known)}"
+    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
 
 
 def _shown(value: str) -> str:

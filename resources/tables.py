@@ -89,7 +89,7 @@ class ParquetTables(dg.ConfigurableIOManager):
     file atomically, so a killed run leaves either the old file or the new one.
     """
 
-    root: str = Field(description="Folder or URL (any fsspec scheme) under which all tables lie.")
+    root: str = Field(description="Folder or URL (any fsspec scheme) that contains all tables.")
 
     _read: dict[str, dict[str, tuple[DayWindow, dict[str, str]]]] = PrivateAttr(default_factory=dict)
 
@@ -212,9 +212,7 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     def _missing(self, key: dg.AssetKey, day: str) -> TableError:
         path = self.path(key, day)
-        return TableError(
-            f"{key.to_user_string()}: there is no file of {day} ({path}); materialise that day of it first"
-        )
+        return TableError(f"{key.to_user_string()}: there is no file for {day} ({path}); materialise that day first")
 
     def _unreadable(self, key: dg.AssetKey, day: str, error: Exception) -> TableError:
         return TableError(
@@ -243,7 +241,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         present = [day for day in days if day == WHOLE or self.stamp(key, day)]
         metadata = context.definition_metadata or {}
         if not present and not metadata.get("optional"):
-            raise TableError(f"{key.to_user_string()}: there is no file of {_span(days)}; materialise it first")
+            raise TableError(f"{key.to_user_string()}: there is no file for {_span(days)}; materialise it first")
         window = tuple(metadata.get("window", (0, 0)))
         # Versions are recorded before the rows are read. If another run replaces a file in between, this output counts
         # as stale and is materialised again; a stale output never counts as fresh.
@@ -262,7 +260,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         key = context.asset_key
         if not isinstance(obj, pd.DataFrame):
             raise TableError(
-                f"{key.to_user_string()} returned {type(obj).__name__}; a table's asset returns a DataFrame"
+                f"{key.to_user_string()} returned {type(obj).__name__}; the asset of a table must return a DataFrame"
             )
         read = self._read.pop(context.op_def.name, {})
         windows = {upstream: window for upstream, (window, _) in read.items()}
@@ -288,18 +286,18 @@ class ParquetTables(dg.ConfigurableIOManager):
                 return [(keys[0], frame)]
             raise TableError(
                 f"{context.asset_key.to_user_string()}: a run of {len(keys)} days needs the definition metadata "
-                "'day_column' to know which row belongs to which day"
+                "'day_column' to assign the rows to days"
             )
         # There are few days and many rows, so each day is formatted only once.
         day = pd.to_datetime(frame[column]).dt.floor("D")
         if missing := int(day.isna().sum()):
             raise TableError(
-                f"{context.asset_key.to_user_string()}: {missing} rows have no '{column}': no day is theirs"
+                f"{context.asset_key.to_user_string()}: {missing} rows have no '{column}', so their day is unknown"
             )
         names = {of_day: str(of_day.date()) for of_day in day.unique()}
         if stray := sorted(set(names.values()) - set(keys)):
             raise TableError(
-                f"{context.asset_key.to_user_string()}: rows of {stray[:3]} in a run of {keys[0]}…{keys[-1]}"
+                f"{context.asset_key.to_user_string()}: the run of {keys[0]}…{keys[-1]} returned rows of {stray[:3]}"
             )
         if len(names) == 1:
             return [(key, frame if key in names.values() else frame.iloc[:0]) for key in keys]

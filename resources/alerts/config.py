@@ -29,7 +29,9 @@ def read_channels(path: Path) -> dict[str, Channel]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ChannelsError(f"{path}: no such file; set ASSETLINE_CHANNELS to the file of your channels") from error
+        raise ChannelsError(
+            f"{path}: no such file; set ASSETLINE_CHANNELS to the path of your channels file"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ChannelsError(f"{path}: {error}") from error
     return {name: _channel(path, name, table) for name, table in tables.items()}
@@ -39,16 +41,16 @@ def with_secrets(channel: Channel, name: str = "") -> Channel:
     """The channel with its secrets from the environment. Raises :class:`ChannelsError` if a variable is not set."""
     secrets = {field: value for field, value in dict(channel).items() if isinstance(value, dg.EnvVar)}
     if absent := [value.env_var_name for value in secrets.values() if not os.environ.get(value.env_var_name)]:
-        raise ChannelsError(f"the channel {name}: set the environment variable {', '.join(absent)}, or remove it")
+        raise ChannelsError(f"channel {name}: set the environment variable {', '.join(absent)}, or remove the channel")
     return channel.process_config_and_initialize()
 
 
 def _channel(path: Path, name: str, table: Any) -> Channel:
     where = f"{path}: [{name}]"
     if not isinstance(table, dict) or table.get("kind") not in KINDS:
-        raise ChannelsError(f"{where}: `kind` is one of {', '.join(KINDS)}")
+        raise ChannelsError(f"{where}: `kind` must be one of {', '.join(KINDS)}")
     if not name.isidentifier():
-        raise ChannelsError(f"{where}: a name has letters, digits and _ only")
+        raise ChannelsError(f"{where}: a name may contain only letters, digits and _")
     kind = KINDS[table["kind"]]
     given: dict[str, Any] = {}
     for field, value in table.items():
@@ -56,7 +58,7 @@ def _channel(path: Path, name: str, table: Any) -> Channel:
             continue
         if field not in kind.model_fields:
             known = ", ".join(sorted(kind.model_fields))
-            raise ChannelsError(f"{where}: {field} is no field of {table['kind']}; there are {known}")
+            raise ChannelsError(f"{where}: {field} is not a field of {table['kind']}; its fields are {known}")
         from_env = isinstance(value, dict) and set(value) == {"env"}
         if field in kind.SECRETS and not from_env:
             variable = f"{name}_{field}".upper()
@@ -74,7 +76,7 @@ def _channel(path: Path, name: str, table: Any) -> Channel:
     except (ValueError, ZoneInfoNotFoundError) as error:
         raise ChannelsError(f"{where}: {error}") from error
     if wrong := set(channel.severities) - {"warn", "page"}:
-        raise ChannelsError(f"{where}: severities={sorted(wrong)}: there are 'warn' and 'page'")
+        raise ChannelsError(f"{where}: severities={sorted(wrong)}: use 'warn' and 'page'")
     if channel.heartbeat_minutes and kind.heartbeat is Channel.heartbeat:
-        raise ChannelsError(f"{where}: {table['kind']} has no heartbeat; take heartbeat_minutes out")
+        raise ChannelsError(f"{where}: {table['kind']} has no heartbeat; remove heartbeat_minutes")
     return channel

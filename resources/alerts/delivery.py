@@ -125,7 +125,7 @@ class Messenger:
             self._failures += 1
             message = self.channel.hidden(error)
             wait = self._back_off(1 + max(change.tries for change in group))
-            _log.warning("the channel %s could not be told (%s); next try in %s", self.name, message, wait)
+            _log.warning("delivery to the channel %s failed (%s); next try in %s", self.name, message, wait)
             self.outbox.undelivered(ids, message, dt.datetime.now(dt.UTC) + wait)
             if self._failures >= FAILURES_IN_A_ROW:
                 rest = self._back_off(self._failures - FAILURES_IN_A_ROW + 1)
@@ -167,7 +167,7 @@ class Dispatcher:
                     keep_at = time.monotonic() + 5.0
                     messenger.keep()
             except Exception as error:  # the database may be away for a while; the thread must not end
-                _log.error("delivery to %s: %s", messenger.name, messenger.channel.hidden(error))
+                _log.error("delivery to the channel %s failed: %s", messenger.name, messenger.channel.hidden(error))
 
 
 def deliver_all(messengers: Sequence[Messenger], seconds: float = 30.0) -> dict[str, int]:

@@ -23,9 +23,11 @@ class Alerts(dg.ConfigurableResource):
     """The alert store and its channels; each change goes into the outbox of the channels that receive it."""
 
     database_url: str = Field(description="SQLAlchemy URL of the database that holds the alerts.")
-    channels_file: str = Field(default="", description="Path of channels.toml; empty: the console alone is told.")
-    ui_url: str = Field(default="", description="Address under which people reach the Dagster UI, for links.")
-    watch_url: str = Field(default="", description="Address under which people reach the alerts' page, for links.")
+    channels_file: str = Field(
+        default="", description="Path of channels.toml; empty: only the console receives alerts."
+    )
+    ui_url: str = Field(default="", description="Public address of the Dagster UI, for links.")
+    watch_url: str = Field(default="", description="Public address of the alerts' page, for links.")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

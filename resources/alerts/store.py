@@ -111,7 +111,7 @@ class AlertStore:
                     return self._changed(connection, number, "opened", summary, now, day=day)
             except sa.exc.IntegrityError:
                 continue  # another process opened it first; the next try repeats it
-        raise RuntimeError(f"the alert {model}/{cause} was opened by others {_TRIES} times in a row; try again")
+        raise RuntimeError(f"other processes opened the alert {model}/{cause} {_TRIES} times in a row; try again")
 
     def resolve(
         self,
@@ -140,7 +140,7 @@ class AlertStore:
                 if there.clear_since is None:
                     values = {"clear_since": now, "updated_at": now, "resolved_day": day}
                     self._set(connection, there.id, values)
-                    message = f"{reason}; it is flapping: it resolves when the cause has stayed away"
+                    message = f"{reason}; the alert is flapping and resolves once the cause stays absent"
                     return self._changed(connection, there.id, "repeated", message, now, day=day)
                 return None
             return self._resolved(connection, there.id, reason, now, day=day)
@@ -157,9 +157,9 @@ class AlertStore:
             for alert in map(alert_of, rows):
                 if alert.silenced_until is not None and naive_utc(alert.silenced_until) <= now:
                     self._set(connection, alert.id, {"silenced_until": None, "updated_at": now})
-                    changed.append(self._changed(connection, alert.id, "unsilenced", "the silence is over", now))
+                    changed.append(self._changed(connection, alert.id, "unsilenced", "the silence has ended", now))
                 if alert.clear_since is not None and naive_utc(alert.clear_since) + self.policy.settle_after <= now:
-                    reason = f"the cause has stayed away since {alert.clear_since:%Y-%m-%d %H:%M} UTC"
+                    reason = f"the cause has been absent since {alert.clear_since:%Y-%m-%d %H:%M} UTC"
                     changed.append(self._resolved(connection, alert.id, reason, now, day=alert.resolved_day))
         return changed
 
@@ -178,7 +178,9 @@ class AlertStore:
             if self._must_be_open(connection, alert_id).acknowledged_at is not None:
                 return None
             self._set(connection, alert_id, {"acknowledged_at": now, "acknowledged_by": who, "updated_at": now})
-            return self._changed(connection, alert_id, "acknowledged", comment or f"{who} has it in hand", now, who=who)
+            return self._changed(
+                connection, alert_id, "acknowledged", comment or f"acknowledged by {who}", now, who=who
+            )
 
     def silence(
         self, alert_id: int, *, until: dt.datetime, who: str, comment: str = "", at: dt.datetime | None = None
@@ -190,7 +192,7 @@ class AlertStore:
         """
         now, end = naive_utc(at), naive_utc(until)
         if end <= now:
-            raise AlertError(f"a silence until {end:%Y-%m-%d %H:%M} UTC is over already; give a time to come")
+            raise AlertError(f"the end of the silence, {end:%Y-%m-%d %H:%M} UTC, is in the past; give a later time")
         with self._database.writing() as connection:
             self._must_be_open(connection, alert_id)
             self._set(connection, alert_id, {"silenced_until": end, "updated_at": now})
@@ -227,7 +229,7 @@ class AlertStore:
         with self._database.reading() as connection:
             alert = self._by_id(connection, alert_id)
         if alert is None:
-            raise AlertError(f"there is no alert {alert_id}; `assetline alerts list --all` shows those there are")
+            raise AlertError(f"there is no alert {alert_id}; `assetline alerts list --all` shows all alerts")
         return alert
 
     def open_alerts(self, model: str | None = None) -> list[Alert]:
@@ -343,7 +345,9 @@ class AlertStore:
             connection, before.id, "reopened", observation["summary"], now, day=observation["last_day"]
         )
         if flapping and not before.flapping:
-            message = f"it reopened {reopened + 1} times; from now on it resolves only when the cause stays away"
+            message = (
+                f"the alert reopened {reopened + 1} times; from now on it resolves only once the cause stays absent"
+            )
             changed = self._changed(connection, before.id, "flapping", message, now)
         return changed
 
@@ -359,9 +363,9 @@ class AlertStore:
     def _must_be_open(self, connection: sa.Connection, alert_id: int) -> Alert:
         alert = self._by_id(connection, alert_id)
         if alert is None:
-            raise AlertError(f"there is no alert {alert_id}; `assetline alerts list --all` shows those there are")
+            raise AlertError(f"there is no alert {alert_id}; `assetline alerts list --all` shows all alerts")
         if alert.resolved_at is not None:
-            raise AlertError(f"alert {alert_id} was resolved at {alert.resolved_at:%Y-%m-%d %H:%M} UTC already")
+            raise AlertError(f"alert {alert_id} was already resolved at {alert.resolved_at:%Y-%m-%d %H:%M} UTC")
         return alert
 
     def _by_id(self, connection: sa.Connection, alert_id: int) -> Alert | None:

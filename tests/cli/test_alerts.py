@@ -82,7 +82,7 @@ def test_handling_is_in_the_history_with_name_and_words(store, said):
         (["show", "9"], "there is no alert 9"),
         (["history", "9"], "there is no alert 9"),
         (["ack", "9"], "there is no alert 9"),
-        (["silence", "1", "--hours", "-1"], "is over already; give a time to come"),
+        (["silence", "1", "--hours", "-1"], "is in the past; give a later time"),
         (["test", "nosuch"], "no channel nosuch; there are: none"),
     ],
 )

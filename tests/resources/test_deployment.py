@@ -74,7 +74,9 @@ def test_a_process_that_will_not_end_is_ended_whatever_happens(target, bundle):
 def test_a_service_that_cannot_start_says_why(target, bundle):
     (bundle / "crash").touch()
     with (
-        pytest.raises(DeploymentError, match=r"(?s)ended with 1 before it served.*network\.pt2 is damaged"),
+        pytest.raises(
+            DeploymentError, match=r"(?s)exited with status 1 before it was healthy.*network\.pt2 is damaged"
+        ),
         target.stage(bundle),
     ):
         pytest.fail("it never serves")
@@ -89,7 +91,7 @@ def test_a_service_that_never_is_healthy_is_given_up_with_its_last_words(target,
 
 def test_what_a_process_writes_need_not_be_text(target, bundle):
     (bundle / "garbled").touch()
-    words = "ended with 1 before it served:\n\N{REPLACEMENT CHARACTER}"
+    words = "exited with status 1 before it was healthy:\n\N{REPLACEMENT CHARACTER}"
     with pytest.raises(DeploymentError, match=words), target.stage(bundle):
         pytest.fail("it never serves")
 
@@ -97,7 +99,7 @@ def test_what_a_process_writes_need_not_be_text(target, bundle):
 def test_the_last_twenty_lines_are_told():
     output = io.StringIO("".join(f"line {n}\n" for n in range(1, 41)))
     assert _tail(output).splitlines() == [f"line {n}" for n in range(21, 41)]
-    assert _tail(io.StringIO("")) == "(it wrote nothing)"
+    assert _tail(io.StringIO("")) == "(no output)"
 
 
 def test_a_candidate_has_some_time_to_start(tracking):

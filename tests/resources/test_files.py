@@ -68,9 +68,9 @@ def test_a_column_without_a_name_and_a_name_twice_can_be_told_apart(file):
     ("content", "form", "words"),
     [
         (b"a,b\n1,\xff\n", {}, "not utf-8 text"),
-        (b"a,b\n1,2\n", {"encoding": "utf-99"}, "'utf-99' is no encoding"),
+        (b"a,b\n1,2\n", {"encoding": "utf-99"}, "Python does not know the encoding 'utf-99'"),
         ("title\n\na,b\n1,2\n1,2,3\n", {"header": 3}, "Expected 2 fields in line 5, saw 3"),
-        ("a,b\n1,2,3\n4,5,6\n", {}, r"more fields than its header \(row 1 is the first\)"),
+        ("a,b\n1,2,3\n4,5,6\n", {}, r"more fields than its header \(first in row 1\)"),
         ('a,b\n1,"2\n3,4\n', {}, "EOF inside string starting at row"),
         ("", {}, "no header line"),
         ("a,b\n1,2\n", {"header": 9}, "fewer than 9 lines"),

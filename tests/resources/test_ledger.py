@@ -119,7 +119,7 @@ def test_the_champion_is_the_last_promoted_whatever_the_order(tmp_path_factory, 
 def test_a_ledger_whose_next_entry_is_always_taken_gives_up_with_the_reason(ledger, monkeypatch):
     ledger.promote("toy", "1", reason="r", **SAID)
     monkeypatch.setattr(Ledger, "_last", lambda *_, **__: None)  # as if others were always quicker
-    with pytest.raises(LedgerError, match="next entry of toy was taken 20 times in a row"):
+    with pytest.raises(LedgerError, match="other processes took the next ledger entry of toy 20 times in a row"):
         ledger.promote("toy", "2", reason="r", **SAID)
 
 

@@ -48,7 +48,7 @@ def test_links_for_people_lead_where_people_are():
     settings = Settings.from_env(public)
     assert (settings.ui_link, settings.ui_url) == ("https://dagster.example.org", "http://127.0.0.1:3000")
     assert settings.watch_link == "http://a:81/x"
-    with pytest.raises(SettingsError, match=r"ASSETLINE_PUBLIC_UI_URL='dagster\.example\.org' is no web address"):
+    with pytest.raises(SettingsError, match=r"ASSETLINE_PUBLIC_UI_URL='dagster\.example\.org' is not a web address"):
         Settings.from_env({"ASSETLINE_PUBLIC_UI_URL": "dagster.example.org"})
 
 
@@ -75,7 +75,7 @@ FILE = str(Path(__file__).resolve())
     ("name", "value", "mend"),
     [
         ("ASSETLINE_HOEM", "/tmp", "did you mean ASSETLINE_HOME"),
-        ("ASSETLINE_XYZ", "1", "there are ASSETLINE_HOME, "),
+        ("ASSETLINE_XYZ", "1", "the settings are ASSETLINE_HOME, "),
         ("ASSETLINE_HOME", FILE, "give a folder"),
         ("ASSETLINE_HOME", "s3://bucket/state", "need a folder on this machine"),
         ("ASSETLINE_HOME", " ", "unset it"),
@@ -87,7 +87,7 @@ FILE = str(Path(__file__).resolve())
         ("ASSETLINE_TEST_DATA", "/no/such/folder", "does not exist"),
         ("ASSETLINE_DATABASE_URL", "assetline.db", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "nosql://host/name", "write one like sqlite:///"),
-        ("ASSETLINE_DATABASE_URL", "sqlite://", "keeps nothing"),
+        ("ASSETLINE_DATABASE_URL", "sqlite://", "stores nothing on disk"),
         ("ASSETLINE_DATABASE_URL", "oracle+cx_oracle://host/name", "pip install cx_Oracle"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_damaged_file_is_named_with_its_mend(tables: ParquetTables) -> None:
 
 def test_an_absent_day_is_named(tables: ParquetTables) -> None:
     tables.write(KEY, frame(), DAYS[0])
-    with pytest.raises(TableError, match="m/events: there is no file of 2026-01-02"):
+    with pytest.raises(TableError, match="m/events: there is no file for 2026-01-02"):
         tables.read(KEY, DAYS[:2])
     with pytest.raises(TableError, match="nothing to read yet"):
         tables.read(dg.AssetKey(["m", "none"]))

@@ -30,10 +30,10 @@ class AlertmanagerChannel(Channel):
     SECRETS: ClassVar[tuple[str, ...]] = ("token",)
     SYNCS: ClassVar[bool] = True
 
-    url: str = Field(description="Its base address, e.g. http://127.0.0.1:9093.")
-    token: str = Field(default="", description="Bearer token, where a proxy before it asks for one; it is a secret.")
-    group_seconds: float = Field(default=0.0, ge=0, description="It groups by itself: nothing waits here.")
-    per_minute: int = Field(default=600, ge=1, description="Most messages in a minute.")
+    url: str = Field(description="Base address, e.g. http://127.0.0.1:9093.")
+    token: str = Field(default="", description="Bearer token, if a proxy in front requires one; it is a secret.")
+    group_seconds: float = Field(default=0.0, ge=0, description="0, because Alertmanager groups changes itself.")
+    per_minute: int = Field(default=600, ge=1, description="Maximum number of messages per minute.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""

@@ -20,7 +20,7 @@ from resources.alerts.alert import Alert, Delivery, Route
 
 MOST_SHOWN = 16
 """Parts of a secret URL with at least this many characters are hidden on their own; shorter ones may be a host name."""
-HEARTBEAT_WORDS = "Assetline's watch is alive"
+HEARTBEAT_WORDS = "Assetline's watch is running"
 
 
 class Channel(dg.ConfigurableResource):
@@ -36,24 +36,24 @@ class Channel(dg.ConfigurableResource):
     """Whether the channel also needs all open alerts at regular intervals."""
 
     severities: list[str] = Field(
-        default=["warn", "page"], description="Told of alerts of these severities: 'warn', 'page'."
+        default=["warn", "page"], description="Severities of the alerts to send: 'warn', 'page'."
     )
-    owners: list[str] = Field(default=[], description="Told of alerts of these owners; empty: of all.")
+    owners: list[str] = Field(default=[], description="Owners of the alerts to send; empty: all.")
     quiet_hours: str = Field(
-        default="", description="Warnings wait while it is e.g. '22:00-07:00' in `timezone`; pages do not."
+        default="", description="Warnings wait during these hours, e.g. '22:00-07:00' in `timezone`; pages do not."
     )
-    timezone: str = Field(default="UTC", description="IANA name of the time zone of the quiet hours.")
-    per_minute: int = Field(default=30, ge=1, description="Most messages in a minute; the rest wait for the next.")
+    timezone: str = Field(default="UTC", description="Time zone of the quiet hours (IANA name).")
+    per_minute: int = Field(default=30, ge=1, description="Maximum number of messages per minute; the rest wait.")
     group_seconds: float = Field(
-        default=5.0, ge=0, description="A change waits so long for others, to be told in one message."
+        default=5.0, ge=0, description="Seconds that a change waits for others, so that they share one message."
     )
-    most_in_group: int = Field(default=20, ge=1, description="Most changes in one message.")
-    timeout_seconds: float = Field(default=10.0, gt=0, description="A send that takes longer has failed.")
+    most_in_group: int = Field(default=20, ge=1, description="Maximum number of changes in one message.")
+    timeout_seconds: float = Field(default=10.0, gt=0, description="Seconds after which a send has failed.")
     heartbeat_minutes: float = Field(
-        default=0.0, ge=0, description="A sign of life so often (dead man's switch); 0: none is sent."
+        default=0.0, ge=0, description="Minutes between two heartbeats (dead man's switch); 0: no heartbeat."
     )
     sync_seconds: float = Field(
-        default=60.0, gt=0, description="Open alerts are sent again so often, where it wants them."
+        default=60.0, gt=0, description="Seconds until open alerts are sent again, if the channel needs that."
     )
 
     @abc.abstractmethod
@@ -67,7 +67,7 @@ class Channel(dg.ConfigurableResource):
             NotImplementedError: the kind has no heartbeat.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} has no heartbeat; set heartbeat_minutes = 0, or give it to another channel"
+            f"{type(self).__name__} has no heartbeat; set heartbeat_minutes = 0, or set it on another channel"
         )
 
     def sync(self, open_alerts: Sequence[Alert], at: dt.datetime) -> None:
@@ -123,7 +123,7 @@ def quiet_times(hours: str) -> tuple[dt.time, dt.time]:
     except ValueError:
         times = (dt.time(), dt.time())
     if times[0] == times[1]:
-        raise ValueError(f"quiet_hours={hours!r}: write a begin and another end, e.g. '22:00-07:00'")
+        raise ValueError(f"quiet_hours={hours!r}: write a start and a different end, e.g. '22:00-07:00'")
     return times
 
 
@@ -139,7 +139,7 @@ def headline_of(changes: Sequence[Delivery]) -> str:
         alert = changes[0].alert
         return f"{changes[0].change.upper()} {alert.severity} [{alert.model}] {alert.title}"
     pages = sum(change.alert.severity == "page" for change in changes)
-    return f"{len(changes)} changes of alerts ({pages} of pages)"
+    return f"{len(changes)} alert changes ({pages} of pages)"
 
 
 def more_of(alert: Alert) -> list[str]:

@@ -22,8 +22,8 @@ def tell_console(alert: Alert, change: Change, message: str) -> None:
 class ConsoleChannel(Channel):
     """Writes to the log of the watch, for log collectors; it supports severities, owners and quiet hours."""
 
-    group_seconds: float = Field(default=0.0, ge=0, description="A line is a line: nothing waits here.")
-    per_minute: int = Field(default=600, ge=1, description="Most messages in a minute.")
+    group_seconds: float = Field(default=0.0, ge=0, description="0, because each change is its own line.")
+    per_minute: int = Field(default=600, ge=1, description="Maximum number of messages per minute.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`. Logs one line per change."""

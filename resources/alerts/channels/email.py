@@ -22,16 +22,16 @@ class EmailChannel(Channel):
     SECRETS: ClassVar[tuple[str, ...]] = ("password",)
 
     host: str = Field(description="Name of the SMTP server.")
-    port: int = Field(default=587, description="Its port.")
+    port: int = Field(default=587, description="Port of the SMTP server.")
     security: str = Field(
         default="starttls", description="'starttls', 'tls' or 'none'.", pattern="^(starttls|tls|none)$"
     )
-    user: str = Field(default="", description="Name to log in with; empty: no login.")
-    password: str = Field(default="", description="Password to log in with; it is a secret.")
-    sender: str = Field(description="Address that the e-mails come from.")
-    to: list[str] = Field(description="Addresses that they go to.", min_length=1)
+    user: str = Field(default="", description="User name for the login; empty: no login.")
+    password: str = Field(default="", description="Password for the login; it is a secret.")
+    sender: str = Field(description="Sender address.")
+    to: list[str] = Field(description="Recipient addresses.", min_length=1)
     group_seconds: float = Field(
-        default=30.0, ge=0, description="A change waits so long for others, to be told in one e-mail."
+        default=30.0, ge=0, description="Seconds that a change waits for others, so that they share one e-mail."
     )
 
     def send(self, changes: Sequence[Delivery]) -> None:

@@ -30,8 +30,10 @@ class PagerDutyChannel(Channel):
 
     routing_key: str = Field(description="Integration key of the service; it is a secret.")
     url: str = Field(default="https://events.pagerduty.com", description="Base address of the Events API.")
-    per_minute: int = Field(default=120, ge=1, description="Most events in a minute; PagerDuty takes 120 a service.")
-    severities: list[str] = Field(default=["page"], description="Told of alerts of these severities: 'warn', 'page'.")
+    per_minute: int = Field(
+        default=120, ge=1, description="Maximum events per minute; PagerDuty takes 120 per service."
+    )
+    severities: list[str] = Field(default=["page"], description="Severities of the alerts to send: 'warn', 'page'.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`. PagerDuty responds with status 202."""

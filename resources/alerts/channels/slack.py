@@ -21,7 +21,7 @@ class SlackChannel(Channel):
     SECRETS: ClassVar[tuple[str, ...]] = ("webhook_url",)
 
     webhook_url: str = Field(description="Address of the incoming webhook; it is a secret.")
-    per_minute: int = Field(default=30, ge=1, description="Most messages in a minute; Slack takes one a second.")
+    per_minute: int = Field(default=30, ge=1, description="Maximum messages per minute; Slack takes one per second.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`. Slack responds with status 200 and ``ok``."""

@@ -18,7 +18,7 @@ class PrometheusChannel(Channel):
 
     SYNCS: ClassVar[bool] = True
 
-    path: str = Field(description="File to write, e.g. /var/lib/node_exporter/assetline.prom; replaced in one step.")
+    path: str = Field(description="File to write, e.g. /var/lib/node_exporter/assetline.prom; replaced atomically.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """Does nothing, because metrics show the state, which :meth:`sync` writes."""
@@ -40,7 +40,9 @@ class PrometheusChannel(Channel):
         for alert in open_alerts:
             gauge.labels(alert.model, alert.cause, alert.column, alert.severity, alert.state).inc()
         if heartbeat is not None:
-            beat = Gauge("assetline_heartbeat_timestamp_seconds", "Last sign of life of the watch.", registry=registry)
+            beat = Gauge(
+                "assetline_heartbeat_timestamp_seconds", "Time of the watch's last heartbeat.", registry=registry
+            )
             beat.set(heartbeat.timestamp())
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         write_to_textfile(self.path, registry)

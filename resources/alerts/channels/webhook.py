@@ -20,7 +20,7 @@ class WebhookChannel(Channel):
 
     SECRETS: ClassVar[tuple[str, ...]] = ("url", "token")
 
-    url: str = Field(description="Address that is posted to; it may hold a secret, so it is treated as one.")
+    url: str = Field(description="Address of the webhook; it may contain a secret, so it is treated as one.")
     token: str = Field(default="", description="Bearer token; it is a secret.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
@@ -46,7 +46,7 @@ class AppriseChannel(Channel):
 
     SECRETS: ClassVar[tuple[str, ...]] = ("url",)
 
-    url: str = Field(description="apprise URL, e.g. msteams://… or tgram://…; it holds tokens, so it is a secret.")
+    url: str = Field(description="apprise URL, e.g. msteams://… or tgram://…; it contains tokens, so it is a secret.")
 
     def send(self, changes: Sequence[Delivery]) -> None:
         """See :class:`Channel`."""
@@ -69,4 +69,4 @@ class AppriseChannel(Channel):
             raise ValueError("apprise does not know this URL; see its list of services")
         with apprise.LogCapture(level=logging.WARNING) as log:
             if not target.notify(body=text, title=title, notify_type=kind):
-                raise ConnectionError(f"apprise could not deliver: {log.getvalue().strip() or 'it says no reason'}")
+                raise ConnectionError(f"apprise could not deliver: {log.getvalue().strip() or 'no reason given'}")

@@ -220,7 +220,7 @@ def test_several_changes_are_one_mail_in_their_order(url, mails):
         store.report("fraud", name, severity="page", summary="x\ny")
     assert Messenger(store, "c", channel, ADDRESSES).deliver() == 3
     [(_, _, mail)] = mails.handler.taken
-    assert mail["Subject"] == "3 changes of alerts (3 of pages)"
+    assert mail["Subject"] == "3 alert changes (3 of pages)"
     lines = [line for line in mail.get_payload().splitlines() if line.startswith("OPENED")]
     assert [line.split()[3] for line in lines] == ["a:", "b:", "c:"]
 
@@ -306,7 +306,7 @@ def test_alertmanager_has_the_alert_its_silence_and_its_end(url, alertmanager):
 
     channel = AlertmanagerChannel(url=alertmanager)
     live(url, channel, each=look)
-    acknowledged, known = ("ada", "assetline: ada has it in hand"), ("ada", "assetline: known")
+    acknowledged, known = ("ada", "assetline: acknowledged by ada"), ("ada", "assetline: known")
     assert [silences for _, silences in seen] == [[], [], [acknowledged], [acknowledged], [known], []]
     assert seen[0][0] == ["warn"]
     assert "page" in seen[1][0]

@@ -36,7 +36,7 @@ def test_the_template_has_no_channel_and_can_be_read():
 def test_secrets_come_from_the_environment_when_they_are_needed(tmp_path, monkeypatch):
     channels = read_channels(file(tmp_path, FILE))
     assert isinstance(channels["risk"].webhook_url, dg.EnvVar)
-    with pytest.raises(ChannelsError, match="the channel risk: set the environment variable SLACK_WEBHOOK_URL"):
+    with pytest.raises(ChannelsError, match="channel risk: set the environment variable SLACK_WEBHOOK_URL"):
         with_secrets(channels["risk"], "risk")
     monkeypatch.setenv("SLACK_WEBHOOK_URL", "https://hooks/secret")
     ready = with_secrets(channels["risk"], "risk")
@@ -48,17 +48,17 @@ def test_secrets_come_from_the_environment_when_they_are_needed(tmp_path, monkey
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[a]\nkind = "pigeon"', "`kind` is one of console, slack"),
+        ('[a]\nkind = "pigeon"', "`kind` must be one of console, slack"),
         (
             '[a]\nkind = "slack"\nwebhook_url = "https://x"',
             'webhook_url is a secret; write webhook_url = { env = "A_WEB',
         ),
-        ('[a]\nkind = "slack"\nwebhok = 1', "webhok is no field of slack"),
+        ('[a]\nkind = "slack"\nwebhok = 1', "webhok is not a field of slack"),
         ('[a]\nkind = "prometheus"', "prometheus needs path"),
         ('[a]\nkind = "prometheus"\npath = "x"\nquiet_hours = "22"', "quiet_hours"),
-        ('[a]\nkind = "prometheus"\npath = "x"\nquiet_hours = "22:00-22:00"', "another end"),
+        ('[a]\nkind = "prometheus"\npath = "x"\nquiet_hours = "22:00-22:00"', "a different end"),
         ('[a]\nkind = "prometheus"\npath = "x"\ntimezone = "Berlin"', "Berlin"),
-        ('[a]\nkind = "prometheus"\npath = "x"\nseverities = ["fatal"]', "there are 'warn' and 'page'"),
+        ('[a]\nkind = "prometheus"\npath = "x"\nseverities = ["fatal"]', "use 'warn' and 'page'"),
         ('[a]\nkind = "pagerduty"\nrouting_key = { env = "X" }\nheartbeat_minutes = 5', "pagerduty has no heartbeat"),
         ('["a b"]\nkind = "prometheus"\npath = "x"', "letters, digits and _"),
         ("[a", "channels.toml: Expected"),

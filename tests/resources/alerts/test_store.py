@@ -176,10 +176,10 @@ def test_what_cannot_be_done_is_refused_in_words(store):
     alert, _ = report(store, at=AT)
     with pytest.raises(AlertError, match="there is no alert 99"):
         store.acknowledge(99, who="ada")
-    with pytest.raises(AlertError, match="is over already"):
+    with pytest.raises(AlertError, match="is in the past; give a later time"):
         store.silence(alert.id, until=AT - HOUR, who="ada", at=AT)
     store.close(alert.id, who="ada", at=at(1))
-    with pytest.raises(AlertError, match=f"alert {alert.id} was resolved at"):
+    with pytest.raises(AlertError, match=f"alert {alert.id} was already resolved at"):
         store.acknowledge(alert.id, who="ada")
     assert store.get(alert.id).resolution == "resolved by ada"
 
@@ -304,7 +304,7 @@ def test_an_alert_that_another_process_opens_first_is_repeated(store, monkeypatc
     monkeypatch.setattr(store, "_open", too_early)
     assert report(store)[1] == "repeated"
     monkeypatch.setattr(store, "_open", lambda *_: looked.append("x"))
-    with pytest.raises(RuntimeError, match="opened by others 20 times in a row"):
+    with pytest.raises(RuntimeError, match=r"other processes opened the alert fraud/\S+ 20 times in a row"):
         report(store)
     assert looked.count("x") == 20
 
@@ -334,7 +334,7 @@ def test_the_history_says_who_did_what(store):
     store.close(alert.id, who="eve", comment="a false alarm")
     told = [(event.change, event.message, event.who) for event in store.history(alert.id)][1:]
     assert told == [
-        ("acknowledged", "ada has it in hand", "ada"),
+        ("acknowledged", "acknowledged by ada", "ada"),
         ("silenced", "silenced by bob until 2026-03-01 13:00 UTC", "bob"),
         ("resolved", "a false alarm", "eve"),
     ]
@@ -347,13 +347,13 @@ def test_nobody_silences_or_resolves_what_is_not_open(store, done):
         getattr(store, done)(1, who="ada", at=AT, **given)
     alert, _ = report(store, at=AT)
     store.close(alert.id, who="ada", at=AT)
-    with pytest.raises(AlertError, match="was resolved at"):
+    with pytest.raises(AlertError, match="was already resolved at"):
         getattr(store, done)(alert.id, who="ada", at=AT, **given)
 
 
 def test_a_silence_that_ends_now_is_none(store):
     alert, _ = report(store, at=AT)
-    with pytest.raises(AlertError, match="is over already"):
+    with pytest.raises(AlertError, match="is in the past; give a later time"):
         store.silence(alert.id, until=AT, who="ada", at=AT)
 
 

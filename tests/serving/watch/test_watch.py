@@ -85,7 +85,7 @@ def test_handling_is_in_the_history_with_the_name(client, store):
     assert "upstream mended" in page
     assert 'id="resolve"' not in page, "nothing is left to be done"
     again = client.post("/alerts/1/resolve").headers["location"]
-    assert "was resolved at" in client.get(again).text
+    assert "was already resolved at" in client.get(again).text
 
 
 def test_the_report_and_the_runbook_are_beside_it_and_no_other_file_is(client, store, tmp_path):

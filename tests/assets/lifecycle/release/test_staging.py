@@ -118,7 +118,7 @@ def refused_by_smoke(stages: Stages, words: str) -> None:
 @pytest.mark.closes("staged", "smoke")
 def test_a_process_that_does_not_start_fails_with_its_last_words(stages):
     (stages.mlflow.folders["3"] / "crash").touch()
-    refused_by_smoke(stages, "ended with 1 before it served: network.pt2 is damaged")
+    refused_by_smoke(stages, "exited with status 1 before it was healthy: network.pt2 is damaged")
 
 
 @pytest.mark.closes("staged", "smoke")
