@@ -164,14 +164,14 @@ def _page_of_the_end(settings: Settings, ended: str) -> None:
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
     cause = f"{PROCESS}{ended}"
     changed = alerts.store.report(
-        "assetline", cause, severity="page", summary=f"the process '{ended}' ended by itself, and all with it",
-        runbook=runbook_of(cause),
+        "assetline", cause, severity="page",
+        summary=f"the process '{ended}' exited by itself, so all processes were stopped", runbook=runbook_of(cause),
     )  # fmt: skip
     alerts.tell(changed)
     try:
         messengers = alerts.messengers()
     except ChannelsError as error:
-        print(f"nobody but the console was told: {error}", file=sys.stderr)
+        print(f"only the console received the alert: {error}", file=sys.stderr)
         return
     time.sleep(max((messenger.channel.group_seconds for messenger in messengers), default=0.0))
     deliver_all(messengers, PAGE_TIMEOUT_S)
@@ -189,7 +189,9 @@ def refuse_taken_ports(started: Sequence[Program]) -> None:
                 probe.bind(("127.0.0.1", program.port))
             except OSError as error:
                 problem = f"port {program.port} of {program.label or program.name} cannot be used ({error.strerror})"
-                taken.append(f"{problem}; end what listens there, or set {PREFIX}{program.setting.upper()}")
+                taken.append(
+                    f"{problem}; stop the process that listens there, or set {PREFIX}{program.setting.upper()}"
+                )
     if taken:
         raise SupervisorError("\n".join([*taken, "nothing was started"]))
 
@@ -251,14 +253,14 @@ class _Log(Printer):
     def verdict(self) -> int:
         """Returns the exit status. If a process failed, prints its name and, if it exited, its last lines."""
         if self._not_ready:
-            self.say(f"\n{self._not_ready}; all processes were ended")
+            self.say(f"\n{self._not_ready}; all processes were stopped")
             return 1
         if self._asked_to_end or self._first is None:
             return 0
         name, code = self._first
         how = signal.Signals(-code).name if code < 0 else f"status {code}"
-        last = "\n".join(f"  {line}" for line in self._last[name]) or "  (it wrote nothing)"
-        self.say(f"\n'{name}' ended by itself ({how}), so all were ended. Its last lines:\n{last}")
+        last = "\n".join(f"  {line}" for line in self._last[name]) or "  (no output)"
+        self.say(f"\n'{name}' exited by itself ({how}), so all processes were stopped. Its last lines:\n{last}")
         return 1
 
     def _wait_until_ready(self) -> None:
@@ -279,7 +281,7 @@ class _Log(Printer):
         listed = [program for program in self._programs if program.label]
         width = max((len(program.label) for program in listed), default=0)
         lines = [f"  {program.label:{width}}  http://127.0.0.1:{program.port}" for program in listed]
-        self.say("\n".join(["", *lines, "", "Ctrl-C ends all of it.", ""]))
+        self.say("\n".join(["", *lines, "", "Ctrl-C stops all processes.", ""]))
 
 
 def _daemons_beat(ui_url: str, since: float) -> bool:

@@ -179,8 +179,8 @@ class EntityEvents:
         earliest = times.min()
         if self._past.complete_from is not None and earliest < self._past.complete_from:
             raise TooOldError(
-                f"{self._time}={str(earliest)[:19]} is too long ago: the service keeps the past of rows from "
-                f"{str(self._past.complete_from)[:10]} on; older ones are scored in batch, by materialising that day"
+                f"{self._time}={str(earliest)[:19]} is too old: the service keeps the history of rows from "
+                f"{str(self._past.complete_from)[:10]} on; score older rows in batch, by materialising that day"
             )
         since = earliest.astype("datetime64[D]") - self._lookback
         past = self._seen(rows, since, self._past.columns, self._past.of(rows))
@@ -269,11 +269,11 @@ class EntityEvents:
         try:
             file = self._log_of(day)
             if file.write(lines) != len(lines):
-                raise OSError(f"{file.name}: the disk took only a part of a line; make room")
+                raise OSError(f"{file.name}: the disk took only part of a line; free some space")
         except OSError as error:
             if day in self._files:
                 self._files.pop(day).close()  # reopening the file repairs an incomplete line
-            message = f"the log of scored rows cannot be written ({error}); nothing was counted, send the row again"
+            message = f"the log of scored rows cannot be written ({error}); nothing was recorded; send the row again"
             raise LogError(message) from error
 
     def _log_of(self, day: str) -> Any:
@@ -429,12 +429,12 @@ def _logged(path: Path, columns: Iterable[str]) -> Iterable[dict[str, Any]]:
         try:
             row = json.loads(line)["row"]
         except (json.JSONDecodeError, KeyError, TypeError):
-            _log.warning("%s:%d is not a whole line (a kill before its answer was sent); left out", path, number)
+            _log.warning("%s:%d is an incomplete line (a kill before its response was sent); skipped", path, number)
             continue
         if wanted <= set(row):
             yield row
         else:
-            _log.warning("%s:%d lacks %s (an older contract?); left out", path, number, ", ".join(wanted - set(row)))
+            _log.warning("%s:%d lacks %s (an older contract?); skipped", path, number, ", ".join(wanted - set(row)))
 
 
 def _to_json(value: Any) -> Any:

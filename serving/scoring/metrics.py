@@ -19,14 +19,14 @@ class ServiceMetrics:
         PlatformCollector(registry=self.registry)
         by_version = ["model", "version"]
         self._seconds = Histogram(
-            "assetline_request_seconds", "Time that a request took.", by_version, buckets=BUCKETS_S,
+            "assetline_request_seconds", "Duration of a request.", by_version, buckets=BUCKETS_S,
             registry=self.registry,
         )  # fmt: skip
         self._requests = Counter(
-            "assetline_requests", "Requests by what became of them.", [*by_version, "outcome"], registry=self.registry
+            "assetline_requests", "Requests by outcome.", [*by_version, "outcome"], registry=self.registry
         )
-        self._rows = Counter("assetline_scored_rows", "Rows that were scored.", by_version, registry=self.registry)
-        self._up = Gauge("assetline_endpoint_status", "1 for the endpoint's status.", ["model", "status"],
+        self._rows = Counter("assetline_scored_rows", "Scored rows.", by_version, registry=self.registry)
+        self._up = Gauge("assetline_endpoint_status", "1 for the endpoint's current status.", ["model", "status"],
                          registry=self.registry)  # fmt: skip
 
     def answered(self, model: str, version: str, outcome: str, seconds: float, rows: int) -> None:

@@ -26,7 +26,7 @@ MOST_DIGITS = 10**18 - 1
 _ERROR: Schema = {
     "type": "object",
     "required": ["detail"],
-    "properties": {"detail": {"type": "string", "description": "What is wrong and how to mend it."}},
+    "properties": {"detail": {"type": "string", "description": "What is wrong and how to fix it."}},
 }
 _PROBLEM: Schema = {
     "type": "object",
@@ -34,9 +34,9 @@ _PROBLEM: Schema = {
     "properties": {
         "row": {"type": "integer", "description": "Position in the request, from 0."},
         "column": {"type": "string"},
-        "value": {"description": "What was sent."},
+        "value": {"description": "The value that was sent."},
         "problem": {"type": "string"},
-        "right": {"type": "string", "description": "What would be accepted."},
+        "right": {"type": "string", "description": "The values that are accepted."},
     },
 }
 _REFUSED: Schema = {
@@ -49,7 +49,7 @@ _ENDPOINT: Schema = {
     "required": ["status", "version", "problem"],
     "properties": {
         "status": _STATUS,
-        "version": {"type": ["string", "null"], "description": "Model version that answers; null: none yet."},
+        "version": {"type": ["string", "null"], "description": "Model version that serves; null: none yet."},
         "since": {"type": "string", "format": "date-time"},
         "problem": {"type": ["string", "null"]},
         "past": {
@@ -76,14 +76,14 @@ def document(title: str, version: str, served: Mapping[str, Model], max_rows: in
     named: Schema = {"allOf": [_ref("Endpoint"), _object(name={"type": "string"})]}
     paths: Schema = {
         "/health": {
-            "get": _operation("health", "What each model's endpoint does", ok=health)
-            | {"description": "200 also while one waits for a version: the process is well."}
+            "get": _operation("health", "Status of each model's endpoint", ok=health)
+            | {"description": "Also 200 while a model waits for a version, because the process is healthy."}
         },
-        "/models": {"get": _operation("models", "The models served here", ok={"type": "array", "items": named})},
+        "/models": {"get": _operation("models", "The served models", ok={"type": "array", "items": named})},
         "/metrics": {
             "get": {
                 "operationId": "metrics",
-                "summary": "For Prometheus",
+                "summary": "Metrics for Prometheus",
                 "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {"schema": _TEXT}}}},
             }
         },
@@ -141,7 +141,7 @@ def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: i
     taken = _object(features={"type": "array", "items": values, "maxItems": max_rows})
     example = {"features": [[0.0] * len(names)]}
     return {
-        f"/models/{name}": {"get": _operation(f"{name}_model", "What a row must hold", ok=about, waits=True)},
+        f"/models/{name}": {"get": _operation(f"{name}_model", "What a row must contain", ok=about, waits=True)},
         f"/models/{name}/predict": {
             "post": _operation(
                 f"{name}_predict",
@@ -155,7 +155,7 @@ def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: i
         f"/models/{name}/score": {
             "post": _operation(
                 f"{name}_score",
-                "Scores rows of features, in the declared order; null is missing. Nothing is counted",
+                "Scores rows of features, in the declared order; null means missing. Nothing is recorded",
                 ok=_object(scores={"type": "array"}, version={"type": "string"}),
                 body={**taken, "examples": [example]},
                 waits=True,
@@ -174,8 +174,8 @@ def _operation(
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
         responses["413"] = _response(f"The request is too large: {limits}.", _ref("Error"))
         responses["415"] = _response("The body is not declared as JSON.", _ref("Error"))
-        responses["422"] = _response("The rows cannot be scored; nothing was counted.", _ref("Refused"))
-        responses["500"] = _response("The version has no finite answer for a row; nothing was counted.", _ref("Error"))
+        responses["422"] = _response("The rows cannot be scored; nothing was recorded.", _ref("Refused"))
+        responses["500"] = _response("The version has no finite score for a row; nothing was recorded.", _ref("Error"))
     if waits:
         unavailable = _response("No version serves yet, or the log cannot be written.", _ref("Error"))
         responses["503"] = {**unavailable, "headers": _RETRY_AFTER}
@@ -185,7 +185,7 @@ def _operation(
 def _column(parser: RequestParser, name: str) -> Schema:
     column, kind = parser.schema.columns[name], parser.kind(name)
     bounds, allowed = _bounds(column.checks), _allowed(column.checks)
-    as_text = {"type": "string", "description": "The same as text, as files hold it."}
+    as_text = {"type": "string", "description": "The same value as text, as in a file."}
     forms: list[Schema]
     example: Any
     if allowed is not None:

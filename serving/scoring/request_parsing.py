@@ -180,7 +180,7 @@ class RequestParser:
         try:
             cleaned = self._tolerant_clean(frame)
         except Exception:  # a `clean` may fail on made-up rows; the slow path is always right
-            _log.info("clean() does not take made-up rows; each row goes through it", exc_info=True)
+            _log.info("clean() fails on generated rows, so each row goes through it", exc_info=True)
             return {}
         readers = {}
         for name, kind in kinds.items():
@@ -190,7 +190,7 @@ class RequestParser:
                 if same := _kept(frame[name], cleaned[name], read):
                     break
             if not same:
-                _log.info("clean() changes canonical values of %s; each row goes through it", name)
+                _log.info("clean() changes canonical values of %s, so each row goes through it", name)
                 return {}
             readers[name] = (read, [(_CHECKS[c.name], c.statistics) for c in schema.columns[name].checks])
         return readers
@@ -273,7 +273,7 @@ _ANY_AGE_DAYS = 1_000_000
 _KIND_WORDS = {
     "integer": "a whole number",
     "decimal": "a number",
-    "moment": "a moment like 2026-10-03 14:05:09 (UTC) or 2026-10-03T16:05:09.250+02:00",
+    "moment": "a time like 2026-10-03 14:05:09 (UTC) or 2026-10-03T16:05:09.250+02:00",
     "truth": "true or false",
     "text": "text",
 }

@@ -117,7 +117,9 @@ class Served:
         served = cls(version, bundle, model, parser, entity_events, format_of(model.task))
         names = features_of(model).names
         if names != bundle.facts.feature_names:
-            raise ValueError(f"its code makes {len(names)} features, its network takes {bundle.facts.feature_names}")
+            raise ValueError(
+                f"its code computes {len(names)} features, but its network takes {bundle.facts.feature_names}"
+            )
         for rows in (1, 2):
             served._check(np.full((rows, len(names)), np.nan, np.float32))
         return served
@@ -134,7 +136,7 @@ class Served:
     def _check(self, X: np.ndarray) -> None:
         scores = self.bundle.predict(X)
         if not (np.isfinite(scores).all() and len(scores) == len(X)):
-            raise ValueError(f"it answers {scores} for {X.tolist()}; train it again")
+            raise ValueError(f"it returns the scores {scores} for {X.tolist()}; train it again")
 
     def features(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """Features of typed rows, computed with their entities' history: float32 ``[n, n_features]``."""
@@ -152,8 +154,8 @@ class Served:
         if not finite.all():
             named = ", ".join(repr(keys[i]) for i in np.flatnonzero(~finite)[:5])
             raise NoAnswerError(
-                f"version {self.version} of '{self.model.name}' has no finite score for {named}; nothing was counted. "
-                "Put the alias back on the version before, or train again"
+                f"version {self.version} of '{self.model.name}' has no finite score for {named}; nothing was recorded. "
+                "Set the alias back to the previous version, or train again"
             )
         return scores
 
@@ -169,7 +171,7 @@ class Served:
         keys = rows[self.model.table.key].tolist()
         if len(set(keys)) < len(keys):
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
-            message = f"{self.model.table.key}={keys[i]!r} is in the request twice"
+            message = f"{self.model.table.key}={keys[i]!r} is twice in the request"
             raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
         scores = self.finite_scores(self.features(rows), keys)
         amount, alerts = self.model.evaluation.amount, None
@@ -215,7 +217,7 @@ class Endpoint:
                 await self._take_over(version)
             await self._refresh()
         except Exception as error:  # an error in a new version or table must not stop the served version
-            serves = f"version {self.served.version} serves on" if self.served else "no version serves"
+            serves = f"version {self.served.version} keeps serving" if self.served else "no version serves"
             what = f"version {version} of '{self.name}'" if version else f"the registry or the tables of '{self.name}'"
             problem = f"{what} cannot be used: {error}; {serves}"
             if problem != self.problem:
@@ -225,7 +227,9 @@ class Endpoint:
     async def _take_over(self, version: str | None) -> None:
         serving = self.served.version if self.served else None
         if version is None:
-            self.problem = f"the alias '{CHAMPION}' is gone; version {serving} serves on" if serving else None
+            self.problem = (
+                f"the alias '{CHAMPION}' no longer exists; version {serving} keeps serving" if serving else None
+            )
             return
         if version == serving:
             self.problem = None
@@ -242,7 +246,7 @@ class Endpoint:
             new.entity_events.take_over(old.entity_events)
             old.entity_events.close()
         self._loaded_at = time.monotonic()
-        _log.info("version %s of '%s' serves%s", version, self.name, f", in place of {serving}" if serving else "")
+        _log.info("version %s of '%s' serves%s", version, self.name, f" instead of {serving}" if serving else "")
 
     async def _refresh(self) -> None:
         """Reads changed tables at the second stale check in a row, or at once if the last read is older than 30 s."""
@@ -274,7 +278,7 @@ class FeatureRows(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    features: list[list[float | None]] = Field(description="Features in the declared order; null is missing.")
+    features: list[list[float | None]] = Field(description="Features in the declared order; null means missing.")
 
 
 def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
@@ -313,7 +317,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
 
     async def unknown(request: Request) -> Response:
         name = request.path_params["name"]
-        raise HTTPException(404, f"no model '{name}' is served here; there are: {', '.join(by_name)}")
+        raise HTTPException(404, f"no model '{name}' is served here; the served models are: {', '.join(by_name)}")
 
     app.add_route("/models/{name}", unknown, methods=["GET"])
     for last in ("predict", "score"):
@@ -322,7 +326,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
 
 
 async def _about(endpoint: Endpoint, _: Request) -> Response:
-    """What a row of the model must hold, and which features it is turned into."""
+    """What a row of the model must contain, and which features are computed from it."""
     served = endpoint.ready()
     return Json(
         {
@@ -341,7 +345,7 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
     try:
         body = _parsed(await _body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
-            raise _not_understood(request, "a row is an object, several are a list of objects")
+            raise _not_understood(request, "send a row as an object, several rows as a list of objects")
         responses = endpoint.ready().score([body] if isinstance(body, dict) else _few(body))
         outcome, rows = "ok", len(responses)
         return Json(responses[0] if isinstance(body, dict) else responses)
@@ -367,7 +371,7 @@ async def _score(endpoint: Endpoint, request: Request) -> Response:
     wrong = next((i for i, values in enumerate(features) if len(values) != len(names)), None)
     if wrong is not None:
         found = len(features[wrong])
-        message = f"row {wrong} has {found} features, the model takes {len(names)}: see /models/{endpoint.name}"
+        message = f"row {wrong} has {found} features, but the model takes {len(names)}; see /models/{endpoint.name}"
         raise HTTPException(422, message)
     with np.errstate(over="ignore"):
         X = np.array(_few(features), np.float32).reshape(-1, len(names))
@@ -408,11 +412,11 @@ def _parsed(body: bytes) -> Any:
 
 
 def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON; send null for what is missing")
+    raise ValueError(f"{constant} is not JSON; send null for a missing value")
 
 
 def _not_understood(request: Request, what: str) -> HTTPException:
-    return HTTPException(422, f"the body is not what {request.url.path} takes: {what}; see /docs")
+    return HTTPException(422, f"the body is not valid for {request.url.path}: {what}; see /docs")
 
 
 def _first_of(error: ValidationError) -> str:
@@ -494,7 +498,7 @@ def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
     Ledger(database_url=settings.database_url).reconcile(mlflow)
     names = [declared.name for declared in declared_models()]
     if model is not None and model not in names:
-        raise SystemExit(f"--model {model}: no such model is declared; there are: {', '.join(names)}")
+        raise SystemExit(f"--model {model}: no such model is declared; the declared models are: {', '.join(names)}")
     tables = ParquetTables(root=str(settings.tables))
     return [Endpoint(n, tables, mlflow, settings.serving / n) for n in ([model] if model else names)]
 
@@ -512,7 +516,7 @@ def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
         served = Served.prepare(STAGED, directory, tables, None).try_out()
     except Exception as error:
         _log.exception("loading %s", directory)
-        raise SystemExit(f"--bundle {directory}: it cannot be served: {error}") from error
+        raise SystemExit(f"--bundle {directory} cannot be served: {error}") from error
     return Endpoint(served.model.name, tables, served=served)
 
 
@@ -522,8 +526,8 @@ def _refuse_taken_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            mend = "end what listens there, or set --port or ASSETLINE_SERVICE_PORT"
-            raise SystemExit(f"{host}:{port} cannot be listened on ({error}); {mend}") from error
+            mend = "stop the process that listens there, or set --port or ASSETLINE_SERVICE_PORT"
+            raise SystemExit(f"cannot listen on {host}:{port} ({error}); {mend}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -532,7 +536,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m serving.scoring.service", description="The scoring service.")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="serve this declared model only (default: all)")
-    which.add_argument("--bundle", type=Path, help="serve the bundle in this folder, and follow no alias")
+    which.add_argument("--bundle", type=Path, help="serve the bundle in this folder and ignore the alias")
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.service_port, help="port (default: %(default)s)")
     given = parser.parse_args(arguments)

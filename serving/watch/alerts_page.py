@@ -99,7 +99,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
     def report(number: int, _: who_is) -> Response:
         path = _report_path(reports, _found(store, number).links.get("report"))
         if path is None:
-            raise HTTPException(404, "this alert has no report here; its run in Dagster has what there is")
+            raise HTTPException(404, "this alert has no report here; see its run in Dagster")
         # Evidently's page runs its own scripts; the sandbox keeps them away from our pages.
         return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
@@ -118,7 +118,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
     def runbook(name: str, _: who_is) -> HTMLResponse:
         text = _runbook(f"docs/runbooks/{name}.md")
         if not text:
-            raise HTTPException(404, f"there is no runbook {name!r}; docs/runbooks has those there are")
+            raise HTTPException(404, f"there is no runbook {name!r}; see docs/runbooks")
         return HTMLResponse(page("runbook.html", runbook=text, called=name))
 
     @app.get("/health")
@@ -202,12 +202,12 @@ def act(store: AlertStore, number: int, what: str, *, who: str, comment: str, ho
         store.acknowledge(number, who=who, comment=comment)
     elif what == "silence":
         if not 0 < hours <= MOST_HOURS:
-            raise AlertError(f"a silence of {hours:g} hours: give more than 0 and at most {MOST_HOURS}")
+            raise AlertError(f"a silence of {hours:g} hours is not possible; give more than 0 and at most {MOST_HOURS}")
         store.silence(number, until=dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours), who=who, comment=comment)
     elif what == "resolve":
         store.close(number, who=who, comment=comment)
     else:
-        raise AlertError(f"{what!r} cannot be done to an alert; there are acknowledge, silence and resolve")
+        raise AlertError(f"{what!r} is not an action on alerts; use acknowledge, silence or resolve")
 
 
 def _found(store: AlertStore, number: int) -> Any:

@@ -90,7 +90,7 @@ class Watch:
                 for changed in self.store.tend():
                     self._tell(changed)
             except Exception:  # the database may be away for a while; the watch goes on
-                _log.exception("the watchdog could not look")
+                _log.exception("the watchdog failed to check")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         watch = Watch(settings, alerts, declared_models())
     except ChannelsError as error:
-        raise SystemExit(f"the watch cannot begin: {error}") from error
+        raise SystemExit(f"the watch cannot start: {error}") from error
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -81,7 +81,9 @@ class AssetlineCollector(Collector):
             "alerts": self._of_alerts,
             "system": self._of_system,
         }
-        seconds = GaugeMetricFamily("assetline_exporter_seconds", "What a part of a scrape took.", labels=["part"])
+        seconds = GaugeMetricFamily(
+            "assetline_exporter_seconds", "Seconds that each part of a scrape took.", labels=["part"]
+        )
         for part, read in parts.items():
             began = time.perf_counter()
             try:
@@ -90,7 +92,7 @@ class AssetlineCollector(Collector):
                 self._errors[part] += 1
                 _log.exception("the metrics of %s could not be read", part)
             seconds.add_metric([part], time.perf_counter() - began)
-        errors = CounterMetricFamily("assetline_exporter_errors", "Parts that could not be read.", labels=["part"])
+        errors = CounterMetricFamily("assetline_exporter_errors", "Failed reads of each part so far.", labels=["part"])
         for part in parts:
             errors.add_metric([part], self._errors[part])
         yield seconds
@@ -101,13 +103,13 @@ class AssetlineCollector(Collector):
             "assetline_model_version_info", "1 for the version in production.", labels=["model", "version"]
         )
         since = GaugeMetricFamily(
-            "assetline_model_promoted_timestamp_seconds", "When it was promoted.", labels=["model"]
+            "assetline_model_promoted_timestamp_seconds", "Time of its promotion.", labels=["model"]
         )
-        decisions = CounterMetricFamily("assetline_promotions", "Entries of the ledger.", labels=["model", "action"])
+        decisions = CounterMetricFamily("assetline_promotions", "Ledger entries so far.", labels=["model", "action"])
         counted = Counter((entry.model, entry.action) for entry in self._ledger.history())
         for (name, action), n in sorted(counted.items()):
             decisions.add_metric([name, action], n)
-        deployed = GaugeMetricFamily("assetline_model_deployed", "1 where a version is live.", labels=["model"])
+        deployed = GaugeMetricFamily("assetline_model_deployed", "1 if a version is in production.", labels=["model"])
         for model in self._models:
             champion = self._ledger.champion(model.name)
             deployed.add_metric([model.name], float(champion is not None))
@@ -127,11 +129,17 @@ class AssetlineCollector(Collector):
                 latest.setdefault(job, record)
                 if status == dg.DagsterRunStatus.SUCCESS:
                     success.setdefault(job, record.end_time)
-        runs = GaugeMetricFamily("assetline_runs", f"Runs among the latest {LATEST_RUNS}.", labels=["job", "status"])
+        runs = GaugeMetricFamily(
+            "assetline_runs", f"Number among the latest {LATEST_RUNS} runs.", labels=["job", "status"]
+        )
         for (job, status_), n in sorted(counts.items()):
             runs.add_metric([job, status_], n)
-        took = GaugeMetricFamily("assetline_run_duration_seconds", "Of the latest finished run.", labels=["job"])
-        last = GaugeMetricFamily("assetline_run_last_success_timestamp_seconds", "Its end.", labels=["job"])
+        took = GaugeMetricFamily(
+            "assetline_run_duration_seconds", "Duration of the latest finished run.", labels=["job"]
+        )
+        last = GaugeMetricFamily(
+            "assetline_run_last_success_timestamp_seconds", "End of the latest successful run.", labels=["job"]
+        )
         for job, record in latest.items():
             took.add_metric([job], record.end_time - record.start_time)
         for job, at in success.items():
@@ -141,8 +149,10 @@ class AssetlineCollector(Collector):
     def _of_tables(self) -> list[Metric]:
         labels = ["model", "asset"]
         rows = GaugeMetricFamily("assetline_table_rows", "Rows of the latest day.", labels=labels)
-        days = GaugeMetricFamily("assetline_table_days", "Days there are.", labels=labels)
-        last = GaugeMetricFamily("assetline_table_last_day_timestamp_seconds", "Latest day.", labels=labels)
+        days = GaugeMetricFamily("assetline_table_days", "Number of days in the table.", labels=labels)
+        last = GaugeMetricFamily(
+            "assetline_table_last_day_timestamp_seconds", "Latest day in the table.", labels=labels
+        )
         for model in self._models:
             table = model.table.name
             for asset in (f"raw_{table}", table, "quarantine", "labels", "features", "predictions", "drift"):
@@ -167,11 +177,11 @@ class AssetlineCollector(Collector):
             if before is None or (evaluation.day or "") >= (before.day or ""):
                 self._checks[identity] = evaluation
         labels = ["model", "asset", "check"]
-        passed = GaugeMetricFamily("assetline_check_passed", "Latest verdict: 1 passed, 0 failed.", labels=labels)
-        total = CounterMetricFamily("assetline_check_evaluations", "Verdicts so far.", labels=[*labels, "passed"])
+        passed = GaugeMetricFamily("assetline_check_passed", "Latest result: 1 passed, 0 failed.", labels=labels)
+        total = CounterMetricFamily("assetline_check_evaluations", "Check results so far.", labels=[*labels, "passed"])
         drift = GaugeMetricFamily("assetline_drift_effect", "Effect of a drifted column.", labels=["model", "column"])
         figures = GaugeMetricFamily(
-            "assetline_performance", "Of the trailing week: with labels, and as estimated.", labels=["model", "metric"]
+            "assetline_performance", "Trailing week: measured with labels, and estimated.", labels=["model", "metric"]
         )
         for identity, evaluation in sorted(self._checks.items()):
             passed.add_metric(list(identity), float(evaluation.passed))
@@ -190,7 +200,7 @@ class AssetlineCollector(Collector):
         labels = ["model", "cause", "column", "severity", "state"]
         open_ = GaugeMetricFamily("assetline_alert_open", "Alerts that are not resolved.", labels=labels)
         oldest = GaugeMetricFamily(
-            "assetline_alert_oldest_timestamp_seconds", "When the oldest open one opened.", labels=["severity"]
+            "assetline_alert_oldest_timestamp_seconds", "Time when the oldest open alert opened.", labels=["severity"]
         )
         number = GaugeMetricFamily("assetline_alerts", "Open alerts by severity.", labels=["severity"])
         counted: Counter[tuple[str, ...]] = Counter()
@@ -204,16 +214,14 @@ class AssetlineCollector(Collector):
             number.add_metric([severity], len(mine))
             if mine:
                 oldest.add_metric([severity], min(alert.opened_at for alert in mine).timestamp())
-        changes = CounterMetricFamily(
-            "assetline_alert_changes", "Changes of alerts so far.", labels=["model", "change"]
-        )
+        changes = CounterMetricFamily("assetline_alert_changes", "Alert changes so far.", labels=["model", "change"])
         counted_since, self._event = self._store.count_changes(after=self._event)
         self._changes.update(counted_since)
         for (model, change), n in sorted(self._changes.items()):
             changes.add_metric([model, change], n)
         waiting = GaugeMetricFamily("assetline_outbox_waiting", "Changes not delivered yet.", labels=["channel"])
         since = GaugeMetricFamily(
-            "assetline_outbox_oldest_seconds", "Age of the oldest of them.", labels=["channel", "severity"]
+            "assetline_outbox_oldest_seconds", "Age of the oldest undelivered change.", labels=["channel", "severity"]
         )
         sent = CounterMetricFamily("assetline_outbox_sent", "Changes delivered so far.", labels=["channel"])
         backlog, delivered = self._store.outbox.backlog(), self._store.outbox.sent()
@@ -235,7 +243,7 @@ class AssetlineCollector(Collector):
         found = psutil.virtual_memory()
         for kind in ("total", "available"):
             memory.add_metric([kind], getattr(found, kind))
-        disk = GaugeMetricFamily("assetline_state_disk_bytes", "Disk that holds the state folder.", labels=["kind"])
+        disk = GaugeMetricFamily("assetline_state_disk_bytes", "Disk of the state folder.", labels=["kind"])
         usage = psutil.disk_usage(str(self._settings.home))
         for kind in ("total", "free"):
             disk.add_metric([kind], getattr(usage, kind))

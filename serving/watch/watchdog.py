@@ -67,7 +67,9 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not self.cause.startswith(WATCHED):
-            raise ValueError(f"{self.cause}: no cause of the watchdog; add its beginning to resources/alerts/causes.py")
+            raise ValueError(
+                f"{self.cause} is not a cause of the watchdog; add its prefix to resources/alerts/causes.py"
+            )
 
 
 def problems_of_dagster(seen: Mapping[str, Any], models: Sequence[str], now: float, started: float) -> list[Problem]:
@@ -97,7 +99,7 @@ def _of_daemons(statuses: Sequence[Mapping[str, Any]], now: float, started: floa
             continue
         if now - max(beat, started) > DAEMON_SILENT_S:
             since = f"since {_clock(beat)}" if beat else "so far"
-            yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon gives no sign of life {since}")
+            yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon has sent no heartbeat {since}")
         elif daemon["lastHeartbeatErrors"]:
             message = _first_line(daemon["lastHeartbeatErrors"][0]["message"])
             yield _page(f"{DAEMON}{name}", f"Dagster's {name} daemon fails: {message}")
@@ -129,7 +131,7 @@ def _of_freshness(nodes: Sequence[Mapping[str, Any]], models: Sequence[str]) -> 
             model=model if model in models else NOBODY,
             cause=f"{STALE}{'/'.join(asset)}",
             severity="warn" if status == "WARNING" else "page",
-            summary=f"{model}/{'/'.join(asset)} is not fresh ({status.lower()}): no new data in its time",
+            summary=f"{model}/{'/'.join(asset)} is not fresh ({status.lower()}): no new data arrived in time",
         )
 
 
@@ -142,9 +144,7 @@ def _of_ticks(
     ticks, cause = state["ticks"], f"{SENSOR if kind == 'sensor' else SCHEDULE}{name}"
     if state["status"] != "RUNNING":
         if what["defaultStatus"] == "RUNNING":
-            message = (
-                f"somebody has switched the {kind} {name} off; switch it on, or silence this while it shall be off"
-            )
+            message = f"the {kind} {name} is switched off; switch it on, or silence this alert while it should be off"
             yield Problem(model=model, cause=cause, severity="warn", summary=message)
         return
     last = ticks[0]["timestamp"] if ticks else 0.0
@@ -154,7 +154,7 @@ def _of_ticks(
         yield _page(cause, f"the {kind} {name} has not ticked {since}", model)
     elif failed and len(failed) == len(ticks):
         error = failed[0]["error"]
-        message = _first_line(error["message"]) if error else "without a reason"
+        message = _first_line(error["message"]) if error else "no reason is given"
         yield _page(cause, f"the {kind} {name} fails: {message}", model)
 
 
@@ -214,7 +214,7 @@ class Watchdog:
         for alert in mine:
             # Without an answer, no alert can be resolved.
             if answered and (alert.model, alert.cause) not in there:
-                reason = "the watchdog sees it well again"
+                reason = "the watchdog no longer sees the problem"
                 self.tell(self.store.resolve(alert.model, alert.cause, reason=reason, at=at))
         for known in [known for known in self._times if known not in there]:
             if answered and (known[1] == silent or known[1].startswith(begins)):
@@ -245,7 +245,7 @@ def dagster_look(ui_url: str, models: Sequence[str], started: float) -> tuple[Lo
         now = dt.datetime.now(dt.UTC).timestamp()
         response = _get(f"{ui_url}/graphql", {"query": _QUERY, "variables": {"graceAgo": now - TICK_GRACE_S}})
         if "errors" in response:
-            raise ValueError(f"GraphQL says {response['errors'][0]['message']}")
+            raise ValueError(f"GraphQL error: {response['errors'][0]['message']}")
         return problems_of_dagster(response["data"], models, now, started)
 
     return see, silent

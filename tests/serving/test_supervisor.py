@@ -39,7 +39,7 @@ def started(home: Path, command: list[str], settings: dict[str, str]) -> tuple[s
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "Ctrl-C ends all of it" in line:
+        if "Ctrl-C stops all processes" in line:
             return process, lines
     raise AssertionError("".join(lines))
 
@@ -86,7 +86,7 @@ def test_one_that_dies_is_named_with_its_last_lines_and_takes_the_others_along(t
     os.kill(victim, signal.SIGKILL)
     said = toy.stdout.read()
     assert toy.wait(10) == 1
-    assert "'two' ended by itself (SIGKILL)" in said
+    assert "'two' exited by itself (SIGKILL)" in said
     assert "I am two" in said.partition("last lines:")[2]
     assert not left(home)
     settings = Settings.from_env({"ASSETLINE_HOME": str(home)})

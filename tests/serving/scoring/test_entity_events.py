@@ -95,7 +95,7 @@ def test_a_new_day_file_takes_over_from_the_log(home, tmp_path):
 
 def test_a_row_whose_past_is_not_kept_is_refused(tables, tmp_path):
     long_ago = payment(1, paid_at=f"{tables.days(TABLE)[20]} 12:00:00")
-    with pytest.raises(TooOldError, match="too long ago"):
+    with pytest.raises(TooOldError, match="is too old"):
         history(tables, None).events(typed(long_ago))
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_logged_does_not_count(tables, tmp_path):
     (tmp_path / "log").write_text("a file where the folder should be")
     past = history(tables, tmp_path / "log")
     size = past.rows
-    with pytest.raises(LogError, match="nothing was counted"):
+    with pytest.raises(LogError, match="nothing was recorded"):
         past.add(typed(payment(1)), [0.5], "1")
     assert past.rows == size
 

@@ -182,7 +182,7 @@ def test_a_version_that_answers_nan_takes_nothing_over(home, bundles, serve, tmp
         service.until(lambda: service.health()["version"] == good and service.health()["status"] == "ok")
         mlflow.set_alias("fraud", CHAMPION, bad)
         service.until(lambda: service.health()["status"] == "degraded")
-        assert f"version {bad} of 'fraud' cannot be used: it answers [nan" in service.health()["problem"]
+        assert f"version {bad} of 'fraud' cannot be used: it returns the scores [nan" in service.health()["problem"]
         assert service.predict(payment(1)).json()["version"] == good
 
 
@@ -195,7 +195,7 @@ def test_a_row_without_a_finite_score_is_an_error_and_counts_nothing(home, serve
     rows = service.health()["past"]["rows"]
     answer = service.predict([payment(2), payment(3, amount=9_500.0)])
     assert answer.status_code == 500
-    said = f"version {version} of 'fraud' has no finite score for {10**15 + 3}; nothing was counted"
+    said = f"version {version} of 'fraud' has no finite score for {10**15 + 3}; nothing was recorded"
     assert answer.json()["detail"].startswith(said)
     assert service.health()["past"]["rows"] == rows
     assert service.predict(payment(2)).status_code == 200
@@ -209,7 +209,7 @@ def test_what_is_no_payment_at_all_is_refused_in_words(staged):
     assert post("/models/fraud/predict", content=b'{"amount": NaN}', headers=as_json).status_code == 422
     not_json = post("/models/fraud/predict", content=b'{"amount": 1}', headers={"Content-Type": "text/plain"})
     assert (not_json.status_code, "application/json" in not_json.json()["detail"]) == (415, True)
-    assert "there are: fraud" in post("/models/fruad/predict", json={}).json()["detail"]
+    assert "the served models are: fraud" in post("/models/fruad/predict", json={}).json()["detail"]
     narrow = post("/models/fraud/score", json={"features": [[1.0]]})
     assert (narrow.status_code, "row 0 has 1 features" in narrow.json()["detail"]) == (422, True)
     assert staged.predict([payment(1)] * 2).status_code == 422

@@ -52,7 +52,7 @@ def test_without_the_token_there_is_nothing(client):
 
 
 def test_a_wrong_token_is_told_and_the_cookie_does_not_hold_the_token(client):
-    assert "That is not the token" in client.post("/login", data={"token": "wrong"}).text
+    assert "The token is wrong" in client.post("/login", data={"token": "wrong"}).text
     assert "assetline_watch" not in client.cookies
     logged_in(client)
     assert TOKEN not in client.cookies["assetline_watch"]
@@ -67,7 +67,7 @@ def test_the_list_shows_and_filters(client):
     assert "drift/quality (age)" in page
     assert "drift/quality" not in client.get("/?severity=page").text
     assert "drift/drift" not in client.get("/?model=churn").text
-    assert "Nothing here" in client.get("/?text=nosuchword").text
+    assert "No alerts found" in client.get("/?text=nosuchword").text
 
 
 def test_handling_is_in_the_history_with_the_name(client, store):

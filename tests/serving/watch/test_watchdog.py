@@ -125,7 +125,7 @@ def test_the_words_say_which_and_since_when_in_one_line():
     [problem] = problems_of_dagster(seen(sensors=[sensor((NOW, "FAILURE"))]), ["fraud"], NOW, LONG_AGO)
     assert problem.summary == "the sensor fraud_arrivals fails: boom"
     [problem] = problems_of_dagster(seen(daemons=[daemon(NOW - 3_600)]), [], NOW, LONG_AGO)
-    assert problem.summary == "Dagster's sensor daemon gives no sign of life since 2027-01-15 07:00 UTC"
+    assert problem.summary == "Dagster's sensor daemon has sent no heartbeat since 2027-01-15 07:00 UTC"
 
 
 def test_a_service_that_is_degraded_is_a_problem_and_one_that_waits_is_not():
@@ -252,5 +252,7 @@ def test_a_service_that_is_degraded_opens_an_alert_and_its_recovery_resolves_it(
 
 
 def test_a_problem_that_is_in_no_list_cannot_be_told():
-    with pytest.raises(ValueError, match=r"watchdog/moon: no cause of the watchdog; add its beginning to .*causes\.py"):
+    with pytest.raises(
+        ValueError, match=r"watchdog/moon is not a cause of the watchdog; add its prefix to .*causes\.py"
+    ):
         Problem(model="assetline", cause="watchdog/moon", severity="page", summary="it is full")
