@@ -42,7 +42,7 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         required_resource_keys={"alerts", "ledger"},
         target=dg.AssetSelection.all(),
-        description="Opens and resolves alerts from check evaluations, and keeps the table of alerts.",
+        description="Opens and resolves alerts from check evaluations, and updates the table of alerts.",
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         resource: Alerts = context.resources.alerts
@@ -96,7 +96,7 @@ def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
     passed = f"the check passed{f' on {day}' if day else ''}: {evaluation.description}"
     for alert in alerts.store.open_causes(model, cause):
         if alert.column not in wrong:
-            over = passed if not wrong else f"{alert.column or 'it'} is well again{f' on {day}' if day else ''}"
+            over = passed if not wrong else f"{alert.column or 'it'} is back to normal{f' on {day}' if day else ''}"
             alerts.tell(alerts.store.resolve(model, cause, column=alert.column, reason=over, day=evaluation.day))
     for column, message in wrong.items():
         since = evaluation.metadata.get("since")

@@ -9,5 +9,5 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="From landed rows to predictions and drift checks: each asset when its inputs are new and sound.",
+    description="Materialises each asset, from rows to drift checks, when its inputs are new and passed their checks.",
 )

@@ -47,8 +47,8 @@ def drift_sensor(model: Model) -> dg.SensorDefinition:
         job_name=job_name(model, DAILY),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=900,
-        description=f"Makes the days that automation missed: those more than {model.table.late_days} days old that "
-        "landed and were not checked for drift.",
+        description=f"Materialises the days that automation missed: those more than {model.table.late_days} days old "
+        "that landed and were not checked for drift.",
     )
     def missed_days(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         landed, scored, checked = (

@@ -46,19 +46,19 @@ def retraining_due(
         trained_as_of: last labelled day in the training set of the latest candidate; ``None`` if there is none.
     """
     if drifting_since is None:
-        return Retraining(False, "no drift is paged")
+        return Retraining(False, "no page of drift is open")
     if labelled_until is None:
         return Retraining(False, "there are no labels yet")
     enough = drifting_since + dt.timedelta(days=model.training.test_days - 1)
     if labelled_until < enough:
         return Retraining(
-            False, f"drift since {drifting_since}; labels up to {enough} are needed, {labelled_until} is here"
+            False, f"drift since {drifting_since}; labels up to {enough} are needed, but they end on {labelled_until}"
         )
     if trained_as_of is not None:
         again = max(trained_as_of + dt.timedelta(days=model.retrain_cooldown_days), enough)
         if trained_as_of >= enough and labelled_until < again:
             return Retraining(
-                False, f"a candidate saw labels up to {trained_as_of}; the next may be trained on {again}"
+                False, f"a candidate has labels up to {trained_as_of}; the next training needs labels up to {again}"
             )
     return Retraining(True, f"drift since {drifting_since}, labels up to {labelled_until}")
 
@@ -86,13 +86,13 @@ def declared_due(cron: str, handled: str | None, now: dt.datetime) -> tuple[Retr
     with dg.partition_loading_context(effective_dt=now):
         complete = str(cron_periods(cron).get_last_partition_key())  # changes at each tick
     due = handled is not None and handled < complete
-    return Retraining(due, f"declared on the cron {cron} (UTC)" if due else f"the cron {cron} has not ticked"), complete
+    return Retraining(due, f"due by the cron {cron} (UTC)" if due else f"the cron {cron} has not ticked"), complete
 
 
 def retraining_sensor(model: Model) -> dg.SensorDefinition:
     """The sensor that requests training when :func:`retraining_due` or :func:`declared_due` decides so."""
     when = [f"on the cron {model.retrain} (UTC)"] if model.retrain else []
-    when += ["once confirmed drift has labels of its own"] if model.is_stream else []
+    when += ["once the days of a confirmed drift have labels"] if model.is_stream else []
 
     @dg.sensor(
         name=f"{model.name}_retraining",

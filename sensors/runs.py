@@ -33,7 +33,7 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
         name="failed_runs",
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Opens an alert for each asset that a failed run did not make.",
+        description="Opens an alert for each asset that a failed run did not materialise.",
     )
     def failed_runs(context: dg.RunFailureSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
         run = context.dagster_run
@@ -64,7 +64,7 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
         run_status=dg.DagsterRunStatus.SUCCESS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Resolves the alert of an asset, or of a job without assets, once a run has made it.",
+        description="Resolves the alert of an asset, or of a job without assets, once a run of it succeeds.",
     )
     def recovered_runs(context: dg.RunStatusSensorContext, alerts: dg.ResourceParam[Alerts]) -> None:
         run = context.dagster_run

@@ -25,11 +25,11 @@ def due(labelled: int | None, trained: dt.date | None, since: dt.date | None = S
 @pytest.mark.parametrize(
     ("labelled", "trained", "expected", "words"),
     [
-        (6, dt.date(2026, 2, 1), False, "labels up to 2026-03-07 are needed, 2026-03-06 is here"),
+        (6, dt.date(2026, 2, 1), False, "labels up to 2026-03-07 are needed, but they end on 2026-03-06"),
         (7, dt.date(2026, 2, 1), True, "drift since 2026-03-01, labels up to 2026-03-07"),
         (7, None, True, "drift since"),
-        (8, dt.date(2026, 3, 7), False, "the next may be trained on 2026-03-21"),
-        (20, dt.date(2026, 3, 7), False, "the next may be trained on 2026-03-21"),
+        (8, dt.date(2026, 3, 7), False, "the next training needs labels up to 2026-03-21"),
+        (20, dt.date(2026, 3, 7), False, "the next training needs labels up to 2026-03-21"),
         (21, dt.date(2026, 3, 7), True, "drift since"),
         # A training on the declared schedule saw only part of the new world: the drift's own is still due.
         (7, dt.date(2026, 3, 4), True, "drift since"),
@@ -58,7 +58,7 @@ def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
             return sensor.evaluate_tick(context)
 
-    assert tick().skip_message.endswith("no drift is paged")
+    assert tick().skip_message.endswith("no page of drift is open")
     alerts.store.report("fraud", "run/fraud_train", severity="page", summary="another cause", day="2026-03-01")
     alerts.store.report("fraud", DRIFT_CAUSE, severity="warn", summary="a first window", day="2026-03-01")
     assert not tick().run_requests
@@ -67,7 +67,7 @@ def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
     assert request.run_key == "fraud-train-2026-03-07"
     assert request.tags["assetline/why"] == "drift since 2026-03-01, labels up to 2026-03-07"
     tables.write(fraud.key("training_set"), day)
-    assert "the next may be trained on 2026-03-21" in tick().skip_message
+    assert "the next training needs labels up to 2026-03-21" in tick().skip_message
 
 
 def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for(tmp_path):
@@ -134,7 +134,7 @@ def test_of_a_page_and_an_unlearnt_drift_the_earlier_counts(tmp_path):
 def test_the_sensor_says_when_it_trains():
     weekly = replace(fraud, retrain="0 6 * * MON")
     assert retraining_sensor(weekly).description == (
-        "Trains a challenger of fraud on the cron 0 6 * * MON (UTC) and once confirmed drift has labels of its own."
+        "Trains a challenger of fraud on the cron 0 6 * * MON (UTC) and once the days of a confirmed drift have labels."
     )
     assert retraining_sensor(replace(telco, retrain="0 6 * * MON")).description == (
         f"Trains a challenger of {telco.name} on the cron 0 6 * * MON (UTC)."
@@ -203,7 +203,7 @@ def test_the_declared_training_is_requested_as_of_the_latest_labels(ticks):
     assert "has not ticked" in first.skip_message
     [request] = ticks(fraud, "2026-03-02T06:00").run_requests
     assert (request.run_key, request.tags["assetline/why"]) == (
-        "fraud-train-2026-03-08", "declared on the cron 0 6 * * MON (UTC)",
+        "fraud-train-2026-03-08", "due by the cron 0 6 * * MON (UTC)",
     )  # fmt: skip
     assert ticks(fraud, "2026-03-02T06:00").cursor == first.cursor
     assert not ticks(fraud, first.cursor).run_requests
@@ -214,7 +214,7 @@ def test_what_is_due_twice_is_one_run_with_both_reasons(ticks):
     ticks.alerts.store.report("fraud", DRIFT_CAUSE, severity="page", summary="x", day="2026-03-01")
     [request] = ticks(fraud, "2026-03-02T06:00").run_requests
     why = request.tags["assetline/why"]
-    assert why == "declared on the cron 0 6 * * MON (UTC); drift since 2026-03-01, labels up to 2026-03-07"
+    assert why == "due by the cron 0 6 * * MON (UTC); drift since 2026-03-01, labels up to 2026-03-07"
 
 
 def test_without_labels_the_run_itself_says_what_is_missing(ticks):
@@ -235,5 +235,5 @@ def test_a_table_without_days_trains_on_its_cron_whatever_its_alerts_say(ticks):
 def test_nothing_is_declared_nothing_is_due(ticks):
     undeclared = replace(fraud, retrain=None)
     ticked = ticks(undeclared, None)
-    assert (ticked.skip_message, ticked.cursor) == ("no drift is paged", None)
+    assert (ticked.skip_message, ticked.cursor) == ("no page of drift is open", None)
     assert "cron" not in retraining_sensor(undeclared).description
