@@ -158,7 +158,7 @@ class Story:
         made += self.runner.make(DAILY, [day])
         self.check_alerts()
         verdict = self.tables.read(self.model.key("drift"), [day]).iloc[0]
-        shifted = " [dim](payments are shifted: injected)[/dim]" if day >= str(shift) else ""
+        shifted = " [dim](payments are shifted on purpose)[/dim]" if day >= str(shift) else ""
         colour = {"ok": "green", "warn": "yellow", "page": "red"}[verdict["level"]]
         what = f": {verdict['columns']}" if verdict["columns"] else ""
         self.say(f"{day} {verdict['rows']:,} scored by version {verdict['version']}, drift "
@@ -272,7 +272,7 @@ def world_to_play(home: Path, until: dt.date | None, size: str, seed: int | None
     world = world_of(home)
     if (size and size != world.size) or (seed is not None and seed != world.seed):
         raise RunError(
-            f"the world of {home} was drawn up with size '{world.size}' and seed {world.seed}; remove that folder "
+            f"the world of {home} was created with size '{world.size}' and seed {world.seed}; remove that folder "
             "(`make clean`), or set ASSETLINE_HOME to another one, for another world"
         )
     soonest = world.first_day + dt.timedelta(days=STORY_DAYS - 1)
@@ -323,8 +323,8 @@ def _close(story: Story, trainings: list[dict[str, Any]], world: World, until: d
     _rows_table(story, world.first_day, last)
     if last > until:
         story.console.print(
-            f"The story lived on for {(last - until).days} further days of the simulated world, to {last}, until what "
-            "was promoted had been checked and the alert was resolved."
+            f"The story continued for {(last - until).days} more days of the simulated world, to {last}, until the "
+            "promoted version was checked and the alert was resolved."
         )
     _quality_table(story, trainings)
     _alerts_table(story)
@@ -334,8 +334,8 @@ def _close(story: Story, trainings: list[dict[str, Any]], world: World, until: d
     story.console.print(f"Champions: {champions}")
     _refuse_incomplete(story, trainings, world.shift_from)
     story.console.print(
-        f"[bold]All of it happened[/bold], in {time.monotonic() - story.began:.0f} s. `make dev` shows it: the Dagster "
-        f"UI at {story.settings.ui_url}, MLflow at {story.settings.mlflow_url}, the scoring service at "
+        f"[bold]Every step happened[/bold], in {time.monotonic() - story.began:.0f} s. `make dev` shows it: the "
+        f"Dagster UI at {story.settings.ui_url}, MLflow at {story.settings.mlflow_url}, the scoring service at "
         f"{story.settings.service_url}. Tables, runs and models are in {story.settings.home}."
     )
 
@@ -383,7 +383,7 @@ def _quality_table(story: Story, trainings: list[dict[str, Any]]) -> None:
 
 def _alerts_table(story: Story) -> None:
     table = RichTable(title="Alerts")
-    for name in ("cause", "severity", "data since", "opened", "seen", "resolved", "because"):
+    for name in ("cause", "severity", "data since", "opened", "seen", "resolved", "reason"):
         table.add_column(name)
     for alert in story.runner.resources["alerts"].store.alerts(story.model.name):
         resolved = f"{alert.resolved_at:%H:%M:%S} UTC" if alert.resolved_at else "open"
@@ -404,8 +404,8 @@ def _refuse_incomplete(story: Story, trainings: list[dict[str, Any]], shift: dt.
         f"no page before {first}": "page" not in before.values(),
         f"the first shifted window, {first}, warned": story.windows.get(first) == "warn",
         f"the second, {second}, paged": story.windows.get(second) == "page",
-        "an alert of the drift opened": bool(story.drift_alerts()),
-        "a challenger met the champion on later labelled rows": any(
+        "an alert for the drift opened": bool(story.drift_alerts()),
+        "a challenger was compared with the champion on later labelled rows": any(
             "champion" in training["report"]["models"] for training in trainings[1:]
         ),
         "a version that was fitted on shifted payments was promoted": any(

@@ -34,8 +34,8 @@ def test_a_later_day_goes_on_in_the_same_world(tmp_path):
     ("asked", "words"),
     [
         ((LAST - ONE, "", None), "its story ends on 2026-10-03; choose that day or a later one"),
-        ((LAST, "published", None), "was drawn up with size 'small' and seed 0"),
-        ((LAST, "", 1), "was drawn up with size 'small' and seed 0"),
+        ((LAST, "published", None), "was created with size 'small' and seed 0"),
+        ((LAST, "", 1), "was created with size 'small' and seed 0"),
         ((yesterday() + ONE, "", None), "is not over yet"),
     ],
 )
@@ -86,8 +86,8 @@ def test_a_story_in_which_all_of_it_happened_is_complete():
         ({"windows": {**WINDOWS, "2026-09-03": "page"}}, "no page before 2026-09-04"),
         ({"windows": {**WINDOWS, "2026-09-04": "ok"}}, "the first shifted window, 2026-09-04, warned"),
         ({"windows": {**WINDOWS, "2026-09-05": "warn"}}, "the second, 2026-09-05, paged"),
-        ({"alerts": 0}, "an alert of the drift opened"),
-        ({"met": False}, "a challenger met the champion"),
+        ({"alerts": 0}, "an alert for the drift opened"),
+        ({"met": False}, "a challenger was compared with the champion"),
         ({"fitted": "2026-09-03"}, "a version that was fitted on shifted payments was promoted"),
         ({"promoted": False}, "a version that was fitted on shifted payments was promoted"),
         ({"champion": False}, "a version is in production"),
