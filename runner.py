@@ -207,4 +207,4 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
             cause = error.cause or error
             failure = event.step_failure_data.user_failure_data
             return (failure.description if failure and failure.description else cause.message).strip()
-    return "no step says why"
+    return "no step gives a reason"

@@ -34,7 +34,7 @@ Comment = Annotated[str, typer.Option(help="Reason, for the history.")]
 
 @contextlib.contextmanager
 def _alerts() -> Iterator[Alerts]:
-    """Yields the alerts; an error that the user can mend ends the command."""
+    """Yields the alerts; an error that the user can fix ends the command."""
     settings = read_settings("assetline alerts")
     from resources.alerts import AlertError, Alerts, ChannelsError
 
@@ -77,7 +77,7 @@ def ack(numbers: Numbers, who: Who, comment: Comment = "") -> None:
     with _alerts() as alerts:
         for number in numbers:
             changed = alerts.store.acknowledge(number, who=who, comment=comment)
-            print(f"alert {number}: acknowledged" if changed else f"alert {number}: was acknowledged already")
+            print(f"alert {number}: acknowledged" if changed else f"alert {number}: was already acknowledged")
 
 
 @alerts_app.command(epilog='Example: `assetline alerts silence 3 --hours 24 --comment "known, fixed tomorrow"`')
@@ -87,7 +87,7 @@ def silence(
     comment: Comment = "",
     hours: Annotated[float, typer.Option(help="Duration in hours.")] = 8.0,
 ) -> None:
-    """Silence alerts: for a while, channels are told only of their resolution."""
+    """Silence alerts: for a while, channels receive only their resolution."""
     with _alerts() as alerts:
         for number in numbers:
             until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
@@ -97,7 +97,7 @@ def silence(
 
 @alerts_app.command(epilog='Example: `assetline alerts resolve 3 --comment "upstream sent the day again"`')
 def resolve(numbers: Numbers, who: Who, comment: Comment = "") -> None:
-    """Resolve alerts: their cause is over."""
+    """Resolve alerts: their cause is gone."""
     with _alerts() as alerts:
         for number in numbers:
             alerts.store.close(number, who=who, comment=comment)
@@ -106,7 +106,7 @@ def resolve(numbers: Numbers, who: Who, comment: Comment = "") -> None:
 
 @alerts_app.command()
 def deliver() -> None:
-    """Send waiting changes to the channels, where no watch runs."""
+    """Send waiting changes to the channels if no watch is running."""
     from resources.alerts.delivery import deliver_all
 
     with _alerts() as alerts:
@@ -135,7 +135,7 @@ def _sent_to_all(alerts: Alerts, names: Sequence[str]) -> bool:
 
     channels = alerts.channels()
     if unknown := set(names) - set(channels):
-        raise AlertError(f"no channel {', '.join(sorted(unknown))}; there are: {', '.join(channels) or 'none'}")
+        raise AlertError(f"no channel {', '.join(sorted(unknown))}; the channels are: {', '.join(channels) or 'none'}")
     now = dt.datetime.now(dt.UTC)
     test = Alert(
         id=0, fingerprint=fingerprint_of("assetline", "test"), model="assetline", cause="test", column="",

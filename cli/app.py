@@ -18,7 +18,7 @@ from cli.errors import read_settings, reported
 from resources.settings import Settings
 
 app = typer.Typer(
-    help="The life of a model, from the command line.",
+    help="The lifecycle of a model, from the command line.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # its tracebacks are longer, and may show secrets in local variables
@@ -42,7 +42,7 @@ def run(
         int | None, typer.Option(help="Seed of the simulated world (default: 0, or that of the existing world).")
     ] = None,
 ) -> None:
-    """Play the whole life of the example, from raw rows to a resolved alert."""
+    """Play the whole lifecycle of the example, from raw rows to a resolved alert."""
     settings = read_settings()
     from runner import RunError
 
@@ -108,7 +108,7 @@ def remove_model(
     with reported("assetline remove-model", ScaffoldError):
         for path in remove_folder(project_root(), name, force=force):
             print(f"removed {path}")
-    print("What it left in the state folder (tables, versions, ledger) stays.")
+    print("Its data in the state folder (tables, versions, ledger) stays.")
 
 
 @app.command(epilog="Example: `assetline update --from https://git.example.org/assetline.git --ref v2`")
@@ -118,7 +118,7 @@ def update(
     ] = "",
     ref: Annotated[str, typer.Option(help="Branch, tag or commit of the template.")] = "main",
     base: Annotated[
-        str, typer.Option(help="Commit of the template that this fork was made of, if git cannot know it.")
+        str, typer.Option(help="Commit of the template that this fork was made from, if git cannot find it.")
     ] = "",
 ) -> None:
     """Bring a newer template into this fork."""
@@ -155,6 +155,6 @@ def _materialize(settings: Settings, name: str) -> None:
     if name in reasons and name not in models:
         raise RunError(f"the model '{name}' is broken: {reasons[name]}")
     if name not in models:
-        raise RunError(f"no model '{name}' is declared; there are: {', '.join(models) or 'none'}")
+        raise RunError(f"no model '{name}' is declared; the declared models are: {', '.join(models) or 'none'}")
     with alone(settings, lambda: models[name]) as runner:
         runner.live(print)

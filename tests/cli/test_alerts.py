@@ -66,7 +66,7 @@ def test_handling_is_in_the_history_with_name_and_words(store, said):
     assert said("ack", "1", "2", "--who", "ada", "--comment", "looking")[1] == (
         "alert 1: acknowledged\nalert 2: acknowledged\n"
     )
-    assert said("ack", "1")[1] == "alert 1: was acknowledged already\n"
+    assert said("ack", "1")[1] == "alert 1: was already acknowledged\n"
     assert said("silence", "1", "--hours", "2", "--who", "ada")[1].startswith("alert 1: silenced until ")
     assert store.get(1).is_silenced()
     assert said("resolve", "1", "--who", "bob", "--comment", "mended")[1] == "alert 1: resolved\n"
@@ -83,7 +83,7 @@ def test_handling_is_in_the_history_with_name_and_words(store, said):
         (["history", "9"], "there is no alert 9"),
         (["ack", "9"], "there is no alert 9"),
         (["silence", "1", "--hours", "-1"], "is in the past; give a later time"),
-        (["test", "nosuch"], "no channel nosuch; there are: none"),
+        (["test", "nosuch"], "no channel nosuch; the channels are: none"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_fails(store, said, arguments, words):

@@ -13,7 +13,7 @@ def test_an_unknown_model_is_named_with_those_there_are(tmp_path, monkeypatch, c
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
     assert main(["materialize", "--model", "frad"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("assetline materialize: no model 'frad' is declared; there are: ")
+    assert last.startswith("assetline materialize: no model 'frad' is declared; the declared models are: ")
     assert not (tmp_path / "home").exists()
 
 
