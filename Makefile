@@ -1,4 +1,4 @@
-# One vocabulary for people, hooks and CI. Everything runs inside .venv, with the versions of constraints.txt.
+# The same commands for people, hooks and CI. Everything runs inside .venv, with the versions of constraints.txt.
 PYTHON ?= python3.11
 JOBS ?= 2
 VENV := .venv
@@ -6,22 +6,22 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-# Where a container's environment forbids bytecode, each process would compile a thousand modules again: half a minute.
+# If a container's environment forbids bytecode, each process compiles a thousand modules again, which takes half a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install run dev new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
 
 ##@ Start
-help: ## this list
+help: ## show this list
 	@sed -nE 's/^##@ (.*)/\n\1/p; s/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-# torch first, by its pinned version and by pip: anything that merely asks for "torch" may otherwise pull a CUDA build.
-# The rest by uv, in a fifth of pip's time; pip steps in where an index is known to pip's configuration alone. Bytecode is
-# made of what a run imports: most of what is installed is never imported.
+# pip installs torch first, in its pinned version, because any package that requires "torch" could otherwise pull a CUDA
+# build. uv installs the rest in a fifth of pip's time; pip takes over if only pip's configuration knows the index. Only the
+# modules that a run imports are compiled, because most installed modules are never imported.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e $(1) \
-	|| { echo "uv could not install; pip tries, which takes longer" >&2; $(PIP) -c constraints.txt -e $(1); }
+	|| { echo "uv failed to install; trying pip, which takes longer" >&2; $(PIP) -c constraints.txt -e $(1); }
 
 IMPORTED := definitions, runner, serving.scoring.service, dagster_mlflow, torch._dynamo, torch.export, mlflow.tracking, evidently, \
 	xgboost.sklearn, matplotlib.figure, matplotlib.backends.backend_agg, sklearn.linear_model, scipy.stats, rich.table
@@ -37,59 +37,59 @@ $(DEV_STAMP): $(STAMP)
 	@$(call INSTALL,'.[dev]')
 	touch $@
 
-install: $(DEV_STAMP) ## install into .venv, with what the tests need
+install: $(DEV_STAMP) ## install into .venv, including what the tests need
 
-run: $(STAMP) ## the whole life of the fraud model, from raw payments to a resolved alert [UNTIL=2026-10-03 SIZE=published SEED=1]
+run: $(STAMP) ## play the whole lifecycle of the fraud model, from raw payments to a resolved alert [UNTIL=2026-10-03 SIZE=published SEED=1]
 	$(BIN)/assetline run $(if $(UNTIL),--until "$(UNTIL)") $(if $(SIZE),--size "$(SIZE)") $(if $(SEED),--seed "$(SEED)")
 
-dev: $(STAMP) ## Dagster UI, MLflow UI, scoring service and alerts under one supervisor
+dev: $(STAMP) ## start Dagster UI, MLflow UI, scoring service and alerts under one supervisor
 	$(BIN)/assetline dev
 
 ##@ Models
-new-model: $(STAMP) ## a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
+new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
 	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
 		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)") \
 		$(if $(HEADER),--header "$(HEADER)")
 
-remove-model: $(STAMP) ## remove a model folder and the tests that stand on it: NAME=fraud [FORCE=1]
+remove-model: $(STAMP) ## remove a model folder and the tests that depend on it: NAME=fraud [FORCE=1]
 	@$(BIN)/assetline remove-model --name "$(NAME)" $(if $(FORCE),--force)
 
 update: $(STAMP) ## bring a newer template into this fork: [FROM=address REF=main BASE=commit]
 	@$(BIN)/assetline update $(if $(FROM),--from "$(FROM)") $(if $(REF),--ref "$(REF)") $(if $(BASE),--base "$(BASE)")
 
 ##@ Tests
-test: $(DEV_STAMP) ## the tests that need PyPI alone, in two processes: [JOBS=2]
+test: $(DEV_STAMP) ## run the tests that need only PyPI packages, in two processes: [JOBS=2]
 	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
 
-slow: $(DEV_STAMP) ## the kill matrix, the browser, the real servers
+slow: $(DEV_STAMP) ## run the slow tests: kill matrix, browser, real servers
 	$(BIN)/python -m pytest -q -m slow
 
-lint: $(DEV_STAMP) ## ruff (lint and format), mypy, the direction of imports
+lint: $(DEV_STAMP) ## run ruff (lint and format), mypy and the check of import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-mutate: $(DEV_STAMP) ## faults put into the modules that decide, one at a time: docs/mutation.md [MODULE=path JOBS=2]
+mutate: $(DEV_STAMP) ## put faults into the modules that decide, one at a time: docs/mutation.md [MODULE=path JOBS=2]
 	$(BIN)/python -m tests.mutation --jobs $(JOBS) $(MODULE)
 
-format: $(DEV_STAMP) ## let ruff mend what it can
+format: $(DEV_STAMP) ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ci: lint test slow ## everything but the benches; .ci/run calls `make run` and `make test` first
+ci: lint test slow ## run everything but the benchmarks; .ci/run calls `make run` and `make test` first
 
-bench: $(DEV_STAMP) ## every speed and quality claim, as ratios measured in one run
+bench: $(DEV_STAMP) ## measure every speed and quality claim, as ratios in one run
 	$(BIN)/python -m benchmarks
 
 ##@ Pictures and state
-dashboards: $(DEV_STAMP) ## Grafana's dashboards, from deploy/grafana/dashboards.py
+dashboards: $(DEV_STAMP) ## write Grafana's dashboards from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards
 
-timeline: $(DEV_STAMP) ## thirty lived days with injected drifts and a broken feed, drawn into docs/images
+timeline: $(DEV_STAMP) ## draw thirty simulated days with injected drifts and a broken feed into docs/images
 	$(BIN)/python -W ignore -m docs.timeline
 
-screenshots: $(DEV_STAMP) ## the README's pictures, from the real UI (needs chromium)
+screenshots: $(DEV_STAMP) ## take the README's pictures from the real UI (needs chromium)
 	$(BIN)/python -m docs.screenshots
 
 clean: ## remove all state, keep the installation
