@@ -1,1 +1,1 @@
-"""What stands around a deployed Assetline: Dagster's, Prometheus', Alertmanager's and Grafana's configuration."""
+"""Configuration of the services next to a deployed Assetline: Dagster, Prometheus, Alertmanager and Grafana."""

@@ -1,6 +1,6 @@
 """The Grafana dashboards: `python -m deploy.grafana.dashboards` (`make dashboards`) writes ``dashboards/*.json``.
 
-Belongs here: which panels there are and their queries. Does not belong here: recording rules (``../prometheus``). Each
+Belongs here: the panels and their queries. Does not belong here: recording rules (``../prometheus``). Each
 query is run against a real Prometheus by ``tests/serving/watch/test_prometheus.py``.
 """
 
@@ -19,7 +19,7 @@ SOURCE = "assetline"
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: its queries in PromQL with what a series is called, and the unit of the values (Grafana's name)."""
+    """One panel: its PromQL queries with the names of the series, and the unit of the values (Grafana's name)."""
 
     title: str
     queries: Sequence[tuple[str, str]]
@@ -38,7 +38,8 @@ DASHBOARDS: dict[str, dict[str, Sequence[Panel]]] = {
         ),
         "Alerts": (
             Panel("Open alerts", [("sum by (model, cause, severity) (assetline_alert_open)", "{{model}} {{cause}}")]),
-            Panel("Changes an hour", [("sum by (change) (increase(assetline_alert_changes_total[1h]))", "{{change}}")]),
+            Panel("Changes per hour",
+                  [("sum by (change) (increase(assetline_alert_changes_total[1h]))", "{{change}}")]),
         ),
         "Data": (
             Panel("Rows of the latest day", [("assetline_table_rows", "{{model}}/{{asset}}")]),
@@ -47,16 +48,16 @@ DASHBOARDS: dict[str, dict[str, Sequence[Panel]]] = {
     },
     "Model": {
         "Checks": (
-            Panel("Latest verdicts", [("assetline_check_passed", "{{model}}/{{asset}} {{check}}")]),
+            Panel("Latest check results", [("assetline_check_passed", "{{model}}/{{asset}} {{check}}")]),
             Panel(
-                "Failed verdicts a day",
+                "Failed checks per day",
                 [('sum by (model, asset, check) (increase(assetline_check_evaluations_total{passed="no"}[1d]))',
                   "{{model}}/{{asset}} {{check}}")],
             ),
         ),
         "Drift and performance": (
             Panel("Effect of drifted columns", [("assetline_drift_effect", "{{model}} {{column}}")],
-                  description="K-S distance, or total variation of categories; no series where nothing drifts."),
+                  description="K-S distance, or total variation of categories; no series if nothing drifts."),
             Panel("Performance of the trailing week", [("assetline_performance", "{{model}} {{metric}}")]),
         ),
         "Versions": (
@@ -66,16 +67,16 @@ DASHBOARDS: dict[str, dict[str, Sequence[Panel]]] = {
     },
     "Service": {
         "Requests": (
-            Panel("Requests a second",
+            Panel("Requests per second",
                   [("sum by (model, version) (assetline:requests:rate5m)", "{{model}} {{version}}")], "reqps"),
-            Panel("What became of them", [("sum by (outcome) (assetline:requests:rate5m)", "{{outcome}}")], "reqps"),
-            Panel("Share that fails", [("assetline:request_errors:ratio5m", "{{model}}")], "percentunit"),
-            Panel("Rows scored a second", [("sum by (model) (rate(assetline_scored_rows_total[5m]))", "{{model}}")]),
+            Panel("Requests by outcome", [("sum by (outcome) (assetline:requests:rate5m)", "{{outcome}}")], "reqps"),
+            Panel("Share of failed requests", [("assetline:request_errors:ratio5m", "{{model}}")], "percentunit"),
+            Panel("Rows scored per second", [("sum by (model) (rate(assetline_scored_rows_total[5m]))", "{{model}}")]),
         ),
         "Latency by version": (
             Panel("Median", [("assetline:request_seconds:p50", "{{model}} {{version}}")], "s"),
-            Panel("95 of 100", [("assetline:request_seconds:p95", "{{model}} {{version}}")], "s"),
-            Panel("99 of 100", [("assetline:request_seconds:p99", "{{model}} {{version}}")], "s"),
+            Panel("95th percentile", [("assetline:request_seconds:p95", "{{model}} {{version}}")], "s"),
+            Panel("99th percentile", [("assetline:request_seconds:p99", "{{model}} {{version}}")], "s"),
             Panel("Endpoints", [('assetline_endpoint_status == 1', "{{model}} {{status}}")], kind="stat"),
         ),
     },
@@ -83,13 +84,13 @@ DASHBOARDS: dict[str, dict[str, Sequence[Panel]]] = {
         "Runs": (
             Panel("Runs by status", [("sum by (status) (assetline_runs)", "{{status}}")]),
             Panel("Duration of the latest run", [("assetline_run_duration_seconds", "{{job}}")], "s"),
-            Panel("Since the last success",
+            Panel("Time since the last success",
                   [("time() - assetline_run_last_success_timestamp_seconds", "{{job}}")], "s"),
         ),
         "Delivery": (
             Panel("Waiting in the outbox", [("assetline_outbox_waiting", "{{channel}}")]),
-            Panel("Oldest of them", [("assetline_outbox_oldest_seconds", "{{channel}} {{severity}}")], "s"),
-            Panel("Delivered an hour", [("increase(assetline_outbox_sent_total[1h])", "{{channel}}")]),
+            Panel("Oldest waiting change", [("assetline_outbox_oldest_seconds", "{{channel}} {{severity}}")], "s"),
+            Panel("Delivered per hour", [("increase(assetline_outbox_sent_total[1h])", "{{channel}}")]),
         ),
         "Resources": (
             Panel("CPU of the machine", [("assetline_system_cpu_ratio", "in use")], "percentunit"),
@@ -100,8 +101,8 @@ DASHBOARDS: dict[str, dict[str, Sequence[Panel]]] = {
             Panel("Disk of the state folder", [("assetline_state_disk_bytes", "{{kind}}")], "bytes"),
         ),
         "Metrics": (
-            Panel("What a scrape takes", [("assetline_exporter_seconds", "{{part}}")], "s"),
-            Panel("Parts that failed", [("increase(assetline_exporter_errors_total[1h])", "{{part}}")]),
+            Panel("Duration of a scrape", [("assetline_exporter_seconds", "{{part}}")], "s"),
+            Panel("Failed parts", [("increase(assetline_exporter_errors_total[1h])", "{{part}}")]),
         ),
     },
 }  # fmt: skip
@@ -138,7 +139,7 @@ def made(name: str) -> str:
 
 
 def main() -> None:
-    """Writes all of them."""
+    """Writes all dashboards."""
     FOLDER.mkdir(exist_ok=True)
     for name in DASHBOARDS:
         (FOLDER / f"{name.lower()}.json").write_text(made(name))
