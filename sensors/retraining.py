@@ -46,7 +46,7 @@ def retraining_due(
         trained_as_of: last labelled day in the training set of the latest candidate; ``None`` if there is none.
     """
     if drifting_since is None:
-        return Retraining(False, "no page of drift is open")
+        return Retraining(False, "no page for drift is open")
     if labelled_until is None:
         return Retraining(False, "there are no labels yet")
     enough = drifting_since + dt.timedelta(days=model.training.test_days - 1)

@@ -58,7 +58,7 @@ def test_the_tick_reads_the_alert_the_labels_and_the_training_set(tmp_path):
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance, resources=given) as context:
             return sensor.evaluate_tick(context)
 
-    assert tick().skip_message.endswith("no page of drift is open")
+    assert tick().skip_message.endswith("no page for drift is open")
     alerts.store.report("fraud", "run/fraud_train", severity="page", summary="another cause", day="2026-03-01")
     alerts.store.report("fraud", DRIFT_CAUSE, severity="warn", summary="a first window", day="2026-03-01")
     assert not tick().run_requests
@@ -235,5 +235,5 @@ def test_a_table_without_days_trains_on_its_cron_whatever_its_alerts_say(ticks):
 def test_nothing_is_declared_nothing_is_due(ticks):
     undeclared = replace(fraud, retrain=None)
     ticked = ticks(undeclared, None)
-    assert (ticked.skip_message, ticked.cursor) == ("no page of drift is open", None)
+    assert (ticked.skip_message, ticked.cursor) == ("no page for drift is open", None)
     assert "cron" not in retraining_sensor(undeclared).description
