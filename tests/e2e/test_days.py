@@ -136,8 +136,8 @@ def test_a_late_row_reaches_its_own_day_and_makes_the_days_that_look_back_stale(
 @pytest.mark.parametrize(
     ("fault", "work", "words"),
     [
-        ("empty", "land", ["fraud/raw_payments", "landed no rows for", "check the upstream"]),
-        ("renamed", "clean", ["amount: the column did not land", "renamed to 'amount_eur'", "mend the upstream"]),
+        ("empty", "land", ["fraud/raw_payments", "returned no rows for", "check the upstream system"]),
+        ("renamed", "clean", ["amount: the column did not land", "renamed to 'amount_eur'", "fix the upstream"]),
         ("wrong types", "clean", ["fraud/payments", "100.0%", "amount: missing or unreadable"]),
     ],
 )

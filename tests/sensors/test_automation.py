@@ -69,7 +69,7 @@ def test_a_day_that_its_checks_refuse_goes_no_further(world, monkeypatch):
     assert day(9) in requested(second, "payments") & requested(second, "features")
     # What was requested is one run, and its check stops what comes after.
     run = world.materialize("payments", "quarantine", "features", day=day(9))
-    assert "100.0% of what landed" in why(run)
+    assert "100.0% of the landed rows were refused" in why(run)
     assert world.tables.stamp(fraud.key("features"), day(9)) is None
     third = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=second.cursor)
     assert day(9) not in requested(third, "payments") | requested(third, "features")

@@ -16,7 +16,7 @@ from assets.lifecycle.data.row_outcomes import REASON, first_landed, type_and_re
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
 
-CONTRACT = Check(name="contract", description="Every row meets the contract, and few enough were refused to get there.")
+CONTRACT = Check(name="contract", description="Every row meets the contract, and few enough rows were refused.")
 
 
 # -- assets ----------------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def cleaned_asset(model: Model) -> dg.AssetsDefinition:
         model,
         table.name,
         clean,
-        description=f"{table.name} typed, deduplicated and held to the contract, by event day.",
+        description=f"{table.name}, typed, deduplicated and checked against the contract, by event day.",
         stage="data",
         kinds={"pandas", "pandera"},
         inputs={"raw": TableInput(model.key(f"raw_{table.name}"), _around(model, ahead=True))},
@@ -78,12 +78,13 @@ def _contract_check_result(
     reasons = {str(k): int(v) for k, v in refused[REASON].value_counts().head(10).items()}
     passed = (len(rows) > 0 or quiet) and share <= table.max_refused
     if passed:
-        message = f"{len(rows):,} rows meet the contract; {len(refused)} of {landed:,} landed were refused"
+        message = f"{len(rows):,} rows meet the contract; {len(refused)} of {landed:,} landed rows were refused"
     else:
-        worst = next(iter(reasons), "nothing landed")
+        worst = next(iter(reasons), "no rows landed")
         message = (
-            f"{share:.1%} of what landed on {day or 'the whole table'} was refused (at most {table.max_refused:.0%}), "
-            f"mostly for '{worst}'; mend the upstream, or the contract if the upstream is right, and materialise again"
+            f"{day or 'the whole table'}: {share:.1%} of the landed rows were refused (at most "
+            f"{table.max_refused:.0%}), mostly for '{worst}'; fix the upstream, or the contract if the upstream "
+            "is right, and materialise again"
         )
     return CheckResult(
         check=CONTRACT.name,

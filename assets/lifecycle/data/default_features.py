@@ -63,11 +63,11 @@ def default_features(model: Model) -> Features:
         *words,
     )
     if not names:
-        raise DeclarationError(f"model '{model.name}': the contract has no column to make a feature of")
+        raise DeclarationError(f"model '{model.name}': the contract has no column that can be a feature")
     if own := {SCORE, PREDICTED} & set(names):
         raise DeclarationError(
-            f"model '{model.name}': a column is named '{min(own)}', as the drift check calls what the model says; give "
-            "it another name in clean() and the contract"
+            f"model '{model.name}': a column is named '{min(own)}', which the drift check uses for the model's output; "
+            "rename it in clean() and the contract"
         )
 
     def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:

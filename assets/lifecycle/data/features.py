@@ -21,9 +21,9 @@ from resources.dagster_internals import CheckResult
 
 POINT_IN_TIME = Check(
     name="point_in_time",
-    description="No feature changes when later rows and labels that were not known yet are replaced by others.",
+    description="No feature changes when later rows and labels that are not known yet are replaced.",
 )
-COMPLETE = Check(name="complete", description="Each clean row has its features, none of them infinite.")
+COMPLETE = Check(name="complete", description="Each clean row has its features, and none is infinite.")
 
 PROBED_ROWS = 200
 """Number of rows just before each cut whose features are computed a second time without the future."""
@@ -61,8 +61,8 @@ def compute_features(features: Features, events: Columns, wanted: np.ndarray) ->
     if set(made) != set(features.names):
         missing, extra = set(features.names) - set(made), set(made) - set(features.names)
         raise dg.Failure(
-            description="the features function returned other features than it declares: "
-            f"missing {sorted(missing) or 'none'}, undeclared {sorted(extra) or 'none'}; make `names` and it agree"
+            description="the features function does not return the declared features: "
+            f"missing {sorted(missing) or 'none'}, undeclared {sorted(extra) or 'none'}; make it agree with `names`"
         )
     for name, values in made.items():
         if len(values) != len(wanted):
@@ -167,7 +167,7 @@ def features_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "features",
         make_features,
-        description=f"{len(features.names)} features of each clean row, as they were knowable when it happened; they "
+        description=f"{len(features.names)} features of each clean row, from what was known when it happened; they "
         f"look back {look} days.",
         stage="data",
         kinds={"numpy"},
@@ -190,8 +190,8 @@ def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], 
         passed=not infinite.any(),
         description=f"{len(infinite):,} rows, all finite"
         if not infinite.any()
-        else f"{int(infinite.sum())} of {len(infinite):,} rows hold an infinite feature ({', '.join(where[:5])}): a "
-        "division by zero in the features function, or a number beyond the 3.4e38 of 32 bits",
+        else f"{int(infinite.sum())} of {len(infinite):,} rows have an infinite feature ({', '.join(where[:5])}): a "
+        "division by zero in the features function, or a number beyond 3.4e38, the limit of 32 bits",
         metadata={"rows": len(infinite), "missing": missing},
     )
 
@@ -206,10 +206,10 @@ def _point_in_time(features: Features, events: Columns, model: Model, days: list
         cut = np.datetime64(probed) + np.timedelta64(int(second), "s")
         seeing = sees_the_future(features, events, model.table.time, model.label_delay_days, cut)
         message = (
-            f"the {PROBED_ROWS} rows before {cut} are the same without what came later"
+            f"the features of the {PROBED_ROWS} rows before {cut} do not depend on later data"
             if not seeing
             else f"{', '.join(seeing)} changed when rows after {cut} and labels not yet known were replaced; the "
-            "features function looks ahead"
+            "features function uses data from the future"
         )
         check_results += [
             CheckResult(

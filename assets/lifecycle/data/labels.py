@@ -54,7 +54,7 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "labels",
         labels,
-        description=f"The truth ({model.target}) of each clean row"
+        description=f"The label ({model.target}) of each clean row"
         + (f", known {model.label_delay_days} days after the event." if late else "."),
         stage="data",
         kinds={"pandas"},
@@ -72,7 +72,7 @@ def _coverage(missing: pd.Series, day: str | None) -> CheckResult:
         passed=not missing.any(),
         description=f"{len(missing):,} clean rows, all labelled"
         if not missing.any()
-        else f"{int(missing.sum())} of {len(missing):,} clean rows{f' of {day}' if day else ''} have no label; have "
-        "the upstream land them and materialise labels again",
+        else f"{int(missing.sum())} of {len(missing):,} clean rows{f' of {day}' if day else ''} have no label; land "
+        "the missing labels and materialise `labels` again",
         metadata={"rows": len(missing), "unlabelled": int(missing.sum())},
     )

@@ -19,7 +19,7 @@ from resources.dagster_internals import CheckResult
 from resources.sources import SourceError, Stream
 from resources.tables import WHOLE
 
-ARRIVED = Check(name="arrived", description="The source landed rows for this day; an empty landing is refused.")
+ARRIVED = Check(name="arrived", description="The source returned rows for this day; an empty landing is refused.")
 
 LANDING_DAY = "landing_day"
 ROW_ID = "row_id"
@@ -52,7 +52,7 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
                 passed=len(rows) > 0 or model.table.quiet_days,
                 description=f"{len(rows):,} rows landed"
                 if len(rows) or model.table.quiet_days
-                else f"the source landed no rows for {day}; check the upstream and land the day again",
+                else f"the source returned no rows for {day}; check the upstream system and land the day again",
                 metadata={"rows": len(rows)},
             )
             for day, rows in landed.items()
@@ -66,7 +66,7 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
         model,
         name,
         land,
-        description=f"{what}, untouched and in order of arrival, by landing day.",
+        description=f"{what}, unchanged and in order of arrival, by landing day.",
         stage="data",
         kinds={"parquet"},
         inputs={"upstream": TableInput(upstream)} if upstream else {},
@@ -104,7 +104,8 @@ def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for day, rows in landed.items():
         if own := [name for name in (ROW_ID, LANDING_DAY) if name in rows]:
             raise dg.Failure(
-                description=f"the source has a column '{own[0]}', which is what each landed row gets; rename it there",
+                description=f"the source has a column '{own[0]}', a name that is reserved for landed "
+                "rows; rename it in the source",
                 allow_retries=False,
             )
         numbered = rows.reset_index(drop=True)

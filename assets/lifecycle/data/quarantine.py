@@ -19,7 +19,7 @@ from resources.tables import WHOLE, days_of_window
 
 ONE_FATE = Check(
     name="one_fate",
-    description="Every landed row is clean, duplicate, quarantined or pending, and only one of these.",
+    description="Every landed row has exactly one outcome: clean, duplicate, quarantined or pending.",
 )
 
 
@@ -70,7 +70,7 @@ def quarantine_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "quarantine",
         quarantine,
-        description="Every refused row as it landed, with its reason, by landing day; and rows by outcome.",
+        description="Every refused row as it landed, with its reason, by landing day; and the rows by outcome.",
         stage="data",
         kinds={"pandas"},
         inputs={
@@ -111,8 +111,8 @@ def _landing_check_results(account: pd.DataFrame, refused: pd.DataFrame, table: 
         passed=len(wrong) == 0,
         description=f"{len(account):,} rows landed, each with exactly one outcome"
         if len(wrong) == 0
-        else f"{len(wrong)} rows have no outcome or several, the first is {wrong[0]}; materialise {table.name} and "
-        "quarantine of that day again",
+        else f"{len(wrong)} rows have no outcome or several outcomes, the first is {wrong[0]}; materialise "
+        f"{table.name} and quarantine of that day again",
         metadata={"landed": len(account), **counts},
     )
     refused_share = CheckResult(
@@ -120,7 +120,7 @@ def _landing_check_results(account: pd.DataFrame, refused: pd.DataFrame, table: 
         day=None if day == WHOLE else day,
         passed=share <= table.max_refused,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{share:.2%} of the landing was refused (at most {table.max_refused:.0%})",
+        description=f"{share:.2%} of the landed rows were refused (at most {table.max_refused:.0%})",
         metadata={"reasons": {str(reason): int(n) for reason, n in refused[REASON].value_counts().items()}},
     )
     return [one_fate, refused_share]

@@ -145,8 +145,8 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
             raise _missing_column(name, columns, table)
     if not rows.index.equals(raw.index):
         raise ContractError(
-            description=f"{table.name}: clean() returned other rows than it got; it must keep the index and leave "
-            "what it cannot read as missing, the contract then refuses the row with its reason"
+            description=f"{table.name}: clean() returned different rows than it got; keep the index and leave "
+            "unreadable values missing, so that the contract refuses the row with its reason"
         )
     return rows
 
@@ -172,9 +172,9 @@ def _renamed(name: str, columns: list[str]) -> str:
 
 def _missing_column(name: str, columns: list[str], table: Table) -> ContractError:
     return ContractError(
-        description=f"{table.name}: the column '{name}' did not land{_renamed(name, columns)}; landed were "
-        f"{', '.join(columns)}. Have the upstream send it again, or teach the model's clean() and contract the new "
-        "name",
+        description=f"{table.name}: the column '{name}' did not land{_renamed(name, columns)}; landed columns: "
+        f"{', '.join(columns)}. Restore it in the upstream system, or use the new name in the model's clean() and "
+        "contract",
         allow_retries=False,
     )
 
@@ -191,7 +191,7 @@ def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> d
             first = whole.iloc[0]
             raise ContractError(
                 description=f"{table.name}: {first['column']}: {first['check']} (found {first['failure_case']}); "
-                "the table as a whole cannot meet its contract: mend clean() or the contract",
+                "the table as a whole does not meet its contract; fix clean() or the contract",
                 allow_retries=False,
             ) from error
         firsts = cases.drop_duplicates("index")

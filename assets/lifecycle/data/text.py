@@ -135,7 +135,7 @@ def sentence_vectors(texts: Sequence[str | None], model: str) -> np.ndarray:
     try:
         encode = _sentence_model(model).encode
     except ImportError as error:
-        raise ImportError("sentence embeddings are an extra: pip install -e '.[sentences]'") from error
+        raise ImportError("sentence embeddings need an extra: pip install -e '.[sentences]'") from error
     plain = [text if isinstance(text, str) else "" for text in texts]
     return np.asarray(encode(plain, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
 

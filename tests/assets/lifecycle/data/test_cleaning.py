@@ -37,7 +37,7 @@ def test_a_day_of_which_too_much_breaks_the_contract_leaves_what_was_there(tmp_p
     assert not made.success
     assert not made.check("contract", DAY).passed
     assert (
-        f"7.5% of what landed on {DAY} was refused (at most 5%), mostly for 'level: greater_than_or_equal_to(0)'"
+        f"{DAY}: 7.5% of the landed rows were refused (at most 5%), mostly for 'level: greater_than_or_equal_to(0)'"
         in (made.why)
     )
     assert stages.tables.stamp(stages.model.key("readings"), DAY) == before
@@ -48,7 +48,7 @@ def test_as_much_as_is_allowed_may_break_the_contract(tmp_path):
     stages.put("raw_readings", landed_on(refused=2), DAY)
     made = stages.make("readings", DAY)
     assert made.success, made.why
-    assert made.check("contract", DAY).description == "38 rows meet the contract; 2 of 40 landed were refused"
+    assert made.check("contract", DAY).description == "38 rows meet the contract; 2 of 40 landed rows were refused"
 
 
 @pytest.mark.closes("cleaned", "contract")

@@ -71,5 +71,5 @@ def test_a_column_named_as_what_the_model_says_is_refused_with_the_mend():
     class Scored(Odd):
         score: Series[float]
 
-    with pytest.raises(DeclarationError, match=r"a column is named 'score'.*another name in clean"):
+    with pytest.raises(DeclarationError, match=r"a column is named 'score'.*rename it in clean"):
         default_features(declared(Scored))

@@ -145,7 +145,7 @@ def test_an_infinite_feature_holds_the_day_back(tmp_path):
     stages, made = made_with(divided, tmp_path)
     assert not made.check("complete", DAY).passed
     assert made.check("point_in_time", DAY).passed
-    assert "1 of 60 rows hold an infinite feature (level): a division by zero" in made.why
+    assert "1 of 60 rows have an infinite feature (level): a division by zero" in made.why
     assert not stages.has("features", DAY)
 
 
@@ -155,7 +155,7 @@ def test_an_infinite_feature_holds_back_a_table_without_days(tmp_path):
     stages.put("readings", readings(60).assign(level=np.inf))
     made = stages.make("features")
     assert not made.check("complete").passed
-    assert "60 of 60 rows hold an infinite feature" in made.why
+    assert "60 of 60 rows have an infinite feature" in made.why
     assert not stages.has("features")
 
 

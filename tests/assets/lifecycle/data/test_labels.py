@@ -23,7 +23,7 @@ def labelled(tmp_path, unlabelled: int) -> tuple[Stages, "object"]:
 def test_a_row_without_its_label_holds_the_day_back(tmp_path):
     stages, made = labelled(tmp_path, unlabelled=1)
     assert not made.check("coverage", DAY).passed
-    assert f"1 of 40 clean rows of {DAY} have no label; have the upstream land them" in made.why
+    assert f"1 of 40 clean rows of {DAY} have no label; land the missing labels" in made.why
     assert not stages.has("labels", DAY)
 
 

@@ -44,7 +44,7 @@ def test_a_day_on_which_nothing_landed_is_refused_and_names_itself(tmp_path):
     made = stages.make("raw_readings", NEXT)
     assert not made.success
     assert not made.check("arrived", NEXT).passed
-    assert f"meter/raw_readings: the source landed no rows for {NEXT}; check the upstream" in made.why
+    assert f"meter/raw_readings: the source returned no rows for {NEXT}; check the upstream system" in made.why
     assert not stages.has("raw_readings", NEXT)
 
 

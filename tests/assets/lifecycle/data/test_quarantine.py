@@ -32,7 +32,7 @@ def landed_table() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda cleaned, landed: cleaned.iloc[1:], "1 rows have no outcome or several, the first is 0000002"),
+        (lambda cleaned, landed: cleaned.iloc[1:], "1 rows have no outcome or several outcomes, the first is 0000002"),
         (lambda cleaned, landed: pd.concat([cleaned, landed.iloc[[0]]]), "the first is 0000000"),
     ],
     ids=["lost", "used twice"],
@@ -61,5 +61,5 @@ def test_a_landing_of_which_too_much_is_refused_warns_and_is_written(tmp_path, l
     refused = made.check("refused_share")
     assert not refused.passed
     assert refused.severity == dg.AssetCheckSeverity.WARN
-    assert refused.description == "5.00% of the landing was refused (at most 4%)"
+    assert refused.description == "5.00% of the landed rows were refused (at most 4%)"
     assert stages.has("quarantine")
