@@ -188,7 +188,9 @@ def test_rows_by_time_with_days_without_any(live):
 
 def test_a_leak_stops_the_command_before_anything_is_trained(live):
     frame = tickets(1_500).assign(closed_as=lambda f: np.where(f["left"] == "yes", "gone", "stays"))
-    with pytest.raises(RunError, match=r"training_set: leakage: 'closed_as' alone nearly decides the target \(AUC 1"):
+    with pytest.raises(
+        RunError, match=r"training_set: leakage: 'closed_as' alone nearly determines the target \(AUC 1"
+    ):
         live("leaky", frame, "left")
 
 

@@ -168,7 +168,7 @@ def test_a_version_that_was_never_staged_is_not_promoted(world):
     assert result.success, why(result)
     alone = world.materialize("deployment")
     assert not alone.success
-    assert "staging: was never given" in why(alone)
+    assert "staging: no verdict yet" in why(alone)
     assert world.mlflow.version_of_alias("fraud", "champion") == "1"
     tick_alerts(world)
     assert "evaluation/gate" not in {alert.cause for alert in world.alerts.store.open_alerts("fraud")}, "it passed"

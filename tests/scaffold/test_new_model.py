@@ -128,7 +128,7 @@ def test_a_leak_is_seen_when_the_folder_is_written(root):
     refund = np.random.default_rng(1).uniform(5, 50, 900).round(2).astype(str)
     frame = people(900).assign(refund=lambda rows: np.where(rows["bought"] == "yes", "", refund))
     made = new_model(root, "shop", csv(root, frame), "bought")
-    assert any("'refund' alone nearly decides the target" in words for words in made.leaks)
+    assert any("'refund' alone nearly determines the target" in words for words in made.leaks)
     assert "LEAK? 'refund'" in format_report(made, root)
 
 

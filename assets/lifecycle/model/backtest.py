@@ -27,7 +27,7 @@ from resources.tables import ParquetTables
 class BacktestConfig(dg.Config):
     """Run configuration of a backtest."""
 
-    weeks: int = Field(default=4, ge=1, le=52, description="How many test windows; a plain table takes as many seeds.")
+    weeks: int = Field(default=4, ge=1, le=52, description="Number of test windows, or of seeds without `time`.")
     as_of: str = Field(default="", description="Last day of the latest test window. Empty: the latest labelled day.")
 
 
@@ -54,8 +54,8 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "backtest",
         backtest,
-        description="The recipe refitted on rolling weeks, beside the baselines and the ceiling on the same rows; made "
-        "on request.",
+        description="The recipe refitted on rolling weeks, compared with the baselines and the ceiling on the same "
+        "rows; on request only.",
         stage="model",
         kinds={"torch", "xgboost"},
         config=BacktestConfig,

@@ -78,8 +78,8 @@ def _refuse_one_class(y: np.ndarray, task: Task) -> None:
     found = np.unique(y)
     if task.kind == "binary" and not np.array_equal(found, [0, 1]):
         raise ValueError(
-            f"a baseline needs training rows of both classes, 0 and 1, and found {found.tolist()[:5]}; "
+            f"a baseline needs training rows of both classes, 0 and 1, but found {found.tolist()[:5]}; "
             "use a longer training window or check the target"
         )
     if len(found) < 2:
-        raise ValueError(f"a baseline needs training rows of two values and more, and found {found.tolist()}")
+        raise ValueError(f"a baseline needs training rows with two or more target values, but found {found.tolist()}")

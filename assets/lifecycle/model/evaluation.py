@@ -30,7 +30,9 @@ from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
 from resources.tables import ParquetTables, days_of_window
 
-GATE = Check(name="gate", description="Above the floor, and no worse than the simple baseline and the champion.")
+GATE = Check(
+    name="gate", description="The candidate meets the floor and is no worse than the simple baseline and the champion."
+)
 
 KNOWN_DAYS = 14
 """Entities with a positive event from this many days before the test rows count as known, once the label is known."""
@@ -196,7 +198,8 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "evaluation",
         evaluation,
-        description="The candidate on later rows beside the champion, the baselines and the ceiling; and the gate.",
+        description="The candidate compared on later rows with the champion, the baselines and the "
+        "ceiling; and the gate.",
         stage="model",
         kinds={"torch", "xgboost"},
         inputs={

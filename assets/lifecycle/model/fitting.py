@@ -156,7 +156,7 @@ def fit(
             mean = float(total) / len(rows)
             if not np.isfinite(mean):
                 raise FloatingPointError(
-                    f"the loss is {mean} in epoch {epoch}: lower the learning rate, or look for absurd feature values"
+                    f"the loss is {mean} in epoch {epoch}; lower the learning rate, or look for extreme feature values"
                 )
             log(f"epoch {epoch}/{epochs}: loss {mean:.5f} on {len(rows):,} rows ({device.type})")
             if after_epoch is not None and after_epoch(epoch, averaged, mean):

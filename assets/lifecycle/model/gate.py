@@ -136,9 +136,9 @@ def _versus(
     gain = better * (value - other)
     passed = gain >= margin - ROUNDING
     message = (
-        f"{gate.metric} {value:.4f} against the {rule}'s {other:.4f}: gain {gain:+.4f}, at least {margin:+.4f} asked"
+        f"{gate.metric} {value:.4f} against the {rule}'s {other:.4f}: gain {gain:+.4f}, at least {margin:+.4f} required"
     )
     if not passed and paired is not None and paired.low is not None and paired.high is not None:
         passed = paired.low <= 0 <= paired.high
-        message += f", 95 % interval {paired.low:+.4f} to {paired.high:+.4f}" + (" holds zero" if passed else "")
+        message += f", 95 % interval {paired.low:+.4f} to {paired.high:+.4f}" + (" includes zero" if passed else "")
     return Reason(rule, gate.metric, gain, margin, passed, message)

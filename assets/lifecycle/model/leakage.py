@@ -41,7 +41,7 @@ AGREEING = 0.5
 MOST_ROWS = 20_000
 MOST_COLUMNS_IN_PAIRS = 40
 LEAK_MEND = (
-    ". No model is trained. Take such columns out of the contract (or out of the features); declare an identifier as "
+    ". No model is trained. Remove such columns from the contract (or from the features); declare an identifier as "
     "evaluation.entity, so that its rows stay together; or, if a column is known when a row is scored, accept it by "
     "name: accepted_leaks={'column': 'why it is known'}"
 )
@@ -96,7 +96,7 @@ def _alone(columns: dict[str, pd.Series], y: np.ndarray, task: Task) -> list[Lea
         if figure >= ALONE[task.kind]:
             what = {"binary": "AUC", "multiclass": "balanced accuracy", "regression": "R²"}[task.kind]
             found.append(
-                Leak((name,), f"'{name}' alone nearly decides the target ({what} {figure:.3f} on held-out rows)")
+                Leak((name,), f"'{name}' alone nearly determines the target ({what} {figure:.3f} on held-out rows)")
             )
     return found
 
@@ -242,7 +242,8 @@ def _later(rows: pd.DataFrame, model: Model) -> list[Leak]:
         share = float((rows[name] > rows[model.table.time]).mean())
         if share >= LATER_SHARE and _is_looked_at(name, rows, model):
             message = (
-                f"'{name}' is later than '{model.table.time}' in {share:.0%} of the rows: not known when one is scored"
+                f"'{name}' is later than '{model.table.time}' in {share:.0%} of the rows, so it is not known when a "
+                "row is scored"
             )
             found.append(Leak((name,), message))
     return found
@@ -279,8 +280,8 @@ def _twins(frozen: pd.DataFrame, columns: list[str], model: Model, fit: np.ndarr
     share = float(hashes[test].isin(set(hashes[fit])).mean())
     if share < TWIN_SHARE:
         return []
-    message = f"{share:.0%} of the test rows are among the fit rows, too, under another '{model.table.key}'"
-    return [Leak((model.table.key,), message + ": land each row once")]
+    message = f"{share:.0%} of the test rows are also among the fit rows under another '{model.table.key}'"
+    return [Leak((model.table.key,), message + "; land each row once")]
 
 
 def _names_things(name: str, values: pd.Series) -> bool:
@@ -316,7 +317,7 @@ def _siblings(frozen: pd.DataFrame, name: str, model: Model, fit: np.ndarray, te
     if both < 0.2 or not agreement >= AGREEING:
         return None
     message = (
-        f"rows of the same '{name}' are on both sides of the split ({both:.0%} of the test rows have one among the fit "
-        f"rows), and they agree on the target (correlation {agreement:.2f})"
+        f"rows with the same '{name}' are on both sides of the split ({both:.0%} of the test rows share it with a fit "
+        f"row), and they agree on the target (correlation {agreement:.2f})"
     )
     return Leak((name,), message)

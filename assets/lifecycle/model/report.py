@@ -37,7 +37,7 @@ PICTURES = {
     "roc": "ROC curve",
     "reliability": "Reliability",
     "scores": "Scores of the candidate",
-    "confusion": "What was said of each class",
+    "confusion": "Predictions by class",
     "fit": "Predicted and true",
     "error": "Error by prediction",
     "reviews": "Daily review list",
@@ -318,7 +318,7 @@ def _confusion(axes: Axes, report: Report) -> None:
             axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color="w" if share > 0.5 else _INK)
         axes.set_xticks(range(len(names)), [str(name)[:14] for name in names], rotation=30, ha="right")
         axes.set_yticks(range(len(names)), [str(name)[:14] for name in names])
-    axes.set(xlabel="said", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def _fit(axes: Axes, report: Report) -> None:

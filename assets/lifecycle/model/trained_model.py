@@ -35,7 +35,7 @@ from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
 
 CONVERGED = Check(
-    name="converged", description="The loss is finite, and out of fold the candidate beats the base rate."
+    name="converged", description="The loss is finite, and the candidate beats the base rate on the folds."
 )
 
 
@@ -56,7 +56,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         if version is None:
             version = _train(context, training_set, model, tags, compared)
         else:
-            context.log.info(f"version {version} is this code on these rows already; nothing is trained again")
+            context.log.info(f"version {version} already has this code and these rows; it is not trained again")
         run_id = mlflow.run_of_version(model.name, version)
         facts = Facts.read(mlflow.download(model.name, version))
         fitted = facts.fitted
@@ -65,8 +65,8 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         check_result = CheckResult(
             check=CONVERGED.name,
             passed=better,
-            description=f"{metric} {score:.4f} on the folds, by chance {chance:.4f}"
-            + ("" if better else "; the candidate learnt nothing: look at the learning curves and the features"),
+            description=f"{metric} {score:.4f} on the folds, {chance:.4f} by chance"
+            + ("" if better else "; the candidate learnt nothing, so check the learning curves and the features"),
         )
         frame = pd.DataFrame(
             {

@@ -29,12 +29,12 @@ from assets.lifecycle.stage import Check, StageOutput, table_asset
 from resources.dagster_internals import CheckResult
 from resources.tables import ParquetTables
 
-ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes to fit on and to report on.")
+ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes for fitting and for testing.")
 
 
 LEAKAGE = Check(
     name="leakage",
-    description="No column gives the target away, none is younger than its row, no row is on both sides of the split.",
+    description="No column reveals the target, none is later than its row, and no row is on both sides of the split.",
 )
 
 
@@ -44,9 +44,7 @@ MIN_OF_EACH_CLASS = 10
 class TrainingSetConfig(dg.Config):
     """Run configuration of a training run."""
 
-    as_of: str = Field(
-        default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest there is."
-    )
+    as_of: str = Field(default="", description="Latest labelled day to use, e.g. 2026-10-01. Empty: the latest one.")
 
 
 def windows_in(training_set: pd.DataFrame, model: Model) -> Windows:
@@ -118,8 +116,8 @@ def freeze(tables: ParquetTables, model: Model, as_of: dt.date | None = None) ->
         days = iso_days((split.first, split.test[1]))
         if missing := sorted(set(days) - set(labelled)):
             raise dg.Failure(
-                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days; {len(missing)} "
-                f"of them are missing, the first is {missing[0]}; materialise labels and features of those days",
+                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days, but "
+                f"{len(missing)} are missing, the first is {missing[0]}; materialise labels and features of those days",
                 allow_retries=False,
             )
     key = model.table.key
@@ -159,7 +157,7 @@ def training_set_asset(model: Model) -> dg.AssetsDefinition:
         message = (
             f"{'; '.join(short)}; land more labelled rows, or declare smaller windows (Training.min_rows)"
             if short
-            else f"{counts['fit_rows']:,} rows to fit on, {counts['test_rows']:,} to report on"
+            else f"{counts['fit_rows']:,} rows for fitting, {counts['test_rows']:,} for testing"
         )
         metadata: dict[str, Any] = {"dagster/row_count": len(frozen), **counts}
         if model.is_stream:
@@ -195,14 +193,14 @@ def _too_few(part: str, y: pd.Series, model: Model) -> str:
     of_each = y.value_counts().reindex(range(len(model.task.classes)), fill_value=0)
     least = MIN_OF_EACH_CLASS if model.task.kind == "binary" or part == "fit" else 1
     rare = [f"{name} {n}" for name, n in zip(model.task.names, of_each, strict=True) if n < least]
-    return f"{part}: needs {least} rows of each class, of {model.target} found {', '.join(rare)}" if rare else ""
+    return f"{part}: needs {least} rows of each class, found for {model.target}: {', '.join(rare)}" if rare else ""
 
 
 def _leakage(frozen: pd.DataFrame, model: Model) -> CheckResult:
     found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
     refused = [leak for leak in found if not set(leak.columns) & set(model.accepted_leaks)]
     accepted = {c: model.accepted_leaks[c] for leak in found for c in leak.columns if c in model.accepted_leaks}
-    message = "no column gives the target away, no row is on both sides of the split"
+    message = "no column reveals the target, and no row is on both sides of the split"
     if refused:
         message = "; ".join(leak.message for leak in refused) + LEAK_MEND
     elif accepted:

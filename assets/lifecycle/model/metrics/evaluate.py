@@ -139,7 +139,7 @@ def evaluate(
     table = _rows(frame, evaluation, target=target, task=task, time=time, review_cost=review_cost)
     scores = {name: _fitting(name, np.asarray(p, np.float64), len(frame), task) for name, p in scores.items()}
     if not scores:
-        raise ValueError("no scores to evaluate: pass at least the candidate's, by name")
+        raise ValueError("no scores to evaluate; pass at least the candidate's scores by name")
     slices = _slices(evaluation, frame, table)
     kept = np.ones(len(frame), bool) if known is None else ~np.asarray(known, bool)
 
@@ -169,7 +169,7 @@ def evaluate(
         },
         method=f"95 % intervals: ± 1.96 standard deviations of {resamples} bootstrap draws of "
         + (f"{evaluation.entity} (all its rows together)" if evaluation.entity else "rows")
-        + "; differences within the same draws.",
+        + "; differences use the same draws.",
         **_shown(test, tested),
     )
 
@@ -209,7 +209,7 @@ def _rows(
 ) -> Rows:
     for column in (target, time, evaluation.entity, evaluation.amount):
         if column is not None and column not in frame:
-            raise ValueError(f"no column {column!r} among the test rows; there are: {', '.join(frame.columns)}")
+            raise ValueError(f"the test rows have no column {column!r}; their columns: {', '.join(frame.columns)}")
         if column is not None and frame[column].isna().any():
             raise ValueError(f"column {column!r} of the test rows has missing values; leave those rows out")
     y = frame[target].to_numpy(np.float64)
@@ -238,7 +238,7 @@ def _refuse_one_value(test: Rows, target: str) -> None:
     if len(np.unique(test.y)) > 1:
         return
     what = f" with {test.positives} positive {target!r}: both classes are needed" if test.task.kind == "binary" else (
-        f" with one {target!r} among them: nothing can be told apart"
+        f" with one value of {target!r}: there is nothing to distinguish"
     )  # fmt: skip
     raise ValueError(f"{len(test.y)} test rows{what}; evaluate on a longer period or a larger holdout")
 
@@ -337,11 +337,11 @@ def _fitting(name: str, p: np.ndarray, rows: int, task: Task) -> np.ndarray:
         )
     if task.kind == "regression":
         if not np.isfinite(p).all():
-            raise ValueError(f"score {name!r} has {int((~np.isfinite(p)).sum())} values that are no numbers")
+            raise ValueError(f"score {name!r} has {int((~np.isfinite(p)).sum())} values that are not finite")
         return p
     bad = p[~((p >= -ROUNDING) & (p <= 1 + ROUNDING))]  # NaN among them
     if len(bad):
-        raise ValueError(f"score {name!r} has {len(bad)} values that are no probabilities, e.g. {bad[0]}")
+        raise ValueError(f"score {name!r} has {len(bad)} values that are not probabilities, e.g. {bad[0]}")
     return np.clip(p, 0, 1)
 
 

@@ -127,8 +127,8 @@ class Bundle:
             program = torch.export.export(module.eval(), (example,), dynamic_shapes=dynamic)
         except RuntimeError as error:  # the base class of the errors of torch.export
             raise BundleError(
-                f"the network of {model.name} cannot be exported for any number of rows; its forward() must not depend "
-                f"on how many it gets: {str(error).splitlines()[0]}"
+                f"the network of {model.name} cannot be exported for a variable number of rows; its forward() must not "
+                f"depend on that number: {str(error).splitlines()[0]}"
             ) from error
         torch.export.save(program, directory / NETWORK)
         package = sys.modules[package_of(model)]
@@ -199,7 +199,7 @@ class Bundle:
 
         if X.ndim != 2 or X.shape[1] != len(self.facts.feature_names):
             raise BundleError(
-                f"{self.facts.name} takes {len(self.facts.feature_names)} features a row "
+                f"{self.facts.name} expects {len(self.facts.feature_names)} features per row "
                 f"({', '.join(self.facts.feature_names[:4])}, …), got an array of shape {X.shape}"
             )
         if len(X) == 0:
@@ -323,7 +323,7 @@ def _snapshot(folder: Path, package: str, code: str) -> ModuleType:
         first = folder / "__init__.py"
         spec = importlib.util.spec_from_file_location(package, first, submodule_search_locations=[str(folder)])
         if spec is None or spec.loader is None or not first.exists():
-            raise BundleError(f"{first}: no such file; the version was saved without its code: train it again")
+            raise BundleError(f"{first}: no such file, because the version was saved without its code; train it again")
         parent, _, name = package.rpartition(".")
         aside = _take_out(package)
         module = importlib.util.module_from_spec(spec)
@@ -347,7 +347,7 @@ def _take_out(package: str) -> dict[str, ModuleType]:
 
 def _damaged(path: Path, error: Exception) -> BundleError:
     what = "no such file" if isinstance(error, FileNotFoundError) else f"damaged ({str(error).splitlines()[0]})"
-    return BundleError(f"{path}: {what}; take the version's files from MLflow again, or train the model again")
+    return BundleError(f"{path}: {what}; download the version's files from MLflow again, or train the model again")
 
 
 class _Pyfunc:

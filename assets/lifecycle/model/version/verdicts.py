@@ -25,5 +25,5 @@ def record_verdict(
 def verdicts_on(mlflow: MlflowTracking, model: Model, version: str) -> dict[str, dict[str, Any]]:
     """Returns the verdicts on a version by name; a missing verdict is ``{"passed": False}`` with that reason."""
     tags = mlflow.version_tags(model.name, version)
-    never = {"passed": False, "reasons": ["was never given"]}
+    never = {"passed": False, "reasons": ["no verdict yet"]}
     return {name: json.loads(tags[f"verdict.{name}"]) if f"verdict.{name}" in tags else never for name in VERDICTS}

@@ -87,7 +87,7 @@ def test_an_alert_is_what_is_worth_looking_at(folder):
 
 
 def test_another_number_of_features_is_an_error(folder):
-    with pytest.raises(BundleError, match=f"fraud takes {len(NAMES)} features a row"):
+    with pytest.raises(BundleError, match=f"fraud expects {len(NAMES)} features per row"):
         Bundle.load(folder).predict(np.zeros((2, 3), np.float32))
 
 

@@ -67,7 +67,7 @@ def test_fitting_leaves_the_global_random_state_as_it_was():
 def test_a_loss_that_is_no_number_is_an_error_with_a_mend():
     X, y = make(300)
     recipe = Training(batch_size=64, learning_rate=1e30)
-    with pytest.raises(FloatingPointError, match="lower the learning rate, or look for absurd feature values"):
+    with pytest.raises(FloatingPointError, match="lower the learning rate, or look for extreme feature values"):
         fit(X, y, recipe=recipe, epochs=3)
 
 

@@ -120,8 +120,8 @@ def test_a_gain_is_in_the_metrics_own_unit_whichever_way_is_better():
     assert [reason.limit for reason in lower.reasons] == [0.01, 0.0, -0.001]
     assert lower.message == (
         "brier 0.0050 meets the highest allowed 0.0100; "
-        "brier 0.0050 against the baseline's 0.0060: gain +0.0010, at least +0.0000 asked; "
-        "brier 0.0050 against the champion's 0.0045: gain -0.0005, at least -0.0010 asked"
+        "brier 0.0050 against the baseline's 0.0060: gain +0.0010, at least +0.0000 required; "
+        "brier 0.0050 against the champion's 0.0045: gain -0.0005, at least -0.0010 required"
     )
 
 
@@ -146,7 +146,7 @@ def against_baseline(low, high, candidate=0.74, baseline=0.75, champion=None):
 def test_one_whose_interval_holds_zero_passes_and_says_so(low, high):
     verdict = against_baseline(low, high)
     assert verdict.passed
-    assert f"95 % interval {low:+.4f} to {high:+.4f} holds zero" in verdict.message
+    assert f"95 % interval {low:+.4f} to {high:+.4f} includes zero" in verdict.message
 
 
 @pytest.mark.closes("gate", "baseline")
@@ -155,8 +155,8 @@ def test_one_whose_interval_does_not_closes_with_it(low, high):
     verdict = against_baseline(low, high)
     assert failed(verdict) == ["baseline"]
     assert verdict.message.startswith(
-        "average_precision 0.7400 against the baseline's 0.7500: gain -0.0100, at least +0.0000 asked, 95 % interval "
-        f"{low:+.4f} to {high:+.4f};"
+        "average_precision 0.7400 against the baseline's 0.7500: gain -0.0100, at least +0.0000 required, 95 % "
+        f"interval {low:+.4f} to {high:+.4f};"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_column_that_alone_decides_is_named_with_its_evidence(kind):
     leak = found(LEAKS[kind](rows()), model())[0]
     column = {"a category": "purpose", "a moment": "asked", "text": "owner"}.get(kind, "rate")
     assert leak.columns == (column,)
-    assert f"'{column}' alone nearly decides the target (AUC" in leak.message
+    assert f"'{column}' alone nearly determines the target (AUC" in leak.message
 
 
 def test_classes_and_measured_values_have_a_single_column_that_decides_too():
@@ -113,7 +113,7 @@ def test_a_sum_with_a_little_noise_is_one_all_the_same():
 def test_the_same_row_under_another_key_is_seen():
     frame = rows()
     twice = pd.concat([frame, frame.head(600).assign(loan=lambda f: f["loan"] + N)], ignore_index=True)
-    assert "of the test rows are among the fit rows, too, under another 'loan'" in found(twice, model())[0].message
+    assert "of the test rows are also among the fit rows under another 'loan'" in found(twice, model())[0].message
 
 
 def test_rows_of_one_identifier_on_both_sides_are_seen_and_keeping_them_together_mends_it():
@@ -122,7 +122,7 @@ def test_rows_of_one_identifier_on_both_sides_are_seen_and_keeping_them_together
     frame = rows().assign(owner=[f"p{i}" for i in owner], paid=(owner % 7 < 3).astype(float))
     frame.loc[rng.random(N) < 0.1, "paid"] = 1.0
     words = " ".join(leak.message for leak in found(frame, model()))
-    assert "rows of the same 'owner' are on both sides of the split" in words
+    assert "rows with the same 'owner' are on both sides of the split" in words
     together = model(evaluation=Evaluation(entity="owner"))
     test = owner < 100
     assert [leak for leak in leaks(frame, together, fit=~test, test=test) if "sides" in leak.message] == []
@@ -206,7 +206,7 @@ def test_how_well_one_column_must_tell_the_target_to_be_a_leak(kind, apart, told
 def test_a_measured_value_is_told_by_a_line_through_few_far_rows_and_by_steps_alike():
     far = np.random.default_rng(0).lognormal(0, 3, N)
     assert alone(far, far * 2 + 1, "regression") == [
-        "'x' alone nearly decides the target (R² 1.000 on held-out rows)"
+        "'x' alone nearly determines the target (R² 1.000 on held-out rows)"
     ], "a tree has no rows for the largest"
     steps = np.random.default_rng(0).integers(0, 10, N)
     assert alone(steps, steps % 2 * 5.0, "regression"), "a line says nothing there"
@@ -404,7 +404,9 @@ def test_one_moment_in_a_hundred_may_not_be_later(share, told):
     words = later(closed, at=AT)
     assert bool(words) is told
     if told:
-        assert words == [f"'closed' is later than 'at' in {share:.0%} of the rows: not known when one is scored"]
+        assert words == [
+            f"'closed' is later than 'at' in {share:.0%} of the rows, so it is not known when a row is scored"
+        ]
 
 
 def test_the_same_moment_is_not_later():
@@ -442,7 +444,7 @@ def test_two_in_a_hundred_test_rows_may_not_be_fit_rows(copies, told):
     if told:
         share = f"{copies / 600:.0%}"
         assert words == [
-            f"{share} of the test rows are among the fit rows, too, under another 'loan': land each row once"
+            f"{share} of the test rows are also among the fit rows under another 'loan'; land each row once"
         ]
 
 
@@ -552,8 +554,8 @@ def test_a_fifth_of_the_test_rows_must_have_an_owner_that_is_known(share, told):
     assert bool(words) is told
     if told:
         assert words == (
-            "rows of the same 'owner_id' are on both sides of the split (23% of the test rows have one among the fit "
-            "rows), and they agree on the target (correlation 1.00)"
+            "rows with the same 'owner_id' are on both sides of the split (23% of the test rows share it with a fit "
+            "row), and they agree on the target (correlation 1.00)"
         )
 
 

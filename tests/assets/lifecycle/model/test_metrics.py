@@ -319,8 +319,8 @@ def test_the_same_seed_gives_the_same_report():
     [
         ({"target": "fraud"}, r"no column 'fraud'.*is_fraud, paid_at"),
         ({"evaluation": Evaluation(amount="price")}, r"no column 'price'"),
-        ({"scores": {"torch": np.full(1000, np.nan)}}, r"'torch' has 1000 values that are no probabilities, e.g. nan"),
-        ({"scores": {"torch": np.full(1000, 1.5)}}, r"no probabilities, e.g. 1.5"),
+        ({"scores": {"torch": np.full(1000, np.nan)}}, r"'torch' has 1000 values that are not probabilities, e.g. nan"),
+        ({"scores": {"torch": np.full(1000, 1.5)}}, r"not probabilities, e.g. 1.5"),
         ({"scores": {"torch": np.zeros(3)}}, r"shape \(3,\); it must give one probability for each of 1000 rows"),
         ({"scores": {}}, r"no scores"),
         ({"target": "customer_id"}, r"must be 0 or 1"),

@@ -145,14 +145,14 @@ def test_the_page_of_a_stream_says_all_that_was_found():
         "Published (literature, other rows) 0.694",
         "Also published: AP of another split 0.71",
         "CP@20",
-        f"Reachable maximum {found.reviews['maximum']:.3f}",
+        f"Highest possible value {found.reviews['maximum']:.3f}",
         f"{found.money['oracle']:,.0f}",
-        f"{found.removed:,} rows of entities already known",
+        f"{found.removed:,} rows are left out above, because their entity was already known",
         f"positives {found.slices['positives'].rows:,} {found.slices['positives'].positives:,} – –",
         "&lt;b&gt;3&lt;/b&gt; &amp; up",  # a slice's name is text, never markup
         "Data version sha256:ab12",
         "20 bootstrap draws of card (all its rows together)",
-        "Made 2025-06-21 07:30 UTC",
+        "Created 2025-06-21 07:30 UTC",
     ]:
         assert expected in seen, expected
 
@@ -164,10 +164,10 @@ def test_the_page_of_a_plain_table_leaves_out_what_does_not_apply():
         "Saved",
         "Oracle",
         "Slices",
-        "Reachable",
+        "Highest possible",
         "known entities",
         "Published",
-        "rests on",
+        "Provenance",
         "Champion",
     ):
         assert absent not in seen, absent
@@ -176,13 +176,13 @@ def test_the_page_of_a_plain_table_leaves_out_what_does_not_apply():
 
 def test_a_closed_gate_is_on_the_page_with_its_reason():
     seen = text_of(page("plain", gate=Gate(metric="roc_auc", floor=0.99)))
-    assert "Gate closed" in seen
+    assert "Gate failed" in seen
     assert "misses the floor 0.9900" in seen
 
 
 def test_a_better_brier_is_shown_as_better():
     found = report_of("stream")
     assert found.differences["linear"]["brier"].high < 0
-    row = re.search(r"Against.*?<th>Linear</th>(.*?)</tr>", page("stream"), re.DOTALL)[1]
+    row = re.search(r"Compared with.*?<th>Linear</th>(.*?)</tr>", page("stream"), re.DOTALL)[1]
     brier = row.split("<td>")[-1]
     assert re.search(r'class="good">−', brier)

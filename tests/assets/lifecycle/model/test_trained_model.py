@@ -29,7 +29,7 @@ def test_a_candidate_that_beats_the_base_rate_passes(tmp_path, toy_bundle):
     assert made.success, made.why
     converged = made.check("converged")
     assert converged.passed
-    assert converged.description == "average_precision 0.4100 on the folds, by chance 0.4000"
+    assert converged.description == "average_precision 0.4100 on the folds, 0.4000 by chance"
     model, row = stages.model, stages.row("trained_model")
     data_version = stages.tables.stamp(model.key("training_set")).data_version
     assert (row["version"], row["run_id"], row["data_version"]) == ("1", "run-of-1", data_version)
@@ -51,7 +51,7 @@ def test_a_candidate_that_learnt_nothing_stops_there(tmp_path, toy_bundle, score
     stages, made = candidate(tmp_path, toy_bundle, folds_score=score, chance=0.4)
     assert not made.success
     assert not made.check("converged").passed
-    assert "by chance 0.4000; the candidate learnt nothing: look at the learning curves and the features" in made.why
+    assert "0.4000 by chance; the candidate learnt nothing, so check the learning curves and the features" in made.why
     assert not stages.has("trained_model")
 
 

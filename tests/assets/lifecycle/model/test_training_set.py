@@ -33,7 +33,7 @@ def test_rows_enough_that_give_nothing_away_pass(tmp_path):
     assert made.success, made.why
     enough = made.check("enough")
     assert enough.passed
-    assert enough.description == "480 rows to fit on, 120 to report on"
+    assert enough.description == "480 rows for fitting, 120 for testing"
     counts = {name: value.value for name, value in enough.metadata.items()}
     assert (counts["fit_rows"], counts["test_rows"]) == (480, 120)
     assert counts["fit_positives"] + counts["test_positives"] == readings(600)["faulty"].sum()
@@ -50,14 +50,14 @@ def test_rows_enough_that_give_nothing_away_pass(tmp_path):
         (
             readings(600).assign(faulty=np.arange(600) == 0),
             {},
-            "fit: needs 10 rows of each class, of faulty found True 1; test: needs 10 rows of each class, of faulty "
-            "found True 0",
+            "fit: needs 10 rows of each class, found for faulty: True 1; test: needs 10 rows of each class, found "
+            "for faulty: True 0",
         ),
         (readings(600).assign(level=50.0), {"target": "level", "gate": Gate()}, "all values of level are the same"),
         (
             readings(600).assign(site=pd.array(["north"] * 591 + ["south"] * 9, dtype="string[pyarrow]")),
             {"target": "site", "gate": Gate()},
-            "fit: needs 10 rows of each class, of site found south 7, east 0",
+            "fit: needs 10 rows of each class, found for site: south 7, east 0",
         ),
     ],
     ids=["rows to fit on", "rows to report on", "positives", "values", "classes"],
@@ -101,9 +101,11 @@ def test_a_column_that_gives_the_target_away_freezes_nothing(tmp_path):
     assert made.check("enough").passed
     leakage = made.check("leakage")
     assert not leakage.passed
-    assert "'level' alone nearly decides the target" in made.why
+    assert "'level' alone nearly determines the target" in made.why
     assert "No model is trained" in made.why
-    assert leakage.metadata["found"].value == ["'level' alone nearly decides the target (AUC 1.000 on held-out rows)"]
+    assert leakage.metadata["found"].value == [
+        "'level' alone nearly determines the target (AUC 1.000 on held-out rows)"
+    ]
     assert not stages.has("training_set")
 
 
@@ -181,7 +183,7 @@ def test_a_day_that_is_not_labelled_is_named(tmp_path):
     stages = past(30, without=15, tmp_path=tmp_path)
     made = stages.make("training_set")
     assert not made.success
-    assert "as of 2026-01-30 needs 18 labelled days; 1 of them are missing, the first is 2026-01-16" in made.why
+    assert "as of 2026-01-30 needs 18 labelled days, but 1 are missing, the first is 2026-01-16" in made.why
 
 
 def test_where_nothing_is_labelled_yet_that_is_said(tmp_path):

@@ -76,9 +76,9 @@ def test_the_first_version_of_all_has_none_before_it(tmp_path, target):
     ("name", "verdict", "words"),
     [
         pytest.param("gate", False, "gate: too bad; by far", marks=pytest.mark.closes("deployment", "gate")),
-        pytest.param("gate", None, "gate: was never given", marks=pytest.mark.closes("deployment", "gate")),
+        pytest.param("gate", None, "gate: no verdict yet", marks=pytest.mark.closes("deployment", "gate")),
         pytest.param("staging", False, "staging: too bad; by far", marks=pytest.mark.closes("deployment", "staging")),
-        pytest.param("staging", None, "staging: was never given", marks=pytest.mark.closes("deployment", "staging")),
+        pytest.param("staging", None, "staging: no verdict yet", marks=pytest.mark.closes("deployment", "staging")),
     ],
 )
 def test_a_version_with_a_bad_verdict_or_none_is_refused_and_on_record(promoting, target, name, verdict, words):
@@ -104,8 +104,8 @@ def test_a_version_with_a_bad_verdict_or_none_is_refused_and_on_record(promoting
 def test_the_verdicts_of_another_version_say_nothing(promoting):
     promoting.put("trained_model", pd.DataFrame({"version": ["4"]}))
     made = promoting.make("deployment")
-    assert "gate: was never given | staging: was never given" in made.why
-    never = {"passed": False, "reasons": ["was never given"]}
+    assert "gate: no verdict yet | staging: no verdict yet" in made.why
+    never = {"passed": False, "reasons": ["no verdict yet"]}
     assert verdicts_on(promoting.mlflow, MODEL, "4") == {"gate": never, "staging": never}
 
 
