@@ -172,7 +172,7 @@ def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> Windo
     if missing := [name for name in wanted if name not in counts]:
         raise KeyError(
             f"the window lacks {', '.join(missing)}, which the reference profile has; materialise features and "
-            "predictions of that day again, or train a model on the features there are"
+            "predictions of that day again, or train a model on the current features"
         )
     return WindowCounts({name: counts[name] for name in wanted}, calendar)
 

@@ -45,14 +45,14 @@ from resources.tables import WHOLE, InBatches, ParquetTables, days_of_window
 
 DRIFT = Check(
     name="drift",
-    description="The day's features and scores are those of the champion's reference: a first window that is not "
-    "warns, the next in a row pages.",
+    description="The day's features and scores match the champion's reference: the first window that does not "
+    "warns, the next consecutive one pages.",
     blocking=False,
 )
 QUALITY = Check(
     name="quality",
-    description="No column has more missing, new or outlying values than the reference, and the day has as many rows "
-    "as its weekday usually has.",
+    description="No column has more missing, new or outlying values than the reference, and the day has the usual "
+    "number of rows for its weekday.",
     blocking=False,
 )
 MOST_WINDOWS = 31
@@ -130,7 +130,7 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
             elif model.table.quiet_days:
                 line = Checked(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
             else:
-                raise dg.Failure(description=f"{model.name}: nothing was scored on {day}; materialise its predictions")
+                raise dg.Failure(description=f"{model.name}: no rows were scored on {day}; materialise its predictions")
             lines.append(line)
             check_results += _check_results(line)
         metadata = {
@@ -145,8 +145,8 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "drift",
         drift,
-        description="The day's features and scores against the champion's reference profile, and the day's counts, "
-        "which add up over days. Evidently draws its page when an alarm begins or rises, or on request.",
+        description="The day's features and scores compared with the champion's reference profile, and the day's "
+        "counts, which add up over days. Evidently's page is drawn when an alarm begins or escalates, or on request.",
         stage="monitoring",
         kinds={"evidently"},
         inputs={
@@ -165,7 +165,9 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
 class DriftConfig(dg.Config):
     """Run config of a drift check."""
 
-    draw: bool = Field(default=False, description="Draw Evidently's page of each day of the run, whatever the verdict.")
+    draw: bool = Field(
+        default=False, description="Draw Evidently's page for each day of the run, whatever the verdict."
+    )
 
 
 def _check(
@@ -380,10 +382,10 @@ def _drift_check_result(line: Checked, day: str | None) -> CheckResult:
     elif result.level == "ok":
         message = f"{result.rows:,} rows look like the reference of version {line.version}"
         if result.settling:
-            message += f"; the score still moves with {', '.join(result.settling[:3])}, which are not watched"
+            message += f"; the score still changes with {', '.join(result.settling[:3])}, which are not compared"
     else:
         message = (
-            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted against the reference of version "
+            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted from the reference of version "
             f"{line.version}: {', '.join(result.drifted_columns[:5])}"
             + (f"; since {result.since}" if result.level == "page" else "; watch the next window")
         )

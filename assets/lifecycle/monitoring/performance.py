@@ -30,7 +30,7 @@ FLOOR = Check(
 
 CALIBRATED = Check(
     name="calibrated",
-    description="As many positives came in the trailing week as the probabilities expected, up to chance and a third.",
+    description="The trailing week has as many positives as the probabilities predict, up to chance and a third.",
     blocking=False,
 )
 
@@ -139,10 +139,12 @@ def _metrics_of_day(
     metric, floor = model.gate.metric, model.gate.floor
     value = live.get(f"trailing_{metric}", float("nan"))
     full = row["trailing_days"] >= TRAILING_DAYS
-    value_text = f"{metric} {value:.3f}" if f"trailing_{metric}" in live else f"{metric}, which live rows do not give,"
+    value_text = (
+        f"{metric} {value:.3f}" if f"trailing_{metric}" in live else f"{metric}, which live rows do not provide,"
+    )
     message = f"{value_text} over the {row['trailing_days']} days to {day}, floor {floor}"
     if not full:
-        message += f": fewer than {TRAILING_DAYS} days are labelled, not judged yet"
+        message += f": fewer than {TRAILING_DAYS} days are labelled, so it is not judged yet"
     floor_result = CheckResult(
         check=FLOOR.name,
         day=day,

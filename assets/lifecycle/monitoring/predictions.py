@@ -22,7 +22,7 @@ from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshne
 from resources.dagster_internals import CheckResult
 from resources.tables import WHOLE, ParquetTables
 
-SCORED = Check(name="scored", description="Each row with features has one score of the kind that the target asks for.")
+SCORED = Check(name="scored", description="Each row with features has one score of the kind that the target needs.")
 
 
 def predictions_asset(model: Model) -> dg.AssetsDefinition:
@@ -116,7 +116,7 @@ def _scored_check_result(model: Model, rows: pd.DataFrame, day: str | None) -> C
         passed=(len(rows) > 0 or model.table.quiet_days) and wrong == 0,
         description=f"{len(rows):,} rows, each with a {form.noun}"
         if (len(rows) or model.table.quiet_days) and not wrong
-        else f"{wrong} of {len(rows)} rows have no {form.noun}; the champion's export is damaged or its features are: "
-        "roll back to the version before",
+        else f"{wrong} of {len(rows)} rows have no {form.noun}; the champion's export or its features are damaged; "
+        "roll back to the previous version",
         metadata=metadata,
     )

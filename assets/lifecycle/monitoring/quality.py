@@ -51,7 +51,7 @@ def faults(
         if missing - was >= drift.missing and counts.missing >= LEAST and _is_more(missing, was, *independent):
             found[column] = f"{missing:.1%} are missing, {was:.1%} in the reference"
         elif counts.new / n > drift.new and counts.new >= LEAST:
-            found[column] = f"{counts.new / n:.1%} have values that the reference does not know"
+            found[column] = f"{counts.new / n:.1%} have values that are not in the reference"
         elif number and outside / n > drift.outside and outside >= LEAST:
             low, high = counts.bins.low, counts.bins.high
             found[column] = f"{outside / n:.1%} are outside the reference's range, {low:g} to {high:g}"

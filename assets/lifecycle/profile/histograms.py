@@ -98,7 +98,7 @@ class Histogram:
     def __add__(self, other: Histogram) -> Histogram:
         """Adds the counts. Raises :class:`ValueError` if the bins differ."""
         if not self.bins.same_as(other.bins):
-            raise ValueError("histograms in different bins cannot be added; count the rows again in the same bins")
+            raise ValueError("histograms with different bins cannot be added; count the rows again in the same bins")
         return Histogram(
             self.bins,
             self.counts + other.counts,
@@ -123,7 +123,7 @@ class Histogram:
         """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed these bins."""
         counts = np.zeros(len(bins.edges) + 1, dtype=np.int64)
         if stored["at"] and stored["at"][-1] >= len(counts):
-            raise ValueError(f"bin {stored['at'][-1]} of {len(counts)}: these counts are of other bins")
+            raise ValueError(f"bin {stored['at'][-1]} of {len(counts)}: these counts belong to other bins")
         counts[stored["at"]] = stored["n"]
         return cls(bins, counts, stored["missing"], stored["below"], stored["above"])
 
@@ -151,7 +151,7 @@ def difference(before: Histogram, now: Histogram, design_effects: tuple[float, f
         ValueError: the bins differ.
     """
     if not before.bins.same_as(now.bins):
-        raise ValueError("histograms in different bins cannot be compared; count the rows again in the same bins")
+        raise ValueError("histograms with different bins cannot be compared; count the rows again in the same bins")
     a, b = before.with_missing() / design_effects[0], now.with_missing() / design_effects[1]
     if not a.sum() or not b.sum():
         return Difference(1.0, 0.0)

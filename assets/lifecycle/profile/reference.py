@@ -141,7 +141,7 @@ class ReferenceProfile:
         theirs = other.counted
         for column, mine in self.counted.items():
             if column not in theirs or not mine.bins.same_as(theirs[column].bins):
-                raise ProfileError(f"{column}: the profiles are not in the same bins; build one from all rows")
+                raise ProfileError(f"{column}: the profiles have different bins; build one from all rows")
         share = self.rows / (self.rows + other.rows)
         size = max(len(self.sample), len(other.sample))
         mine_rows = min(round(size * share), len(self.sample))
@@ -201,7 +201,7 @@ class ReferenceProfile:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(
-                f"{directory}: no reference profile can be read ({error}); train the model again to make one"
+                f"{directory}: the reference profile cannot be read ({error}); train the model again to create one"
             ) from error
 
 

@@ -269,7 +269,7 @@ def test_each_fault_is_named_with_its_column_and_share(reference):
     frame.loc[:99, "amount"] = 1e9
     found = wrong(reference, frame, usual=4_000)
     assert found["age"] == "20.0% are missing, 0.0% in the reference"
-    assert found["kind"] == "5.0% have values that the reference does not know"
+    assert found["kind"] == "5.0% have values that are not in the reference"
     assert found["amount"].startswith("10.0% are outside the reference's range")
     assert found[""] == "1,000 rows, 4,000 are usual on this weekday"
     assert set(found) == {"age", "kind", "amount", ""}

@@ -53,7 +53,7 @@ def test_a_first_window_that_drifted_warns_and_the_next_pages(tmp_path):
     assert calm.description == "400 rows look like the reference of version 1"
     assert not first.passed
     assert first.severity == dg.AssetCheckSeverity.WARN
-    words = "1 of 3 columns drifted against the reference of version 1: level"
+    words = "1 of 3 columns drifted from the reference of version 1: level"
     assert first.description == f"{words}; watch the next window"
     assert not second.passed
     assert second.severity == dg.AssetCheckSeverity.ERROR

@@ -51,7 +51,7 @@ def test_scores_that_are_no_probabilities_are_not_published(tmp_path, toy_bundle
     made = stages.make("predictions")
     assert not made.check("scored").passed
     assert words in made.why
-    assert "roll back to the version before" in made.why
+    assert "roll back to the previous version" in made.why
     assert not stages.has("predictions")
 
 

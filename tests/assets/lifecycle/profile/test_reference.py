@@ -86,7 +86,7 @@ def test_profiles_in_the_same_bins_add_up_and_others_are_refused():
     assert both.design_effects == one.design_effects
     for column, counts in both.histograms.items():
         assert (counts.counts == one.histograms[column].counts + two.histograms[column].counts).all()
-    with pytest.raises(ProfileError, match="c0: the profiles are not in the same bins"):
+    with pytest.raises(ProfileError, match="c0: the profiles have different bins"):
         one.merge(profile(seed=5))
 
 
