@@ -44,8 +44,8 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "deployment",
         deployment,
-        description="The promotion: looks up the verdicts on this very version, writes the ledger, moves the alias "
-        "`champion`. Materialising it alone past a failed gate is refused.",
+        description="The promotion: looks up the verdicts on this version, writes the ledger and moves the alias "
+        "`champion`. A version with a failed gate is refused, even if this asset is materialised alone.",
         stage="release",
         kinds={"mlflow"},
         inputs={"trained_model": TableInput(model.key("trained_model"))},

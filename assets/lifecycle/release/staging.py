@@ -26,12 +26,13 @@ from resources.deployment import STAGED, DeploymentError, DeploymentTarget
 
 SMOKE = Check(
     name="smoke",
-    description="The service starts with the candidate, is healthy and answers for it, with finite scores in range.",
+    description="The service starts with the candidate, is healthy and returns finite scores in range for it.",
 )
 
 
 PARITY = Check(
-    name="parity", description="Scores over HTTP equal the offline ones within 1e-5 (of their spread, if measured)."
+    name="parity",
+    description="Scores over HTTP equal the offline scores within 1e-5 (of their spread for a measured target).",
 )
 
 
@@ -93,11 +94,11 @@ def parse_response(model: Model, version: str, rows: int, health: Any, response:
         status, serves = endpoint["status"], {str(endpoint["version"]), str(response["version"])}
         scores = np.asarray(response["scores"], dtype=float)
     except (KeyError, TypeError, ValueError) as error:
-        return StagedResponse(None, f"the answer of the service cannot be read ({error!r})")
+        return StagedResponse(None, f"the response of the service cannot be read ({error!r})")
     if status != "ok":
         return StagedResponse(None, f"the service is {status}: {endpoint.get('problem')}")
     if others := serves - {version, STAGED}:
-        return StagedResponse(None, f"the service answers for version {', '.join(sorted(others))}, not {version}")
+        return StagedResponse(None, f"the service serves version {', '.join(sorted(others))}, not {version}")
     fault = next(_faults_of_scores(model, rows, scores), "")
     return StagedResponse(None if fault else scores, fault)
 
@@ -106,11 +107,11 @@ def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[s
     form = format_of(model.task)
     shape = form.shape(rows)
     if scores.shape != shape:
-        yield f"scores of the shape {scores.shape} came for {rows} rows, {shape} is right"
+        yield f"the scores of {rows} rows have shape {scores.shape}, expected {shape}"
     elif wrong := int((~np.isfinite(scores)).sum()):
-        yield f"{wrong} of {scores.size} scores are no finite numbers"
+        yield f"{wrong} of {scores.size} scores are not finite"
     elif wrong := int((~form.valid(scores)).sum()):
-        yield f"{wrong} of {scores.size} scores are no probabilities"
+        yield f"{wrong} of {scores.size} scores are not probabilities"
 
 
 def largest_difference(model: Model, offline: np.ndarray, online: np.ndarray) -> float:
@@ -140,10 +141,13 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
             return StageOutput(pd.DataFrame(), check_results)
         difference = largest_difference(model, loaded(directory).predict(X), response.scores)
         equal = bool(difference <= PARITY_TOLERANCE)  # NaN is not equal
-        message = f"{len(X)} rows over HTTP differ from offline by at most {difference:.1e}"
+        message = f"the scores of {len(X)} rows over HTTP differ from the offline scores by at most {difference:.1e}"
         record_verdict(mlflow, model, version, "staging", equal, [message])
         if not equal:
-            message += f", more than {PARITY_TOLERANCE}; the exported network is not the trained one: do not promote it"
+            message += (
+                f", more than {PARITY_TOLERANCE}; the exported network differs from the trained one, so do not "
+                "promote it"
+            )
         metadata = {"largest_difference": difference, "rows": len(X)}
         check_results.append(CheckResult(check=PARITY.name, passed=equal, description=message, metadata=metadata))
         return StageOutput(
@@ -156,7 +160,7 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "staged",
         staged,
-        description="The candidate in a process of its own, answering over HTTP as it does offline.",
+        description="The candidate in its own process; its scores over HTTP equal its offline scores.",
         stage="release",
         kinds={"fastapi"},
         inputs={

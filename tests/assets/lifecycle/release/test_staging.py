@@ -73,7 +73,8 @@ def test_a_candidate_that_answers_as_it_does_offline_is_staged(stages):
     assert made.check("parity").passed
     assert made.check("parity").metadata["rows"].value == 40
     assert stages.mlflow.verdict("3", "staging") == {
-        "passed": True, "reasons": ["40 rows over HTTP differ from offline by at most 0.0e+00"],
+        "passed": True,
+        "reasons": ["the scores of 40 rows over HTTP differ from the offline scores by at most 0.0e+00"],
     }  # fmt: skip
     assert stages.row("staged") == {"version": "3", "largest_difference": 0.0}
     assert made.check("parity").metadata["largest_difference"].value == 0.0
@@ -128,17 +129,17 @@ def test_a_process_that_does_not_start_fails_with_its_last_words(stages):
         ({"health": {"models": {"meter": {"status": "degraded", "problem": "no past", "version": STAGED}}}},
          "the service is degraded: no past"),
         ({"health": {"models": {"other": {"status": "ok", "version": STAGED}}}}, "cannot be read (KeyError('meter'))"),
-        ({"version": "2"}, "the service answers for version 2, not 3"),
-        ({"health": {"models": {"meter": {"status": "ok", "version": "2"}}}}, "answers for version 2, not 3"),
+        ({"version": "2"}, "the service serves version 2, not 3"),
+        ({"health": {"models": {"meter": {"status": "ok", "version": "2"}}}}, "serves version 2, not 3"),
         ({"status": 500}, "does not answer as it should: Server error '500 Internal Server Error'"),
-        ({"scores": [0.5] * 39}, "scores of the shape (39,) came for 40 rows"),
-        ({"scores": [[0.5]] * 40}, "scores of the shape (40, 1) came for 40 rows"),
+        ({"scores": [0.5] * 39}, "the scores of 40 rows have shape (39,), expected (40,)"),
+        ({"scores": [[0.5]] * 40}, "the scores of 40 rows have shape (40, 1), expected (40,)"),
         ({"scores": "fine"}, "cannot be read"),
-        ({"scores": [math.nan] + [0.5] * 39}, "1 of 40 scores are no finite numbers"),
-        ({"scores": [None] * 40}, "40 of 40 scores are no finite numbers"),
-        ({"scores": [math.inf] + [0.5] * 39}, "1 of 40 scores are no finite numbers"),
-        ({"scores": [1.5] + [0.5] * 39}, "1 of 40 scores are no probabilities"),
-        ({"scores": [-0.5] + [0.5] * 39}, "1 of 40 scores are no probabilities"),
+        ({"scores": [math.nan] + [0.5] * 39}, "1 of 40 scores are not finite"),
+        ({"scores": [None] * 40}, "40 of 40 scores are not finite"),
+        ({"scores": [math.inf] + [0.5] * 39}, "1 of 40 scores are not finite"),
+        ({"scores": [1.5] + [0.5] * 39}, "1 of 40 scores are not probabilities"),
+        ({"scores": [-0.5] + [0.5] * 39}, "1 of 40 scores are not probabilities"),
     ],
 )  # fmt: skip
 def test_a_service_that_answers_wrongly_fails_with_the_reason(stages, answer, words):
@@ -176,7 +177,7 @@ def test_scores_over_http_that_are_other_ones_are_not_staged(stages, apart):
     made = answering(stages, scores=scores.tolist()).make("staged")
     assert made.check("smoke").passed
     assert not made.check("parity").passed
-    assert "more than 1e-05; the exported network is not the trained one: do not promote it" in made.why
+    assert "more than 1e-05; the exported network differs from the trained one, so do not promote it" in made.why
     assert not stages.has("staged")
     assert not stages.mlflow.verdict("3", "staging")["passed"]
 
