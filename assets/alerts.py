@@ -28,8 +28,8 @@ def alerts_materialization(store: AlertStore) -> dg.AssetMaterialization:
     owners=["team:models"],
     kinds={"sqlalchemy"},
     code_version="1",
-    description="All alerts: the open ones and the last resolved. The alerts sensor renews it with each change; "
-    "`assetline alerts`, the jobs alerts_* and the watch's page handle them.",
+    description="All open alerts and the last resolved ones. The alerts sensor updates them with each change; "
+    "`assetline alerts`, the jobs alerts_* and the watch's page manage them.",
 )
 def alerts_table(alerts: dg.ResourceParam[Alerts]) -> dg.MaterializeResult:
     """The alerts table; see the asset's description."""
@@ -60,15 +60,15 @@ def _record(alert: Alert) -> dict[str, str | int | float | bool | None]:
 class Handled(dg.Config):
     """Config of a job that handles alerts: which alerts, and who handles them."""
 
-    ids: list[int] = Field(description="Numbers of the alerts, as the table of assetline/alerts shows them.")
-    who: str = Field(description="Your name; it stands in the history.")
+    ids: list[int] = Field(description="Numbers of the alerts, as in the table of assetline/alerts.")
+    who: str = Field(description="Your name, for the history.")
     comment: str = Field(default="", description="Why, in a few words.")
 
 
 class Silenced(Handled):
     """Config of the job that silences alerts: which alerts, by whom, and for how many hours."""
 
-    hours: float = Field(default=8.0, gt=0, description="Nothing but the resolution is told for so many hours.")
+    hours: float = Field(default=8.0, gt=0, description="Hours without notifications, except a resolution.")
 
 
 @dg.op
@@ -99,15 +99,15 @@ def resolve(context: dg.OpExecutionContext, config: Handled, alerts: dg.Resource
 def alert_jobs() -> list[dg.JobDefinition]:
     """Returns ``alerts_acknowledge``, ``alerts_silence`` and ``alerts_resolve``; the launchpad edits their config."""
 
-    @dg.job(name="alerts_acknowledge", description="Somebody has these alerts in hand.")
+    @dg.job(name="alerts_acknowledge", description="Acknowledges alerts: somebody is working on them.")
     def acknowledging() -> None:
         acknowledge()
 
-    @dg.job(name="alerts_silence", description="Nothing more is told of these alerts for a while.")
+    @dg.job(name="alerts_silence", description="Silences alerts: no notifications for a while.")
     def silencing() -> None:
         silence()
 
-    @dg.job(name="alerts_resolve", description="These alerts are over.")
+    @dg.job(name="alerts_resolve", description="Resolves alerts.")
     def resolving() -> None:
         resolve()
 

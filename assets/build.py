@@ -44,8 +44,8 @@ def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
             for key in (key for asset in assets for key in asset.keys):
                 if key in taken:
                     raise DeclarationError(
-                        f"model '{model.name}': its asset {key.to_user_string()} is that of '{taken[key]}' already; "
-                        "give it a key of its own"
+                        f"model '{model.name}': its asset {key.to_user_string()} already belongs to '{taken[key]}'; "
+                        "give it another key"
                     )
             built.append(Built(model, assets, model_jobs(model)))
             taken |= {key: model.name for asset in assets for key in asset.keys}

@@ -347,7 +347,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
-            raise DeclarationError(f"model '{model.name}': {field_name}={value!r} cannot work: {mend}")
+            raise DeclarationError(f"model '{model.name}': {field_name}={value!r} is invalid: {mend}")
 
 
 Wrong = Iterator[tuple[str, object, str]]
@@ -365,16 +365,16 @@ def _wrong_names(model: Model) -> Wrong:
 def _wrong_table(model: Model) -> Wrong:
     table = model.table
     if (table.time is None) != (table.start is None):
-        yield "table.start", table.start, "a table with `time` needs the day its rows start, and only that one does"
+        yield "table.start", table.start, "give the day its rows start if the table has `time`, and only then"
     if isinstance(table.source, Stream) and not model.is_stream:
-        yield "table.source", type(table.source).__name__, "a Stream goes with `time`"
+        yield "table.source", type(table.source).__name__, "a Stream needs a table with `time`"
     if isinstance(table.source, Snapshot) and model.is_stream:
-        yield "table.source", type(table.source).__name__, "a Snapshot goes without `time`"
+        yield "table.source", type(table.source).__name__, "a Snapshot needs a table without `time`"
     if model.label_delay_days < 0 or (model.label_delay_days and not model.is_stream):
         yield (
             "label_delay_days",
             model.label_delay_days,
-            "labels land later (0 or more) only where there is `time`",
+            "give 0 or more days; more than 0 needs a table with `time`",
         )
 
 
@@ -408,11 +408,11 @@ def _wrong_features(model: Model) -> Wrong:
     if features is None:
         return
     if len(inspect.signature(features.compute).parameters) != 2:
-        yield "features.compute", features.compute.__name__, "it takes (events, wanted): see Features"
+        yield "features.compute", features.compute.__name__, "it must take (events, wanted); see Features"
     if not features.names or len(set(features.names)) != len(features.names):
         yield "features.names", features.names, "name each feature once, and at least one"
     for unknown in (set(features.calendar) | set(model.drift.columns or ())) - set(features.names):
-        yield "features.calendar / drift.columns", unknown, f"name features: {', '.join(features.names)}"
+        yield "features.calendar / drift.columns", unknown, f"name declared features: {', '.join(features.names)}"
     for unknown in set(features.entities) - set(model.table.columns):
         yield "features.entities", unknown, f"name columns of the contract: {', '.join(model.table.columns)}"
 
@@ -422,13 +422,13 @@ def _wrong_training(model: Model) -> Wrong:
     if not set(ensemble) <= {"linear", "trees"} or len(set(ensemble)) != len(ensemble):
         yield "training.ensemble", ensemble, "name 'linear', 'trees', both or none, in a tuple"
     if half_life is not None and not (half_life > 0 and model.is_stream):
-        yield "training.half_life_days", half_life, "give more than 0 days, and only where there is `table.time`"
+        yield "training.half_life_days", half_life, "give more than 0 days, and only with `table.time`"
 
 
 def _wrong_gate(model: Model) -> Wrong:
     kind, metric = model.task.kind, model.gate.metric or DEFAULT_METRIC[model.task.kind]
     if metric not in gate_metrics(kind):
-        yield "gate.metric", metric, f"a {kind} target is held to one of {', '.join(gate_metrics(kind))}"
+        yield "gate.metric", metric, f"a {kind} target needs one of {', '.join(gate_metrics(kind))}"
         return
     if model.gate.metric == "cp_at_k" and (model.evaluation.entity is None or not model.is_stream):
         yield "gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`"
@@ -445,7 +445,7 @@ def _wrong_drift(model: Model) -> Wrong:
         yield "drift.min_importance", drift.min_importance, "give a share from 0 (all columns page) to 1"
     for name in ("min_rows", "window_days", "max_rows", "page_after"):
         if getattr(drift, name) < 1:
-            yield f"drift.{name}", getattr(drift, name), "give a whole number from 1 on"
+            yield f"drift.{name}", getattr(drift, name), "give a whole number of at least 1"
 
 
 def _wrong_retrain(model: Model) -> Wrong:

@@ -49,11 +49,13 @@ class Task:
         if allowed is not None:
             classes = tuple(allowed)
             if len(classes) < 2:
-                raise TaskError(f"isin={list(classes)} is one value: there is nothing to predict")
+                raise TaskError(f"isin={list(classes)} has fewer than two values, so there is nothing to predict")
             return cls("binary" if len(classes) == 2 else "multiclass", classes)
         if kind.startswith(NUMBERS):
             return cls("regression")
-        raise TaskError(f"a target of type {kind} needs isin=[...] with its classes, or be a number or a boolean")
+        raise TaskError(
+            f"a target of type {kind} needs isin=[...] with its classes; otherwise make it a number or boolean"
+        )
 
     def codes(self, values: pd.Series) -> pd.Series:
         """Returns class codes or measured values, float64 ``[n]``; NaN for missing values and unknown classes."""

@@ -50,16 +50,16 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
 
 
 _WHAT = {
-    LAND: "Rows and labels of the days that landed.",
-    CLEAN: "The cleaned table and its quarantine.",
-    LABEL: "Labels that have come due.",
-    FEATURES: "Point-in-time features.",
-    DAILY: "One day, from landed rows to predictions and their drift check.",
-    MATURE: "Labels that have come due, and how the predictions of that day did.",
-    TRAIN: "A candidate: frozen rows, fit, report, gate.",
-    DEPLOY: "The candidate in a throw-away process, then promotion.",
-    BACKTEST: "The recipe refitted on rolling weeks.",
-    LIFECYCLE: "Everything, from the table to predictions.",
+    LAND: "Lands the rows and labels of each day.",
+    CLEAN: "Cleans the table and quarantines refused rows.",
+    LABEL: "Makes the labels that are due.",
+    FEATURES: "Computes point-in-time features.",
+    DAILY: "Processes one day, from landed rows to predictions and their drift check.",
+    MATURE: "Makes the labels that are due, and evaluates the predictions of that day.",
+    TRAIN: "Trains a candidate: frozen rows, fit, report, gate.",
+    DEPLOY: "Tests the candidate in a temporary process, then promotes it.",
+    BACKTEST: "Refits the recipe on rolling weeks.",
+    LIFECYCLE: "Runs everything, from the table to predictions.",
 }
 
 

@@ -1,4 +1,4 @@
-"""What all stages share: how a function on DataFrames becomes an asset with checks, days, metadata and automation.
+"""Turns a function on DataFrames into an asset with checks, days, metadata and automation.
 
 Belongs here: wiring that more than one stage needs. Does not belong here: what a stage computes.
 """
@@ -22,15 +22,15 @@ from assets.declaration import Model
 from resources.dagster_internals import CheckResult, check_events
 from resources.tables import WHOLE, DayWindow
 
-# Checks with days, single-run backfills and windows that reach past the ends are what this stands on, on purpose, and
-# the versions are pinned: one word of it here, not one for each asset at each load.
+# Partitioned checks, single-run backfills and windows that reach past the ends are preview or beta features of Dagster.
+# They are used on purpose, with pinned versions, so the warnings for each asset at each load are silenced.
 for _category in (dg.PreviewWarning, dg.BetaWarning):
     warnings.filterwarnings("ignore", category=_category, module=r"assets\.lifecycle\.stage|dagster\..*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A check of a stage: its name, what it promises, and whether a failure stops what comes after."""
+    """A check of a stage: its name, what it verifies, and whether a failure blocks the downstream assets."""
 
     name: str
     description: str
@@ -39,10 +39,10 @@ class Check:
 
 @dataclass(frozen=True)
 class TableInput:
-    """An upstream table and the days of it, relative to the output's day, that one output day reads.
+    """An upstream table and the days, relative to the output's day, that one output day reads.
 
-    ``optional``: there may be none of these days yet; the stage then gets an empty frame. ``in_batches``: the stage
-    gets an :class:`~resources.tables.InBatches` in place of a frame. ``columns``: those that are read; default: all.
+    ``optional``: these days may not exist yet; the stage then gets an empty frame. ``in_batches``: the stage gets an
+    :class:`~resources.tables.InBatches` instead of a frame. ``columns``: the columns to read; default: all.
     """
 
     key: dg.AssetKey
@@ -54,7 +54,7 @@ class TableInput:
 
 @dataclass
 class StageOutput:
-    """What a stage's function returns: the rows, the verdicts on them, and what a person wants to see."""
+    """Result of a stage's function: the rows, the check results, and the metadata for the UI."""
 
     frame: pd.DataFrame
     check_results: list[CheckResult] = field(default_factory=list)
@@ -66,18 +66,18 @@ Compute = Callable[..., StageOutput]
 
 
 class Refused(dg.Failure):
-    """A blocking check failed before anything was written: the file of before stays as it was."""
+    """A blocking check failed before anything was written, so the previous file is unchanged."""
 
 
 def days_of(model: Model) -> dg.DailyPartitionsDefinition | None:
-    """The day partitions of a model's tables; ``None`` for a table without a clock."""
+    """Returns the day partitions of a model's tables; ``None`` for a table without `time`."""
     if model.table.start is None:
         return None
     return dg.DailyPartitionsDefinition(start_date=model.table.start.isoformat(), timezone="UTC")
 
 
 def days_in_run(context: dg.AssetExecutionContext) -> list[str]:
-    """ISO days this run makes; ``[WHOLE]`` for a table without days."""
+    """Returns the ISO days that this run makes; ``[WHOLE]`` for a table without days."""
     return list(context.partition_keys) if context.has_partition_key_range or context.has_partition_key else [WHOLE]
 
 
@@ -102,18 +102,19 @@ def table_asset(
     freshness: dg.FreshnessPolicy | None = None,
     op_tags: Mapping[str, Any] | None = None,
 ) -> dg.AssetsDefinition:
-    """An asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
+    """Builds an asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
-    When a blocking finding fails, nothing is written and the step fails with the finding's words, so that a refused day
-    never replaces a good one. All days of a run are judged; one refused day holds back the run's others too.
+    If a blocking check fails, nothing is written and the step fails with the message of the check, so that a refused
+    day never replaces a good one. All days of a run are checked; one refused day holds back the other days, too.
 
     Args:
-        stage: last part of the group's name, e.g. ``data`` in ``fraud/data``.
-        code: objects whose modules are part of the code version, beside ``compute``'s own.
-        config: what a person may set in the launchpad; ``context.op_execution_context.op_config`` holds it.
-        write_refused: a report on what was refused is written all the same; the check still stops what comes after.
+        stage: last part of the group name, e.g. ``data`` in ``fraud/data``.
+        code: objects whose modules are part of the code version, in addition to the module of ``compute``.
+        config: the settings in the launchpad; ``context.op_execution_context.op_config`` holds them.
+        write_refused: whether the table is written although a blocking check failed, as a report on what was refused;
+            the check still blocks the downstream assets.
         op_tags: Dagster tags of the step, which an executor may read.
-        by_day: whether the table has the model's days at all (``trained_model`` has none).
+        by_day: whether the table is partitioned by the model's days (``trained_model`` is not).
     """
     key = model.key(name)
     partitions = days_of(model) if by_day else None
@@ -166,7 +167,7 @@ def table_asset(
                 description="\n".join(
                     f"{key.to_user_string()}: {check_result.description}" for check_result in refused[:5]
                 ),
-                metadata={"refused": len(refused), "kept": "what was there before is untouched"},
+                metadata={"refused": len(refused), "kept": "the previous table is unchanged"},
                 allow_retries=False,
             )
         for day, shown in made.by_day.items():
@@ -185,7 +186,7 @@ def _asset_in(read: TableInput, partitions: dg.PartitionsDefinition | None) -> d
         mapping = dg.TimeWindowPartitionMapping(
             start_offset=read.window[0],
             end_offset=read.window[1],
-            # The first days look back before the start, and the last ones ahead of what has landed.
+            # Windows of the first days begin before the start, and those of the last days end after the landed days.
             allow_nonexistent_upstream_partitions=True,
         )
     return dg.AssetIn(
@@ -201,14 +202,14 @@ def _asset_in(read: TableInput, partitions: dg.PartitionsDefinition | None) -> d
 
 
 def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg.AutomationCondition:
-    """Eager on the last ``within_days`` days, held back by any upstream day whose blocking check failed.
+    """Returns an eager condition for the last ``within_days`` days, without days whose upstream blocking check failed.
 
-    Plain ``eager()`` looks at the latest day only, so a late row would never reach its own day.
+    Plain ``eager()`` considers only the latest day, so a late row would never reach its own day.
 
     Args:
-        within_days: ``None``: no days.
-        may_lack: an upstream table of which there need be no day at all (the first week has no labels); Dagster's
-            condition holds a day back that has none.
+        within_days: ``None`` for a table without days.
+        may_lack: an upstream table that may have no days at all (the first week has no labels); Dagster's condition
+            holds back a day whose upstream table has none.
     """
     condition: dg.AutomationCondition = dg.AutomationCondition.eager()
     if within_days is not None:
@@ -226,14 +227,14 @@ def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg
 
 
 def daily_freshness(model: Model) -> dg.FreshnessPolicy | None:
-    """Stale when a day has passed without a new one: a day lands when it is over, so 26 hours warn and 48 fail."""
+    """Returns the freshness policy: 26 hours without a new day warn and 48 fail, as a day lands when it is over."""
     if not model.is_stream:
         return None
     return dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=48), warn_window=dt.timedelta(hours=26))
 
 
 def sample(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
-    """The first rows as a table that the UI shows."""
+    """Returns the first rows as a table for the UI."""
     head = frame.head(rows).astype("string").fillna("")
     lines = ["| " + " | ".join(map(str, head.columns)) + " |", "|" + " --- |" * head.shape[1]]
     lines += ["| " + " | ".join(str(cell)[:40].replace("|", "\\|") for cell in row) + " |" for row in head.to_numpy()]
@@ -247,7 +248,7 @@ def _columns(frame: pd.DataFrame) -> dg.TableSchemaMetadataValue:
 
 
 def code_version(*objects: Any) -> str:
-    """Hash of the code of the modules in which ``objects`` are defined, without comments, docstrings and layout."""
+    """Returns the hash of the modules that define ``objects``, without comments, docstrings and layout."""
     paths = sorted({path for item in objects if item is not None and (path := _source_of(item)) is not None})
     digest = hashlib.blake2b(digest_size=8)
     for path in paths:
@@ -265,7 +266,7 @@ def _source_of(item: Any) -> str | None:
 
 @functools.cache
 def _code_of(path: str) -> bytes:
-    """The syntax tree without strings that stand alone: a better sentence makes no table stale."""
+    """The syntax tree without standalone strings, so that a changed docstring does not make a table stale."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

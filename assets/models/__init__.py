@@ -58,6 +58,6 @@ def _model_in(folder: str) -> Model:
     model = getattr(importlib.import_module(f"{__name__}.{folder}"), "model", None)
     if not isinstance(model, Model):
         raise DeclarationError(
-            f"assets/models/{folder} offers no declaration: assign `model = Model(...)` in its __init__.py"
+            f"assets/models/{folder} declares no model; assign `model = Model(...)` in its __init__.py"
         )
     return model

@@ -33,7 +33,7 @@ WRONG = {
     "a clock without a first day": (lambda: replace(fraud, table=other_table(start=None)), ["table.start=None"]),
     "a stream without a clock": (
         lambda: replace(fraud, table=other_table(time=None, start=None)),
-        ["table.source='WorldPayments'", "a Stream goes with `time`"],
+        ["table.source='WorldPayments'", "a Stream needs a table with `time`"],
     ),
     "a file with a clock": (
         lambda: replace(fraud, table=other_table(source=CsvFile(path="x.csv"))),
@@ -56,7 +56,10 @@ WRONG = {
         lambda: replace(telco, gate=Gate(metric="cp_at_k")),
         ["gate.metric='cp_at_k'", "evaluation.entity"],
     ),
-    "a drift column that is no feature": (declared(drift=Drift(columns=("amont",))), ["'amont'", "name features"]),
+    "a drift column that is no feature": (
+        declared(drift=Drift(columns=("amont",))),
+        ["'amont'", "name declared features"],
+    ),
     "a features function of one argument": (
         lambda: replace(fraud, features=Features(compute=lambda events: {}, lookback_days=1, names=("a",))),  # type: ignore[arg-type, misc]
         ["features.compute", "(events, wanted)"],
@@ -92,14 +95,14 @@ def test_a_broken_folder_is_named_and_the_others_stand(tmp_path, monkeypatch):
     models, broken = read_folders()
     assert "fraud" in [model.name for model in models]
     reasons = {one.name: one.reason for one in broken}
-    assert "assets/models/empty offers no declaration: assign `model = Model(...)`" in reasons["empty"]
+    assert "assets/models/empty declares no model; assign `model = Model(...)`" in reasons["empty"]
     assert "two folders declare a model named 'fraud'; rename the one in fraud_two" in reasons["fraud_two"]
     for name in ("empty", "fraud_two"):
         sys.modules.pop(f"assets.models.{name}", None)
 
 
 KINDS = {
-    "a metric of another kind": (Gate(metric="r2"), ["gate.metric='r2'", "a binary target is held to one of"]),
+    "a metric of another kind": (Gate(metric="r2"), ["gate.metric='r2'", "a binary target needs one of"]),
     "a metric without its floor": (Gate(metric="brier"), ["gate.floor=None", "declare the worst brier"]),
 }
 
@@ -113,7 +116,7 @@ def test_the_gate_must_fit_the_target(case):
 
 
 def test_a_target_that_is_no_kind_is_refused_with_what_would_be_one():
-    with pytest.raises(DeclarationError, match=r"target='customerID' cannot work: a target of type str needs isin="):
+    with pytest.raises(DeclarationError, match=r"target='customerID' is invalid: a target of type str needs isin="):
         replace(telco, target="customerID")
 
 

@@ -109,9 +109,9 @@ BROKEN = {
     "a wrong declaration": (
         "from dataclasses import replace\nfrom assets.models.trial_usage import model as usage\n"
         "model = replace(usage, name='Oh No')\n",
-        "name='Oh No' cannot work",
+        "name='Oh No' is invalid",
     ),
-    "no declaration": ("", "offers no declaration"),
+    "no declaration": ("", "declares no model"),
     "a syntax error": ("model = (\n", "SyntaxError"),
     "an import of nothing": ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
     "a name that is taken": ("from assets.models.trial_usage import model as model\n", "two folders declare a model"),
@@ -119,7 +119,7 @@ BROKEN = {
         "from dataclasses import replace\nimport dagster as dg\nfrom assets.models.trial_usage import model as usage\n"
         "@dg.asset(key=['trial_usage', 'features'])\ndef mine() -> None: ...\n"
         "model = replace(usage, name='trial_zebra', assets=[mine])\n",
-        "trial_usage/features is that of 'trial_usage' already",
+        "trial_usage/features already belongs to 'trial_usage'",
     ),
 }
 

@@ -53,7 +53,7 @@ def slices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 model = Model(
     name="fraud",
     owner="team:risk",
-    description="The probability that a card payment is fraud, the moment it is made.",
+    description="The probability that a card payment is fraud, at the moment of payment.",
     table=Table(
         name="payments",
         source=WorldPayments(),

@@ -54,7 +54,7 @@ def ceiling(source: Source, events: pd.DataFrame, wanted: np.ndarray) -> np.ndar
     if isinstance(source, WorldPayments):
         source = source.simulator()
     if not isinstance(source, PaymentSimulator):
-        raise TypeError(f"the ceiling is known for PaymentSimulator alone, not for {type(source).__name__}")
+        raise TypeError(f"the ceiling is known only for PaymentSimulator, not for {type(source).__name__}")
     wanted = np.asarray(wanted, dtype=np.int64)
     if not len(wanted):
         return np.empty(0)

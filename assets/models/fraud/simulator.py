@@ -99,7 +99,7 @@ class PaymentSimulator(Stream):
     unchanged limit of scenario 1, and thieves behave differently. The days before the shift are the same as without it.
     """
 
-    seed: int = Field(default=0, ge=0, description="Everything random is drawn from it.")
+    seed: int = Field(default=0, ge=0, description="Seed of all random draws.")
     customers: int = Field(default=5_000, ge=1, le=200_000, description="Number of customers (published: 5,000).")
     terminals: int = Field(
         default=10_000,
@@ -116,11 +116,11 @@ class PaymentSimulator(Stream):
     )
     compromised_from: str = Field(
         default="",
-        description="ISO day before which nothing is compromised. The published data begin with a clean slate on "
-        "2018-04-01; empty: compromises have always been there.",
+        description="ISO day before which nothing is compromised. The published data start without compromises on "
+        "2018-04-01; empty: there always were compromises.",
     )
     shift_from: str = Field(
-        default="", description="Injected drift: ISO day from which payments are shifted for good; empty: never."
+        default="", description="Injected drift: ISO day from which payments are shifted permanently; empty: never."
     )
     shift_amount: float = Field(default=1.3, gt=0, description="Shifted world: factor on every amount.")
     shift_hours: float = Field(

@@ -98,7 +98,7 @@ def _read(path: Path, _changed: int) -> World:
         _ = SIZES[world.size]
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(
-            f"{path} does not describe a simulated world ({error!r}); remove the state folder (`make clean`) to have "
-            "another one drawn up"
+            f"{path} does not describe a simulated world ({error!r}); remove the state folder (`make clean`) to "
+            "create a new one"
         ) from error
     return world
