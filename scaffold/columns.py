@@ -225,7 +225,7 @@ def look_at(header: str, name: str, values: pd.Series, *, reader: Reader = "") -
 def _flag(column: Column, values: pd.Series) -> Column:
     """Returns a category for a column with one distinct value and missing values."""
     value = str(values.iloc[0])
-    return replace(column, kind="category", categories=(value,), notes=(f"'{value}' or nothing",))
+    return replace(column, kind="category", categories=(value,), notes=(f"'{value}' or blank",))
 
 
 def _boolean(column: Column, values: pd.Series) -> Column | None:
@@ -282,7 +282,7 @@ def _stand_ins(read: pd.Series) -> list[str]:
             continue
         if min(abs(extreme - rest.min()), abs(extreme - rest.max())) > rest.max() - rest.min():
             found.append(
-                f"{extreme:g} stands in {times} rows, far from all others; clean() has to say if it means missing"
+                f"{extreme:g} occurs in {times} rows, far from all others; if it means missing, handle it in clean()"
             )
     return found
 
@@ -445,7 +445,9 @@ def _text(column: Column, values: pd.Series) -> Column:
     lowered = int(values.str.lower().nunique())
     if lowered < column.distinct and lowered <= MOST_CATEGORIES and len(values) >= lowered * ROWS_A_CATEGORY:
         values = values.str.lower()
-        column = replace(column, lower=True, distinct=lowered, notes=("read in lower case: its values differ in case",))
+        column = replace(
+            column, lower=True, distinct=lowered, notes=("read in lower case, because its values differ in case",)
+        )
     named = _IDENTIFIER_NAME.search(column.header.strip()) is not None
     one_word = float(values.str.count(r"\s+").mean()) < 0.2
     coded = float(values.str.fullmatch(r"[A-Za-z]*[-_]?\d[\w-]*").mean()) > 0.9
@@ -482,7 +484,7 @@ def _about_people(column: Column, values: pd.Series) -> Column:
         and column.kind not in ("number",)
         and column.distinct > MOST_CATEGORIES
     ):
-        return replace(column, kind="personal", why="by its name it is about a person")
+        return replace(column, kind="personal", why="its name suggests a person")
     return column
 
 

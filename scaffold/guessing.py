@@ -100,7 +100,8 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     """
     if own := [name for name in (ROW_ID, LANDING_DAY) if name in table.rows]:
         raise ScaffoldError(
-            f"{table.path}: a column is named '{own[0]}', which is what each landed row gets; rename it in the file"
+            f"{table.path}: a column is named '{own[0]}', a name that is reserved for landed rows; rename it in "
+            "the file"
         )
     names = identifiers(list(table.rows.columns))
     roles = {what: _header(table, given, what) if given else "" for what, given in
@@ -137,7 +138,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     telling = [c for c in kept if c.header not in (goal.header, key_header, entity, roles["TIME"])]
     if not telling and clock is None:
         reasons = "; ".join(f"{header}: {why}" for header, why in left_out.items())
-        raise ScaffoldError(f"{table.path}: no column is left to tell '{goal.header}' by ({reasons})")
+        raise ScaffoldError(f"{table.path}: no column is left to predict '{goal.header}' from ({reasons})")
     warnings += _to_look_at(kept, table)
     notes += _good_to_know(goal, key_header, entity, table)
     return Guess(
@@ -158,7 +159,7 @@ def _about_key(values: pd.Series) -> list[str]:
     text = values.astype("string[pyarrow]").str.strip()
     blank = text.isna() | (text == "")
     found = (
-        [f"{int(blank.sum())} rows have no '{values.name}', which is the key: they are refused"] if blank.any() else []
+        [f"{int(blank.sum())} rows have no value in the key '{values.name}': they are refused"] if blank.any() else []
     )
     if not text[~blank].is_unique:
         found.append(f"the key '{values.name}' is not unique: rows that repeat it are dropped as duplicates")
@@ -183,16 +184,16 @@ def _to_look_at(kept: Sequence[Column], table: RawTable) -> list[str]:
     for column in kept:
         found += [f"'{column.header}': {note}" for note in column.notes]
         if column.infinite:
-            found.append(f"'{column.header}': {column.infinite} values are infinite: they become missing")
+            found.append(f"'{column.header}': {column.infinite} values are infinite and become missing")
         if column.rival:
             how = {"": "with a decimal point", "amount": "with commas for thousands", "comma": "with a decimal comma"}
-            how_read = f"{how[column.reader]}; {how[column.rival]} they would be others"
+            how_read = f"{how[column.reader]}; {how[column.rival]} they would be other numbers"
             found.append(f"'{column.header}': its numbers are read {how_read}")
         if column.unreadable:
             share = f"{column.unreadable} values cannot be read as {column.kind} (e.g. '{column.example}')"
-            found.append(f"'{column.header}': {share}: they become missing")
+            found.append(f"'{column.header}': {share} and become missing")
     if len(table.rows) < ROWS_TO_TRAIN:
-        found.append(f"{len(table.rows)} rows are few: training asks for 200 to fit on (Training.min_rows)")
+        found.append(f"{len(table.rows)} rows are few: training needs 200 for fitting (Training.min_rows)")
     return found
 
 
@@ -200,14 +201,14 @@ def _good_to_know(goal: Column, key_header: str, entity: str | None, table: RawT
     found = []
     if goal.nullable:
         rows = round(goal.missing * len(table.rows)) + goal.unreadable + goal.infinite
-        found.append(f"{rows} rows have no '{goal.header}': they are scored, and not learnt from")
+        found.append(f"{rows} rows have no '{goal.header}': they are scored, but not used for training")
     if not key_header:
         copies = int(table.rows.duplicated().sum())
         several = f" ({copies} rows are copies)" if copies else ""
-        found.append(f"no column is a key: each row's text is its own, and the same row twice is one row{several}")
+        found.append(f"no column is a key: the row's text is the key, so identical rows count as one{several}")
     if entity:
-        note = f"rows of one '{entity}' stay on one side of the split, and '{entity}' is no feature"
-        found.append(f"'{entity}' names what several rows are of: {note}")
+        note = f"rows of one '{entity}' stay on one side of the split, and '{entity}' is not a feature"
+        found.append(f"'{entity}' identifies what several rows belong to: {note}")
     return found
 
 
@@ -224,10 +225,10 @@ def _header(table: RawTable, given: str, what: str) -> str:
     other = ""
     if table.first_lines and not close:
         other = (
-            f". They are from line {table.form.header}; if the column names are in another, give HEADER=line. "
+            f". They are from line {table.form.header}; if the column names are in another line, give HEADER=line. "
             f"The first lines are:\n{table.first_lines}"
         )
-    raise ScaffoldError(f"{what}={given}: {table.path} has no such column{hint} There are: {there}{other}")
+    raise ScaffoldError(f"{what}={given}: {table.path} has no such column{hint} The columns are: {there}{other}")
 
 
 def is_named(header: str, given: str) -> bool:
@@ -239,10 +240,10 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
     """Returns the target's column as the contract will have it, and its kind."""
     where = f"TARGET={column.header.strip()}"
     if column.kind == "empty":
-        raise ScaffoldError(f"{where} of {table.path} is empty; give a column that holds the truth")
+        raise ScaffoldError(f"{where} of {table.path} is empty; give a column that holds the labels")
     if column.kind == "constant" or column.distinct < 2:
-        blank = "; fill the blank cells with the other one" if column.missing else ""
-        raise ScaffoldError(f"{where} of {table.path} has one value only: there is nothing to tell apart{blank}")
+        blank = "; fill the blank cells with the other value" if column.missing else ""
+        raise ScaffoldError(f"{where} of {table.path} has one value only, so there is nothing to predict{blank}")
     if column.kind == "moment":
         raise ScaffoldError(f"{where} of {table.path} is a date; give a number (of days, say) or classes")
     is_number = column.low == column.low  # False for NaN
@@ -261,8 +262,8 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
         counted = (values.str.lower() if column.lower else values).value_counts()
     if len(counted) > MOST_CATEGORIES:
         raise ScaffoldError(
-            f"{where} of {table.path} has {len(counted):,} different values and is no number; a model tells at most "
-            f"{MOST_CATEGORIES} classes apart. Give another column, or group its values first"
+            f"{where} of {table.path} has {len(counted):,} different values and is not a number; a model distinguishes "
+            f"at most {MOST_CATEGORIES} classes. Give another column, or group its values first"
         )
     classes = sorted(counted.index)
     if len(classes) == 2:
@@ -270,7 +271,7 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
     kind: TaskKind = "binary" if len(classes) == 2 else "multiclass"
     if task and task != kind:
         raise ScaffoldError(
-            f"TASK={task}: {where} has {len(classes)} classes; leave TASK out, or give regression a number"
+            f"TASK={task}: {where} has {len(classes)} classes; leave TASK out, or use a numeric target for regression"
         )
     notes = list(column.notes)
     notes += _rare(counted)
@@ -283,7 +284,7 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
 def _rare(counted: pd.Series) -> list[str]:
     """Returns a warning about classes with few rows, if there are any."""
     rare = [f"'{name}' {n}" for name, n in counted.items() if n < ROWS_OF_A_CLASS]
-    warning = f"classes of few rows ({', '.join(rare)}): training asks for 10 of each; drop or merge them"
+    warning = f"classes with few rows ({', '.join(rare)}): training needs 10 of each; drop or merge them"
     return [warning] if rare else []
 
 
@@ -337,7 +338,7 @@ def _why_left_out(column: Column) -> str | None:
     if _is_row_number(column):
         return "it has no name and counts the rows"
     if column.kind in NUMBERS and max(abs(column.low), abs(column.high)) > LARGEST:
-        return f"its numbers go beyond {LARGEST:.0e}, where features end; give their logarithm"
+        return f"its numbers exceed {LARGEST:.0e}, the limit of features; use their logarithm"
     return {
         "empty": "it is empty",
         "constant": "it has one value only",
@@ -357,7 +358,9 @@ def _within_bounds(kept: list[Column], fixed: set[str], warnings: list[str]) -> 
         as_text.add(column.header)
         total -= len(column.categories)
     if as_text:
-        warnings.append(f"{len(as_text)} columns of many categories are read as text: {', '.join(sorted(as_text)[:5])}")
+        warnings.append(
+            f"{len(as_text)} columns with many categories are read as text: {', '.join(sorted(as_text)[:5])}"
+        )
     return [replace(c, kind="text", categories=()) if c.header in as_text else c for c in kept]
 
 
@@ -379,8 +382,8 @@ def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, wa
     if column.kind != "moment":
         some = ", ".join(f"'{value}'" for value in table.rows[column.header].dropna().head(3))
         raise ScaffoldError(
-            f"TIME={column.header.strip()}: {table.path} has {column.kind} values there ({some}), no moments; give a "
-            "column of dates, or leave TIME out: the table is a snapshot then"
+            f"TIME={column.header.strip()}: {table.path} has {column.kind} values ({some}), not dates; give a "
+            "column of dates, or leave TIME out to use the table as a snapshot"
         )
     times = moments(table.rows[column.header], column.form)
     days = times.dropna().dt.date
@@ -389,12 +392,12 @@ def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, wa
     span = (last - first).days + 1
     if span < FEWEST_DAYS:
         raise ScaffoldError(
-            f"TIME={column.header.strip()}: the rows of {table.path} span {span} days, a split by time needs "
-            f"{FEWEST_DAYS}; leave TIME out: the table is a snapshot then"
+            f"TIME={column.header.strip()}: the rows of {table.path} span {span} days, but a split by time needs "
+            f"{FEWEST_DAYS}; leave TIME out to use the table as a snapshot"
         )
     if span > MOST_DAYS:
         first, span = last - dt.timedelta(days=MOST_DAYS - 1), MOST_DAYS
-        warnings.append(f"the rows go back {span} days and more: those before {first} are left behind (Table.start)")
+        warnings.append(f"the rows go back {span} days or more: those before {first} are left out (Table.start)")
     if late := int((times.dt.date > last).sum()):
         warnings.append(f"{late} rows are after {last}: they land when their day is over")
     if unread := int(times.isna().sum()):
@@ -407,9 +410,9 @@ def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, wa
     if not able or to_fit < ROWS_TO_FIT:
         to_report = int(labelled[ago < test_days].count())
         warnings.append(
-            f"of the rows by day {to_report} report and {to_fit} are fitted on: training asks for {ROWS_TO_REPORT} and "
-            f"{ROWS_TO_FIT}{f', and {ROWS_OF_EACH} of each class' if kind == 'binary' else ''}; leave TIME out: a "
-            "snapshot needs fewer"
+            f"a split by day gives {to_report} rows for testing and {to_fit} for fitting: training needs "
+            f"{ROWS_TO_REPORT} and {ROWS_TO_FIT}{f', and {ROWS_OF_EACH} of each class' if kind == 'binary' else ''}; "
+            "leave TIME out, because a snapshot needs fewer"
         )
     return Clock(
         column=column,

@@ -67,7 +67,7 @@ def new_model(
         raise ScaffoldError(f"NAME={name}: use lower-case letters, digits and _, beginning with a letter")
     folder = root / "assets" / "models" / name
     if folder.exists():
-        raise ScaffoldError(f"{folder.relative_to(root)} is there already and nothing was touched; choose another NAME")
+        raise ScaffoldError(f"{folder.relative_to(root)} already exists and nothing was changed; choose another NAME")
     with drafted(root, name, table, target, time=time, key=key, task=task, header=header) as draft:
         features, leaks = _try_out(draft.model, draft.raw)
         shutil.rmtree(draft.folder / "__pycache__", ignore_errors=True)
@@ -75,7 +75,7 @@ def new_model(
         try:
             os.rename(draft.folder, folder)
         except OSError as error:
-            raise ScaffoldError(f"{folder}: cannot be made ({error})") from error
+            raise ScaffoldError(f"{folder}: cannot be created ({error})") from error
     return NewModel(folder, draft.guess, lines, features, leaks)
 
 
@@ -100,7 +100,7 @@ def drafted(
     if task not in ("", "binary", "multiclass", "regression"):
         raise ScaffoldError(f"TASK={task}: use binary, multiclass or regression, or leave it out")
     if header < 0:
-        raise ScaffoldError(f"HEADER={header}: give the number of the line of the column names, the first is 1")
+        raise ScaffoldError(f"HEADER={header}: give the number of the line with the column names, counted from 1")
     raw = read_table(table, header=header, named=lambda cell: is_named(cell, target))
     found = guess(raw, target, time=time, key=key, task=task)
     files = files_of(name, _table_name(raw, name), _path_in(root, table), raw, found)
@@ -160,7 +160,7 @@ def _imported(name: str, draft: Path) -> Iterator[Model]:
         spec.loader.exec_module(module)
         yield module.model
     except DeclarationError as error:
-        raise ScaffoldError(f"the declaration that was made cannot work: {error}") from error
+        raise ScaffoldError(f"the generated declaration is invalid: {error}") from error
     finally:
         for loaded in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
             del sys.modules[loaded]

@@ -42,12 +42,12 @@ def remove_model(root: Path, name: str, *, force: bool = False) -> list[Path]:
     going = _standing_on(root, f"assets.models.{name}")
     in_the_way = [path for path in going if path.relative_to(root).parts[0] not in MAY_GO]
     if in_the_way:
-        raise ScaffoldError(f"{_listed(in_the_way, root)} needs assets/models/{name}; take that import away first")
+        raise ScaffoldError(f"{_listed(in_the_way, root)} imports assets/models/{name}; remove that import first")
     folders = [folder, *(p for p in [root / "tests" / "assets" / "models" / name] if p.exists())]
     files = [path for path in going if not any(path.is_relative_to(one) for one in folders)]
     if not force and (unsaved := _not_in_git(root, [*folders, *files])):
         raise ScaffoldError(
-            f"git could not bring {', '.join(unsaved[:3])} back; commit first, or add FORCE=1 to remove for good"
+            f"git cannot restore {', '.join(unsaved[:3])}; commit first, or add FORCE=1 to remove permanently"
         )
     for one in folders:
         shutil.rmtree(one)

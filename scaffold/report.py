@@ -78,7 +78,7 @@ def _kind(column: Column, guess: Guess) -> str:
         )
     if column.missing:
         parts.append(f"{column.missing:.1%} missing" + (f" ({', '.join(column.words)})" if column.words else ""))
-    roles = {guess.target.name: "the target", guess.key: "the key", guess.entity: "the entity: no feature"}
+    roles = {guess.target.name: "the target", guess.key: "the key", guess.entity: "the entity, not a feature"}
     if column.name in roles:
         parts.append(f"← {roles[column.name]}")
     if column.name != column.header:

@@ -57,8 +57,8 @@ _MARKS = {
 _OTHER_FILES = {
     b"PK\x03\x04": "a ZIP archive (an Excel workbook is one)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\x1f\x8b": "compressed; let its name end in .gz",
-    b"PAR1": "a Parquet file; let its name end in .parquet",
+    b"\x1f\x8b": "compressed, but its name does not end in .gz",
+    b"PAR1": "a Parquet file, but its name does not end in .parquet",
     b"SQLite format 3": "a SQLite database",
     b"%PDF": "a PDF",
     b"{": "JSON",
@@ -118,18 +118,18 @@ def read_table(path: Path, *, header: int = 0, named: Named = lambda cell: False
     if path.stat().st_size == 0:
         raise ScaffoldError(f"{path} is empty; give a file with a header line and rows")
     if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".zst", ".7z", ".rar"):
-        raise ScaffoldError(f"{path}: {path.suffix} files are not read; save the table as CSV or Parquet")
+        raise ScaffoldError(f"{path}: {path.suffix} files are not supported; save the table as CSV or Parquet")
     try:
         table = _parquet(path) if is_parquet(path) else _csv(path, header, named)
     except FileError as error:
-        raise ScaffoldError(f"{path}: {error}; mend the file") from error
+        raise ScaffoldError(f"{path}: {error}; fix the file") from error
     if table.rows.shape[1] < 2:
         raise ScaffoldError(
-            f"{path} has one column ('{table.rows.columns[0]}'); a model needs a target and something to tell it by. "
-            f"If the file has more, its separator is none of {' '.join(repr(s) for s in SEPARATORS)}"
+            f"{path} has one column ('{table.rows.columns[0]}'); a model needs a target and at least one other column. "
+            f"If the file has more, its separator is not one of {' '.join(repr(s) for s in SEPARATORS)}"
         )
     if table.rows.empty:
-        raise ScaffoldError(f"{path} has a header and no rows; give a file with rows")
+        raise ScaffoldError(f"{path} has a header but no rows; give a file with rows")
     return table
 
 
@@ -149,7 +149,7 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
         text = file.read(SNIFFED_BYTES)
         cut = bool(file.read(1))
     if not text.strip():
-        raise ScaffoldError(f"{path} holds blank lines only; give a file with a header line and rows")
+        raise ScaffoldError(f"{path} has only blank lines; give a file with a header line and rows")
     lines = io.StringIO(text, newline="").readlines()
     if cut and len(lines) > 1:
         lines.pop()  # the last line may be incomplete
@@ -169,7 +169,7 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
     if _is_second_header(rows):
         cells = ", ".join(rows.iloc[0].fillna(""))
         notes.append(
-            f"the first row ('{cells[:80]}') does not fit the others and will be refused: a second header line?"
+            f"the first row ('{cells[:80]}') does not fit the others and will be refused; is it a second header line?"
         )
         rows = rows.iloc[1:].reset_index(drop=True)
     foot = _foot(rows)
@@ -177,7 +177,7 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
         form = replace(form, foot=tuple(dict.fromkeys(foot.values())))
         for at in foot:
             cells = ", ".join(cell for cell in rows.loc[at].fillna("").str.strip() if cell)
-            notes.append(f"the line '{cells[:80]}' at the end does not fit the others and is left out as no row")
+            notes.append(f"the line '{cells[:80]}' at the end does not fit the others and is left out")
         rows = rows.drop(index=list(foot)).reset_index(drop=True)
     if path.suffix.lower() in COMPRESSED:
         notes.append(f"the file is compressed ({path.suffix}) and is unpacked whenever it is read")

@@ -65,7 +65,7 @@ def update(root: Path, source: str = "", ref: str = "main", base: str = "") -> U
     marked = _marked(root)
     source = source or marked.get("source", "")
     if not source:
-        raise UpdateError("where the template lies is not known yet; say it once: make update FROM=<address or path>")
+        raise UpdateError("the template's location is not known yet; give it once: make update FROM=<address or path>")
     git.run("fetch", "--quiet", "--no-tags", source, ref, why=f"the template cannot be fetched from {source} ({ref})")
     new = git.run("rev-parse", "FETCH_HEAD").strip()
     base = _base(git, base or marked.get("commit", ""), new)
@@ -75,7 +75,7 @@ def update(root: Path, source: str = "", ref: str = "main", base: str = "") -> U
     theirs = _without(git, new, base, list(left_alone))
     tree, conflicts = _merge(git, base, theirs)
     tree = _with_mark(git, tree, source, new)
-    git.run("read-tree", "-m", "-u", "HEAD", tree, why="files that git does not know are in the way")
+    git.run("read-tree", "-m", "-u", "HEAD", tree, why="untracked files are in the way")
     if not conflicts:
         git.run("commit", "--quiet", "--no-verify", "-m", f"Template {base[:10]}..{new[:10]}")
     return Updated(base, new, left_alone, conflicts)
@@ -112,7 +112,7 @@ class _Git:
         found = re.search(r"(\d+)\.(\d+)", self.run("--version"))
         if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
             raise UpdateError(f"this needs git {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or newer")
-        self.run("rev-parse", "--verify", "--quiet", "HEAD", why=f"{self.root} is no git repository with a commit")
+        self.run("rev-parse", "--verify", "--quiet", "HEAD", why=f"{self.root} is not a git repository with a commit")
 
     def files(self, commit: str, folder: str) -> set[str]:
         """Returns the paths of a commit's files below a folder."""
@@ -128,12 +128,12 @@ def _base(git: _Git, given: str, new: str) -> str:
     if given:
         found = git.ran("rev-parse", "--verify", "--quiet", f"{given}^{{commit}}")
         if found.returncode:
-            raise UpdateError(f"the template has no commit {given}; give another BASE, or a REF that holds it")
+            raise UpdateError(f"the template has no commit {given}; give another BASE, or a REF that contains it")
         return found.stdout.strip()
     common = git.ran("merge-base", "HEAD", new)
     if common.returncode:
         raise UpdateError(
-            "the fork and the template share no history; say once which commit of the template it was made of: "
+            "the fork and the template share no history; give once the template commit that the fork was made from: "
             "make update FROM=<address or path> BASE=<commit>"
         )
     return common.stdout.strip()
@@ -200,7 +200,7 @@ def _merge(git: _Git, base: str, theirs: str) -> tuple[str, list[str]]:
 
 def _with_mark(git: _Git, tree: str, source: str, commit: str) -> str:
     text = (
-        "# Where the template lies, and which of its commits this project has: `make update` reads and writes it.\n"
+        "# The template's location and the template commit that this project has: `make update` reads and writes it.\n"
         f'source = "{source}"\ncommit = "{commit}"\n'
     )
     blob = git.run("hash-object", "-w", "--stdin", stdin=text).strip()
@@ -218,9 +218,9 @@ def format_update(done: Updated) -> str:
     lines = [f"{path}: left alone, {why}" for path, why in sorted(done.left_alone.items())]
     if done.conflicts:
         lines += [
-            f"Template {done.base[:10]}..{done.new[:10]}: {len(done.conflicts)} files conflict and hold markers now:",
+            f"Template {done.base[:10]}..{done.new[:10]}: {len(done.conflicts)} files conflict and contain markers:",
             *(f"  {path}" for path in done.conflicts),
-            "Mend them, then: git add -A && git commit.    Or back to where you were: git reset --hard",
+            "Fix them, then: git add -A && git commit.    Or undo the update: git reset --hard",
         ]
     else:
         lines.append(

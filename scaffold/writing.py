@@ -108,7 +108,7 @@ def _table(contract: str, table: RawTable, guess: Guess) -> str:
         doc = f"A row of {file}; {len(guess.left_out)} of its columns are left out."
     return "\n".join(
         [
-            f'"""The table: what a clean row of {file} is, and how text becomes one."""',
+            f'"""The table: the contract of a clean row of {file}, and how text is converted to it."""',
             "",
             "import pandas as pd",
             "import pandera.pandas as pa",
@@ -203,7 +203,7 @@ def _clean(contract: str, guess: Guess) -> str:
     missing = f", missing={_words(tuple(words))}" if words else ""
     lines.append(f"    return typed(raw, {contract}{missing})")
     doc = (
-        '    """Text as it landed to typed rows; what cannot be read becomes missing, which the contract may refuse."""'
+        '    """Converts landed text to typed rows; unreadable values become missing, which the contract may refuse."""'
     )
     return "\n".join(["def clean(raw: pd.DataFrame) -> pd.DataFrame:", doc, *lines])
 

@@ -114,7 +114,7 @@ def test_where_no_line_has_the_target_the_first_lines_are_shown(table):
         table(headerless, "bought")
     said = str(refused.value)
     assert "TARGET=bought" in said
-    assert "if the column names are in another, give HEADER=line" in said
+    assert "if the column names are in another line, give HEADER=line" in said
     assert all(f"  {n}: {line}" in said for n, line in enumerate(headerless.splitlines()[:5], start=1))
 
 
@@ -197,7 +197,7 @@ def test_infinite_numbers_are_missing_and_counted(table):
     values = plain()["x"].astype(str).mask(pd.Series(range(N)) % 20 == 0, "inf")
     guess, tried = table(plain().assign(v=values))
     assert {c.name: c.kind for c in guess.columns}["v"] == "number"
-    assert "'v': 15 values are infinite: they become missing" in guess.warnings
+    assert "'v': 15 values are infinite and become missing" in guess.warnings
     assert tried.accepted["v"].isna().sum() == 15
 
 
@@ -225,12 +225,12 @@ def test_a_number_that_can_be_read_in_two_ways_is_read_as_the_others_of_the_tabl
     assert tried.accepted["v"].max() > 1_000
     guess, tried = table(plain().assign(v=either))
     assert tried.accepted["v"].max() <= N + 1
-    assert any("with a decimal comma they would be others" in words for words in guess.warnings)
+    assert any("with a decimal comma they would be other numbers" in words for words in guess.warnings)
 
 
 def test_numbers_that_features_cannot_hold_are_left_out(table):
     guess, _ = table(plain().assign(v=[f"{n + 1}e299" for n in range(N)]))
-    assert "give their logarithm" in guess.left_out["v"]
+    assert "use their logarithm" in guess.left_out["v"]
 
 
 def test_a_column_that_only_counts_the_rows_is_no_key(table):
@@ -288,12 +288,12 @@ def test_a_clock_reports_on_enough_rows_or_says_that_there_are_too_few(table):
         )[0]
 
     assert by_day(400).clock.test_days * 4 >= 50
-    assert not [words for words in by_day(400).warnings if "training asks for" in words]
-    assert [words for words in by_day(120).warnings if "training asks for 50 and 200" in words]
+    assert not [words for words in by_day(400).warnings if "training needs" in words]
+    assert [words for words in by_day(120).warnings if "training needs 50 and 200" in words]
 
 
 def test_a_time_that_is_none_shows_some_of_its_values(table):
-    with pytest.raises(ScaffoldError, match=r"TIME=x: .* has number values there \('-?\d.*\), no moments"):
+    with pytest.raises(ScaffoldError, match=r"TIME=x: .* has number values \('-?\d.*\), not dates"):
         table(plain(), time="x")
 
 
@@ -327,7 +327,7 @@ def test_a_target_written_in_several_ways_is_one(table):
 @pytest.mark.parametrize("truth", [["yes"] * 3 + ["no"] * (N - 3), ["a"] * 3 + ["b"] * 100 + ["c"] * (N - 103)])
 def test_a_class_of_few_rows_is_named(table, truth):
     guess, _ = table(plain().assign(y=truth))
-    assert any(f"'{truth[0]}' 3" in words and "training asks for 10 of each" in words for words in guess.warnings)
+    assert any(f"'{truth[0]}' 3" in words and "training needs 10 of each" in words for words in guess.warnings)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_numbers_among_which_are_a_few_words_stay_numbers_and_the_words_are_name
 
 def test_a_number_that_may_stand_for_missing_is_named():
     found = column(["-999" if n % 9 == 0 else f"{n % 7}.5" for n in range(99)])
-    assert found.notes == ("-999 stands in 11 rows, far from all others; clean() has to say if it means missing",)
+    assert found.notes == ("-999 occurs in 11 rows, far from all others; if it means missing, handle it in clean()",)
     assert column([f"{n % 7}.5" for n in range(99)]).notes == ()
 
 
@@ -380,7 +380,7 @@ def test_a_header_that_comes_again_is_no_row(table):
 def test_rows_without_a_key_are_counted(table):
     frame = plain().assign(k=["" if n == 7 else f"k{n}" for n in range(N)])
     guess, _ = table(frame, key="k", refused=1)
-    assert "1 rows have no 'k', which is the key: they are refused" in guess.warnings
+    assert "1 rows have no value in the key 'k': they are refused" in guess.warnings
 
 
 def test_copies_of_rows_are_counted(table):

@@ -98,7 +98,7 @@ def test_models_are_added_and_removed_and_nothing_else_changes(copy, tmp_path):
     assert sorted(copy.changed()) == ["assets/models/trial_leaving/", "assets/models/trial_load/"]
     refused = copy.run("-m", "cli", "remove-model", "--name", "trial_load")
     assert refused.returncode == 1
-    assert "git could not bring" in refused.stderr
+    assert "git cannot restore" in refused.stderr
     for name in ("trial_leaving", "trial_load"):
         assert copy.run("-m", "cli", "remove-model", "--name", name, "--force").returncode == 0
     assert copy.changed() == []
@@ -146,7 +146,7 @@ def test_a_model_that_others_need_is_not_removed(copy):
     (copy.folder / "sensors" / "extra.py").write_text("from assets.models.trial_usage import model\n")
     ran = copy.run("-m", "cli", "remove-model", "--name", "trial_usage")
     assert ran.returncode == 1
-    assert "sensors/extra.py needs assets/models/trial_usage; take that import away first" in ran.stderr
+    assert "sensors/extra.py imports assets/models/trial_usage; remove that import first" in ran.stderr
     assert (copy.folder / "assets" / "models" / "trial_usage").exists()
 
 

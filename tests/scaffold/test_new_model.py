@@ -221,7 +221,7 @@ def test_a_million_categories_are_no_million_features(root):
 
 REFUSED = {
     "an empty file": ("", "bought", {}, "is empty"),
-    "a header alone": ("a,b\n", "a", {}, "has a header and no rows"),
+    "a header alone": ("a,b\n", "a", {}, "has a header but no rows"),
     "one column": ("a\n1\n2\n", "a", {}, "has one column"),
     "two columns of one name": ("a,b,a\n1,2,3\n", "b", {}, "two columns are named 'a'"),
     "a target that is not there": (people(300), "bougt", {}, "did you mean 'bought'"),
@@ -231,7 +231,7 @@ REFUSED = {
     "free text as target": (
         people(300).assign(goal=[f"word{n} and {n * 7}" for n in range(300)]), "goal", {}, "different values",
     ),
-    "a time that is none": (people(300), "bought", {"time": "city"}, "no moments"),
+    "a time that is none": (people(300), "bought", {"time": "city"}, "not dates"),
     "a time of a few days": (
         people(300).assign(at=pd.date_range("2025-01-01", periods=300, freq="h")), "bought", {"time": "at"},
         "span 13 days",
@@ -265,7 +265,7 @@ def test_a_name_that_is_none_is_refused(root, name):
 def test_nothing_is_ever_overwritten(root):
     made = new_model(root, "shop", csv(root, people(300)), "bought")
     before = {path: path.read_bytes() for path in made.folder.iterdir()}
-    with pytest.raises(ScaffoldError, match="is there already and nothing was touched"):
+    with pytest.raises(ScaffoldError, match="already exists and nothing was changed"):
         new_model(root, "shop", csv(root, people(300)), "bought")
     assert {path: path.read_bytes() for path in made.folder.iterdir()} == before
 

@@ -192,7 +192,7 @@ def test_a_copy_without_history_says_once_what_it_was_made_of(template, tmp_path
     git(copy, "init", "--quiet", "-b", "main")
     commit(copy, "made of the template")
     newer(template)
-    with pytest.raises(UpdateError, match="share no history; say once which commit"):
+    with pytest.raises(UpdateError, match="share no history; give once the template commit"):
         update(copy, str(template))
     with pytest.raises(UpdateError, match="has no commit 1234567"):
         update(copy, str(template), base="1234567")
@@ -201,7 +201,7 @@ def test_a_copy_without_history_says_once_what_it_was_made_of(template, tmp_path
 
 
 def test_where_the_template_lies_must_be_said_once(fork):
-    with pytest.raises(UpdateError, match="where the template lies is not known yet"):
+    with pytest.raises(UpdateError, match="the template's location is not known yet"):
         update(fork)
     with pytest.raises(UpdateError, match="cannot be fetched from /nowhere"):
         update(fork, "/nowhere")
