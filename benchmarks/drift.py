@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.monitoring.drift import EarlierWindow, Level, compare, count
+from assets.lifecycle.monitoring.drift_rule import EarlierWindow, Level, compare, count
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
 from assets.lifecycle.profile.reference import ReferenceProfile
 
@@ -212,7 +212,7 @@ def one_day(path: Path) -> None:
     """Counts, judges and draws one day, as the asset does, and prints what it took as JSON."""
     import dagster as dg
 
-    from assets.lifecycle.monitoring.drift_days import sampling
+    from assets.lifecycle.monitoring.drift import sampling
     from assets.lifecycle.monitoring.drift_report import draw
     from resources.tables import ParquetTables
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from assets.lifecycle.data.features import compute_features
 from assets.lifecycle.model.reference_rows import REFERENCE_ROWS
-from assets.lifecycle.monitoring.drift import EarlierWindow, Level, compare, count
+from assets.lifecycle.monitoring.drift_rule import EarlierWindow, Level, compare, count
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
 from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile

@@ -76,10 +76,10 @@ TARGETS = {
     f"{LIFECYCLE}/release/staging.py": Target((f"{T}/release/test_staging.py", f"{T}/release/test_deployment.py")),
     f"{LIFECYCLE}/release/deployment.py": Target((f"{T}/release/test_deployment.py",)),
     f"{LIFECYCLE}/monitoring/quality.py": Target(
-        (f"{T}/monitoring/test_quality.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
+        tuple(f"{T}/monitoring/test_{name}.py" for name in ("quality", "drift_rule_in_worlds", "drift"))
     ),
-    f"{LIFECYCLE}/monitoring/drift.py": Target(
-        (f"{T}/monitoring/test_drift_rule.py", f"{T}/monitoring/test_drift.py", f"{T}/monitoring/test_drift_days.py")
+    f"{LIFECYCLE}/monitoring/drift_rule.py": Target(
+        tuple(f"{T}/monitoring/test_{name}.py" for name in ("drift_rule", "drift_rule_in_worlds", "drift"))
     ),
     "resources/ledger.py": Target(
         ("tests/resources/test_ledger.py",), ("CHAMPION", "_TRIES", "Ledger", "_naive_utc")

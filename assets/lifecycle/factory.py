@@ -19,7 +19,7 @@ from assets.lifecycle.model.backtest import backtest_asset
 from assets.lifecycle.model.evaluation import evaluation_asset
 from assets.lifecycle.model.trained_model import trained_model_asset
 from assets.lifecycle.model.training_set import training_set_asset
-from assets.lifecycle.monitoring.drift_days import drift_asset
+from assets.lifecycle.monitoring.drift import drift_asset
 from assets.lifecycle.monitoring.estimated_performance import estimated_performance_asset
 from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset

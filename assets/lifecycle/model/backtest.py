@@ -35,12 +35,12 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``backtest``."""
 
     def backtest(context: dg.AssetExecutionContext) -> StageOutput:
-        config = context.op_execution_context.op_config
+        config = BacktestConfig(**context.op_execution_context.op_config)
         tables = context.resources.tables
         source = getattr(context.resources, source_resource_key(model), None) if model.evaluation.ceiling else None
         rounds = [
             _round(tables, source, declared, as_of, name, context.log.info)
-            for declared, as_of, name in _rounds(tables, model, int(config["weeks"]), config["as_of"])
+            for declared, as_of, name in _rounds(tables, model, config.weeks, config.as_of)
         ]
         frame = pd.concat(rounds, ignore_index=True)
         mean = frame.drop(columns=["round", "rows"]).groupby("score", sort=False).mean()

@@ -146,7 +146,7 @@ def training_set_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``training_set``."""
 
     def training_set(context: dg.AssetExecutionContext) -> StageOutput:
-        as_of = context.op_execution_context.op_config["as_of"]
+        as_of = TrainingSetConfig(**context.op_execution_context.op_config).as_of
         frozen = freeze(context.resources.tables, model, dt.date.fromisoformat(as_of) if as_of else None)
         target = frozen[model.target]
         parts = {"fit": target[fit_rows(frozen, model)], "test": target[test_rows(frozen, model)]}

@@ -1,338 +1,419 @@
-"""The drift rule: whether a window of rows still matches the reference profile.
+"""The asset ``drift``: compares each day's rows with the reference profile of the version that scored them.
 
-Belongs here: pure functions of profiles and counts. Does not belong here: the choice of window and champion
-(``drift_days.py``), the tests on counts (``histograms.py``), other faults of rows (``quality.py``), Evidently
-(``drift_report.py``), notification (``sensors/alerts.py``).
+Belongs here: the rows of a window, the stored counts, the verdicts as checks. Does not belong here: the rules
+(``drift_rule.py``, ``quality.py``), notification (``sensors/alerts.py``).
 
-The rule. A column has drifted when its p-value is below ``alpha`` divided by the number of columns (Bonferroni) *and*
-its effect is at least ``min_effect``. Both are needed, because with many rows every difference is significant, and
-with many columns one of them always is. A window with a drifted column warns. It pages when the same column drifted in
-``page_after`` consecutive windows. It also pages when the column drifted in one of them and all show it weakly and
-with similar effects; this detects small, lasting drift. In both cases the pooled rows of the consecutive windows, or
-each window alone, must also be significant at ``page_alpha`` divided by the number of columns, with an effect of at
-least ``min_effect``. A column with an importance below ``min_importance`` never pages. Rows of one entity are not
-independent, so p-values use counts divided by the design effect.
-
-The score depends on all features. Some features are not watched because they cover weeks: a 30-day mean keeps moving
-for a month after a shift that a new version has already learnt, and the score moves with it. A score that drifts alone
-therefore does not count while such a feature explains it: the feature differs from the reference by about as much or
-more, and does not jump between consecutive windows. A jump indicates a fault, not a long feature window, and counts.
-
-The tests are pinned, because Evidently's default changes with the number of rows: Kolmogorov-Smirnov for numbers and a
-two-sample chi-square for columns with few values. Evidently's own chi-square treats the reference as exact, and alarms
-24 to 77 % of the time at a nominal 5 %. The verdict uses the counts of all rows; Evidently computes the same tests on a
-sample of them, and draws the page.
+The table stores the counts of each day. Windows of several days are sums of these counts, so no rows are read twice.
+For a table without days, it has one row per landing, newest first: the first drifted landing warns, the next pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+import collections
+import datetime as dt
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import dagster as dg
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from assets.declaration import Drift
-from assets.lifecycle.prediction_format import PREDICTED, SCORE
-from assets.lifecycle.profile.design_effect import thinned
-from assets.lifecycle.profile.histograms import Difference, Histogram, difference
+from assets.declaration import Model
+from assets.lifecycle.model.version.bundle import REFERENCE
+from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
+from assets.lifecycle.monitoring.drift_rule import (
+    ColumnDrift,
+    DriftResult,
+    EarlierWindow,
+    Level,
+    WindowCounts,
+    compare,
+    count,
+)
+from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.monitoring.trailing import row_of_day
+from assets.lifecycle.prediction_format import PREDICTED, SCORE, format_of
+from assets.lifecycle.profile.histograms import difference
 from assets.lifecycle.profile.reference import ReferenceProfile
+from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
+from resources.dagster_internals import CheckResult
+from resources.tables import WHOLE, InBatches, ParquetTables, days_of_window
 
-KS, CHI_SQUARE = "binned_ks", "two_sample_chi_square"
-METHODS = {"number": KS, "category": CHI_SQUARE}
-WEAK_P, WEAK_EFFECT = 0.02, 0.6
-"""Limits that each window must pass alone before windows are pooled: this p-value, and an effect of at least this share
-of ``min_effect`` and of the pooled effect. The pooled effect must also be at least this share of each window's effect,
-so that all windows drift in the same direction. With weaker limits, one chance deviation on the day before a large
-drift would make the first window of that drift page."""
-
-JUMP = 0.5
-"""A feature jumps if it moves between consecutive windows by at least this share of its distance from the reference."""
-
-Level = Literal["ok", "warn", "page"]
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """The comparison of one column: the p-value, and the effect (K-S distance, or total variation for few values).
-
-    ``settling``: for a score that would have drifted, the unwatched features that it still moves with. The score then
-    counts as not drifted.
-    """
-
-    column: str
-    method: str
-    p_value: float
-    effect: float
-    drifted: bool
-    pages: bool
-    settling: tuple[str, ...] = ()
+DRIFT = Check(
+    name="drift",
+    description="The day's features and scores match the champion's reference: the first window that does not "
+    "warns, the next consecutive one pages.",
+    blocking=False,
+)
+QUALITY = Check(
+    name="quality",
+    description="No column has more missing, new or outlying values than the reference, and the day has the usual "
+    "number of rows for its weekday.",
+    blocking=False,
+)
+MOST_WINDOWS = 31
+"""Number of days searched for earlier windows, and number of landings kept."""
+USUAL_DAYS = 28
+"""Number of days from which the usual rows of a weekday are computed."""
 
 
 @dataclass(frozen=True)
-class WindowCounts:
-    """The counts of a window of rows.
+class DriftRow:
+    """The result of one day: a row of the table.
 
     Args:
-        histograms: by column, the counts in the reference's bins.
-        calendar: by calendar column, the value that all rows share; ``None`` if they differ.
-        days: number of days that the rows cover; 1 if the table has no days.
-    """
-
-    histograms: Mapping[str, Histogram]
-    calendar: Mapping[str, float | None] = field(default_factory=dict)
-    days: int = 1
-
-    @property
-    def rows(self) -> int:
-        """Number of rows counted."""
-        return max((histogram.rows for histogram in self.histograms.values()), default=0)
-
-    def __add__(self, other: WindowCounts) -> WindowCounts:
-        """Adds counts and days. Raises :class:`ValueError` if the bins differ."""
-        calendar = {name: value if other.calendar.get(name) == value else None for name, value in self.calendar.items()}
-        counts = {name: h + other.histograms[name] for name, h in self.histograms.items()}
-        return WindowCounts(counts, calendar, self.days + other.days)
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts for JSON, without the bins, which the reference stores."""
-        columns = {c: h.to_json() for c, h in self.histograms.items()}
-        return {"columns": columns, "calendar": dict(self.calendar), "days": self.days}
-
-    @classmethod
-    def from_json(cls, reference: ReferenceProfile, stored: Mapping[str, Any]) -> WindowCounts:
-        """Restores the output of :meth:`to_json`. Raises :class:`ValueError` if the counts exceed the bins."""
-        histograms = reference.counted
-        counts = {c: Histogram.from_json(histograms[c].bins, h) for c, h in stored["columns"].items()}
-        return cls(counts, stored["calendar"], stored["days"])
-
-
-@dataclass(frozen=True)
-class EarlierWindow:
-    """An earlier window: its day, counts and result by column (``judged`` is false if it had too few rows).
-
-    ``since``: first day of the consecutive drifted windows that include it; empty if it did not drift.
+        day: ISO day, or :data:`WHOLE`.
+        at: ISO time of the check if the table has no days, else empty.
+        landing: data version of the features if the table has no days; it identifies the window.
+        version: version that scored the day.
+        of_day: counts of the day alone; ``None`` if nothing was scored.
+        first_day: first day of the window; the day itself unless the day has too few rows.
+        result, faults, quality: verdicts on the window.
+        verdicts: verdicts as JSON, with Evidently's results if it ran.
+        report: path of Evidently's page of this alarm; empty if there is none.
     """
 
     day: str
-    window: WindowCounts
-    judged: bool
-    columns: Mapping[str, ColumnDrift]
-    since: str = ""
+    version: str
+    of_day: WindowCounts | None
+    first_day: str
+    result: DriftResult
+    faults: dict[str, str]
+    quality: Level
+    verdicts: str
+    at: str = ""
+    landing: str = ""
+    report: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The table row, by column."""
+        return {
+            **({"at": self.at, "landing": self.landing} if self.day == WHOLE else {"day": pd.Timestamp(self.day)}),
+            "version": self.version,
+            "rows": self.of_day.rows if self.of_day else 0,
+            "first_day": self.first_day,
+            "window_rows": self.result.rows,
+            "judged": self.result.judged,
+            "drifted": self.result.drifted,
+            "level": self.result.level,
+            "since": self.result.since,
+            "columns": ", ".join(self.result.drifted_columns),
+            "quality": self.quality,
+            "faults": json.dumps(self.faults),
+            "verdicts": self.verdicts,
+            "report": self.report,
+            "counts": json.dumps(self.of_day.to_json() if self.of_day else None, separators=(",", ":")),
+        }
 
 
-@dataclass(frozen=True)
-class DriftResult:
-    """The result for a window. ``judged`` is false if the window has too few rows; it then has no verdict."""
+class DriftConfig(dg.Config):
+    """Run config of a drift check."""
 
-    rows: int
-    judged: bool
-    level: Level = "ok"
-    since: str = ""
-    columns: tuple[ColumnDrift, ...] = ()
-
-    @property
-    def drifted(self) -> bool:
-        """Whether any column has drifted."""
-        return any(column.drifted for column in self.columns)
-
-    @property
-    def settling(self) -> tuple[str, ...]:
-        """Unwatched features that a score still moves with; empty if there are none or the score counts as drifted."""
-        return tuple(dict.fromkeys(name for column in self.columns for name in column.settling))
-
-    @property
-    def drifted_columns(self) -> list[str]:
-        """Names of the drifted columns, the largest effect first."""
-        found = [column for column in self.columns if column.drifted]
-        return [column.column for column in sorted(found, key=lambda column: -column.effect)]
+    draw: bool = Field(
+        default=False, description="Draw Evidently's page for each day of the run, whatever the verdict."
+    )
 
 
-def count(reference: ReferenceProfile, batches: Iterable[pd.DataFrame]) -> WindowCounts:
-    """Counts the rows of batches in the reference's bins; a batch may contain only some of the columns.
+def drift_asset(model: Model) -> dg.AssetsDefinition:
+    """Returns the asset ``drift``."""
 
-    Features and scores may come in separate batches, because columns are compared one by one.
+    def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> StageOutput:
+        mlflow, tables = context.resources.mlflow, context.resources.tables
+        always = DriftConfig(**context.op_execution_context.op_config).draw
+        lines: list[DriftRow] = []
+        check_results: list[CheckResult] = []
+        kept: list[dict[str, Any]] = []
+        for day in days_in_run(context):
+            version = _version_of(predictions, day)
+            if version:
+                # The profile of the version that scored the day is also the right one after a rollback.
+                reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
+                past = _Past(tables, model, day, version, reference, lines)
+                line = _check(model, reference, version, day, features, predictions, past, tables.root, always)
+                kept = past.landings()
+            elif model.table.quiet_days:
+                line = DriftRow(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
+            else:
+                raise dg.Failure(description=f"{model.name}: no rows were scored on {day}; materialise its predictions")
+            lines.append(line)
+            check_results += _check_results(line)
+        metadata = {
+            "version": line.version,
+            "level": line.result.level,
+            "quality": line.quality,
+            "drifted": ", ".join(line.result.drifted_columns) or "nothing",
+        }
+        return StageOutput(pd.DataFrame([line.row() for line in lines] + kept), check_results, metadata)
 
-    Raises:
-        KeyError: a column of the reference is in no batch.
+    return table_asset(
+        model,
+        "drift",
+        drift,
+        description="The day's features and scores compared with the champion's reference profile, and the day's "
+        "counts, which add up over days. Evidently's page is drawn when an alarm begins or escalates, or on request.",
+        stage="monitoring",
+        kinds={"evidently"},
+        inputs={
+            "features": TableInput(model.key("features"), in_batches=True),
+            "predictions": TableInput(model.key("predictions"), in_batches=True),
+        },
+        checks=[DRIFT, QUALITY],
+        code=[compare, difference, faults],
+        day_column="day" if model.is_stream else None,
+        automation=eager(model.table.late_days + 1 if model.is_stream else None),
+        resources={"mlflow"},
+        config=DriftConfig,
+    )
+
+
+def _check(
+    model: Model,
+    reference: ReferenceProfile,
+    version: str,
+    day: str,
+    features: InBatches,
+    predictions: InBatches,
+    past: _Past,
+    root: str,
+    always: bool,
+) -> DriftRow:
+    """Computes the verdicts of a day.
+
+    Evidently's run costs as much as the rest of a day's work, and its page takes megabytes. It therefore runs only when
+    an alarm begins or rises, or when ``always`` is set. Later days of the same alarm refer to that page.
     """
-    counts: dict[str, Histogram] = {}
-    calendar: dict[str, float | None] = {}
-    wanted = reference.counted
+    sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
+    rows = max(predictions.rows(day), 1)
+    batches = [
+        sampling(_features(reference, features, day), model.drift.max_rows / rows, sampled["features"]),
+        sampling(_scores(model, predictions, day), model.drift.max_rows / rows, sampled["scores"]),
+    ]
+    of_day = count(reference, itertools.chain(*batches))
+    first_day, window = past.reaching_back(of_day)
+    result = compare(reference, window, model.drift, day=past.now, before=past.windows_apart(first_day))
+    found = faults(reference, window, model.drift, rows_of_day=of_day.rows, usual_rows=past.usual_rows())
+    quality = level_of_faults(found, past.faults_before(), model.drift.page_after)
+    snapshot = None
+    level_before, report = past.alarm()
+    if result.level == "ok":
+        report = ""
+    if result.judged and (always or result.level not in ("ok", level_before)):
+        parts = [pd.concat(part, ignore_index=True) for part in sampled.values()]
+        least = min(len(part) for part in parts)  # a row may have features but no score yet
+        sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
+        sample = sample.iloc[: model.drift.max_rows]
+        snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
+        report = _keep_report(root, model, day, html_of(snapshot))
+    verdicts = verdicts_json(result, snapshot)
+    at, landing = (past.now, past.landing) if day == WHOLE else ("", "")
+    return DriftRow(day, version, of_day, first_day, result, found, quality, verdicts, at, landing, report)
+
+
+def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
+    names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
+    return features.batches(day, [*names, *reference.unwatched])
+
+
+def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
+    form = format_of(model.task)
+    for batch in predictions.batches(day, form.score_columns):
+        yield pd.DataFrame(form.compared(form.scores_in(batch)))
+
+
+def sampling(
+    batches: Iterable[pd.DataFrame], share: float, sampled: list[pd.DataFrame], seed: int = 0
+) -> Iterator[pd.DataFrame]:
+    """Yields the batches unchanged and appends a random ``share`` of their rows to ``sampled``."""
+    rng = np.random.default_rng(seed)
     for batch in batches:
-        for column in batch:
-            name, values = str(column), batch[column].to_numpy()
-            if name in wanted:
-                counted = wanted[name].bins.count(values)
-                counts[name] = counts[name] + counted if name in counts else counted
-            elif name in reference.calendar and len(values):
-                value = float(values[0]) if (values == values[0]).all() else None
-                calendar[name] = value if calendar.get(name, value) == value else None
-    if missing := [name for name in wanted if name not in counts]:
-        raise KeyError(
-            f"the window lacks {', '.join(missing)}, which the reference profile has; materialise features and "
-            "predictions of that day again, or train a model on the current features"
-        )
-    return WindowCounts({name: counts[name] for name in wanted}, calendar)
+        sampled.append(batch if share >= 1 else batch[rng.random(len(batch)) < share])
+        yield batch
 
 
-def compare(
-    reference: ReferenceProfile,
-    window: WindowCounts,
-    drift: Drift,
-    *,
-    day: str = "",
-    before: Sequence[EarlierWindow] = (),
-) -> DriftResult:
-    """Compares a window with the reference.
+def _version_of(predictions: InBatches, day: str) -> str:
+    """The version that scored most rows of a day; empty if no row was scored."""
+    counted: collections.Counter[str] = collections.Counter()
+    for batch in predictions.batches(day, ["version"]):
+        counted.update({str(v): int(n) for v, n in batch["version"].value_counts().items()})
+    return str(counted.most_common(1)[0][0]) if counted else ""
 
-    Args:
-        reference: profile of the version that scored the window.
-        window: counts of the window.
-        drift: the declared limits.
-        day: latest day of the window.
-        before: earlier windows that the same version scored, oldest first. Windows that were not judged are skipped:
-            windows on both sides of them are still consecutive.
 
-    Returns:
-        The result; not judged if the window has fewer than ``min_rows`` rows.
+class _Past:
+    """The days before a day, or the earlier landings of a table without days, from the ``drift`` table.
+
+    They are read directly and not as an asset input, because the first day has no earlier day and must not wait for it.
     """
-    if window.rows < drift.min_rows:
-        return DriftResult(window.rows, judged=False)
-    earlier = [known for known in before if known.judged]
-    consecutive = earlier[1 - drift.page_after :] if drift.page_after > 1 else []
-    enough = len(consecutive) == drift.page_after - 1
-    share = len(reference.columns)
-    verdicts = []
-    began: dict[str, str] = {}
-    for column in reference.columns:
-        found = _difference(reference, window, column, drift)
-        drifted = found.p_value < drift.alpha / share and found.effect >= drift.min_effect
-        important = reference.importance.get(column, 1.0) >= drift.min_importance
-        earlier_results = [known.columns[column] for known in consecutive]
-        significant, alike = _together(reference, window, consecutive, column, found, drift)
-        lasts = enough and drifted and all(one.drifted for one in earlier_results) and significant
-        weakly = enough and (drifted or any(one.drifted for one in earlier_results)) and alike and significant
-        verdicts.append(
-            ColumnDrift(
-                column, METHODS[reference.histograms[column].bins.kind], found.p_value, found.effect,
-                drifted or weakly, important and (lasts or weakly),
-            )
-        )  # fmt: skip
-        if weakly or (drifted and earlier and earlier[-1].columns[column].drifted):
-            first = consecutive[0] if weakly else earlier[-1]
-            began[column] = first.since or first.day
-    moving = _settling(reference, window, drift, verdicts, earlier[-1] if earlier else None)
-    if moving:
-        verdicts = [
-            replace(one, drifted=False, pages=False, settling=moving) if one.drifted else one for one in verdicts
+
+    def __init__(
+        self,
+        tables: ParquetTables,
+        model: Model,
+        day: str,
+        version: str,
+        reference: ReferenceProfile,
+        in_run: Sequence[DriftRow],
+    ) -> None:
+        self._reference, self._drift, self._day = reference, model.drift, day
+        self.now, self.landing = day, ""
+        if day == WHOLE:
+            self.landing = tables.existing_stamp(model.key("features")).data_version
+            self._rows = _landings(tables, model, self.landing)
+            self.now = moment_after(next(reversed(self._rows), ""), dt.datetime.now(dt.UTC))
+        else:
+            self._rows = _days(tables, model, day, in_run)
+        self._same = {d: row for d, row in self._rows.items() if str(row["version"]) == version and row["rows"]}
+
+    def landings(self) -> list[dict[str, Any]]:
+        """Rows of the earlier landings, newest first; empty if the table has days."""
+        return list(self._rows.values())[::-1] if self._day == WHOLE else []
+
+    def usual_rows(self) -> float | None:
+        """Usual rows of the weekday: median of four weeks, else the reference's value; ``None`` without days."""
+        if self._day == WHOLE:
+            return None
+        weekday = pd.Timestamp(self._day).weekday()
+        known = [
+            row["rows"] for d, row in list(self._rows.items())[-USUAL_DAYS:] if pd.Timestamp(d).weekday() == weekday
         ]
-    since = min([day, *(began[one.column] for one in verdicts if one.drifted and one.column in began)])
-    pages, drifted = any(c.pages for c in verdicts), any(c.drifted for c in verdicts)
-    level: Level = "page" if pages else "warn" if drifted else "ok"
-    return DriftResult(window.rows, True, level, since if drifted else "", tuple(verdicts))
+        if len(known) >= 2:
+            return float(np.median(known))
+        return self._reference.rows_of_weekday[weekday] if self._reference.rows_of_weekday else None
+
+    def reaching_back(self, of_day: WindowCounts) -> tuple[str, WindowCounts]:
+        """First day and counts of the window: days are added until it has ``min_rows`` rows or ``window_days`` days."""
+        window, first = of_day, self._day
+        for earlier in reversed(days_of_window(self._day, (1 - self._drift.window_days, -1))):
+            if window.rows >= self._drift.min_rows or self._day == WHOLE:
+                break
+            if earlier in self._same:
+                window, first = window + self._counts(earlier), earlier
+        return first, window
+
+    def faults_before(self) -> list[dict[str, str]]:
+        """Faults of the earlier days by column, oldest first."""
+        return [json.loads(row["faults"]) for row in self._same.values()]
+
+    def alarm(self) -> tuple[str, str]:
+        """Level of the latest judged window, and path of Evidently's page of its alarm (empty if there is none)."""
+        judged = [row for row in self._same.values() if row["judged"]]
+        return (str(judged[-1]["level"]), str(judged[-1]["report"])) if judged else ("ok", "")
+
+    def windows_apart(self, first_day: str) -> list[EarlierWindow]:
+        """Earlier judged windows that share no day with each other or the window from ``first_day``, oldest first."""
+        chain: list[EarlierWindow] = []
+        begins = first_day
+        for day in reversed(list(self._same)):
+            row = self._same[day]
+            if day < begins and row["judged"] and len(chain) < self._drift.page_after:
+                chain.append(self._before(day, row))
+                begins = str(row["first_day"])
+        return chain[::-1]
+
+    def _before(self, day: str, row: Mapping[str, Any]) -> EarlierWindow:
+        verdicts = json.loads(row["verdicts"])
+        columns = {c["column"]: ColumnDrift(**c) for c in verdicts.get("columns", ())}
+        window = self._counts(day)
+        for earlier in self._same:
+            if row["first_day"] <= earlier < day:
+                window = window + self._counts(earlier)
+        return EarlierWindow(day, window, bool(row["judged"]), columns, str(row["since"]))
+
+    def _counts(self, day: str) -> WindowCounts:
+        return WindowCounts.from_json(self._reference, json.loads(self._same[day]["counts"]))
 
 
-def _settling(
-    reference: ReferenceProfile,
-    window: WindowCounts,
-    drift: Drift,
-    verdicts: Sequence[ColumnDrift],
-    before: EarlierWindow | None,
-) -> tuple[str, ...]:
-    """The unwatched features that still move while only a score drifted; empty if the score counts as drifted.
-
-    A score that drifted alone in the window before and counted still counts, because a jump does not repeat.
-    """
-    if not _score_alone(verdicts) or (before is not None and _score_alone(before.columns.values())):
-        return ()
-    moved = max(one.effect for one in verdicts if one.drifted)
-    moving = []
-    for name, usual in reference.unwatched.items():
-        effect, now = reference.design_effect(name), window.histograms[name]
-        of_window = effect.over(window.days, reference.days)
-        found = difference(usual, now, (effect.whole, of_window))
-        # A feature that moved much less than the score does not explain it.
-        if found.effect < WEAK_EFFECT * max(moved, drift.min_effect) or found.p_value >= WEAK_P:
-            continue
-        moving.append(name)
-        if before is None:
-            continue
-        of_before = effect.over(before.window.days, reference.days)
-        jump = difference(before.window.histograms[name], now, (of_before, of_window))
-        sure = jump.p_value < drift.page_alpha / len(reference.unwatched)
-        if sure and jump.effect >= max(drift.min_effect, JUMP * found.effect):
-            return ()
-    return tuple(moving)
+def _days(tables: ParquetTables, model: Model, day: str, in_run: Sequence[DriftRow]) -> dict[str, dict[str, Any]]:
+    """Rows of the earlier days, by day, oldest first; days of this run are not in the table yet."""
+    found: dict[str, dict[str, Any]] = {}
+    now = {line.day: line.row() for line in in_run}
+    for earlier in days_of_window(day, (-MOST_WINDOWS, -1)):
+        row = now.get(earlier) or row_of_day(tables, model.key("drift"), earlier)
+        if row is not None:
+            found[earlier] = row
+    return found
 
 
-def _score_alone(columns: Iterable[ColumnDrift]) -> bool:
-    """Whether a score counts as drifted and no other column does."""
-    drifted = [one.column for one in columns if one.drifted]
-    return bool(drifted) and all(name in (SCORE, PREDICTED) for name in drifted)
+def _landings(tables: ParquetTables, model: Model, landing: str) -> dict[str, dict[str, Any]]:
+    """Rows of the earlier landings, by the time of their check, oldest first."""
+    key = model.key("drift")
+    if not tables.stamp(key):
+        return {}
+    rows = [{str(column): value for column, value in row.items()} for row in tables.read(key).to_dict("records")]
+    earlier = [row for row in rows if row["landing"] != landing]
+    return {str(row["at"]): row for row in earlier[: MOST_WINDOWS - 1][::-1]}
 
 
-def _difference(reference: ReferenceProfile, window: WindowCounts, column: str, drift: Drift) -> Difference:
-    against = reference.histograms[column]
-    if column in (SCORE, PREDICTED):
-        # A score may follow the calendar. A Saturday is compared with weekends, so that not every Saturday alarms.
-        matching = _same_calendar(reference.sample, window.calendar)
-        if not matching.all() and matching.sum() >= drift.min_rows:
-            against = against.bins.count(reference.sample.loc[matching, column].to_numpy())
-    effect = reference.design_effect(column)
-    of_reference = thinned(effect.whole, against.rows / reference.rows)
-    return difference(against, window.histograms[column], (of_reference, effect.over(window.days, reference.days)))
+def moment_after(last: str, now: dt.datetime) -> str:
+    """ISO time of a check in milliseconds, the key of its row; always later than ``last``, even if the clock is not."""
+    moment = now.replace(tzinfo=None, microsecond=now.microsecond // 1_000 * 1_000)
+    if last and moment <= (before := dt.datetime.fromisoformat(last)):
+        moment = before + dt.timedelta(milliseconds=1)
+    return moment.isoformat(" ", "milliseconds")
 
 
-def _together(
-    reference: ReferenceProfile,
-    window: WindowCounts,
-    consecutive: Sequence[EarlierWindow],
-    column: str,
-    found: Difference,
-    drift: Drift,
-) -> tuple[bool, bool]:
-    """Tests consecutive windows: whether they are significant at ``page_alpha``, and whether all show similar drift.
+def _keep_report(root: str, model: Model, day: str, html: str) -> str:
+    """Writes Evidently's page of an alarm beside the tables and returns its path."""
+    import fsspec
 
-    Every comparison uses the same reference sample, so its sampling error does not average out. Only a test at
-    ``page_alpha`` accounts for that error. The pooled rows must pass it, or each window alone, because a column that
-    rises one day and falls the next shows no drift in the pooled rows.
+    path = f"{root}/{model.name}/drift/reports/{day}.html"
+    fs, where = fsspec.core.url_to_fs(path)
+    fs.makedirs(where.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(where, html.encode())
+    return path
 
-    Args:
-        reference: profile of the version that scored the windows.
-        window: counts of the latest window.
-        consecutive: the consecutive windows before it.
-        column: name of the column.
-        found: difference of the latest window.
-        drift: the declared limits.
-    """
-    pooled = (
-        _difference(reference, sum((known.window for known in consecutive), window), column, drift)
-        if consecutive
-        else found
+
+def _check_results(line: DriftRow) -> list[CheckResult]:
+    day = None if line.day == WHOLE else line.day
+    return [_drift_check_result(line, day), _quality_check_result(line, day)]
+
+
+def _severity(level: Level) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if level == "page" else dg.AssetCheckSeverity.WARN
+
+
+def _drift_check_result(line: DriftRow, day: str | None) -> CheckResult:
+    result = line.result
+    if not result.judged:
+        message = f"{result.rows} rows are too few to judge"
+    elif result.level == "ok":
+        message = f"{result.rows:,} rows look like the reference of version {line.version}"
+        if result.settling:
+            message += f"; the score still changes with {', '.join(result.settling[:3])}, which are not compared"
+    else:
+        message = (
+            f"{len(result.drifted_columns)} of {len(result.columns)} columns drifted from the reference of version "
+            f"{line.version}: {', '.join(result.drifted_columns[:5])}"
+            + (f"; since {result.since}" if result.level == "page" else "; watch the next window")
+        )
+    metadata: dict[str, Any] = {"level": result.level, "version": line.version, "rows": result.rows}
+    if result.level != "ok":
+        metadata |= {
+            "since": result.since,
+            "effects": {c.column: round(c.effect, 4) for c in result.columns if c.drifted},
+            "report": dg.MetadataValue.path(line.report),
+        }
+    return CheckResult(
+        check=DRIFT.name,
+        day=day,
+        passed=result.level == "ok",
+        severity=_severity(result.level),
+        description=message,
+        metadata=metadata,
     )
-    each: list[Difference | ColumnDrift] = [found, *(known.columns[column] for known in consecutive)]
-    effects = [one.effect for one in each]
 
-    def passes(one: Difference | ColumnDrift) -> bool:
-        return one.p_value < drift.page_alpha / len(reference.columns) and one.effect >= drift.min_effect
 
-    similar = min(effects) >= WEAK_EFFECT * pooled.effect and pooled.effect >= WEAK_EFFECT * max(effects)
-    return passes(pooled) or all(map(passes, each)), bool(consecutive) and similar and all(
-        _shows(one, drift) for one in each
+def _quality_check_result(line: DriftRow, day: str | None) -> CheckResult:
+    rows = line.of_day.rows if line.of_day else 0
+    message = "; ".join(f"{column + ': ' if column else ''}{fault}" for column, fault in line.faults.items())
+    return CheckResult(
+        check=QUALITY.name,
+        day=day,
+        passed=not line.faults,
+        severity=_severity(line.quality),
+        description=message or f"{rows:,} rows, as usual",
+        metadata={"level": line.quality, "rows": rows, "columns": line.faults},
     )
-
-
-def _shows(found: Difference | ColumnDrift, drift: Drift) -> bool:
-    """Whether a window alone shows at least weak drift of a column."""
-    return found.p_value < WEAK_P and found.effect >= WEAK_EFFECT * drift.min_effect
-
-
-def _same_calendar(sample: pd.DataFrame, calendar: Mapping[str, float | None]) -> np.ndarray:
-    """Boolean ``[rows of sample]``: rows with the calendar values that all rows of the window share."""
-    matching = np.ones(len(sample), dtype=bool)
-    for column, value in calendar.items():
-        if value is not None:
-            matching &= sample[column].to_numpy() == np.float32(value)
-    return matching

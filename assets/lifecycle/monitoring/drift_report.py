@@ -1,7 +1,7 @@
 """Runs Evidently over a window: the tests of the verdict on a sample of each side, and the page that shows them.
 
-Belongs here: registering the tests with Evidently, its run, its page. Does not belong here: the verdict (``drift.py``),
-which uses the counts of all rows.
+Belongs here: registering the tests with Evidently, its run, its page. Does not belong here: the verdict, which
+uses the counts of all rows (``drift_rule.py``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Drift
-from assets.lifecycle.monitoring.drift import CHI_SQUARE, KS, METHODS, DriftResult
+from assets.lifecycle.monitoring.drift_rule import CHI_SQUARE, KS, METHODS, DriftResult
 from assets.lifecycle.profile.design_effect import thinned
 from assets.lifecycle.profile.histograms import Bins, difference
 from assets.lifecycle.profile.reference import ReferenceProfile

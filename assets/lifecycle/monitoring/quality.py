@@ -1,7 +1,7 @@
 """Data quality faults of rows: missing, new or out-of-range values, too few or too many rows.
 
-Belongs here: pure functions of profiles and counts. Does not belong here: drift of distributions (``drift.py``), the
-choice of window (``drift_days.py``).
+Belongs here: pure functions of profiles and counts. Does not belong here: drift of distributions
+(``drift_rule.py``), the choice of window (``drift.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from assets.declaration import Drift
-from assets.lifecycle.monitoring.drift import Level, WindowCounts
+from assets.lifecycle.monitoring.drift_rule import Level, WindowCounts
 from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.lifecycle.profile.reference import ReferenceProfile
 

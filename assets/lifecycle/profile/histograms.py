@@ -1,7 +1,7 @@
 """Histograms of a column in the reference's bins: counts add up exactly over batches and days.
 
 Belongs here: bins, counting, adding, and the two-sample tests on counts. Does not belong here: the choice of columns,
-limits and verdicts (``drift.py``).
+limits and verdicts (``drift_rule.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reference profile: the distribution of a model version's features and scores when the version was made.
 
 Belongs here: building a profile from rows, merging, its folder in the bundle, its size limits. Does not belong here:
-comparing anything with it (``drift.py``).
+comparing anything with it (``drift_rule.py``).
 
 A profile holds no personal data: no keys and no entities. No row of its sample is a real row, because each feature is
 shuffled independently. The drift check compares column by column, so it does not need whole rows.

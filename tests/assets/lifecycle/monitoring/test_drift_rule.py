@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.monitoring import drift as rule_of
-from assets.lifecycle.monitoring.drift import DriftResult, EarlierWindow, WindowCounts, compare, count
+from assets.lifecycle.monitoring import drift_rule as rule_of
+from assets.lifecycle.monitoring.drift_rule import DriftResult, EarlierWindow, WindowCounts, compare, count
 from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.lifecycle.profile.design_effect import DesignEffect, thinned
 from assets.lifecycle.profile.histograms import Difference, Histogram, difference

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Drift
-from assets.lifecycle.monitoring.drift import WindowCounts, count
+from assets.lifecycle.monitoring.drift_rule import WindowCounts, count
 from assets.lifecycle.monitoring.quality import _is_more, faults, level_of_faults
 from assets.lifecycle.prediction_format import SCORE
 from assets.lifecycle.profile.design_effect import DesignEffect
