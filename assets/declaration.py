@@ -40,6 +40,10 @@ training mode the module may return ``[n, k]`` (or ``[n, k, classes]``) for k me
 target."""
 
 
+LEARNERS = ("linear", "trees")
+"""Learners that may join the network in the ensemble."""
+
+
 class DeclarationError(dg.DagsterInvalidDefinitionError):
     """A declaration that cannot work. The message gives the model, the field, the value and the fix."""
 
@@ -157,7 +161,7 @@ class Training:
     learning_rate: float | None = None
     members: int | None = None
     weight_decay: float = 3e-3
-    ensemble: tuple[str, ...] = ("linear", "trees")
+    ensemble: tuple[str, ...] = LEARNERS
     half_life_days: float | None = None
     seed: int = 0
     holdout: float = 0.2
@@ -419,7 +423,7 @@ def _wrong_features(model: Model) -> Wrong:
 
 def _wrong_training(model: Model) -> Wrong:
     ensemble, half_life = model.training.ensemble, model.training.half_life_days
-    if not set(ensemble) <= {"linear", "trees"} or len(set(ensemble)) != len(ensemble):
+    if not set(ensemble) <= set(LEARNERS) or len(set(ensemble)) != len(ensemble):
         yield "training.ensemble", ensemble, "name 'linear', 'trees', both or none, in a tuple"
     if half_life is not None and not (half_life > 0 and model.is_stream):
         yield "training.half_life_days", half_life, "give more than 0 days, and only with `table.time`"

@@ -78,7 +78,8 @@ def prepare(home: Path) -> Path:
     from assets.lifecycle.data.features import compute_features, events_of, features_of
     from assets.lifecycle.data.landing import number_rows
     from assets.lifecycle.data.row_outcomes import first_landed, type_and_refuse
-    from assets.lifecycle.model.fitting import boosted_trees, fit, linear_model, mixture
+    from assets.lifecycle.model.fitting import fit
+    from assets.lifecycle.model.learners.ensemble import boosted_trees, linear_model, mixture
     from assets.lifecycle.model.learners.trees import as_module
     from assets.lifecycle.model.objectives import ScoreTransform
     from assets.lifecycle.model.version.bundle import Bundle

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from assets.lifecycle.model.fitting import boosted_trees, linear_model, outputs_of
+from assets.lifecycle.model.fitting import outputs_of
+from assets.lifecycle.model.learners.ensemble import boosted_trees, linear_model
 from assets.lifecycle.model.learners.trees import Trees, as_module
 from assets.lifecycle.model.objectives import objective_of
 from assets.task import BINARY, Task

@@ -15,18 +15,13 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.fitting import (
-    LINEAR,
-    NETWORK,
-    TREES,
     Selection,
-    boosted_trees,
     fit,
-    linear_model,
-    mixture,
     outputs_of,
     select,
 )
-from assets.lifecycle.model.learners.trees import Trees, as_module
+from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK, mixture
+from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.objectives import ScoreTransform, objective_of
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
 
@@ -76,11 +71,10 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
         parts[NETWORK] = fit(
             X[rows], y[rows], recipe=recipe, epochs=selection.epochs, network=model.network, log=log, **arguments
         )
-    if selection.shares.get(LINEAR):
-        parts[LINEAR] = linear_model(X[rows], y[rows], **arguments)
-    if selection.shares.get(TREES):
-        trees = boosted_trees(X[rows], y[rows], seed=recipe.seed, rounds=selection.rounds, **arguments)
-        parts[TREES] = as_module(trees, model.task, arguments["tokens"])
+    for name in recipe.ensemble:
+        if selection.shares.get(name):
+            fitted = LEARNERS[name].fit(X[rows], y[rows], seed=recipe.seed, rounds=selection.rounds, **arguments)
+            parts[name], trees = fitted.module, fitted.trees or trees
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
     head = objective.final_transform(selection.head, y[rows])
     return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)

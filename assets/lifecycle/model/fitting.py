@@ -22,11 +22,10 @@ import numpy as np
 
 from assets.declaration import NetworkFactory, Training
 from assets.lifecycle.data.text import WORDS
-from assets.lifecycle.model.learners.linear import fit_linear
+from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK
 from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
 from assets.lifecycle.model.learners.threads import on_one_thread
-from assets.lifecycle.model.learners.trees import Trees, as_module, fit_trees
 from assets.lifecycle.model.objectives import Objective, ScoreTransform, objective_of
 from assets.lifecycle.profile.reference import calibration_of
 from assets.task import BINARY, Task
@@ -40,8 +39,6 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 SMOOTHING_STEPS = 500
 """Number of recent steps, roughly, over which weights are averaged. The average after any epoch is a usable model."""
-NETWORK, LINEAR, TREES = "network", "linear", "trees"
-"""Names of the learners in the ensemble."""
 LEAST_SHARE = 0.05
 """Minimum ensemble weight. A learner with less is dropped, because it would still cost time in every fit and score."""
 PREDICT_ROWS = 512
@@ -244,12 +241,10 @@ def select(
         fold_arguments.append({"task": task, "tokens": tokens, "weight": weighed})
 
     def fit_fold(part: str, fold: int) -> tuple[np.ndarray, int | None]:
-        """A fold's validation outputs of the linear model or the trees, and the trees' boosting rounds."""
-        (fitted, valid), arguments = folds[fold], fold_arguments[fold]
-        if part == LINEAR:
-            return outputs_of(linear_model(X[fitted], y[fitted], **arguments), X[valid]), None
-        trees = boosted_trees(X[fitted], y[fitted], seed=recipe.seed, valid=(X[valid], y[valid]), **arguments)
-        return outputs_of(as_module(trees, task, tokens), X[valid]), trees.rounds
+        """A fold's validation outputs of a learner, and its number of boosting rounds."""
+        (rows, valid), arguments = folds[fold], fold_arguments[fold]
+        fitted = LEARNERS[part].fit(X[rows], y[rows], seed=recipe.seed, valid=(X[valid], y[valid]), **arguments)
+        return outputs_of(fitted.module, X[valid]), fitted.rounds
 
     # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
     # in this thread, because it uses the global random state.
@@ -268,7 +263,7 @@ def select(
             looks.append(looked)
         found = {part: [one.result() for one in waits] for part, waits in waiting.items()}
     outputs = {part: [output for output, _ in of_part] for part, of_part in found.items()}
-    rounds = [n for _, n in found.get(TREES, ()) if n is not None]
+    rounds = [n for of_part in found.values() for _, n in of_part if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               objective.metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     # A fold that stopped early keeps its last value: it had stopped improving.
@@ -329,56 +324,6 @@ def mixed(
         if found[least] >= LEAST_SHARE or len(parts) == 1:
             return dict.fromkeys(outputs, 0.0) | dict(zip(parts, map(float, found), strict=True)), head
         parts.pop(least)
-
-
-@on_one_thread
-def linear_model(
-    X: np.ndarray, y: np.ndarray, *, task: Task, tokens: Sequence[int] = (), weight: np.ndarray | None = None
-) -> torch.nn.Module:
-    """Fits the regularised linear model, a module with the inputs and outputs of :func:`fit`'s network.
-
-    Args:
-        X: float32 ``[n, n_features]``; missing values are NaN.
-        y: ``[n]``, class codes or measured values.
-        task: the kind of target.
-        tokens: positions of the columns of word numbers.
-        weight: row weights ``[n]``; default: equal weights.
-    """
-    return fit_linear(X, objective_of(task).learnt(y), task=task, tokens=tokens, weight=weight)
-
-
-def boosted_trees(X: np.ndarray, y: np.ndarray, *, task: Task, **arguments: Any) -> Trees:
-    """Fits the trees, whose module has the inputs and outputs of :func:`fit`'s network; see :func:`fit_trees`.
-
-    Args:
-        X: float32 ``[n, n_features]``; missing values are NaN.
-        y: ``[n]``, class codes or measured values.
-        task: the kind of target.
-        **arguments: further arguments of :func:`fit_trees`; ``valid`` holds measured values in their own unit.
-    """
-    if (valid := arguments.get("valid")) is not None and task.kind == "regression":
-        head = objective_of(task).target(y)[1]
-        arguments["valid"] = valid[0], (valid[1] - head.offset) / head.slope
-    return fit_trees(X, objective_of(task).learnt(y), task=task, **arguments)
-
-
-def mixture(parts: Mapping[str, torch.nn.Module], shares: Mapping[str, float]) -> torch.nn.Module:
-    """The ensemble as a module: the weighted sum of its learners' outputs; a single learner is returned as it is."""
-    import torch
-
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-
-    class Mixture(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.parts = torch.nn.ModuleDict(dict(parts))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            outputs = [shares[name] * part(x) for name, part in self.parts.items()]
-            return torch.stack(outputs).sum(dim=0)
-
-    return Mixture().eval()
 
 
 @dataclass

@@ -73,6 +73,10 @@ class Objective(abc.ABC):
         """Returns ``y`` as the linear model and the trees learn it, ``[n]``."""
         return y
 
+    def in_scale_of(self, y: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Returns ``other`` in the scale of :meth:`learnt` of ``y``."""
+        return other
+
     @abc.abstractmethod
     def losses(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns the loss of each row, and of each member if ``outputs`` has a dimension for members."""
@@ -204,6 +208,11 @@ class ValueObjective(Objective):
     def learnt(self, y: np.ndarray) -> np.ndarray:
         """See :class:`Objective`; standardised as for the network."""
         return self.target(y)[0]
+
+    def in_scale_of(self, y: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """See :class:`Objective`."""
+        scale = self.target(y)[1]
+        return (other - scale.offset) / scale.slope
 
     def losses(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """See :class:`Objective`."""

@@ -23,7 +23,10 @@ from assets.lifecycle.model.candidate import Candidate, fit_candidate
 from assets.lifecycle.model.fitting import (
     fit,
 )
+from assets.lifecycle.model.learners.ensemble import linear_model
+from assets.lifecycle.model.learners.linear import fit_linear
 from assets.lifecycle.model.learners.networks import tabular
+from assets.lifecycle.model.learners.trees import fit_trees
 from assets.lifecycle.model.objectives import objective_of
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
@@ -105,6 +108,9 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             fit_candidate,
             fold_rows,
             fit,
+            linear_model,
+            fit_linear,
+            fit_trees,
             objective_of,
             tabular,
             reference_rows,

@@ -7,20 +7,26 @@ import numpy as np
 import pytest
 import torch
 
+from assets import declaration
 from assets.declaration import Training
 from assets.lifecycle.model import fitting
 from assets.lifecycle.model.fitting import (
+    best_threshold,
+    fit,
+    mixed,
+    outputs_of,
+    select,
+)
+from assets.lifecycle.model.learners import ensemble
+from assets.lifecycle.model.learners.ensemble import (
     LINEAR,
     NETWORK,
     TREES,
-    best_threshold,
+    Fitted,
+    Learner,
     boosted_trees,
-    fit,
     linear_model,
-    mixed,
     mixture,
-    outputs_of,
-    select,
 )
 from assets.lifecycle.model.learners.networks import bin_edges, tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
@@ -281,10 +287,37 @@ def test_after_an_error_the_fits_that_have_not_begun_are_dropped(monkeypatch):
     def broken(X, y):
         raise ValueError("no layers")
 
-    monkeypatch.setattr(fitting, "linear_model", slow)
-    monkeypatch.setattr(fitting, "boosted_trees", slow)
+    monkeypatch.setattr(ensemble, "linear_model", slow)
+    monkeypatch.setattr(ensemble, "boosted_trees", slow)
     X, y = make(300)
     folds = [(np.arange(200), np.arange(200, 300))] * 4
     with pytest.raises(ValueError, match="no layers"):
         select(X, y, folds, recipe=RECIPE, network=broken)
     assert len(begun) < 8
+
+
+class Halves(Learner):
+    """Knows nothing but the sign of the first feature."""
+
+    def fit(self, X, y, *, task, seed, tokens=(), weight=None, valid=None, rounds=None):
+        class Sign(torch.nn.Module):
+            def forward(self, x):
+                return torch.nan_to_num(x[:, 0]).sign()
+
+        return Fitted(Sign())
+
+
+def test_another_learner_joins_by_its_name(monkeypatch):
+    monkeypatch.setattr(fitting, "LEARNERS", {"halves": Halves()})
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 3)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(float)
+    folds = [(np.arange(400), np.arange(400, 600))]
+    selection = select(X, y, folds, recipe=replace(RECIPE, ensemble=("halves",)))
+    assert set(selection.shares) == {"halves", NETWORK}
+    assert selection.shares["halves"] > 0.1
+    assert selection.score > 0.99
+
+
+def test_what_a_declaration_may_name_is_what_there_is():
+    assert set(declaration.LEARNERS) == set(ensemble.LEARNERS)

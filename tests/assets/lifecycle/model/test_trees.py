@@ -6,7 +6,8 @@ import torch
 import xgboost
 
 from assets.lifecycle.data.text import WORDS, word_numbers
-from assets.lifecycle.model.fitting import boosted_trees, outputs_of
+from assets.lifecycle.model.fitting import outputs_of
+from assets.lifecycle.model.learners.ensemble import boosted_trees
 from assets.lifecycle.model.learners.trees import Trees, as_module, columns_of, fit_trees, frequent_words
 from assets.task import BINARY, Task
 
