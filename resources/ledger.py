@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.schema import CreateTable
 
+from resources.append_only import forbid_rewriting, lock_schema
 from resources.mlflow import MlflowTracking, TrackingError
 from resources.settings import Settings
 
@@ -42,12 +43,6 @@ _TABLE = sa.Table(
 
 
 _TRIES = 20
-
-
-_APPEND_ONLY = """
-    CREATE TRIGGER IF NOT EXISTS promotions_no_{verb} BEFORE {verb} ON promotions
-    BEGIN SELECT RAISE(ABORT, 'the ledger of promotions is append-only'); END
-"""
 
 
 Action = Literal["promote", "refuse"]
@@ -188,10 +183,9 @@ class Ledger(dg.ConfigurableResource):
         if engine.dialect.name == "sqlite":
             Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         with engine.begin() as connection:
+            lock_schema(connection)
             connection.execute(CreateTable(_TABLE, if_not_exists=True))
-            if engine.dialect.name == "sqlite":
-                for verb in ("UPDATE", "DELETE"):
-                    connection.execute(sa.text(_APPEND_ONLY.format(verb=verb)))
+            forbid_rewriting(connection, _TABLE.name, "the ledger of promotions")
         return engine
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from resources.alerts.alert import TIMES, Alert, fingerprint_of
+from resources.append_only import forbid_rewriting
 
 METADATA = sa.MetaData()
 ALERTS = sa.Table(
@@ -174,7 +175,7 @@ def _bring_up_to_date(connection: sa.Connection) -> None:
             connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
     _give_fingerprints(connection)
     connection.execute(sa.schema.CreateIndex(ONE_OPEN, if_not_exists=True))
-    _forbid_rewriting_history(connection)
+    forbid_rewriting(connection, EVENTS.name, "the history of alerts")
     connection.execute(POSITIONS.delete().where(where))
     connection.execute(POSITIONS.insert().values(stream=SCHEMA, position=SCHEMA_VERSION))
 
@@ -204,25 +205,6 @@ def _give_fingerprints(connection: sa.Connection) -> None:
     for row in connection.execute(sa.select(ALERTS).where(ALERTS.c.fingerprint == "")).mappings().all():
         fingerprint = fingerprint_of(row["model"], row["cause"], row["column"])
         connection.execute(ALERTS.update().where(ALERTS.c.id == row["id"]).values(fingerprint=fingerprint))
-
-
-def _forbid_rewriting_history(connection: sa.Connection) -> None:
-    """Creates triggers that make the history append-only for every writer."""
-    if connection.dialect.name == "sqlite":
-        for what in ("UPDATE", "DELETE"):
-            connection.exec_driver_sql(
-                f"CREATE TRIGGER IF NOT EXISTS alert_events_no_{what.lower()} BEFORE {what} ON alert_events "
-                "BEGIN SELECT RAISE(ABORT, 'the history of alerts is append-only'); END"
-            )
-    elif connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(
-            "CREATE OR REPLACE FUNCTION alert_events_append_only() RETURNS trigger AS "
-            "$$ BEGIN RAISE EXCEPTION 'the history of alerts is append-only'; END $$ LANGUAGE plpgsql"
-        )
-        connection.exec_driver_sql(
-            "CREATE OR REPLACE TRIGGER alert_events_append_only BEFORE UPDATE OR DELETE ON alert_events "
-            "FOR EACH ROW EXECUTE FUNCTION alert_events_append_only()"
-        )
 
 
 def alert_of(row: Any) -> Alert:

@@ -1,8 +1,17 @@
 """What tests of several resources share."""
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from resources.mlflow import MlflowTracking, create_store
+from resources.processes import free_port
+
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+"""Folder of PostgreSQL's programs."""
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +25,34 @@ def tracking(tmp_path_factory) -> MlflowTracking:
         for _ in range(2):
             client.create_model_version(name, str(folder))
     return tracking
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """Makes databases on a server of its own on the loopback interface, and returns their URLs.
+
+    As root it runs as the user `postgres`, who comes with the package.
+    """
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if as_user:
+        for above in (folder, *list(folder.parents)[:2]):
+            above.chmod(0o755)
+        shutil.chown(folder, "postgres")
+    port = free_port()
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*as_user, str(POSTGRES / program), *arguments]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
+        assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+
+    run("initdb", "-D", str(folder / "data"), "-U", "assetline", "--auth=trust")
+    options = f"-h 127.0.0.1 -p {port} -k {folder}"
+    run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
+
+    def database(name: str) -> str:
+        run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "assetline", name)
+        return f"postgresql+psycopg://assetline@127.0.0.1:{port}/{name}"
+
+    yield database
+    run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")

@@ -1,44 +1,22 @@
 """The alert store on a real PostgreSQL: the same promises."""
 
-import os
-import shutil
-import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from resources.alerts import AlertStore, Route
-from resources.processes import free_port
+from tests.resources.conftest import POSTGRES
 
-BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BIN is None, reason="needs the Debian package postgresql"),
+    pytest.mark.skipif(POSTGRES is None, reason="needs the Debian package postgresql"),
 ]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    """A server of its own on the loopback interface; as root it runs as the user `postgres`, who comes with it."""
-    folder = tmp_path_factory.mktemp("postgres")
-    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    if as_user:
-        for above in (folder, *list(folder.parents)[:2]):
-            above.chmod(0o755)
-        shutil.chown(folder, "postgres")
-    port = free_port()
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run([*as_user, str(BIN / program), *arguments], check=True, capture_output=True, cwd=folder)
-
-    run("initdb", "-D", str(folder / "data"), "-U", "assetline", "--auth=trust")
-    options = f"-h 127.0.0.1 -p {port} -k {folder}"
-    run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
-    run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "assetline", "assetline")
-    yield f"postgresql+psycopg://assetline@127.0.0.1:{port}/assetline"
-    run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+def url(postgres):
+    return postgres("alerts")
 
 
 def test_many_at_once_open_one_alert_and_lose_none(url):

@@ -1,0 +1,52 @@
+"""Makes a table append-only for every writer, by triggers, on SQLite and on PostgreSQL.
+
+Belongs here: the triggers. Does not belong here: which tables are append-only (``ledger.py``, ``alerts/database.py``).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+_LOCK = 7276512
+
+
+def lock_schema(connection: sa.Connection) -> None:
+    """Lets one process at a time create tables and functions, until the transaction ends.
+
+    PostgreSQL fails if two processes create the same table or function, even with ``IF NOT EXISTS``. SQLite holds its
+    write lock anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def forbid_rewriting(connection: sa.Connection, table: str, name: str) -> None:
+    """Creates triggers that refuse every UPDATE and DELETE on a table; existing ones stay.
+
+    Args:
+        connection: a connection in a transaction; see :func:`lock_schema`.
+        table: name of the table.
+        name: what the table is, for the message, e.g. ``the ledger of promotions``.
+    """
+    message = f"{name} is append-only"
+    if connection.dialect.name == "sqlite":
+        for verb in ("update", "delete"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb} BEFORE {verb} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
+            )
+    elif connection.dialect.name == "postgresql":
+        there = connection.execute(
+            sa.text("SELECT 1 FROM pg_trigger WHERE tgname = :name AND tgrelid = CAST(:table AS regclass)"),
+            {"name": f"{table}_append_only", "table": table},
+        )
+        if there.first():
+            return
+        connection.exec_driver_sql(
+            f"CREATE OR REPLACE FUNCTION {table}_append_only() RETURNS trigger AS "
+            f"$$ BEGIN RAISE EXCEPTION '{message}'; END $$ LANGUAGE plpgsql"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
+            f"FOR EACH ROW EXECUTE FUNCTION {table}_append_only()"
+        )
