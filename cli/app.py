@@ -1,4 +1,4 @@
-"""The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, and the group alerts.
+"""The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, which, history, and alerts.
 
 Heavy imports are inside the commands, so that ``--help`` is quick.
 """
@@ -15,6 +15,7 @@ import typer
 
 from cli.alerts import alerts_app
 from cli.errors import read_settings, reported
+from cli.ledger import history, which
 from resources.settings import Settings
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks are longer, and may show secrets in local variables
 )
 app.add_typer(alerts_app, name="alerts")
+app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
+app.command(epilog="Example: `assetline history fraud --json`")(history)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")

@@ -1,4 +1,4 @@
-"""Turns the errors that a user can mend into one line on stderr and an exit code."""
+"""Turns the errors that a user can fix into one line on stderr and an exit code."""
 
 from __future__ import annotations
 

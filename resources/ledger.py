@@ -6,7 +6,7 @@ Belongs here: entries, and the alias derived from them. Does not belong here: th
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -67,6 +67,10 @@ class Entry:
     dagster_run: str
     who: str
     at: dt.datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry for JSON; the time is ISO 8601."""
+        return {**asdict(self), "at": self.at.isoformat()}
 
 
 class Ledger(dg.ConfigurableResource):

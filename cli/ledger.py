@@ -1,0 +1,116 @@
+"""``assetline which`` and ``assetline history``: what is or was in production, and why, from the ledger.
+
+Belongs here: arguments, and text output. Does not belong here: the ledger (``resources/ledger.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.errors import read_settings, reported
+
+if TYPE_CHECKING:
+    from resources.ledger import Entry, Ledger
+
+
+class UnknownModelError(Exception):
+    """The ledger has no entry of a model. The message gives the models that it has."""
+
+
+def _moment(text: str) -> dt.datetime:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time; write it as 2026-10-03T12:00 (UTC)") from None
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextlib.contextmanager
+def _ledger(command: str) -> Iterator[Ledger]:
+    settings = read_settings(command)
+    from resources.ledger import Ledger
+
+    with reported(command, UnknownModelError):
+        yield Ledger.from_settings(settings).process_config_and_initialize()
+
+
+def which(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    at: Annotated[
+        dt.datetime | None,
+        typer.Option(
+            parser=_moment, metavar="TIME", help="A time, e.g. 2026-10-03T12:00; UTC unless it has an offset."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which version of a model is in production, or was at a time, and why."""
+    with _ledger("assetline which") as ledger:
+        entries = _entries(ledger, model)
+        entry = ledger.champion(model) if at is None else ledger.at(model, at)
+    if as_json:
+        print(json.dumps(entry.to_json() if entry else None, indent=1))
+    elif entry is None:
+        when = "yet" if at is None else f"at {at:%Y-%m-%d %H:%M:%S} UTC"
+        print(f"no version of {model} was in production {when}")
+    else:
+        print(format_promotion(entry, entries, at))
+    if entry is None:
+        raise typer.Exit(1)
+
+
+def history(
+    model: Annotated[str | None, typer.Argument(help="Name of the model (default: all models).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the promotions and refusals of one model or of all models, oldest first."""
+    with _ledger("assetline history") as ledger:
+        entries = _entries(ledger, model)
+    print(json.dumps([entry.to_json() for entry in entries], indent=1) if as_json else format_history(entries))
+
+
+def _entries(ledger: Ledger, model: str | None) -> list[Entry]:
+    entries = ledger.history()
+    known = sorted({entry.model for entry in entries})
+    if model is not None and model not in known:
+        raise UnknownModelError(f"the ledger has no entry of a model '{model}'; it has: {', '.join(known) or 'none'}")
+    return [entry for entry in entries if model in (None, entry.model)]
+
+
+def format_promotion(entry: Entry, entries: Sequence[Entry], at: dt.datetime | None) -> str:
+    """A promotion as text: the version, from when to when it was in production, and why."""
+    until = next((e.at for e in entries if e.action == "promote" and e.number > entry.number), None)
+    if at is None:
+        first = f"version {entry.version} of {entry.model} is in production since {entry.at:%Y-%m-%d %H:%M:%S} UTC"
+    else:
+        ended = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "and still is"
+        first = (
+            f"version {entry.version} of {entry.model} was in production at {at:%Y-%m-%d %H:%M:%S} UTC, "
+            f"since {entry.at:%Y-%m-%d %H:%M:%S} UTC {ended}"
+        )
+    facts = {"previous": f"version {entry.previous}" if entry.previous else "none", "promoted by": entry.who,
+             "run": entry.dagster_run, "reason": entry.reason}  # fmt: skip
+    return "\n".join([first, *(f"  {name:12} {value}" for name, value in facts.items())])
+
+
+def format_history(entries: Sequence[Entry]) -> str:
+    """Ledger entries as a text table."""
+    if not entries:
+        return "the ledger is empty"
+    rows = [("time (UTC)", "model", "no.", "action", "version", "previous", "by", "reason")]
+    for e in entries:
+        time, number = f"{e.at:%Y-%m-%d %H:%M:%S}", str(e.number)
+        rows.append((time, e.model, number, e.action, e.version, e.previous or "", e.who, e.reason[:100]))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
+    )

@@ -1,0 +1,88 @@
+"""What is and was in production, on the command line."""
+
+import datetime as dt
+import json
+
+import pytest
+
+from cli import main
+from resources.ledger import Entry, Ledger
+from resources.settings import Settings
+
+FACTS = {"verdicts": {"gate": True}, "dagster_run": "run-1", "who": "ada"}
+
+
+@pytest.fixture
+def promoted(tmp_path, monkeypatch) -> list[Entry]:
+    """Version 1, a refused version 2, and version 3 in its place."""
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
+    ledger = Ledger.from_settings(Settings.from_env())
+    ledger.promote("fraud", "1", reason="the first", **FACTS)
+    ledger.refuse("fraud", "2", reason="worse", **FACTS)
+    ledger.promote("fraud", "3", reason="better by .01", **FACTS)
+    ledger.refuse("churn", "1", reason="below the floor", **FACTS)
+    return ledger.history("fraud")
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(list(arguments))
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+def test_the_version_in_production_is_shown_with_its_reason(promoted, run):
+    code, out, _ = run("which", "fraud")
+    assert code == 0
+    assert out.splitlines() == [
+        f"version 3 of fraud is in production since {promoted[2].at:%Y-%m-%d %H:%M:%S} UTC",
+        "  previous     version 1", "  promoted by  ada", "  run          run-1", "  reason       better by .01",
+    ]  # fmt: skip
+
+
+def test_of_a_time_the_version_of_that_time_is_shown(promoted, run):
+    first, _, third = promoted
+    between = (third.at - dt.timedelta(microseconds=1)).isoformat()
+    assert run("which", "fraud", "--at", between)[1].startswith("version 1 of fraud was in production at ")
+    assert f"until {third.at:%Y-%m-%d %H:%M:%S} UTC" in run("which", "fraud", "--at", between)[1]
+    later = (third.at + dt.timedelta(days=1)).astimezone(dt.timezone(dt.timedelta(hours=2))).isoformat()
+    assert " and still is" in run("which", "fraud", "--at", later)[1]
+    assert json.loads(run("which", "fraud", "--at", third.at.isoformat(), "--json")[1])["version"] == "3"
+    before = (first.at - dt.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M")
+    code, out, _ = run("which", "fraud", "--at", before)
+    assert (code, out.startswith("no version of fraud was in production at ")) == (1, True)
+    assert json.loads(run("which", "fraud", "--at", before, "--json")[1]) is None
+    assert run("which", "churn")[:2] == (1, "no version of churn was in production yet\n")
+
+
+def test_the_history_is_of_one_model_or_of_all_with_refusals(promoted, run):
+    code, out, _ = run("history", "fraud")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert [(row[4], row[5]) for row in rows] == [("promote", "1"), ("refuse", "2"), ("promote", "3")]
+    assert len(run("history")[1].splitlines()) == 5
+    found = json.loads(run("history", "fraud", "--json")[1])
+    assert [entry["previous"] for entry in found] == [None, "1", "1"]
+    assert found[1]["verdicts"] == {"gate": True}
+
+
+@pytest.mark.parametrize("command", ["which", "history"])
+def test_a_model_that_has_no_entry_is_named_with_those_that_have(promoted, run, command):
+    code, out, err = run(command, "frad")
+    assert (code, out) == (1, "")
+    assert err == f"assetline {command}: the ledger has no entry of a model 'frad'; it has: churn, fraud\n"
+
+
+def test_a_time_that_cannot_be_read_is_refused(promoted, run):
+    code, _, err = run("which", "fraud", "--at", "yesterday")
+    assert code == 2
+    assert "'yesterday' is not a time; write it as 2026-10-03T12:00 (UTC)" in " ".join(err.replace("│", "").split())
+
+
+def test_an_empty_ledger_says_so(tmp_path, monkeypatch, run):
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
+    assert run("history")[:2] == (0, "the ledger is empty\n")
