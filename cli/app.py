@@ -1,4 +1,5 @@
-"""The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, which, history, and alerts.
+"""The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, which, history,
+rollback, and alerts.
 
 Heavy imports are inside the commands, so that ``--help`` is quick.
 """
@@ -15,7 +16,7 @@ import typer
 
 from cli.alerts import alerts_app
 from cli.errors import read_settings, reported
-from cli.ledger import history, which
+from cli.ledger import history, rollback, which
 from resources.settings import Settings
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)
+app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(rollback)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")

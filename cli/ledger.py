@@ -1,4 +1,4 @@
-"""``assetline which`` and ``assetline history``: what is or was in production, and why, from the ledger.
+"""``assetline which``, ``history`` and ``rollback``: what is or was in production, and why, from the ledger.
 
 Belongs here: arguments, and text output. Does not belong here: the ledger (``resources/ledger.py``).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import getpass
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -76,6 +77,28 @@ def history(
     with _ledger("assetline history") as ledger:
         entries = _entries(ledger, model)
     print(json.dumps([entry.to_json() for entry in entries], indent=1) if as_json else format_history(entries))
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    why: Annotated[str, typer.Option(help="Reason, for the ledger.")],
+    who: Annotated[
+        str, typer.Option(default_factory=getpass.getuser, show_default=False, help="Name (default: your user).")
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="VERSION", help="Version to promote (default: the one before the current).")
+    ] = "",
+) -> None:
+    """Put an earlier version back into production, after it has answered in a process of its own."""
+    settings = read_settings("assetline rollback")
+    from assets.lifecycle.release.rollback import RollbackError, roll_back
+    from resources.defaults import default_resources
+
+    resources = default_resources(settings, {})
+    given = {name: resources[name] for name in ("mlflow", "ledger", "target")}
+    with reported("assetline rollback", RollbackError):
+        entry = roll_back(model, to=to, why=why, who=who, **given)
+    print(f"version {entry.version} of {model} is in production, in place of version {entry.previous}")
 
 
 def _entries(ledger: Ledger, model: str | None) -> list[Entry]:

@@ -96,11 +96,12 @@ class Stages:
         self.tables = ParquetTables(root=str(folder / "tables"))
         self.ledger = Ledger(database_url=f"sqlite:///{folder / 'assetline.db'}")
         self.mlflow = Versions()
-        given = {
+        self.resources: dict[str, Any] = {
             "tables": self.tables, "mlflow": self.mlflow, "ledger": self.ledger, "target": None,
             source_resource_key(model): model.table.source, **resources,
         }  # fmt: skip
-        defs = dg.Definitions(assets=lifecycle_assets(model), resources=given, executor=dg.in_process_executor)
+        assets = lifecycle_assets(model)
+        defs = dg.Definitions(assets=assets, resources=self.resources, executor=dg.in_process_executor)
         self._job = defs.resolve_implicit_global_asset_job_def()
         self.instance = dg.DagsterInstance.ephemeral()
 

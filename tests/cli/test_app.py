@@ -44,7 +44,19 @@ def test_what_is_not_understood_is_named_beside_the_usage(arguments, message, ca
     assert message in text
 
 
-@pytest.mark.parametrize("command", [["run"], ["new-model"], ["update"], ["which"], ["history"], ["alerts", "ack"], ["alerts", "silence"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run"],
+        ["new-model"],
+        ["update"],
+        ["which"],
+        ["history"],
+        ["rollback"],
+        ["alerts", "ack"],
+        ["alerts", "silence"],
+    ],
+)
 def test_help_has_an_example(command, capsys):
     assert main([*command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

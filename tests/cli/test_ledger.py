@@ -86,3 +86,15 @@ def test_a_time_that_cannot_be_read_is_refused(promoted, run):
 def test_an_empty_ledger_says_so(tmp_path, monkeypatch, run):
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
     assert run("history")[:2] == (0, "the ledger is empty\n")
+
+
+def test_a_rollback_that_cannot_be_made_says_why_and_changes_nothing(promoted, run, tmp_path):
+    for arguments, message in (
+        (["frad", "--why", "x"], "no version of 'frad' is in production; models in production: fraud"),
+        (["fraud", "--why", "x", "--to", "2"], "version 2 of fraud was never in production"),
+        (["fraud", "--why", "x"], "the files of version 1 of fraud cannot be read"),
+    ):
+        code, out, err = run("rollback", *arguments)
+        assert (code, out) == (1, "")
+        assert f"assetline rollback: {message}" in err
+    assert Ledger.from_settings(Settings.from_env()).champion("fraud").version == "3"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 import numpy as np
@@ -21,6 +21,7 @@ from assets.lifecycle.model.version.bundle import loaded
 from assets.lifecycle.model.version.verdicts import record_verdict
 from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, eager, table_asset
+from assets.task import Task
 from resources.dagster_internals import CheckResult
 from resources.deployment import STAGED, DeploymentError, DeploymentTarget
 
@@ -45,6 +46,18 @@ PARITY_TOLERANCE = 1e-5
 RESPONSE_TIMEOUT_S = 30.0
 
 
+class Scored(Protocol):
+    """What a response is checked with: a declaration or a bundle."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def task(self) -> Task:
+        """Kind of target."""
+
+
 @dataclass(frozen=True)
 class StagedResponse:
     """The response of a staged candidate: scores ``[n]`` or ``[n, classes]``, or the fault if there are none."""
@@ -54,7 +67,7 @@ class StagedResponse:
 
 
 def request_scores(
-    target: DeploymentTarget, directory: Path, model: Model, version: str, X: np.ndarray
+    target: DeploymentTarget, directory: Path, model: Scored, version: str, X: np.ndarray
 ) -> StagedResponse:
     """Stages a bundle and requests scores of ``X``, float32 ``[n, n_features]``; a fault is returned, not raised."""
     import httpx
@@ -76,11 +89,11 @@ def request_scores(
     return parse_response(model, version, len(X), health, response)
 
 
-def parse_response(model: Model, version: str, rows: int, health: Any, response: Any) -> StagedResponse:
+def parse_response(model: Scored, version: str, rows: int, health: Any, response: Any) -> StagedResponse:
     """Validates the response of the service.
 
     Args:
-        model: model of the candidate.
+        model: the declaration or the bundle of the candidate.
         version: version of the candidate.
         rows: number of rows in the request.
         health: JSON of ``/health``.
@@ -103,7 +116,7 @@ def parse_response(model: Model, version: str, rows: int, health: Any, response:
     return StagedResponse(None if fault else scores, fault)
 
 
-def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[str]:
+def _faults_of_scores(model: Scored, rows: int, scores: np.ndarray) -> Iterator[str]:
     form = format_of(model.task)
     shape = form.shape(rows)
     if scores.shape != shape:
@@ -114,7 +127,7 @@ def _faults_of_scores(model: Model, rows: int, scores: np.ndarray) -> Iterator[s
         yield f"{wrong} of {scores.size} scores are not probabilities"
 
 
-def largest_difference(model: Model, offline: np.ndarray, online: np.ndarray) -> float:
+def largest_difference(model: Scored, offline: np.ndarray, online: np.ndarray) -> float:
     """The largest absolute difference of two sets of scores, of the same shape ``[n]`` or ``[n, classes]``.
 
     For regression, it is a share of the standard deviation of ``offline``.

@@ -35,6 +35,7 @@ import numpy as np
 from assets.declaration import Model
 from assets.lifecycle.model.fitting import PREDICT_ROWS
 from assets.lifecycle.model.objectives import ScoreTransform
+from assets.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -185,6 +186,16 @@ class Bundle:
         except RuntimeError:  # the network cannot be traced, or the trace fails for other numbers of rows
             same = False
         return replace(self, network=network) if same else self
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.facts.name
+
+    @property
+    def task(self) -> Task:
+        """Kind of target, with the names of the classes."""
+        return Task(self.facts.head["kind"], self.facts.classes)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Scores raw features float32 ``[n, n_features]``; missing values are NaN.
