@@ -152,51 +152,48 @@ def table_asset(
         io_manager_key="tables",
     )
     def stage_asset(context: dg.AssetExecutionContext, **frames: Any) -> Iterator[Any]:
-        made = compute(context, **frames)
+        output = compute(context, **frames)
         blocking = {spec.name for spec in specs if spec.blocking}
         refused = [
-            check_result
-            for check_result in made.check_results
-            if not check_result.passed
-            and check_result.check in blocking
-            and check_result.severity == dg.AssetCheckSeverity.ERROR
+            result
+            for result in output.check_results
+            if not result.passed and result.check in blocking and result.severity == dg.AssetCheckSeverity.ERROR
         ]
         if refused and not write_refused:
-            yield from check_events(context, specs, made.check_results)
+            yield from check_events(context, specs, output.check_results)
             raise Refused(
-                description="\n".join(
-                    f"{key.to_user_string()}: {check_result.description}" for check_result in refused[:5]
-                ),
+                description="\n".join(f"{key.to_user_string()}: {result.description}" for result in refused[:5]),
                 metadata={"refused": len(refused), "kept": "the previous table is unchanged"},
                 allow_retries=False,
             )
-        for day, shown in made.by_day.items():
-            context.add_asset_metadata(shown, partition_key=day if day != WHOLE else None)
+        for day, of_day in output.by_day.items():
+            context.add_asset_metadata(of_day, partition_key=day if day != WHOLE else None)
         yield dg.MaterializeResult(
-            value=made.frame, metadata={**made.metadata, "columns": _columns(made.frame), "sample": sample(made.frame)}
+            value=output.frame,
+            metadata={**output.metadata, "columns": _columns(output.frame), "sample": sample(output.frame)},
         )
-        yield from check_events(context, specs, made.check_results)
+        yield from check_events(context, specs, output.check_results)
 
     return stage_asset
 
 
-def _asset_in(read: TableInput, partitions: dg.PartitionsDefinition | None) -> dg.AssetIn:
+def _asset_in(table: TableInput, partitions: dg.PartitionsDefinition | None) -> dg.AssetIn:
     mapping = None
     if partitions is not None:
         mapping = dg.TimeWindowPartitionMapping(
-            start_offset=read.window[0],
-            end_offset=read.window[1],
+            start_offset=table.window[0],
+            end_offset=table.window[1],
             # Windows of the first days begin before the start, and those of the last days end after the landed days.
             allow_nonexistent_upstream_partitions=True,
         )
     return dg.AssetIn(
-        key=read.key,
+        key=table.key,
         partition_mapping=mapping,
         metadata={
-            "window": list(read.window),
-            "optional": read.optional,
-            "in_batches": read.in_batches,
-            "columns": list(read.columns) if read.columns is not None else None,
+            "window": list(table.window),
+            "optional": table.optional,
+            "in_batches": table.in_batches,
+            "columns": list(table.columns) if table.columns is not None else None,
         },
     )
 
