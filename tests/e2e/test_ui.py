@@ -221,7 +221,7 @@ def test_the_alerts_table_is_in_the_ui_and_its_jobs_handle_an_alert(ui):
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("/assets/fraud/payments", ["payments typed, deduplicated", "fraud/data", "contract"]),
+        ("/assets/fraud/payments", ["payments, typed, deduplicated", "fraud/data", "contract"]),
         ("/automation", ["fraud_arrivals", "fraud_retraining"]),
     ],
 )
