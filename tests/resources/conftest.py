@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,16 +29,15 @@ def tracking(tmp_path_factory) -> MlflowTracking:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """Makes databases on a server of its own on the loopback interface, and returns their URLs.
 
-    As root it runs as the user `postgres`, who comes with the package.
+    As root it runs as the user `postgres`, who comes with the package. Its folder is not one of pytest's: every run of
+    pytest takes the rights of others from the folder above those, also one that a test starts while the server runs.
     """
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = Path(tempfile.mkdtemp(prefix="assetline-postgres-"))
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     if as_user:
-        for above in (folder, *list(folder.parents)[:2]):
-            above.chmod(0o755)
         shutil.chown(folder, "postgres")
     port = free_port()
 
@@ -56,3 +56,4 @@ def postgres(tmp_path_factory):
 
     yield database
     run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+    shutil.rmtree(folder)
