@@ -19,7 +19,7 @@ import dagster as dg
 import numpy as np
 
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
-from assets.task import BINARY, Task, TaskError
+from assets.task import BINARY, NUMBERS, Task, TaskError
 from resources.sources import Snapshot, Source, Stream
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ target."""
 
 LEARNERS = ("linear", "trees")
 """Learners that may join the network in the ensemble."""
+
+MOST_NUMBERS = 10
+"""Maximum number of values of a numeric column that is compared for fairness."""
 
 
 class DeclarationError(dg.DagsterInvalidDefinitionError):
@@ -203,6 +206,8 @@ class Evaluation:
             (a simulator's true posterior).
         published: values from the literature by metric (``average_precision``, ``roc_auc``, ``cp_at_k``). The report
             shows them beside the model's own values and labels them as published.
+        groups: columns of the contract whose groups are compared for fairness. They need not be features. A column of
+            numbers needs ``isin`` in the contract, with at most :data:`MOST_NUMBERS` values.
     """
 
     entity: str | None = None
@@ -211,6 +216,7 @@ class Evaluation:
     slices: Callable[[pd.DataFrame], dict[str, np.ndarray]] | None = None
     ceiling: Callable[[Source, pd.DataFrame, np.ndarray], np.ndarray] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,7 +353,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     """
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift,
-        _wrong_retrain,
+        _wrong_retrain, _wrong_groups,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -405,6 +411,26 @@ def _wrong_columns(model: Model) -> Wrong:
             yield "accepted_leaks", name, f"name a column of the contract or a feature: {', '.join(columns)}"
         if not reason.strip():
             yield "accepted_leaks", {name: reason}, "say why the column is known when a row is scored"
+
+
+def _wrong_groups(model: Model) -> Wrong:
+    columns, groups = model.table.contract.to_schema().columns, model.evaluation.groups
+    if isinstance(groups, str) or len(set(groups)) != len(groups):
+        yield "evaluation.groups", groups, "name each column once, in a tuple"
+        return
+    for name in groups:
+        if name not in columns:
+            yield "evaluation.groups", name, f"name columns of the contract: {', '.join(columns)}"
+        elif name in (model.table.key, model.table.time, model.target):
+            yield "evaluation.groups", name, "name columns other than the key, the time and the target"
+        elif str(columns[name].dtype).startswith(NUMBERS):
+            allowed = [check.statistics["allowed_values"] for check in columns[name].checks if check.name == "isin"]
+            if not allowed or len(allowed[0]) > MOST_NUMBERS:
+                mend = (
+                    f"a column of numbers needs isin=[...] in the contract with at most {MOST_NUMBERS} values; "
+                    "otherwise let `clean` make a column of bands, and name that"
+                )
+                yield "evaluation.groups", name, mend
 
 
 def _wrong_features(model: Model) -> Wrong:

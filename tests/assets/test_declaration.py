@@ -43,6 +43,16 @@ WRONG = {
         declared(evaluation=Evaluation(entity="client")),
         ["evaluation.entity='client'", "customer_id"],
     ),
+    "a group that is no column": (declared(evaluation=Evaluation(groups=("sex",))), ["groups='sex'", "customer_id"]),
+    "a group that is the key": (
+        declared(evaluation=Evaluation(groups=("transaction_id",))),
+        ["groups='transaction_id'", "other than the key"],
+    ),
+    "a group of many numbers": (
+        declared(evaluation=Evaluation(groups=("amount",))),
+        ["groups='amount'", "isin=[...]", "at most 10", "bands"],
+    ),
+    "a group that is no tuple": (declared(evaluation=Evaluation(groups="amount")), ["groups='amount'", "in a tuple"]),  # type: ignore[arg-type]
     "a target that is in no table": (
         lambda: replace(telco, target="Left"),
         ["model 'churn'", "target='Left'", "label_delay_days"],
