@@ -13,13 +13,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import dagster as dg
 import numpy as np
 
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
-from assets.task import BINARY, NUMBERS, Task, TaskError
+from assets.task import BINARY, NUMBERS, Task, TaskError, TaskKind
 from resources.sources import Snapshot, Source, Stream
 
 if TYPE_CHECKING:
@@ -45,6 +45,16 @@ LEARNERS = ("linear", "trees")
 
 MOST_NUMBERS = 10
 """Maximum number of values of a numeric column that is compared for fairness."""
+
+FAIRNESS_FIGURES: Mapping[TaskKind, tuple[str, ...]] = {
+    "binary": ("selection_rate", "true_positive_rate", "false_positive_rate"),
+    "multiclass": ("accuracy",),
+    "regression": ("mean_error",),
+}
+"""The figures that are compared between groups, by kind of target."""
+
+GateMode = Literal["enforce", "advise"]
+"""Whether the gate refuses a candidate or only warns."""
 
 
 class DeclarationError(dg.DagsterInvalidDefinitionError):
@@ -221,22 +231,44 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Requirements that a candidate must meet before it can be staged.
+    """Requirements that a candidate must meet before it can be staged. ``docs/gate.md`` gives their error rates.
 
     Args:
         metric: metric to compare on the candidate's test rows: one of :func:`~assets.metrics.gate_metrics` of the
             target's kind; default: ``roc_auc`` for classes, ``r2`` for measured values.
         floor: worst value that may go live (a maximum where lower is better); default: .6 for ``roc_auc``, .1 for
             ``r2``.
-        margin: candidate minus champion on the same rows must be at least this.
+        margin: non-inferiority margin, 0 or less: candidate minus champion, on the same rows, must be above this with
+            95 % confidence. With 0 the candidate must be better than the champion.
         baseline_margin: candidate minus the simple baseline (a regularised linear model) must be at least this. A loss
             whose 95 % interval includes zero counts as chance and passes.
+        slice_allowance: largest loss against the champion within a declared slice; one number for all slices, or by
+            name of the slice (slices that are not named have no limit). A loss that may be chance passes.
+        calibration_error: largest expected calibration error (ECE) of the probabilities; ``None``: no limit. An error
+            that may be chance passes. Declare less where positives are rare, because the error is at most about twice
+            their share. It does not apply to measured values.
+        latency_ms: largest median time to score one row in one process, in milliseconds; ``None``: no limit.
+        fairness: largest gap between the groups of a column in ``Evaluation.groups``, by figure:
+            ``selection_rate``, ``true_positive_rate``, ``false_positive_rate`` (binary), ``accuracy`` (classes) or
+            ``mean_error`` (measured values). A gap that may be chance passes.
+        mode: ``enforce`` refuses a candidate that misses a requirement; ``advise`` only warns.
     """
 
     metric: str = ""
     floor: float = math.nan
-    margin: float = -0.005
+    margin: float = -0.01
     baseline_margin: float = -0.005
+    slice_allowance: float | Mapping[str, float] = 0.05
+    calibration_error: float | None = 0.1
+    latency_ms: float | None = 100.0
+    fairness: Mapping[str, float] = field(default_factory=dict)
+    mode: GateMode = "enforce"
+
+    def allowance(self, name: str) -> float | None:
+        """Returns the largest loss within a slice; ``None`` if it has no limit."""
+        if isinstance(self.slice_allowance, Mapping):
+            return self.slice_allowance.get(name)
+        return self.slice_allowance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,6 +496,32 @@ def _wrong_gate(model: Model) -> Wrong:
         yield "gate.metric", model.gate.metric, "it needs `evaluation.entity` and a table with `time`"
     if math.isnan(model.gate.floor) and METRICS[metric].floor is None:
         yield "gate.floor", None, f"declare the worst {metric} that may go live"
+    yield from _wrong_limits(model.gate, model)
+
+
+def _wrong_limits(gate: Gate, model: Model) -> Wrong:
+    if not gate.margin <= 0:
+        yield "gate.margin", gate.margin, "give 0 or less: by how much a candidate may be worse than the champion"
+    by_slice = gate.slice_allowance if isinstance(gate.slice_allowance, Mapping) else {"all": gate.slice_allowance}
+    for value in by_slice.values():
+        if not value >= 0:
+            yield "gate.slice_allowance", value, "give 0 or more: by how much a slice may be worse than the champion's"
+    if isinstance(gate.slice_allowance, Mapping) and model.evaluation.slices is None:
+        yield "gate.slice_allowance", dict(gate.slice_allowance), "declare evaluation.slices, or give one number"
+    if gate.calibration_error is not None and not 0 < gate.calibration_error < 1:
+        yield "gate.calibration_error", gate.calibration_error, "give a share between 0 and 1, or None for no limit"
+    if gate.latency_ms is not None and not gate.latency_ms > 0:
+        yield "gate.latency_ms", gate.latency_ms, "give more than 0 milliseconds, or None for no limit"
+    figures = FAIRNESS_FIGURES[model.task.kind]
+    for figure, limit in gate.fairness.items():
+        if figure not in figures:
+            yield "gate.fairness", figure, f"a {model.task.kind} target has {', '.join(figures)}"
+        elif not limit > 0:
+            yield "gate.fairness", {figure: limit}, "give the largest allowed gap, more than 0"
+    if gate.fairness and not model.evaluation.groups:
+        yield "gate.fairness", dict(gate.fairness), "name the columns of the groups in evaluation.groups"
+    if gate.mode not in get_args(GateMode):
+        yield "gate.mode", gate.mode, "give 'enforce' or 'advise'"
 
 
 def _wrong_drift(model: Model) -> Wrong:

@@ -69,6 +69,11 @@ def gate_metrics(kind: TaskKind) -> list[str]:
     return [name for name, metric in METRICS.items() if kind in metric.kinds]
 
 
+def slice_metric(name: str, kind: TaskKind) -> str:
+    """Returns the metric by which slices are compared: the gate's, or the default one if slices do not have it."""
+    return DEFAULT_METRIC[kind] if name in ("brier", "cp_at_k") else name
+
+
 def lower_is_better(name: str) -> bool:
     """Returns whether lower values of a metric are better."""
     return bool(METRICS[name].lower_is_better)

@@ -1,6 +1,7 @@
 """A declaration that cannot work is refused when it is made, with the field, the value and the mend."""
 
 import importlib
+import math
 import sys
 from dataclasses import replace
 
@@ -114,6 +115,25 @@ def test_a_broken_folder_is_named_and_the_others_stand(tmp_path, monkeypatch):
 KINDS = {
     "a metric of another kind": (Gate(metric="r2"), ["gate.metric='r2'", "a binary target needs one of"]),
     "a metric without its floor": (Gate(metric="brier"), ["gate.floor=None", "declare the worst brier"]),
+    "a margin of the wrong sign": (Gate(margin=0.01), ["gate.margin=0.01", "give 0 or less"]),
+    "a margin that is no number": (Gate(margin=math.nan), ["gate.margin=nan", "give 0 or less"]),
+    "an allowance of the wrong sign": (Gate(slice_allowance=-0.1), ["gate.slice_allowance=-0.1", "give 0 or more"]),
+    "allowances without slices": (
+        Gate(slice_allowance={"a": 0.1}),
+        ["gate.slice_allowance={'a': 0.1}", "declare evaluation.slices"],
+    ),
+    "a calibration error in percent": (Gate(calibration_error=5), ["gate.calibration_error=5", "between 0 and 1"]),
+    "no time to score": (Gate(latency_ms=0), ["gate.latency_ms=0", "more than 0 milliseconds"]),
+    "a figure of fairness that there is not": (
+        Gate(fairness={"recall": 0.1}),
+        ["gate.fairness='recall'", "a binary target has selection_rate, true_positive_rate, false_positive_rate"],
+    ),
+    "a gap of nothing": (Gate(fairness={"selection_rate": 0}), ["gate.fairness={'selection_rate': 0}", "more than 0"]),
+    "fairness without groups": (
+        Gate(fairness={"selection_rate": 0.1}),
+        ["gate.fairness={'selection_rate': 0.1}", "name the columns of the groups in evaluation.groups"],
+    ),
+    "another mode": (Gate(mode="warn"), ["gate.mode='warn'", "give 'enforce' or 'advise'"]),  # type: ignore[arg-type]
 }
 
 

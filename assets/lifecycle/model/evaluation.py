@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -18,20 +20,26 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model import baselines, report
-from assets.lifecycle.model.gate import judge
+from assets.lifecycle.model.fairness import GroupGap, fairness_of
+from assets.lifecycle.model.gate import Evidence, Verdict, judge
+from assets.lifecycle.model.latency import Latency, latency_of
 from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.metrics import Report, evaluate, known_positive
+from assets.lifecycle.model.metrics.evaluate import CHAMPION
 from assets.lifecycle.model.training_set import fit_rows, matrix, test_rows
-from assets.lifecycle.model.version.bundle import TREES_FILE, loaded
+from assets.lifecycle.model.version.bundle import TREES_FILE, Bundle, loaded
 from assets.lifecycle.model.version.champion import champion_of
 from assets.lifecycle.model.version.features_by_version import features_by
 from assets.lifecycle.model.version.verdicts import record_verdict
 from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
+from assets.metrics import slice_metric
 from resources.dagster_internals import CheckResult
 from resources.tables import ParquetTables, days_of_window
 
 GATE = Check(
-    name="gate", description="The candidate meets the floor and is no worse than the simple baseline and the champion."
+    name="gate",
+    description="The candidate meets the floor, is not inferior to the champion (overall and in each slice) and to the "
+    "simple baseline, and keeps within the limits of calibration, latency and fairness.",
 )
 
 KNOWN_DAYS = 14
@@ -122,7 +130,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         scores = {"torch": loaded(folder).predict(X_test)}
         champion = champion_of(context.resources, model)
         if champion is not None and champion.version != version:
-            scores["champion"] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
+            scores[CHAMPION] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
         trees = Trees.load(folder / TREES_FILE) if (folder / TREES_FILE).exists() else None
         scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(dtype=float), X_test, model, trees)
         if with_ceiling:
@@ -139,13 +147,13 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             known=known_entities(training_set, test, model),
             seed=model.training.seed,
         )
-        verdict = judge(
-            model.gate,
-            candidate=found.numbers("torch"),
-            baseline=found.numbers("linear"),
-            champion=found.numbers("champion") if "champion" in scores else None,
-            against_baseline=found.differences["linear"],
+        evidence = evidence_of(
+            found,
+            model,
+            latency=latency_of(loaded(folder).traced(), X_test[:1]),
+            fairness=group_gaps(loaded(folder), model, rows, scores["torch"]),
         )
+        verdict = judge(model.gate, evidence)
         reasons = [reason.message for reason in verdict.reasons]
         pictures = report.plots(found, learning=json.loads(candidate["curves"]))
         page = report.html(
@@ -168,14 +176,20 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             log.log_metrics({f"test.{name}": value for name, value in found.numbers("torch").items()})
             log.log_text(page, "evaluation.html")
             log.log_dict({"report": found.to_dict(), "verdict": verdict.to_dict()}, "evaluation.json")
-        record_verdict(mlflow, model, version, "gate", verdict.passed, reasons)
-        if not verdict.passed:
+        if not verdict.passed and not verdict.refused:
+            reasons = [f"advice only: {reason}" for reason in reasons]
+        record_verdict(mlflow, model, version, "gate", not verdict.refused, reasons)
+        if verdict.refused:
             ledger.refuse(
                 model.name, version, reason=verdict.message, verdicts=verdict.to_dict(), dagster_run=context.run.run_id,
                 who=context.run.tags.get("user", "dagster"),
             )  # fmt: skip
         check_result = CheckResult(
-            check=GATE.name, passed=verdict.passed, description=verdict.message, metadata=_figures(found)
+            check=GATE.name,
+            passed=verdict.passed,
+            description=verdict.message,
+            severity=dg.AssetCheckSeverity.ERROR if verdict.refused else dg.AssetCheckSeverity.WARN,
+            metadata=_figures(found),
         )
         frame = pd.DataFrame(
             {
@@ -187,7 +201,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         )
         metadata: dict[str, Any] = {
             "version": version,
-            "verdict": verdict.message,
+            "verdict": _table_of_reasons(verdict),
             "figures": _table_of(found),
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             **{name: report.inline(png) for name, png in pictures.items()},
@@ -206,11 +220,62 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             "training_set": TableInput(model.key("training_set")),
             "trained_model": TableInput(model.key("trained_model")),
         },
-        checks=[GATE],
+        checks=[replace(GATE, blocking=model.gate.mode == "enforce")],
         write_refused=True,
         resources={"mlflow", "ledger", *([source_resource_key(model)] if with_ceiling else [])},
         by_day=False,
     )
+
+
+def evidence_of(found: Report, model: Model, *, latency: Latency, fairness: Sequence[GroupGap]) -> Evidence:
+    """Returns what the gate decides on: the report, and what was measured beside it."""
+    metric = slice_metric(model.gate.metric, model.task.kind)
+    return Evidence(
+        candidate=found.numbers("torch"),
+        baseline=found.numbers("linear"),
+        champion=found.numbers(CHAMPION) if CHAMPION in found.models else None,
+        against_baseline=found.differences["linear"],
+        against_champion=found.differences.get(CHAMPION, {}),
+        slice_metric=metric,
+        slices={name: of_slice.get(metric) for name, of_slice in found.slice_differences.items()},
+        calibration=found.calibration,
+        latency=latency,
+        fairness=fairness,
+    )
+
+
+def group_gaps(candidate: Bundle, model: Model, rows: pd.DataFrame, score: np.ndarray) -> list[GroupGap]:
+    """Returns the gaps between the groups of the declared columns; empty if none are declared.
+
+    Args:
+        candidate: decides which rows are alerted.
+        model: the model that the rows belong to.
+        rows: the test rows, with the table's columns and the target.
+        score: the candidate's scores, ``[n]`` or ``[n, classes]``.
+    """
+    if not model.evaluation.groups:
+        return []
+    amount, entity = model.evaluation.amount, model.evaluation.entity
+    return fairness_of(
+        rows[model.target].to_numpy(dtype=float),
+        score,
+        candidate.alerts(score, None if amount is None else rows[amount].to_numpy(dtype=float))
+        if model.task.kind == "binary"
+        else None,
+        {column: rows[column].to_numpy() for column in model.evaluation.groups},
+        task=model.task,
+        cluster=None if entity is None else pd.factorize(rows[entity])[0],
+        seed=model.training.seed,
+    )
+
+
+def _table_of_reasons(verdict: Verdict) -> dg.MarkdownMetadataValue:
+    """The verdict as a Markdown table for the UI, failed rules first."""
+    lines = ["| | rule | result |", "|---|---|---|"]
+    for reason in sorted(verdict.reasons, key=lambda reason: reason.passed):
+        message = reason.message.replace("|", "\\|")
+        lines.append(f"| {'passed' if reason.passed else '**failed**'} | {reason.rule} | {message} |")
+    return dg.MetadataValue.md("\n".join(lines))
 
 
 def _figures(found: Report) -> dict[str, float]:

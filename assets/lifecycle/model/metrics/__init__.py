@@ -5,7 +5,7 @@ combines them. Does not belong here: fitting (``fitting.py``, ``baselines.py``),
 presentation (``report.py``).
 """
 
-from assets.lifecycle.model.metrics.calibration import Bin, reliability, saved
+from assets.lifecycle.model.metrics.calibration import Bin, CalibrationError, calibration_error, reliability, saved
 from assets.lifecycle.model.metrics.evaluate import Report, Slice, evaluate
 from assets.lifecycle.model.metrics.figures import headline
 from assets.lifecycle.model.metrics.intervals import Estimate, bootstrap, estimate, paired_difference
@@ -13,6 +13,7 @@ from assets.lifecycle.model.metrics.ranking import Curve, Ranking, average_preci
 from assets.lifecycle.model.metrics.reviews import Reviews, known_positive
 
 __all__ = [
-    "Bin", "Curve", "Estimate", "Ranking", "Report", "Reviews", "Slice", "average_precision", "bootstrap", "estimate",
-    "evaluate", "headline", "known_positive", "paired_difference", "reliability", "roc_auc", "saved",
+    "Bin", "CalibrationError", "Curve", "Estimate", "Ranking", "Report", "Reviews", "Slice", "average_precision",
+    "bootstrap", "calibration_error", "estimate", "evaluate", "headline", "known_positive", "paired_difference",
+    "reliability", "roc_auc", "saved",
 ]  # fmt: skip

@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Evaluation
-from assets.lifecycle.model.metrics.calibration import Bin, reliability, saved
+from assets.lifecycle.model.metrics.calibration import Bin, CalibrationError, calibration_error, reliability, saved
 from assets.lifecycle.model.metrics.figures import Figures, Rows, figures_of, figures_within
 from assets.lifecycle.model.metrics.intervals import Estimate, bootstrap, estimate
 from assets.lifecycle.model.metrics.ranking import Curve, Ranking
 from assets.metrics import METRICS
 from assets.task import BINARY, Task, TaskKind
 
+CHAMPION = "champion"
+"""Name of the champion's score."""
 MIN_FOR_INTERVAL = 10
 """Minimum number of rows (of each class) for an interval; with fewer rows a metric has no interval, as it would be
 unreliable."""
@@ -59,6 +61,9 @@ class Report:
         with_removed: the same metrics including the removed rows; empty if none were removed.
         differences: candidate minus each other score, on the same rows and in the same draws.
         slices: declared slices by name.
+        slice_differences: candidate minus champion by slice and metric, on the same rows and in the same draws; empty
+            without a champion.
+        calibration: binary and classes; expected calibration error of the candidate.
         reliability: binary; bins by score name.
         curves: binary; by score name, thinned ``recall``, ``precision`` and ``false_positive_rate`` for plots.
         histogram: binary; ``edges`` (``[bins + 1]``), ``negatives`` and ``positives`` (``[bins]``) of the candidate.
@@ -78,6 +83,8 @@ class Report:
     with_removed: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     slices: dict[str, Slice] = field(default_factory=dict)
+    slice_differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    calibration: CalibrationError | None = None
     reliability: dict[str, list[Bin]] = field(default_factory=dict)
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     histogram: dict[str, list[float]] = field(default_factory=dict)
@@ -99,6 +106,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as dicts, lists, text and finite numbers, for strict JSON."""
         plain = asdict(self)
+        plain["calibration"] = None if self.calibration is None else self.calibration._asdict()
         plain["reliability"] = {name: [one._asdict() for one in bins] for name, bins in self.reliability.items()}
         return plain
 
@@ -148,7 +156,14 @@ def evaluate(
     tested = {name: p[kept] for name, p in scores.items()}
     candidate, *others = tested
     whole = {name: figures_of(test, p) for name, p in tested.items()}
-    parts = {name: figures_within(test, tested[candidate], mask[kept]) for name, mask in slices.items()}
+    parts = {
+        name: {slice_: figures_within(test, tested[name], mask[kept]) for slice_, mask in slices.items()}
+        for name in (candidate, CHAMPION)
+        if name in tested
+    }
+    drawn_parts = {
+        name: _draw(of_slices, test.clusters, resamples=resamples, seed=seed) for name, of_slices in parts.items()
+    }
     drawn = _draw(whole, test.clusters, resamples=resamples, seed=seed)
     with_removed = {}
     if not kept.all():
@@ -163,15 +178,24 @@ def evaluate(
         models={name: drawn[name].estimates() for name in tested},
         with_removed={name: one.estimates() for name, one in with_removed.items()},
         differences={name: drawn[candidate].minus(drawn[name]) for name in others},
-        slices={
-            name: Slice(one.rows, one.positives, one.estimates())
-            for name, one in _draw(parts, test.clusters, resamples=resamples, seed=seed).items()
+        slices={name: Slice(one.rows, one.positives, one.estimates()) for name, one in drawn_parts[candidate].items()},
+        slice_differences={
+            name: drawn_parts[candidate][name].minus(one) for name, one in drawn_parts.get(CHAMPION, {}).items()
         },
+        calibration=_calibration(test, tested[candidate], seed),
         method=f"95 % intervals: ± 1.96 standard deviations of {resamples} bootstrap draws of "
         + (f"{evaluation.entity} (all its rows together)" if evaluation.entity else "rows")
         + "; differences use the same draws.",
         **_shown(test, tested),
     )
+
+
+def _calibration(test: Rows, score: np.ndarray, seed: int) -> CalibrationError | None:
+    if test.task.kind == "regression":
+        return None
+    if test.task.kind == "binary":
+        return calibration_error(test.y, score, seed=seed)
+    return calibration_error(score.argmax(axis=1) == test.y, score.max(axis=1), seed=seed)
 
 
 def _shown(test: Rows, tested: Mapping[str, np.ndarray]) -> dict[str, Any]:

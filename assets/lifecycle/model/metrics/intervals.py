@@ -10,6 +10,9 @@ import numpy as np
 
 from assets.lifecycle.model.metrics.ranking import Curve, Ranking
 
+TWO_SIDED, ONE_SIDED = 1.96, 1.645
+"""Standard deviations on each side of a 95 % interval, and below a value to its lower 95 % bound."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -18,6 +21,14 @@ class Estimate:
     value: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def at_least(self) -> float | None:
+        """The value that is exceeded with 95 % confidence; None without an interval."""
+        return None if self.low is None else self.value - ONE_SIDED / TWO_SIDED * (self.value - self.low)
+
+    def __neg__(self) -> Estimate:
+        return Estimate(-self.value, None if self.high is None else -self.high, None if self.low is None else -self.low)
 
 
 def bootstrap(
@@ -58,7 +69,7 @@ def estimate(value: float, draws: np.ndarray, *, bounds: tuple[float, float] = (
     defined = draws[np.isfinite(draws)]
     if len(defined) < 2:
         return Estimate(float(value))
-    half = 1.96 * float(np.std(defined, ddof=1))
+    half = TWO_SIDED * float(np.std(defined, ddof=1))
     low, high = float(value) - half, float(value) + half
     return Estimate(float(value), max(low, bounds[0]), min(high, bounds[1]))
 

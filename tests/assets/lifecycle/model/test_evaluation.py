@@ -43,7 +43,7 @@ def evaluated(tmp_path_factory, toy_bundle):
 
 
 def test_a_candidate_within_all_limits_passes_the_gate(evaluated):
-    stages, made = evaluated(Gate(metric="roc_auc", floor=0.55, baseline_margin=-0.2))
+    stages, made = evaluated(Gate(metric="roc_auc", floor=0.55, baseline_margin=-0.2, calibration_error=None))
     assert made.success, made.why
     assert made.check("gate").passed
     verdict = stages.mlflow.verdict("1", "gate")

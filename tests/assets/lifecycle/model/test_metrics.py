@@ -168,6 +168,34 @@ def test_reliability_bins_hold_every_row_and_equal_expected_positives():
     assert reliability(y, np.zeros(20_000))[0].rows == 20_000
 
 
+def test_the_calibration_error_by_hand():
+    # Two bins of equal expected positives: one row at 1.0, two rows at 0.5.
+    p, y = np.array([1.0, 0.5, 0.5]), np.array([1.0, 0.0, 0.0])
+    assert metrics.calibration_error(y, p).error == pytest.approx((0 + 2 * 0.5) / 3)
+
+
+@pytest.mark.parametrize(("rows", "rate"), [(150, 0.3), (2_000, 0.1), (20_000, 0.01)])
+def test_calibrated_probabilities_exceed_the_error_of_chance_in_about_one_case_in_twenty(rows, rate):
+    rng = np.random.default_rng(0)
+    beyond, beyond_if_squared = 0, 0
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-rng.normal(np.log(rate / (1 - rate)), 1.5, rows)))
+        y = (rng.random(rows) < p).astype(float)
+        found, squared = metrics.calibration_error(y, p, draws=60), metrics.calibration_error(y, p**2, draws=60)
+        beyond += found.error > found.by_chance
+        beyond_if_squared += squared.error > squared.by_chance
+    assert beyond <= 15
+    assert beyond_if_squared >= 95
+
+
+def test_the_lower_bound_of_an_estimate_and_its_mirror():
+    found = metrics.Estimate(0.1, 0.1 - 1.96, 0.1 + 0.98)
+    assert found.at_least == pytest.approx(0.1 - 1.645)
+    assert -found == metrics.Estimate(-0.1, -0.1 - 0.98, -0.1 + 1.96)
+    assert metrics.Estimate(0.1).at_least is None
+    assert -metrics.Estimate(0.1) == metrics.Estimate(-0.1)
+
+
 def test_saved_by_hand():
     y, p = np.array([1, 0, 1, 1]), np.array([0.5, 0.5, 0.01, 0.5])
     amount = np.array([100.0, 100, 100, 3])
@@ -289,6 +317,24 @@ def test_slices_give_what_is_defined_there_and_say_how_much_it_rests_on():
     assert found["frauds"].figures["recall_at_1pct"].low is not None
     assert found["nobody"].figures == {}
     assert found["nobody"].rows == 0
+
+
+def test_slices_are_compared_with_the_champion_on_the_same_rows_and_draws():
+    rows, scores = stream()
+    scores["champion"] = scores["torch"] * np.where(rows["amount"] < 20, -1, 1) + 1.0
+    found = evaluate(rows, scores, FULL, target="is_fraud", resamples=20)
+    small = (rows["amount"] < 20).to_numpy()
+    truth = rows["is_fraud"][small]
+    gain = found.slice_differences["small"]["roc_auc"]
+    assert gain.value == pytest.approx(
+        roc_auc_score(truth, scores["torch"][small]) - roc_auc_score(truth, scores["champion"][small])
+    )
+    assert gain.low > 0
+    assert found.slice_differences["nobody"] == {}
+    same = evaluate(rows, scores | {"champion": scores["torch"]}, FULL, target="is_fraud", resamples=20)
+    assert same.slice_differences["small"]["roc_auc"] == metrics.Estimate(0.0, 0.0, 0.0)
+    without = evaluate(rows, {"torch": scores["torch"]}, FULL, target="is_fraud", resamples=20)
+    assert without.slice_differences == {}
 
 
 def test_a_plain_table_lacks_what_does_not_apply():

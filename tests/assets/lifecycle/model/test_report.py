@@ -15,7 +15,8 @@ from PIL import Image
 
 from assets.declaration import Evaluation, Gate
 from assets.lifecycle.model import report as reports
-from assets.lifecycle.model.gate import judge
+from assets.lifecycle.model.gate import Evidence, judge
+from assets.lifecycle.model.latency import Latency
 from assets.lifecycle.model.metrics import evaluate
 
 MADE_AT = dt.datetime(2025, 6, 21, 7, 30)
@@ -66,9 +67,12 @@ def page(kind, *, gate=None, **more):
     found = report_of(kind)
     verdict = judge(
         gate or Gate(metric="roc_auc", floor=0.5, baseline_margin=-0.1),
-        candidate=found.numbers("torch"),
-        baseline=found.numbers("linear"),
-        champion=None,
+        Evidence(
+            candidate=found.numbers("torch"),
+            baseline=found.numbers("linear"),
+            calibration=found.calibration,
+            latency=Latency(1.0, 2.0),
+        ),
     )
     pictures = reports.plots(found, learning=LEARNING)
     return reports.html(found, verdict, title="a model", pictures=pictures, made_at=MADE_AT, **more)
@@ -178,6 +182,11 @@ def test_a_closed_gate_is_on_the_page_with_its_reason():
     seen = text_of(page("plain", gate=Gate(metric="roc_auc", floor=0.99)))
     assert "Gate failed" in seen
     assert "misses the floor 0.9900" in seen
+
+
+def test_a_gate_that_only_advises_says_so_on_the_page():
+    seen = text_of(page("plain", gate=Gate(metric="roc_auc", floor=0.99, mode="advise")))
+    assert "Gate failed, advice only" in seen
 
 
 def test_a_better_brier_is_shown_as_better():

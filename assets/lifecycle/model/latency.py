@@ -1,0 +1,48 @@
+"""The time that a version takes to score one row, as the gate judges it.
+
+Belongs here: that measurement. Does not belong here: the latency of the service (``serving/scoring/metrics.py``), the
+limit (``gate.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+WARM_UP, TIMED = 10, 100
+"""Numbers of scores before the measurement, and in it."""
+LONGEST_S = 2.0
+"""Time after which no further score is taken, so that a slow model does not hold up its evaluation."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds to score one row: the median and the 95th percentile of all timed scores."""
+
+    median_ms: float
+    p95_ms: float
+
+
+class _Scores(Protocol):
+    def predict(self, X: np.ndarray) -> np.ndarray: ...
+
+
+def latency_of(version: _Scores, row: np.ndarray) -> Latency:
+    """Times the score of ``row``, float32 ``[1, n_features]``, in this process.
+
+    The median is hardly moved by other work on the machine; the mean and the highest times are.
+    """
+    begin = time.perf_counter()
+    times: list[float] = []
+    for number in range(WARM_UP + TIMED):
+        started = time.perf_counter()
+        version.predict(row)
+        ended = time.perf_counter()
+        if number >= WARM_UP or ended - begin > LONGEST_S:
+            times.append(1000 * (ended - started))
+        if ended - begin > LONGEST_S:
+            break
+    return Latency(float(np.median(times)), float(np.quantile(times, 0.95)))
