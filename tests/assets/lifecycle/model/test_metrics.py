@@ -321,9 +321,9 @@ def test_slices_give_what_is_defined_there_and_say_how_much_it_rests_on():
 
 def test_slices_are_compared_with_the_champion_on_the_same_rows_and_draws():
     rows, scores = stream()
-    scores["champion"] = scores["torch"] * np.where(rows["amount"] < 20, -1, 1) + 1.0
-    found = evaluate(rows, scores, FULL, target="is_fraud", resamples=20)
     small = (rows["amount"] < 20).to_numpy()
+    scores["champion"] = np.where(small, 1 - scores["torch"], scores["torch"])
+    found = evaluate(rows, scores, FULL, target="is_fraud", resamples=20)
     truth = rows["is_fraud"][small]
     gain = found.slice_differences["small"]["roc_auc"]
     assert gain.value == pytest.approx(
