@@ -5,6 +5,7 @@ Belongs here: arguments, exit codes, text output. Does not belong here: any work
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from resources.settings import give_memory_back, one_thread_each, quiet_telemetry
@@ -23,9 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one_thread_each()
     give_memory_back()
     from cli.app import app
+    from resources.migrations import MigrationError
 
     try:
         app(args=None if arguments is None else list(arguments), prog_name="assetline")
     except SystemExit as ended:
         return int(ended.code or 0)
+    except MigrationError as error:  # any command may be the first to open the database
+        print(f"assetline: {error}", file=sys.stderr)
+        return 1
     return 0

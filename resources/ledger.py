@@ -1,22 +1,20 @@
 """The ledger: the append-only record of which version was in production when, and why.
 
 Belongs here: entries, and the alias derived from them. Does not belong here: the decision to promote
-(``assets/lifecycle``), deployment targets (``deployment.py``).
+(``assets/lifecycle``), deployment targets (``deployment.py``), creating and changing the table (``migrations``).
 """
 
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
-from sqlalchemy.schema import CreateTable
 
-from resources.append_only import forbid_rewriting, lock_schema
+from resources.migrations import migrate
 from resources.mlflow import MlflowTracking, TrackingError
 from resources.settings import Settings
 
@@ -184,12 +182,7 @@ class Ledger(dg.ConfigurableResource):
     def _engine(self) -> sa.Engine:
         # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
         engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
-        if engine.dialect.name == "sqlite":
-            Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        with engine.begin() as connection:
-            lock_schema(connection)
-            connection.execute(CreateTable(_TABLE, if_not_exists=True))
-            forbid_rewriting(connection, _TABLE.name, "the ledger of promotions")
+        migrate(engine)
         return engine
 
 

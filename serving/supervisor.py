@@ -28,9 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from honcho.printer import Message, Printer
 
 from resources.home import end_dead_runs, prepare
+from resources.migrations import MigrationError, migrate
 from resources.settings import PREFIX, Settings, project_root
 from serving.honcho_internals import SessionManager, SignalReceived, Started, Stopped, event_in
 
@@ -133,9 +135,11 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
 
     Raises:
         SupervisorError: a port is taken.
+        MigrationError: a newer release has upgraded the database.
     """
     started = programs(settings) if started is None else started
     refuse_taken_ports(started)
+    migrate(sa.create_engine(settings.database_url, poolclass=sa.NullPool))
     prepare(settings)
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
@@ -304,7 +308,7 @@ def main() -> None:
     """Entry point of `python -m serving.supervisor`."""
     try:
         sys.exit(supervise(Settings.from_env()))
-    except SupervisorError as error:
+    except (SupervisorError, MigrationError) as error:
         sys.exit(str(error))
 
 

@@ -1,7 +1,7 @@
-"""Database tables of the alerts, in SQLite or any other database that SQLAlchemy supports, and their migrations.
+"""Database tables of the alerts, in SQLite or any other database that SQLAlchemy supports.
 
-Belongs here: tables, schema versions, transactions. Does not belong here: the changes of an alert (``store.py``), the
-outbox logic (``outbox.py``).
+Belongs here: tables, transactions. Does not belong here: creating and changing the tables (``resources/migrations``),
+the changes of an alert (``store.py``), the outbox logic (``outbox.py``).
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from resources.alerts.alert import TIMES, Alert, fingerprint_of
-from resources.append_only import forbid_rewriting
+from resources.alerts.alert import TIMES, Alert
+from resources.migrations import migrate
 
 METADATA = sa.MetaData()
 ALERTS = sa.Table(
@@ -101,7 +100,7 @@ POSITIONS = sa.Table(
 
 
 class Database:
-    """Transactions on the alert tables; the first one creates or migrates the tables.
+    """Transactions on the alert tables; the first one migrates the database.
 
     Args:
         url: SQLAlchemy URL.
@@ -128,7 +127,6 @@ class Database:
         # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
         engine = sa.create_engine(self.url, poolclass=sa.NullPool)
         if engine.dialect.name == "sqlite":
-            Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
 
             @sa.event.listens_for(engine, "connect")
             def wait_for_others(connection: Any, _: Any) -> None:
@@ -141,8 +139,7 @@ class Database:
                 writes = connection.get_execution_options().get("writes", False)
                 connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-        with engine.connect() as connection, connection.execution_options(writes=True).begin():
-            _bring_up_to_date(connection)
+        migrate(engine)
         return engine
 
 
@@ -152,59 +149,6 @@ def insert_if_absent(connection: sa.Connection, table: sa.Table, **values: Any) 
 
     insert: Any = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}[connection.dialect.name]
     connection.execute(insert(table).values(**values).on_conflict_do_nothing())
-
-
-SCHEMA, SCHEMA_VERSION = "schema", 4
-"""Stream name and value under which ``alert_positions`` stores the schema version."""
-
-
-def _bring_up_to_date(connection: sa.Connection) -> None:
-    """Creates the tables, or migrates those of an earlier version; only one process at a time."""
-    if connection.dialect.name == "postgresql":  # SQLite already holds its write lock
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7276511)")
-    connection.execute(sa.schema.CreateTable(POSITIONS, if_not_exists=True))
-    where = POSITIONS.c.stream == SCHEMA
-    known = connection.execute(sa.select(POSITIONS.c.position).where(where)).scalar()
-    if known == SCHEMA_VERSION:
-        return
-    for table in METADATA.sorted_tables:
-        connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-        _rename_columns(connection, table)
-        _add_new_columns(connection, table)
-        for index in table.indexes - {ONE_OPEN}:
-            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-    _give_fingerprints(connection)
-    connection.execute(sa.schema.CreateIndex(ONE_OPEN, if_not_exists=True))
-    forbid_rewriting(connection, EVENTS.name, "the history of alerts")
-    connection.execute(POSITIONS.delete().where(where))
-    connection.execute(POSITIONS.insert().values(stream=SCHEMA, position=SCHEMA_VERSION))
-
-
-_RENAMED = {"alert_events": {"words": "message"}}
-"""Columns whose name has changed, by table: old name to new name."""
-
-
-def _rename_columns(connection: sa.Connection, table: sa.Table) -> None:
-    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-    for old, new in _RENAMED.get(table.name, {}).items():
-        if old in there:
-            connection.execute(sa.DDL(f"ALTER TABLE {table.name} RENAME COLUMN {old} TO {new}"))
-
-
-def _add_new_columns(connection: sa.Connection, table: sa.Table) -> None:
-    """Adds columns that a table of an earlier version lacks; all newer columns are nullable or have a default."""
-    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
-    for column in table.columns:
-        if column.name not in there:
-            definition = sa.schema.CreateColumn(column).compile(connection)
-            connection.execute(sa.DDL(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
-
-
-def _give_fingerprints(connection: sa.Connection) -> None:
-    connection.execute(sa.DDL("DROP INDEX IF EXISTS one_open_alert"))
-    for row in connection.execute(sa.select(ALERTS).where(ALERTS.c.fingerprint == "")).mappings().all():
-        fingerprint = fingerprint_of(row["model"], row["cause"], row["column"])
-        connection.execute(ALERTS.update().where(ALERTS.c.id == row["id"]).values(fingerprint=fingerprint))
 
 
 def alert_of(row: Any) -> Alert:
