@@ -20,6 +20,7 @@ from assets.alerts import alert_jobs, alerts_table  # noqa: E402 - telemetry is 
 from assets.build import broken_asset, build  # noqa: E402
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.landing import source_resources  # noqa: E402
+from assets.lifecycle.release.approval import approval_job  # noqa: E402
 from assets.lifecycle.release.rollback import rollback_job  # noqa: E402
 from assets.models import read_folders  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
@@ -51,7 +52,7 @@ def build_defs(
     settings = settings or Settings.from_env()
     return dg.Definitions(
         assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken), alerts_table],
-        jobs=[*(job for one in built for job in one.jobs), *alert_jobs(), rollback_job()],
+        jobs=[*(job for one in built for job in one.jobs), *alert_jobs(), rollback_job(), approval_job(sound)],
         sensors=default_sensors(sound),
         resources={**default_resources(settings, source_resources(sound)), **(resource_overrides or {})},
         executor=executor,

@@ -30,6 +30,7 @@ from assets.lifecycle.jobs import (
     job_name,
 )
 from assets.lifecycle.model.windows import iso_days
+from assets.lifecycle.release.approval import state_of
 from resources.settings import Settings
 from resources.sources import Stream
 
@@ -136,14 +137,19 @@ class Runner:
                 for work in (TRAIN, DEPLOY):
                     self.run(work)
                     say(f"{work}: done")
-            self.make(DAILY, days[-1:])
+            if self.resources["ledger"].champion(self.model.name) is not None:
+                self.make(DAILY, days[-1:])
         else:
             raise RunError(
                 f"{self.model.name}: its rows come from {source}, which lands by itself; materialise it in the UI"
             )
-        champion = self.resources["ledger"].champion(self.model.name)
-        assert champion is not None
-        say(f"version {champion.version} of {self.model.name} is in production: {champion.reason}")
+        name, ledger = self.model.name, self.resources["ledger"]
+        if self.model.approval is not None:
+            state = state_of(ledger, name, self.model.approval, dt.datetime.now(dt.UTC))
+            if state is not None and state.status != "approved":
+                say(f"{name}: {state.message}")
+        if (champion := ledger.champion(name)) is not None:
+            say(f"version {champion.version} of {name} is in production: {champion.reason}")
 
     def row(self, asset: str) -> dict[str, Any]:
         """The first row of one of the model's tables without days."""

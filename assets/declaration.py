@@ -272,6 +272,21 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A person's approval, which a candidate needs after the gate and before it goes live.
+
+    Args:
+        by: who decides: ``team:…``, or the e-mail address of one person; then only this person may decide.
+        four_eyes: whether the person who trained the version may not approve it.
+        expires_days: number of days in which the version has to be approved and promoted.
+    """
+
+    by: str
+    four_eyes: bool = True
+    expires_days: float = 7
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drift:
     """How a window of rows is compared with the champion's reference profile.
 
@@ -330,6 +345,7 @@ class Model:
         accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
+        approval: a person's approval before a candidate goes live; ``None``: it goes live if the gate passes.
         retrain: cron schedule of retraining (UTC), or ``None``.
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
         review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
@@ -349,6 +365,7 @@ class Model:
     evaluation: Evaluation = field(default_factory=Evaluation)
     gate: Gate = field(default_factory=Gate)
     drift: Drift = field(default_factory=Drift)
+    approval: Approval | None = None
     retrain: str | None = None
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
@@ -385,7 +402,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     """
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift,
-        _wrong_retrain, _wrong_groups,
+        _wrong_retrain, _wrong_groups, _wrong_approval,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -534,6 +551,15 @@ def _wrong_drift(model: Model) -> Wrong:
     for name in ("min_rows", "window_days", "max_rows", "page_after"):
         if getattr(drift, name) < 1:
             yield f"drift.{name}", getattr(drift, name), "give a whole number of at least 1"
+
+
+def _wrong_approval(model: Model) -> Wrong:
+    if (approval := model.approval) is None:
+        return
+    if not (re.fullmatch(r"team:\S+", approval.by) or "@" in approval.by):
+        yield "approval.by", approval.by, "say who decides: 'team:name' or an e-mail address"
+    if not approval.expires_days > 0:
+        yield "approval.expires_days", approval.expires_days, "give more than 0 days"
 
 
 def _wrong_retrain(model: Model) -> Wrong:

@@ -1,5 +1,5 @@
 """The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, which, history,
-rollback, and alerts.
+rollback, approvals, approve, reject, and alerts.
 
 Heavy imports are inside the commands, so that ``--help`` is quick.
 """
@@ -16,7 +16,7 @@ import typer
 
 from cli.alerts import alerts_app
 from cli.errors import read_settings, reported
-from cli.ledger import history, rollback, which
+from cli.ledger import approvals, approve, history, reject, rollback, which
 from resources.settings import Settings
 
 app = typer.Typer(
@@ -29,6 +29,9 @@ app.add_typer(alerts_app, name="alerts")
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)
 app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(rollback)
+app.command()(approvals)
+app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)
+app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")

@@ -1,4 +1,4 @@
-"""``assetline which``, ``history`` and ``rollback``: what is or was in production, and why, from the ledger.
+"""The commands of the ledger: ``which``, ``history``, ``rollback``, ``approvals``, ``approve`` and ``reject``.
 
 Belongs here: arguments, and text output. Does not belong here: the ledger (``resources/ledger.py``).
 """
@@ -73,7 +73,7 @@ def history(
     model: Annotated[str | None, typer.Argument(help="Name of the model (default: all models).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the promotions and refusals of one model or of all models, oldest first."""
+    """List the promotions, refusals and approvals of one model or of all models, oldest first."""
     with _ledger("assetline history") as ledger:
         entries = _entries(ledger, model)
     print(json.dumps([entry.to_json() for entry in entries], indent=1) if as_json else format_history(entries))
@@ -99,6 +99,64 @@ def rollback(
     with reported("assetline rollback", RollbackError):
         entry = roll_back(model, to=to, why=why, who=who, **given)
     print(f"version {entry.version} of {model} is in production, in place of version {entry.previous}")
+
+
+Comment = Annotated[str, typer.Option(help="Reason, for the ledger.")]
+Who = Annotated[
+    str, typer.Option(default_factory=getpass.getuser, show_default=False, help="Name (default: your user).")
+]
+Version = Annotated[str, typer.Option(help="Version to decide on (default: the one that waits).")]
+
+
+def approvals(as_json: AsJson = False) -> None:
+    """List the versions that were put up for approval, and what became of them."""
+    settings = read_settings("assetline approvals")
+    from assets.lifecycle.release.approval import waiting_states
+    from assets.models import declared_models
+    from resources.ledger import Ledger
+
+    ledger = Ledger.from_settings(settings).process_config_and_initialize()
+    states = waiting_states(ledger, declared_models(), dt.datetime.now(dt.UTC))
+    if as_json:
+        found = {
+            name: {"version": s.request.version, "status": s.status, "until": s.until.isoformat(), "message": s.message}
+            for name, s in states.items()
+        }
+        print(json.dumps(found, indent=1))
+    else:
+        lines = [f"{name}: {state.message}" for name, state in states.items()]
+        print("\n".join(lines) or "no version was put up for approval")
+
+
+def approve(
+    model: Annotated[str, typer.Argument(help="Name of the model.")], comment: Comment, who: Who, version: Version = ""
+) -> None:
+    """Approve the version of a model that waits, so that it goes live."""
+    _decide(model, approving=True, comment=comment, who=who, version=version)
+    print("The daemon deploys it within a minute; without the daemon, materialise approval and deployment.")
+
+
+def reject(
+    model: Annotated[str, typer.Argument(help="Name of the model.")], comment: Comment, who: Who, version: Version = ""
+) -> None:
+    """Reject the version of a model that waits for approval."""
+    _decide(model, approving=False, comment=comment, who=who, version=version)
+
+
+def _decide(name: str, *, approving: bool, comment: str, who: str, version: str) -> None:
+    command = f"assetline {'approve' if approving else 'reject'}"
+    settings = read_settings(command)
+    from assets.lifecycle.release.approval import ApprovalError, decide
+    from assets.models import declared_models
+    from resources.ledger import Ledger
+
+    models = {model.name: model for model in declared_models()}
+    with reported(command, ApprovalError, UnknownModelError):
+        if name not in models:
+            raise UnknownModelError(f"no model '{name}' is declared; there are: {', '.join(models) or 'none'}")
+        ledger = Ledger.from_settings(settings).process_config_and_initialize()
+        entry = decide(ledger, models[name], approve=approving, who=who, comment=comment, version=version)
+    print(f"version {entry.version} of {name} is {'approved' if approving else 'rejected'} by {entry.who}")
 
 
 def _entries(ledger: Ledger, model: str | None) -> list[Entry]:

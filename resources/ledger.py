@@ -43,7 +43,8 @@ _TABLE = sa.Table(
 _TRIES = 20
 
 
-Action = Literal["promote", "refuse"]
+Action = Literal["promote", "refuse", "request", "approve", "reject"]
+"""A version went live or was refused by the lifecycle; its approval was requested, given, or rejected by a person."""
 
 
 class LedgerError(Exception):
@@ -104,6 +105,25 @@ class Ledger(dg.ConfigurableResource):
         """
         facts = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
         return self._append("refuse", model, version, facts)
+
+    def record(
+        self,
+        action: Literal["request", "approve", "reject"],
+        model: str,
+        version: str,
+        *,
+        reason: str,
+        verdicts: Mapping[str, Any],
+        dagster_run: str,
+        who: str,
+    ) -> Entry:
+        """Records a request for approval or a decision on it. Two identical entries in a row are one.
+
+        Raises:
+            LedgerError: other writers took the next number 20 times in a row.
+        """
+        facts = {"reason": reason, "verdicts": dict(verdicts), "dagster_run": dagster_run, "who": who}
+        return self._append(action, model, version, facts)
 
     def champion(self, model: str) -> Entry | None:
         """The current promotion; ``None`` before the first."""

@@ -13,6 +13,7 @@ import dagster as dg
 from assets.declaration import Model
 from resources.sources import Stream
 from sensors.alerts import alerts_sensor
+from sensors.approvals import approvals_sensor
 from sensors.arrivals import arrivals_sensor
 from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
@@ -21,8 +22,13 @@ from sensors.runs import run_sensors
 
 
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
-    """Automation, alert and run sensors; per stream: arrivals, missed days, retraining; else declared retraining."""
+    """Automation, alert and run sensors; approvals where declared; per stream: arrivals, missed days, retraining.
+
+    A table without days has a sensor for its declared retraining.
+    """
     sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
+    if any(model.approval for model in models):
+        sensors.append(approvals_sensor(models))
     for model in models:
         if isinstance(model.table.source, Stream):
             sensors.append(arrivals_sensor(model))

@@ -23,6 +23,7 @@ from assets.lifecycle.monitoring.drift import drift_asset
 from assets.lifecycle.monitoring.estimated_performance import estimated_performance_asset
 from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
+from assets.lifecycle.release.approval import approval_asset
 from assets.lifecycle.release.deployment import deployment_asset
 from assets.lifecycle.release.staging import staged_asset
 
@@ -41,6 +42,7 @@ FACTORIES: tuple[AssetFactory, ...] = (
     evaluation_asset,
     backtest_asset,
     staged_asset,
+    approval_asset,
     deployment_asset,
     predictions_asset,
     estimated_performance_asset,

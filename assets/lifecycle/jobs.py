@@ -25,14 +25,15 @@ def job_name(model: Model, work: str) -> str:
 def assets_of_jobs(model: Model) -> dict[str, list[str]]:
     """Returns the names of the assets that each kind of work materializes, by kind of work."""
     table = model.table.name
+    release = ["staged", *(["approval"] if model.approval else []), "deployment"]
     if not model.is_stream:
         return {
             LIFECYCLE: [
                 f"raw_{table}", table, "quarantine", "labels", "features", "training_set", "trained_model",
-                "evaluation", "staged", "deployment", "predictions", "drift",
+                "evaluation", *release, "predictions", "drift",
             ],
             TRAIN: ["training_set", "trained_model", "evaluation"],
-            DEPLOY: ["staged", "deployment"],
+            DEPLOY: release,
             BACKTEST: ["backtest"],
         }  # fmt: skip
     estimated = ["estimated_performance"] if is_estimated(model) else []
@@ -44,7 +45,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         DAILY: [table, "quarantine", "features", "predictions", *estimated, "drift"],
         MATURE: ["labels", "performance"],
         TRAIN: ["training_set", "trained_model", "evaluation"],
-        DEPLOY: ["staged", "deployment"],
+        DEPLOY: release,
         BACKTEST: ["backtest"],
     }
 

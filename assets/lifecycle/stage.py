@@ -54,9 +54,12 @@ class TableInput:
 
 @dataclass
 class StageOutput:
-    """Result of a stage's function: the rows, the check results, and the metadata for the UI."""
+    """Result of a stage's function: the rows, the check results, and the metadata for the UI.
 
-    frame: pd.DataFrame
+    Without rows (``frame=None``), a stage that may wait writes nothing, and its downstream assets are skipped.
+    """
+
+    frame: pd.DataFrame | None
     check_results: list[CheckResult] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     by_day: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,6 +104,7 @@ def table_asset(
     write_refused: bool = False,
     freshness: dg.FreshnessPolicy | None = None,
     op_tags: Mapping[str, Any] | None = None,
+    may_wait: bool = False,
 ) -> dg.AssetsDefinition:
     """Builds an asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
@@ -114,6 +118,7 @@ def table_asset(
         write_refused: whether the table is written although a blocking check failed, as a report on what was refused;
             the check still blocks the downstream assets.
         op_tags: Dagster tags of the step, which an executor may read.
+        may_wait: whether ``compute`` may return no frame, because it waits for a person.
         by_day: whether the table is partitioned by the model's days (``trained_model`` is not).
     """
     key = model.key(name)
@@ -149,6 +154,7 @@ def table_asset(
         config_schema=config.to_config_schema().as_field() if config else None,
         freshness_policy=freshness,
         op_tags=op_tags,
+        output_required=not may_wait,
         io_manager_key="tables",
     )
     def stage_asset(context: dg.AssetExecutionContext, **frames: Any) -> Iterator[Any]:
@@ -166,6 +172,10 @@ def table_asset(
                 metadata={"refused": len(refused), "kept": "the previous table is unchanged"},
                 allow_retries=False,
             )
+        if output.frame is None:
+            context.log_event(dg.AssetObservation(asset_key=key, metadata=output.metadata))
+            yield from check_events(context, specs, output.check_results)
+            return
         for day, of_day in output.by_day.items():
             context.add_asset_metadata(of_day, partition_key=day if day != WHOLE else None)
         yield dg.MaterializeResult(
@@ -198,7 +208,9 @@ def _asset_in(table: TableInput, partitions: dg.PartitionsDefinition | None) -> 
     )
 
 
-def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg.AutomationCondition:
+def eager(
+    within_days: int | None, *, may_lack: dg.AssetKey | None = None, only: dg.AssetKey | None = None
+) -> dg.AutomationCondition:
     """Returns an eager condition for the last ``within_days`` days, without days whose upstream blocking check failed.
 
     Plain ``eager()`` considers only the latest day, so a late row would never reach its own day.
@@ -207,12 +219,16 @@ def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg
         within_days: ``None`` for a table without days.
         may_lack: an upstream table that may have no days at all (the first week has no labels); Dagster's condition
             holds back a day whose upstream table has none.
+        only: the one upstream asset whose updates count; default: all of them.
     """
     condition: dg.AutomationCondition = dg.AutomationCondition.eager()
     if within_days is not None:
         window = dg.AutomationCondition.in_latest_time_window(dt.timedelta(days=within_days))
         condition = condition.replace("in_latest_time_window", window)
     passed: Any = dg.AutomationCondition.all_deps_blocking_checks_passed()
+    if only is not None:
+        eager_: Any = condition  # Dagster's combined conditions have allow(), its base class does not
+        condition = eager_.allow(dg.AssetSelection.assets(only))
     if may_lack is None:
         return condition & passed
     lacking = dg.AssetSelection.assets(may_lack)

@@ -17,6 +17,7 @@ RUNBOOKS: Final = {
     "trained_model/": "training",
     "staged/": "deployment",
     "deployment/": "deployment",
+    "approval/": "approval",
     "predictions/": "predictions",
     "run/": "run",
     "freshness/": "freshness",

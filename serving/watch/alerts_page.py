@@ -13,6 +13,7 @@ import datetime as dt
 import functools
 import hashlib
 import hmac
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -20,14 +21,25 @@ from urllib.parse import quote, unquote
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from assets.declaration import Model
 from resources.alerts import AlertError, AlertStore
+from resources.ledger import Ledger
 from resources.settings import project_name, project_root
+from serving.watch.approvals_page import add_approvals_page
 
 COOKIE = "assetline_watch"
 MOST_HOURS = 90 * 24
 
 
-def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui_url: str = "") -> FastAPI:
+def create_app(
+    store: AlertStore,
+    token: str,
+    *,
+    reports: Path | None = None,
+    ui_url: str = "",
+    ledger: Ledger | None = None,
+    models: Sequence[Model] = (),
+) -> FastAPI:
     """Creates the application with the page and its API.
 
     Args:
@@ -35,6 +47,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         token: access token that clients must send.
         reports: folder with the reports that alerts link to; reports outside it are not shown.
         ui_url: address of the Dagster UI, for links.
+        ledger, models: the ledger and the declared models, for the page of approvals; ``None``: there is no such page.
     """
     app = FastAPI(title=f"{project_name()}: alerts")
     # The cookie proves that its holder had the token, but does not reveal the token.
@@ -52,7 +65,7 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         raise HTTPException(401, "send the token as `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
 
     who_is = Annotated[str, Depends(allowed)]
-    page = functools.partial(_page, ui_url=ui_url, name=project_name())
+    page = functools.partial(_page, ui_url=ui_url, name=project_name(), has_approvals=ledger is not None)
 
     @app.exception_handler(AlertError)
     async def cannot(_: Request, error: AlertError) -> JSONResponse:
@@ -130,6 +143,8 @@ def create_app(store: AlertStore, token: str, *, reports: Path | None = None, ui
         return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
 
     _add_api(app, store, who_is)
+    if ledger is not None:
+        add_approvals_page(app, ledger, models, who_is, page)
     return app
 
 

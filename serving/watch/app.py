@@ -30,6 +30,7 @@ from assets.declaration import Model  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources import home  # noqa: E402
 from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
+from resources.ledger import Ledger  # noqa: E402
 from serving.watch.alerts_page import create_app  # noqa: E402
 from serving.watch.exporter import AssetlineCollector, registry_of  # noqa: E402
 from serving.watch.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
@@ -116,10 +117,14 @@ def main(arguments: list[str] | None = None) -> None:
         yield
         watch.stop()
 
-    app = create_app(alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_link)
-    app.router.lifespan_context = lifespan
     home.prepare(settings)
-    registry = registry_of(AssetlineCollector(settings, declared_models(), dg.DagsterInstance.get(), alerts.store))
+    models = declared_models()
+    app = create_app(
+        alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_link,
+        ledger=Ledger.from_settings(settings).process_config_and_initialize(), models=models,
+    )  # fmt: skip
+    app.router.lifespan_context = lifespan
+    registry = registry_of(AssetlineCollector(settings, models, dg.DagsterInstance.get(), alerts.store))
 
     @app.get("/metrics")
     def metrics() -> Response:

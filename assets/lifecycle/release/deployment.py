@@ -1,7 +1,8 @@
-"""The asset ``deployment``: promotes the candidate, if it has all verdicts and all of them passed.
+"""The asset ``deployment``: promotes the candidate, if it has all verdicts, all of them passed, and it is approved.
 
-Belongs here: the refusal of a version with missing or failed verdicts, and the ledger entry. Does not belong here: the
-rules of the gate (``model/gate.py``), deployment targets (``resources/deployment.py``).
+Belongs here: the refusal of a version with missing or failed verdicts or without the declared approval, and the ledger
+entry. Does not belong here: the rules of the gate (``model/gate.py``), approvals (``approval.py``), deployment targets
+(``resources/deployment.py``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.model.version.verdicts import verdicts_on
+from assets.lifecycle.model.version.verdicts import failures, verdicts_on
+from assets.lifecycle.release.approval import approval_against
 from assets.lifecycle.stage import StageOutput, TableInput, eager, table_asset
 
 
@@ -21,7 +23,7 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         mlflow, ledger = context.resources.mlflow, context.resources.ledger
         version = str(trained_model["version"].iloc[0])
         verdicts = verdicts_on(mlflow, model, version)
-        against = [f"{name}: {'; '.join(v['reasons'])}" for name, v in verdicts.items() if not v["passed"]]
+        against = [*failures(verdicts), *approval_against(ledger, model, version)]
         who = context.run.tags.get("user", "dagster")
         facts = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
         if against:
@@ -49,8 +51,9 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         stage="release",
         kinds={"mlflow"},
         inputs={"trained_model": TableInput(model.key("trained_model"))},
-        deps=[model.key("staged"), model.key("evaluation")],
-        automation=eager(None),
+        deps=[model.key(name) for name in ("staged", "evaluation", *(["approval"] if model.approval else []))],
+        # A candidate that waits for approval must not start the deployment, so only the approval does.
+        automation=eager(None, only=model.key("approval") if model.approval else None),
         resources={"mlflow", "ledger", "target"},
         by_day=False,
     )

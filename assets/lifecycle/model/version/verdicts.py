@@ -6,6 +6,7 @@ Belongs here: writing and reading verdicts. Does not belong here: deciding them 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from assets.declaration import Model
@@ -27,3 +28,8 @@ def verdicts_on(mlflow: MlflowTracking, model: Model, version: str) -> dict[str,
     tags = mlflow.version_tags(model.name, version)
     never = {"passed": False, "reasons": ["no verdict yet"]}
     return {name: json.loads(tags[f"verdict.{name}"]) if f"verdict.{name}" in tags else never for name in VERDICTS}
+
+
+def failures(verdicts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns a sentence for each verdict that speaks against a version."""
+    return [f"{name}: {'; '.join(v['reasons'])}" for name, v in verdicts.items() if not v["passed"]]
