@@ -208,9 +208,7 @@ def _asset_in(table: TableInput, partitions: dg.PartitionsDefinition | None) -> 
     )
 
 
-def eager(
-    within_days: int | None, *, may_lack: dg.AssetKey | None = None, only: dg.AssetKey | None = None
-) -> dg.AutomationCondition:
+def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg.AutomationCondition:
     """Returns an eager condition for the last ``within_days`` days, without days whose upstream blocking check failed.
 
     Plain ``eager()`` considers only the latest day, so a late row would never reach its own day.
@@ -219,16 +217,12 @@ def eager(
         within_days: ``None`` for a table without days.
         may_lack: an upstream table that may have no days at all (the first week has no labels); Dagster's condition
             holds back a day whose upstream table has none.
-        only: the one upstream asset whose updates count; default: all of them.
     """
     condition: dg.AutomationCondition = dg.AutomationCondition.eager()
     if within_days is not None:
         window = dg.AutomationCondition.in_latest_time_window(dt.timedelta(days=within_days))
         condition = condition.replace("in_latest_time_window", window)
     passed: Any = dg.AutomationCondition.all_deps_blocking_checks_passed()
-    if only is not None:
-        eager_: Any = condition  # Dagster's combined conditions have allow(), its base class does not
-        condition = eager_.allow(dg.AssetSelection.assets(only))
     if may_lack is None:
         return condition & passed
     lacking = dg.AssetSelection.assets(may_lack)

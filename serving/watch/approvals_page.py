@@ -57,10 +57,9 @@ def add_approvals_page(
         who: who_is,
         version: Annotated[str, Form()] = "",
         comment: Annotated[str, Form()] = "",
-        by: Annotated[str, Form()] = "",
     ) -> Response:
         try:
-            decided(name, decision, by or who, comment, version)
+            decided(name, decision, who, comment, version)
         except ApprovalError as error:
             return RedirectResponse(f"/approvals?failed={quote(str(error))}", 303)
         return RedirectResponse("/approvals", 303)

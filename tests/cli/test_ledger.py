@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+from assets.declaration import Approval
 from cli import main
 from resources.ledger import Entry, Ledger
 from resources.settings import Settings
+from tests.declarations.readings import plain
 
 FACTS = {"verdicts": {"gate": True}, "dagster_run": "run-1", "who": "ada"}
 
@@ -98,3 +100,51 @@ def test_a_rollback_that_cannot_be_made_says_why_and_changes_nothing(promoted, r
         assert (code, out) == (1, "")
         assert f"assetline rollback: {message}" in err
     assert Ledger.from_settings(Settings.from_env()).champion("fraud").version == "3"
+
+
+@pytest.fixture
+def waiting(tmp_path, monkeypatch) -> Ledger:
+    """Version 4 of a model that needs approval waits for it."""
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
+    monkeypatch.setattr("assets.models.declared_models", lambda: [plain(approval=Approval(by="team:risk"))])
+    ledger = Ledger.from_settings(Settings.from_env())
+    ledger.record("request", "meter", "4", reason="r", **FACTS)
+    return ledger
+
+
+def test_a_waiting_version_is_listed_and_approved_by_name(waiting, run):
+    code, out, _ = run("approvals")
+    assert (code, out.startswith("meter: version 4 waits for approval until ")) == (0, True)
+    assert json.loads(run("approvals", "--json")[1])["meter"]["status"] == "waiting"
+    code, out, _ = run("approve", "meter", "--comment", "looks right", "--who", "bob")
+    assert (code, out.splitlines()[0]) == (0, "version 4 of meter is approved by bob")
+    assert (waiting.history()[-1].action, waiting.history()[-1].who) == ("approve", "bob")
+    assert run("approvals")[1] == "meter: version 4 was approved by bob: looks right\n"
+
+
+def test_a_rejection(waiting, run):
+    assert run("reject", "meter", "--comment", "no", "--who", "ada")[:2] == (
+        0,
+        "version 4 of meter is rejected by ada\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("meter", "--who", "ada"), "assetline approve: ada trained version 4 of meter"),
+        (("meter", "--who", " "), "assetline approve: say who you are"),
+        (("meter", "--who", "bob", "--version", "3"), "assetline approve: version 3 of meter does not wait"),
+        (("fraud", "--who", "bob"), "assetline approve: no model 'fraud' is declared; there are: meter"),
+    ],
+)
+def test_an_approval_that_cannot_be_given_is_one_sentence(waiting, run, arguments, message):
+    code, out, err = run("approve", *arguments, "--comment", "c")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert err.startswith(message)
+    assert len(waiting.history()) == 1
+
+
+def test_no_approvals_yet(tmp_path, monkeypatch, run):
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
+    assert run("approvals")[:2] == (0, "no version was put up for approval\n")

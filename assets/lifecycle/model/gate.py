@@ -97,8 +97,14 @@ class Verdict:
 
     @property
     def message(self) -> str:
-        """The verdict in sentences, failed rules first."""
-        reasons = "; ".join(reason.message for reason in sorted(self.reasons, key=lambda reason: reason.passed))
+        """The verdict in sentences, failed rules first; the slices within their allowance are counted."""
+        slices = sum(reason.rule == "slices" and reason.passed for reason in self.reasons)
+        shown = sorted(
+            (reason for reason in self.reasons if reason.rule != "slices" or not reason.passed),
+            key=lambda reason: reason.passed,
+        )
+        counted = [f"{slices} {'slice is' if slices == 1 else 'slices are'} within the allowance"] if slices else []
+        reasons = "; ".join([*(reason.message for reason in shown), *counted])
         return reasons if self.passed or self.refused else f"advice only (gate.mode is 'advise'): {reasons}"
 
     def to_dict(self) -> dict[str, Any]:

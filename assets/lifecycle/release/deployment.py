@@ -52,8 +52,8 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         kinds={"mlflow"},
         inputs={"trained_model": TableInput(model.key("trained_model"))},
         deps=[model.key(name) for name in ("staged", "evaluation", *(["approval"] if model.approval else []))],
-        # A candidate that waits for approval must not start the deployment, so only the approval does.
-        automation=eager(None, only=model.key("approval") if model.approval else None),
+        # With an approval, both are requested in one run, which skips the deployment until the approval is given.
+        automation=eager(None),
         resources={"mlflow", "ledger", "target"},
         by_day=False,
     )

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from assets.declaration import Approval, DeclarationError
+from assets.lifecycle.factory import lifecycle_assets
 from assets.lifecycle.model.version.verdicts import VERDICTS, record_verdict
 from assets.lifecycle.release.approval import ApprovalError, approval_job, decide, state_of
 from resources.ledger import Ledger
@@ -243,3 +244,37 @@ def test_the_first_decision_counts(tmp_path):
         ledger.record(action, "meter", reason="r", who=who, **facts)
     state = state_of(ledger, "meter", Approval(by="team:risk"), NOW)
     assert (state.status, state.decision.who) == ("approved", "bob")
+
+
+def test_a_staged_candidate_asks_for_approval_in_a_run_that_skips_the_deployment_and_ends_well(tmp_path):
+    stages = release(tmp_path)
+    instance, defs = stages.instance, dg.Definitions(assets=lifecycle_assets(MODEL), resources=stages.resources)
+
+    def happened(name: str, *checks: str) -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization(MODEL.key(name)))
+        for check in checks:
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(check_name=check, asset_key=MODEL.key(name), passed=True)
+            )
+
+    def requested(cursor):
+        found = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+        return found.cursor, {name for name in ("approval", "deployment") if found.get_num_requested(MODEL.key(name))}
+
+    happened("trained_model", "converged")
+    happened("evaluation", "gate")
+    happened("approval")
+    happened("deployment")
+    cursor, _ = requested(None)
+    happened("staged", "smoke", "parity")
+    cursor, asked = requested(cursor)
+    assert asked == {"approval", "deployment"}
+    run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[MODEL.key(name) for name in asked], tags={"user": "ada"}
+    )
+    assert run.success
+    assert not stages.has("deployment")
+    cursor, asked = requested(cursor)
+    assert asked == set()
+    happened("approval")
+    assert requested(cursor)[1] == {"deployment"}
