@@ -113,7 +113,7 @@ class Story:
                 "version": version,
                 "promoted": bool(judged["passed"]),
                 "fitted_until": str(self._windows(as_of).fit[1]),
-                "reasons": [reason["message"] for reason in json.loads(judged["verdict"])["reasons"]],
+                "reasons": [json.loads(judged["verdict"])["message"]],
                 "report": _short(json.loads(judged["report"])),
                 "run": training_run,
             }

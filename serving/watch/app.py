@@ -105,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines contain URLs, and some of those are secret
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
     try:
         watch = Watch(settings, alerts, declared_models())

@@ -154,7 +154,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             fairness=group_gaps(loaded(folder), model, rows, scores["torch"]),
         )
         verdict = judge(model.gate, evidence)
-        reasons = [reason.message for reason in verdict.reasons]
+        reasons = verdict.sentences
         pictures = report.plots(found, learning=json.loads(candidate["curves"]))
         page = report.html(
             found,

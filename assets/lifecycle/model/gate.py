@@ -96,20 +96,30 @@ class Verdict:
         return not self.passed and self.mode != "advise"
 
     @property
-    def message(self) -> str:
-        """The verdict in sentences, failed rules first; the slices within their allowance are counted."""
+    def sentences(self) -> list[str]:
+        """The verdict, a sentence for each rule, failed rules first; the slices within their allowance are counted."""
         slices = sum(reason.rule == "slices" and reason.passed for reason in self.reasons)
         shown = sorted(
             (reason for reason in self.reasons if reason.rule != "slices" or not reason.passed),
             key=lambda reason: reason.passed,
         )
         counted = [f"{slices} {'slice is' if slices == 1 else 'slices are'} within the allowance"] if slices else []
-        reasons = "; ".join([*(reason.message for reason in shown), *counted])
+        return [*(reason.message for reason in shown), *counted]
+
+    @property
+    def message(self) -> str:
+        """The sentences in one line."""
+        reasons = "; ".join(self.sentences)
         return reasons if self.passed or self.refused else f"advice only (gate.mode is 'advise'): {reasons}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the verdict as plain values for JSON."""
-        return {"passed": self.passed, "mode": self.mode, "reasons": [asdict(reason) for reason in self.reasons]}
+        return {
+            "passed": self.passed,
+            "mode": self.mode,
+            "message": self.message,
+            "reasons": [asdict(reason) for reason in self.reasons],
+        }
 
 
 def judge(gate: Gate, evidence: Evidence) -> Verdict:

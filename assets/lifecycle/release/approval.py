@@ -45,12 +45,14 @@ class ApprovalState:
     """A request for approval and what became of it.
 
     Args:
+        by: who decides.
         request: the ledger entry of the request.
         decision: the first decision on it; ``None`` if there is none yet.
         until: end of the time for a decision and for the promotion after it (UTC).
         status: ``waiting``, ``approved``, ``rejected``, or ``expired`` if ``until`` is over without a rejection.
     """
 
+    by: str
     request: Entry
     decision: Entry | None
     until: dt.datetime
@@ -61,7 +63,7 @@ class ApprovalState:
         """The state in one sentence."""
         version, until = f"version {self.request.version}", f"{self.until:%Y-%m-%d %H:%M} UTC"
         if self.status == "waiting":
-            return f"{version} waits for approval until {until}: {self.request.reason}"
+            return f"{version} waits until {until} for the approval of {self.by}"
         if self.status == "expired":
             return f"the time to approve {version} ended at {until}; materialise approval again to ask again"
         assert self.decision is not None
@@ -86,7 +88,7 @@ def state_of(ledger: Ledger, model: str, approval: Approval, now: dt.datetime) -
     status: Status = "waiting" if decision is None else "approved" if decision.action == "approve" else "rejected"
     if status != "rejected" and now > until:
         status = "expired"
-    return ApprovalState(request, decision, until, status)
+    return ApprovalState(approval.by, request, decision, until, status)
 
 
 def decide(

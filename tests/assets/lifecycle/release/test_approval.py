@@ -59,13 +59,13 @@ def test_a_candidate_waits_and_its_run_does_not(stages):
     assert made.success, made.why
     check = made.check("decided")
     assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
-    assert "version 3 waits for approval until" in check.description
+    assert "version 3 waits until" in check.description
     assert not stages.has("approval")
     [_, request] = stages.ledger.history("meter")
     assert (request.action, request.version, request.who) == ("request", "3", "ada")
     assert request.verdicts["gate"]["passed"]
     observed = stages.instance.fetch_observations(MODEL.key("approval"), limit=1).records[0]
-    assert "waits for approval" in observed.asset_observation.metadata["state"].value
+    assert "waits until" in observed.asset_observation.metadata["state"].value
 
 
 def test_asking_twice_is_one_request(stages):
@@ -78,7 +78,7 @@ def test_asking_twice_is_one_request(stages):
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (None, "approval: version 3 waits for approval until"),
+        (None, "approval: version 3 waits until"),
         (False, "approval: version 3 was rejected by bob: not yet"),
     ],
 )
