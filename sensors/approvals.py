@@ -18,26 +18,34 @@ from assets.lifecycle.release.approval import waiting_states
 def approvals_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
     """The sensor of approvals, for models that declare one.
 
-    An approved version is deployed. After a rejection, ``approval`` is materialised to resolve its alert. It produces
+    An approved version is deployed, and scores the rows of a table without days; days of a stream are scored as they
+    land. After a rejection, ``approval`` is materialised to resolve its alert. It produces
     no table, so the deployment is skipped.
     """
-    asked = [model for model in models if model.approval is not None]
+    keys = {
+        model.name: [
+            model.key(name)
+            for name in ("approval", "deployment", *(() if model.is_stream else ("predictions", "drift")))
+        ]
+        for model in models
+        if model.approval is not None
+    }
+    asked = [model for model in models if model.name in keys]
 
     @dg.sensor(
         name="approvals",
-        target=dg.AssetSelection.assets(*(model.key(name) for model in asked for name in ("approval", "deployment"))),
+        target=dg.AssetSelection.assets(*(key for of_model in keys.values() for key in of_model)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=15,
         required_resource_keys={"ledger"},
         description="Deploys a version once a person has approved it.",
     )
     def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        by_name = {model.name: model for model in asked}
         states = waiting_states(context.resources.ledger, asked, dt.datetime.now(dt.UTC))
         requests = [
             dg.RunRequest(
                 run_key=f"{name}-approval-{state.decision.id}",
-                asset_selection=[by_name[name].key("approval"), by_name[name].key("deployment")],
+                asset_selection=keys[name],
                 tags={"assetline/why": state.message, "user": state.decision.who},
             )
             for name, state in states.items()
