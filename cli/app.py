@@ -1,5 +1,4 @@
-"""The commands of ``assetline``: run, dev, materialize, new-model, remove-model, update, which, history,
-rollback, approvals, approve, reject, and alerts.
+"""The commands of ``assetline``; ``assetline --help`` lists them.
 
 Heavy imports are inside the commands, so that ``--help`` is quick.
 """
@@ -17,6 +16,7 @@ import typer
 from cli.alerts import alerts_app
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
+from cli.state import backup, restore
 from resources.settings import Settings
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')
 app.command()(approvals)
 app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)
 app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)
+app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(backup)
+app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(restore)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")

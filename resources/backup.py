@@ -1,0 +1,314 @@
+"""A backup of the state folder as one archive, consistent while runs and services go on writing.
+
+Belongs here: what is in an archive, its manifest, and making it. Does not belong here: restoring it (``restore.py``),
+dumps of PostgreSQL (``postgres_dump.py``).
+
+Databases are copied first and files after them. A row is written after the file that it names, and a file is only
+added or replaced by a rename. So every file that a row in the archive names is in the archive. For the same reason, a
+database that names rows of another one is copied before it: the ledger names versions in MLflow and runs in Dagster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import sqlite3
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Literal, Self
+
+from resources.settings import Settings, project_name
+
+FORMAT = 1
+"""Version of the archive's layout."""
+
+MANIFEST, STATE, DUMP = "manifest.json", "state", "postgresql.dump"
+"""Members of the archive: the manifest, which is the last one; the folder of the state; the dump of a PostgreSQL."""
+
+SUFFIX = ".tar.gz"
+PROJECT_DATABASE, MLFLOW_DATABASE = "assetline.db", "mlflow/mlflow.db"
+ARTIFACTS = "mlflow/artifacts"
+
+_ORDER = (PROJECT_DATABASE, MLFLOW_DATABASE, "dagster/schedules.db", "dagster/runs.db", "dagster/event_log.db")
+"""Databases in the order in which they are copied: each may name rows of those after it."""
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")
+_CHUNK = 1 << 20
+
+Kind = Literal["sqlite", "postgresql"]
+
+
+class BackupError(Exception):
+    """A backup cannot be made. No file was written; the message gives the reason and the fix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an archive holds.
+
+    Args:
+        format: version of the layout.
+        project: name of the project.
+        version: version of the project's package.
+        made_at: time of the backup, ISO 8601, UTC.
+        home: absolute path of the state folder; MLflow's store holds absolute paths below it.
+        database: kind of the project's own database.
+        revision: revision of the project's own database; ``None`` for a release before revisions.
+        packages: versions of the packages whose databases are in the archive, by package.
+        files: by member, its SHA-256 in hex and its size in bytes.
+    """
+
+    format: int
+    project: str
+    version: str
+    made_at: str
+    home: str
+    database: Kind
+    revision: str | None
+    packages: Mapping[str, str]
+    files: Mapping[str, tuple[str, int]]
+
+    def to_json(self) -> str:
+        """The manifest as JSON text."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Reads a manifest. Raises :class:`ValueError` or :class:`TypeError` if it is none."""
+        values = json.loads(text)
+        files = {str(name): (str(digest), int(size)) for name, (digest, size) in values.pop("files").items()}
+        return cls(**values, files=files)
+
+    @property
+    def size(self) -> int:
+        """Size of all files in bytes."""
+        return sum(size for _, size in self.files.values())
+
+
+def back_up(settings: Settings, file: Path) -> Manifest:
+    """Writes an archive of the state folder; it appears under its name when it is complete.
+
+    Left out: the token, locks, scratch files and everything else whose name starts with a dot (except artifacts),
+    sockets, and the captured output of steps (``compute_logs``).
+
+    Args:
+        settings: the state folder and the project's own database.
+        file: path of the archive, which must not exist.
+
+    Raises:
+        BackupError: the file exists or cannot be written, there is no state folder, a part of it is a link or damaged,
+            or the database cannot be dumped.
+    """
+    home = settings.home
+    _refuse(settings, file)
+    kind = kind_of_database(settings, BackupError)
+    try:
+        with (
+            maintenance(settings, BackupError),
+            tempfile.TemporaryDirectory(prefix=".assetline-backup-", dir=file.parent) as scratch,
+        ):
+            found = list(_files(home))
+            copies = _copied_databases(settings, kind, found, Path(scratch))
+            partial = Path(scratch) / file.name
+            with partial.open("wb") as raw:
+                manifest = _written(settings, kind, copies, raw)
+                raw.flush()
+                os.fsync(raw.fileno())
+            os.replace(partial, file)
+    except OSError as error:
+        raise BackupError(f"{error.filename or file}: {error.strerror or error}; no backup was made") from error
+    return manifest
+
+
+@contextlib.contextmanager
+def maintenance(settings: Settings, refused: type[Exception]) -> Iterator[None]:
+    """Keeps a backup and a removal of old state apart; raises ``refused`` if another one is running."""
+    from filelock import FileLock, Timeout
+
+    try:
+        lock = FileLock(settings.home / ".maintenance.lock", timeout=0)
+        with lock:
+            yield
+    except Timeout as error:
+        raise refused(f"another backup or prune of {settings.home} is running; try again when it has ended") from error
+
+
+def kind_of_database(settings: Settings, refused: type[Exception]) -> Kind:
+    """Kind of the project's own database; raises ``refused`` for one that archives cannot hold."""
+    from sqlalchemy import make_url
+
+    url = make_url(settings.database_url)
+    match url.get_backend_name():
+        case "sqlite" if Path(url.database or "") == settings.home / PROJECT_DATABASE:
+            return "sqlite"
+        case "sqlite":
+            raise refused(
+                f"ASSETLINE_DATABASE_URL names {url.database}, outside of the state folder {settings.home}; move that "
+                f"file to {settings.home / PROJECT_DATABASE} and unset the variable"
+            )
+        case "postgresql":
+            return "postgresql"
+        case other:
+            raise refused(f"a database of the kind {other} is not in backups; use its own tools")
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a SQLite database."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+
+
+def _refuse(settings: Settings, file: Path) -> None:
+    home = settings.home
+    if not file.name.endswith(SUFFIX):
+        raise BackupError(f"{file} does not end with {SUFFIX}; name it so")
+    if file.exists():
+        raise BackupError(f"{file} exists already; give another name or move it away")
+    if not home.is_dir():
+        raise BackupError(f"there is no state folder {home}; ASSETLINE_HOME names another one")
+    if file.resolve().is_relative_to(home):
+        raise BackupError(f"{file} lies in the state folder {home}; give a path outside of it")
+    if not file.parent.is_dir():
+        raise BackupError(f"there is no folder {file.parent}; make it first")
+
+
+def _files(home: Path) -> Iterator[tuple[str, Path]]:
+    """The files to keep: path below the state folder with ``/``, and path."""
+    for folder, names, files in os.walk(home):
+        inside = Path(folder).relative_to(home)
+        kept = inside.is_relative_to(ARTIFACTS)
+        names[:] = sorted(n for n in names if kept or (n != "compute_logs" and not n.startswith(".")))
+        for name in sorted([*names, *files]):
+            path, member = Path(folder) / name, (inside / name).as_posix()
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                raise BackupError(f"{path} is a link, which an archive cannot hold; put the real folder or file there")
+            if stat.S_ISREG(mode) and (kept or not name.startswith(".")) and member != "token":
+                yield member, path
+
+
+def _copied_databases(settings: Settings, kind: Kind, found: list[tuple[str, Path]], scratch: Path) -> dict[str, Path]:
+    """Copies the databases to ``scratch``; returns all files by member of the archive, and where to read each one."""
+    databases = {member: path for member, path in found if is_database(path)}
+    beside = {f"{member}{end}" for member in databases for end in _BESIDE_A_DATABASE}
+    copies = {f"{STATE}/{member}": path for member, path in found if member not in beside}
+    if kind == "postgresql":
+        from resources.postgres_dump import dump
+
+        databases.pop(PROJECT_DATABASE, None)  # a file from before ASSETLINE_DATABASE_URL; nothing writes to it
+        copies[DUMP] = scratch / DUMP
+        dump(settings.database_url, copies[DUMP], BackupError)
+    in_order = sorted(databases, key=lambda member: (_ORDER.index(member) if member in _ORDER else -1, member))
+    for number, member in enumerate(in_order):
+        copies[f"{STATE}/{member}"] = scratch / f"{number}.db"
+        _copy_database(databases[member], scratch / f"{number}.db")
+    return copies
+
+
+def _copy_database(source: Path, to: Path) -> None:
+    """Copies a database as it is between two transactions; readers and writers go on."""
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True, timeout=60)) as original,
+            contextlib.closing(sqlite3.connect(to)) as copy,
+        ):
+            original.backup(copy)
+            [(found,), *_] = copy.execute("PRAGMA quick_check").fetchall()
+    except sqlite3.Error as error:
+        raise BackupError(f"{source} cannot be copied ({error}); repair or restore it first") from error
+    if found != "ok":
+        raise BackupError(f"{source} is damaged ({found.splitlines()[0]}); repair or restore it first")
+
+
+def _written(settings: Settings, kind: Kind, copies: Mapping[str, Path], raw: IO[bytes]) -> Manifest:
+    """Writes all files and then the manifest."""
+    files: dict[str, tuple[str, int]] = {}
+    # Parquet and weights hardly shrink, so the quickest level is nearly as small.
+    with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as archive:
+        for member, path in copies.items():
+            files[member] = _add(archive, member, path)
+        manifest = Manifest(
+            format=FORMAT, project=project_name(), version=_version("assetline"),
+            made_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), home=str(settings.home), database=kind,
+            revision=_revision(settings, kind, copies), files=files,
+            packages={name: _version(name) for name in ("dagster", "mlflow")},
+        )  # fmt: skip
+        _add_bytes(archive, MANIFEST, manifest.to_json().encode())
+    return manifest
+
+
+def _add(archive: tarfile.TarFile, member: str, path: Path) -> tuple[str, int]:
+    """Adds a file as long as it is now, because a log may grow meanwhile; returns its hash and size."""
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        info = tarfile.TarInfo(member)
+        info.size, info.mtime, info.mode = found.st_size, int(found.st_mtime), stat.S_IMODE(found.st_mode)
+        reader = _Hashing(file, found.st_size)
+        archive.addfile(info, reader)
+    return reader.digest.hexdigest(), found.st_size
+
+
+def _add_bytes(archive: tarfile.TarFile, member: str, content: bytes) -> None:
+    info = tarfile.TarInfo(member)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+class _Hashing:
+    """Reads the first ``size`` bytes of a file and hashes them."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.digest = hashlib.sha256()
+        self._file, self._left = file, size
+
+    def read(self, size: int = _CHUNK) -> bytes:
+        """The next bytes, at most ``size``."""
+        block = self._file.read(min(size, self._left))
+        self._left -= len(block)
+        self.digest.update(block)
+        return block
+
+
+def _revision(settings: Settings, kind: Kind, copies: Mapping[str, Path]) -> str | None:
+    """The revision of the copy, or of PostgreSQL itself. A release without revisions has none."""
+    import sqlalchemy as sa
+
+    from resources.migrations import revision_of
+
+    url = settings.database_url
+    if kind == "sqlite":
+        copy = copies.get(f"{STATE}/{PROJECT_DATABASE}")
+        if copy is None:
+            return None
+        url = f"sqlite:///{copy}"
+    return revision_of(sa.create_engine(url, poolclass=sa.NullPool))
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def hashed_copy(source: IO[bytes], to: Path) -> tuple[str, int]:
+    """Writes what ``source`` holds to a file; returns its SHA-256 in hex and its size in bytes."""
+    digest, size = hashlib.sha256(), 0
+    with to.open("wb") as file:
+        while block := source.read(_CHUNK):
+            digest.update(block)
+            size += len(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest(), size
