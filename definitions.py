@@ -23,6 +23,7 @@ from assets.lifecycle.data.landing import source_resources  # noqa: E402
 from assets.lifecycle.release.approval import approval_job  # noqa: E402
 from assets.lifecycle.release.rollback import rollback_job  # noqa: E402
 from assets.models import read_folders  # noqa: E402
+from assets.retention import retention_job, retention_schedule  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
 from sensors.defaults import default_sensors  # noqa: E402
 
@@ -52,7 +53,14 @@ def build_defs(
     settings = settings or Settings.from_env()
     return dg.Definitions(
         assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken), alerts_table],
-        jobs=[*(job for one in built for job in one.jobs), *alert_jobs(), rollback_job(), approval_job(sound)],
+        jobs=[
+            *(job for one in built for job in one.jobs),
+            *alert_jobs(),
+            rollback_job(),
+            approval_job(sound),
+            retention_job(),
+        ],
+        schedules=[retention_schedule()],
         sensors=default_sensors(sound),
         resources={**default_resources(settings, source_resources(sound)), **(resource_overrides or {})},
         executor=executor,

@@ -24,13 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one_thread_each()
     give_memory_back()
     from cli.app import app
-    from resources.migrations import MigrationError
 
     try:
         app(args=None if arguments is None else list(arguments), prog_name="assetline")
     except SystemExit as ended:
         return int(ended.code or 0)
-    except MigrationError as error:  # any command may be the first to open the database
+    except Exception as error:
+        from resources.migrations import MigrationError
+
+        if not isinstance(error, MigrationError):  # any command may be the first to open the database
+            raise
         print(f"assetline: {error}", file=sys.stderr)
         return 1
     return 0

@@ -16,7 +16,7 @@ import typer
 from cli.alerts import alerts_app
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
-from cli.state import backup, restore
+from cli.state import backup, prune, restore
 from resources.settings import Settings
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command(epilog='Example: `assetline approve fraud --comment "better in every
 app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)
 app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(backup)
 app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(restore)
+app.command(epilog="Example: `assetline prune --list`")(prune)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")

@@ -1,17 +1,22 @@
-"""``assetline backup`` and ``restore``: the state folder as one archive.
+"""``assetline backup``, ``restore`` and ``prune``: the state folder as one archive, and removing what is old in it.
 
-Belongs here: arguments, and text output. Does not belong here: the archive (``resources/backup.py``).
+Belongs here: arguments, and text output. Does not belong here: the archive (``resources/backup.py``), what is removed
+(``resources/retention``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.errors import read_settings, reported
 from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from resources.retention import Removal
 
 Archive = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the archive, ending with .tar.gz.")]
 
@@ -24,7 +29,7 @@ def backup(file: Archive) -> None:
     with reported("assetline backup", BackupError):
         manifest = back_up(settings, file)
     print(f"{file}: {len(manifest.files):,} files of {settings.home}, {format_size(manifest.size)} in "
-          f"{format_size(file.stat().st_size)}; database revision {manifest.revision}")  # fmt: skip
+          f"{format_size(file.stat().st_size)}; database revision {manifest.revision or 'none yet'}")  # fmt: skip
 
 
 def restore(
@@ -50,6 +55,42 @@ def restore(
             "dagster": "dagster instance migrate",
         }
         print(f"The backup was made with {package} {then}, and {now} is installed: run `{command[package]}`.")
+
+
+def prune(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; otherwise only show what would go.")] = False,
+    details: Annotated[bool, typer.Option("--list", help="List each thing.")] = False,
+) -> None:
+    """Show what is old and not needed any more, and remove it with --yes; the periods are in resources/defaults.py."""
+    settings = read_settings("assetline prune")
+    import dagster as dg
+
+    from resources.defaults import RETENTION
+    from resources.home import prepare
+    from resources.retention import RetentionError, plan
+    from resources.retention import prune as prune_state
+
+    with reported("assetline prune", RetentionError):
+        if not settings.home.is_dir():
+            raise RetentionError(f"there is no state folder {settings.home}; ASSETLINE_HOME names another one")
+        prepare(settings)
+        with dg.DagsterInstance.get() as instance:
+            removals = (prune_state if yes else plan)(settings, RETENTION, instance)
+    print(format_removals(removals, removed=yes, details=details))
+
+
+def format_removals(removals: Sequence[Removal], *, removed: bool, details: bool) -> str:
+    """Removals as text: a line for each kind, or for each thing."""
+    if not removals:
+        return "nothing is old enough to go"
+    lines = [f"{one.rule:11} {format_size(one.size):>10}  {one.what}" for one in removals] if details else []
+    for rule in dict.fromkeys(one.rule for one in removals):
+        of_rule = [one for one in removals if one.rule == rule]
+        first = of_rule[0].what if len(of_rule) == 1 else f"{len(of_rule):,}, e.g. {of_rule[-1].what}"
+        lines += [] if details else [f"{rule:11} {format_size(sum(one.size for one in of_rule)):>10}  {first}"]
+    total = format_size(sum(one.size for one in removals))
+    end = f"{total} removed" if removed else f"{total} would go; nothing was removed (--yes removes it)"
+    return "\n".join([*lines, end])
 
 
 def _refuse_running(settings: Settings) -> None:

@@ -1,9 +1,12 @@
 """Makes a table append-only for every writer, by triggers, on SQLite and on PostgreSQL.
 
-Belongs here: the triggers. Does not belong here: which tables are append-only (``ledger.py``, ``alerts/database.py``).
+Belongs here: the triggers. Does not belong here: which tables are append-only (``migrations``).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
@@ -50,3 +53,26 @@ def forbid_rewriting(connection: sa.Connection, table: str, name: str) -> None:
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
             f"FOR EACH ROW EXECUTE FUNCTION {table}_append_only()"
         )
+
+
+@contextmanager
+def deleting_allowed(connection: sa.Connection, table: str) -> Iterator[None]:
+    """Lifts the ban on DELETE until the block ends; for retention only.
+
+    The transaction holds a lock on the table, so no other writer sees it without its triggers, and a kill restores it.
+
+    Args:
+        connection: a connection in a transaction.
+        table: name of a table that :func:`forbid_rewriting` was called for.
+    """
+    if connection.dialect.name == "sqlite":
+        name = f"{table}_no_delete"
+        query = sa.text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
+        trigger = connection.execute(query, {"name": name}).scalar_one()
+        connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        yield
+        connection.exec_driver_sql(trigger)
+    else:
+        connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER {table}_append_only")
+        yield
+        connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER {table}_append_only")

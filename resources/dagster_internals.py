@@ -1,17 +1,19 @@
 """Wrappers of Dagster's private APIs; ``tests/resources/test_dagster_internals.py`` tests that they still work.
 
-Belongs here: three features without a public API in Dagster 1.13: a check result for each day of a run over several
-days, reading the check evaluations of all assets since a cursor, and the assets and steps that a run planned. Does not
-belong here: anything with a public API.
+Belongs here: four features without a public API in Dagster 1.13: a check result for each day of a run over several
+days, reading the check evaluations of all assets since a cursor, the assets and steps that a run planned, and removing
+the events of a run that say nothing about assets. Does not belong here: anything with a public API.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
@@ -151,3 +153,75 @@ def planned_assets(instance: dg.DagsterInstance, run_id: str) -> list[Planned]:
         Planned(event.asset_key, event.partition, event.step_key or "", (event.asset_key, event.partition) in made)
         for event in events(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
     ]
+
+
+_FACTS = (
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_OBSERVATION,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.RUN_START,
+    dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_CANCELED,
+)
+"""Events that say what became of assets and of the run; all others are chatter."""
+
+
+def runs_with_current_facts(instance: dg.DagsterInstance) -> set[str]:
+    """Ids of the runs that hold the latest event of a kind about an asset or one of its days, or of one of its checks.
+
+    If such a run were deleted, its assets would look as if they had never been materialised or checked.
+    """
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Checks
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+    of_assets = [kind.value for kind in _FACTS[:4]]
+    latest_events = (
+        sa.select(sa.func.max(Events.c.id))
+        .where(Events.c.dagster_event_type.in_(of_assets) & Events.c.asset_key.is_not(None))
+        .group_by(Events.c.dagster_event_type, Events.c.asset_key, Events.c.partition)
+    )
+    latest_checks = sa.select(sa.func.max(Checks.c.id)).group_by(
+        Checks.c.asset_key, Checks.c.check_name, Checks.c.partition
+    )
+    with _events(instance) as connection:
+        events = connection.execute(sa.select(Events.c.run_id).where(Events.c.id.in_(latest_events)).distinct())
+        checks = connection.execute(sa.select(Checks.c.run_id).where(Checks.c.id.in_(latest_checks)).distinct())
+        return {run_id for run_id in [*events.scalars(), *checks.scalars()] if run_id}
+
+
+def size_of_events(instance: dg.DagsterInstance, run_id: str, *, chatter_only: bool) -> int:
+    """Length of the stored events of a run in characters: of all, or of those that :func:`remove_chatter` removes."""
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+    where = _is_chatter(run_id) if chatter_only else Events.c.run_id == run_id
+    with _events(instance) as connection:
+        return int(
+            connection.execute(sa.select(sa.func.sum(sa.func.length(Events.c.event))).where(where)).scalar() or 0
+        )
+
+
+def remove_chatter(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Removes the events of a run that say nothing about assets, checks or the outcome of the run."""
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+    with _events(instance) as connection:
+        connection.execute(Events.delete().where(_is_chatter(run_id)))
+
+
+def _is_chatter(run_id: str) -> sa.ColumnElement[bool]:
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+    kind = Events.c.dagster_event_type
+    return (Events.c.run_id == run_id) & (kind.is_(None) | kind.not_in([fact.value for fact in _FACTS]))
+
+
+@contextmanager
+def _events(instance: dg.DagsterInstance) -> Iterator[sa.Connection]:
+    """A transaction on the event log of all runs."""
+    storage: Any = instance.event_log_storage
+    with storage.index_connection() as connection:
+        yield connection

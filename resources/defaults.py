@@ -9,6 +9,7 @@ from resources.alerts import Alerts
 from resources.deployment import LocalTarget
 from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
+from resources.retention.periods import Retention
 from resources.settings import Settings
 from resources.tables import ParquetTables
 
@@ -26,3 +27,7 @@ def default_resources(settings: Settings, sources: Mapping[str, Any]) -> dict[st
         **{f"channel_{name}": channel for name, channel in alerts.declared.items()},
         **sources,
     }
+
+
+RETENTION = Retention()
+"""How long state is kept, for `assetline prune` and the job ``retention``; a fork sets its own periods here."""

@@ -24,16 +24,17 @@ from assets.lifecycle.model.version.bundle import loaded
 from cli import main
 from resources import home
 from resources.backup import BackupError, back_up, maintenance
+from resources.deployment import LocalTarget
 from resources.ledger import Ledger
+from resources.mlflow import MlflowTracking
 from resources.processes import free_port
 from resources.restore import RestoreError, restore
 from resources.settings import Settings, project_root
-from runner import Runner
 from scaffold.new_model import drafted
 from tests.declarations.readings import readings
 from tests.resources.conftest import POSTGRES
 from tests.state import DAYS, MODEL, rows_of, run_of, small_state, snapshot
-from tests.worlds import World
+from tests.worlds import World, why
 
 X = np.linspace(0, 100, 90, dtype=np.float32).reshape(3, 30)
 """Rows to score; a model takes as many columns as it has features."""
@@ -386,6 +387,7 @@ def test_nothing_is_restored_under_processes_that_run(archive, tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_deleted_state_folder_comes_back_while_others_wrote_during_the_backup(make_world, tmp_path):
     readings(600).to_csv(tmp_path / "readings.csv", index=False)
     with drafted(project_root(), "meters", tmp_path / "readings.csv", "faulty") as draft:
@@ -396,8 +398,11 @@ def rehearse(make_world, tmp_path, declared):
     model = replace(
         declared, training=replace(declared.training, max_epochs=2), gate=Gate(floor=0.5, baseline_margin=-1)
     )
-    world = make_world(model, tmp_path / "var")
-    Runner(model, world.settings, world.instance).live(lambda line: None)
+    mlflow = MlflowTracking.from_settings(Settings.from_env({"ASSETLINE_HOME": str(tmp_path / "var")}))
+    target = LocalTarget(mlflow=mlflow, start_timeout_s=240)
+    world = make_world(model, tmp_path / "var", target=target)
+    lived = world.run("lifecycle")
+    assert lived.success, why(lived)
     before = facts(world)
     assert before["champion"].version == "1"
 

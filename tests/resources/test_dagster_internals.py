@@ -1,11 +1,20 @@
-"""What we use of Dagster that is not public, pinned: verdicts by day of a run, reading them on, what a run planned."""
+"""What we use of Dagster that is not public, pinned: verdicts by day, what a run planned, removing events."""
 
 import datetime as dt
 
 import dagster as dg
 import pytest
 
-from resources.dagster_internals import CheckResult, Planned, check_evaluations, check_events, planned_assets
+from resources.dagster_internals import (
+    CheckResult,
+    Planned,
+    check_evaluations,
+    check_events,
+    planned_assets,
+    remove_chatter,
+    runs_with_current_facts,
+    size_of_events,
+)
 
 DAYS = dg.DailyPartitionsDefinition("2026-03-01", end_date="2026-03-10")
 KEY = dg.AssetKey(["m", "rows"])
@@ -105,3 +114,19 @@ def test_what_a_run_was_to_make_is_known_by_step_and_day(instance):
         for n in (1, 2)
     ]
     assert sorted(planned_assets(instance, result.run_id), key=str) == sorted(expected, key=str)
+
+
+def test_the_runs_of_the_latest_facts_are_known_and_chatter_goes_without_them(instance):
+    first = make(instance, "2026-03-01", "2026-03-02").run_id
+    second = make(instance, "2026-03-02", "2026-03-02").run_id
+    assert runs_with_current_facts(instance) == {first, second}, "the first made the 1st of March"
+    third = make(instance, "2026-03-01", "2026-03-02").run_id
+    assert runs_with_current_facts(instance) == {third}
+    before, chatter = (size_of_events(instance, third, chatter_only=only) for only in (False, True))
+    assert 0 < chatter < before
+    remove_chatter(instance, third)
+    assert size_of_events(instance, third, chatter_only=True) == 0
+    assert size_of_events(instance, third, chatter_only=False) == before - chatter
+    assert [e.day for e in check_evaluations(instance) if e.run_id == third] == ["2026-03-01", "2026-03-02"]
+    assert {planned.made for planned in planned_assets(instance, third)} == {True}
+    assert size_of_events(instance, first, chatter_only=True) > 0, "the events of other runs stay"
