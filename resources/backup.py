@@ -176,7 +176,7 @@ def _refuse(settings: Settings, file: Path) -> None:
         raise BackupError(f"{file} exists already; give another name or move it away")
     if not home.is_dir():
         raise BackupError(f"there is no state folder {home}; ASSETLINE_HOME names another one")
-    if file.resolve().is_relative_to(home):
+    if file.resolve().is_relative_to(home.resolve()):
         raise BackupError(f"{file} lies in the state folder {home}; give a path outside of it")
     if not file.parent.is_dir():
         raise BackupError(f"there is no folder {file.parent}; make it first")

@@ -57,9 +57,10 @@ def restore(settings: Settings, file: Path, into: Path | None = None) -> Manifes
     if target.exists() and (not target.is_dir() or any(one.name != _OF_A_VOLUME for one in target.iterdir())):
         raise RestoreError(f"{target} is not empty; move it away, or restore into another folder with --into")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        is_volume = os.path.ismount(target)  # nothing outside of it can be renamed into it
-        aside = Path(tempfile.mkdtemp(prefix=".assetline-restore-", dir=target if is_volume else target.parent))
+        place = target.resolve()  # it may be a link to an empty folder
+        place.parent.mkdir(parents=True, exist_ok=True)
+        is_volume = os.path.ismount(place)  # nothing outside of it can be renamed into it
+        aside = Path(tempfile.mkdtemp(prefix=".assetline-restore-", dir=place if is_volume else place.parent))
         try:
             manifest = _unpacked(file, aside)
             _refuse(manifest, settings)
@@ -72,9 +73,9 @@ def restore(settings: Settings, file: Path, into: Path | None = None) -> Manifes
                 load(settings.database_url, aside / DUMP, RestoreError)
             if is_volume:
                 for path in sorted(state.iterdir()):
-                    os.replace(path, target / path.name)
+                    os.replace(path, place / path.name)
             else:
-                os.replace(state, target)  # an empty folder may be there
+                os.replace(state, place)  # an empty folder may be there
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:

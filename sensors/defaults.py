@@ -1,7 +1,7 @@
 """The sensors of all models, switched on; `definitions.py` wires them.
 
-Each job has one trigger. There are no schedules: the retraining sensor also handles the declared cron, so that one
-place decides whether to request a training run.
+Each job has one trigger. The retraining sensor also handles the declared cron, so that one place decides whether to
+request a training run. The only schedule is that of the job ``retention`` (``assets/retention.py``), off by default.
 """
 
 from __future__ import annotations

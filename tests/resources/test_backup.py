@@ -330,6 +330,17 @@ def test_a_folder_with_anything_in_it_is_not_restored_to(archive, empty, tmp_pat
     assert (empty.home / "assetline.db").exists()
 
 
+def test_a_link_to_an_empty_folder_is_followed(archive, empty, tmp_path):
+    (tmp_path / "disk").mkdir()
+    empty.home.parent.mkdir()
+    empty.home.symlink_to(tmp_path / "disk")
+    restore(empty, archive)
+    assert empty.home.is_symlink()
+    assert World(MODEL, empty, dg.DagsterInstance.ephemeral()).mlflow.download("meter", "1").exists()
+    with pytest.raises(BackupError, match="lies in the state folder"):
+        back_up(empty, tmp_path / "disk" / "b.tar.gz")
+
+
 def test_a_volume_is_filled_in_place(archive, empty, monkeypatch):
     (empty.home / "lost+found").mkdir(parents=True)
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
