@@ -115,6 +115,9 @@ class Features:
         calendar: features that follow the calendar; drift checks leave them out.
         words: features that hold word numbers (``assets/lifecycle/data/text.py``), one block of them per text. The
             network's text encoder reads them; drift checks leave them out.
+        origins: for each of ``names``, the name under which it is explained. Features with the same name, e.g. the
+            words of a text or the categories of a column, are explained as one. Default: each word number under the
+            part of its name before ``#``, and each other feature under its own name.
     """
 
     compute: FeatureFunction
@@ -123,6 +126,13 @@ class Features:
     entities: tuple[str, ...] = ()
     calendar: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """For each of ``names``, the name under which it is explained."""
+        word_features = set(self.words)
+        return self.origins or tuple(name.partition("#")[0] if name in word_features else name for name in self.names)
 
     @property
     def compared(self) -> list[str]:
@@ -490,6 +500,8 @@ def _wrong_features(model: Model) -> Wrong:
         yield "features.compute", features.compute.__name__, "it must take (events, wanted); see Features"
     if not features.names or len(set(features.names)) != len(features.names):
         yield "features.names", features.names, "name each feature once, and at least one"
+    if features.origins and len(features.origins) != len(features.names):
+        yield "features.origins", features.origins, f"give one for each of the {len(features.names)} names, or none"
     for unknown in (set(features.calendar) | set(model.drift.columns or ())) - set(features.names):
         yield "features.calendar / drift.columns", unknown, f"name declared features: {', '.join(features.names)}"
     for unknown in set(features.entities) - set(model.table.columns):

@@ -62,6 +62,13 @@ def default_features(model: Model) -> Features:
         *recurring,
         *words,
     )
+    origins = (
+        *numbers,
+        *(column for column, values in categories.items() for _ in values),
+        *(name for name in moments for _ in ("days", *PARTS)),
+        *(str(table.time) for _ in recurring),
+        *(name for name in texts for _ in range(WORDS)),
+    )
     if not names:
         raise DeclarationError(f"model '{model.name}': the contract has no column that can be a feature")
     if own := {SCORE, PREDICTED} & set(names):
@@ -87,7 +94,7 @@ def default_features(model: Model) -> Features:
             made |= {f"{name}#{place}": numbered[:, place] for place in range(WORDS)}
         return made
 
-    return Features(compute=compute, lookback_days=0, names=names, calendar=recurring, words=words)
+    return Features(compute=compute, lookback_days=0, names=names, calendar=recurring, words=words, origins=origins)
 
 
 def _missing(values: np.ndarray) -> np.ndarray:

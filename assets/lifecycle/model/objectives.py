@@ -38,7 +38,17 @@ class ScoreTransform:
 
     def __call__(self, outputs: np.ndarray) -> np.ndarray:
         """Returns float64 scores of the shape of ``outputs``: ``[n]`` or ``[n, classes]``."""
-        scaled = self.slope * outputs.astype(np.float64) + self.offset
+        return self.score_of(self.scaled(outputs))
+
+    def scaled(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns log-odds ``[n]``, class logits ``[n, classes]``, or values in the target's unit before clipping.
+
+        On this scale, contributions of features add up.
+        """
+        return self.slope * outputs.astype(np.float64) + self.offset
+
+    def score_of(self, scaled: np.ndarray) -> np.ndarray:
+        """Returns the float64 scores of what :meth:`scaled` returns."""
         if self.kind == "regression":
             return np.clip(scaled, self.low, self.high)
         if self.kind == "binary":

@@ -43,6 +43,8 @@ CONVERGED = Check(
 
 
 IMPORTANCE_ROWS = 2_000
+BACKGROUND_ROWS = 64
+"""Rows of the reference with which an explanation compares a row; more rows make an explanation slower."""
 
 
 def trained_model_asset(model: Model) -> dg.AssetsDefinition:
@@ -145,6 +147,7 @@ def _train(
         recent = reference_rows(context.resources.tables, frozen, model)
         X = recent.features[list(names)].to_numpy(dtype=np.float32)
         scores = candidate.predict(X)
+        background = X[np.random.default_rng(model.training.seed).permutation(len(X))[:BACKGROUND_ROWS]]
         calibration, label_effect = _calibration_and_label_effect(candidate, frozen, model)
         columns = recent.features[list(dict.fromkeys([*compared, *features_of(model).calendar]))]
         unwatched = [name for name in features_of(model).compared if name not in columns]
@@ -157,6 +160,7 @@ def _train(
                 feature_names=names,
                 head=candidate.head,
                 threshold=selection.threshold,
+                background=background,
                 fitted={
                     "epochs": selection.epochs,
                     "seed": model.training.seed,

@@ -5,6 +5,8 @@
     contract.json    the table's contract, for readers without this project's code
     code/            the model folder's modules at training time; used if today's differ, so a rollback restores them
     reference/       the reference profile of the drift checks
+    background.npy   some rows of features, float32 [n, n_features], with which an explanation compares a row; versions
+                     made before there were explanations do not have it
     trees.ubj        XGBoost's own file of the trees, if the ensemble has trees and rows are not weighted; the
                      evaluation reuses them as its baseline, because rows and settings are the same
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     import torch
 
 NETWORK, FACTS, CODE, CONTRACT, REFERENCE = "network.pt2", "bundle.json", "code", "contract.json", "reference"
-TREES_FILE = "trees.ubj"
+TREES_FILE, BACKGROUND = "trees.ubj", "background.npy"
 
 
 TESTS = "test_*.py"
@@ -108,8 +110,11 @@ class Bundle:
         head: ScoreTransform,
         threshold: float,
         fitted: Mapping[str, Any],
+        background: np.ndarray | None = None,
     ) -> None:
         """Writes the folder, except ``reference/`` and ``trees.ubj``, which the caller adds.
+
+        ``background``: rows of features for explanations, float32 ``[n, n_features]``.
 
         Raises:
             BundleError: the network cannot be exported for a variable number of rows.
@@ -149,6 +154,8 @@ class Bundle:
             fitted=dict(fitted),
         )
         (directory / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
+        if background is not None:
+            np.save(directory / BACKGROUND, background.astype(np.float32), allow_pickle=False)
 
     @classmethod
     def load(cls, directory: Path) -> Bundle:
@@ -215,11 +222,18 @@ class Bundle:
             )
         if len(X) == 0:
             return np.empty((0, len(self.facts.classes)) if self.facts.head["kind"] == "multiclass" else 0)
-        rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
+        return self.head(self.outputs(torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))).numpy())
+
+    def outputs(self, rows: torch.Tensor, at_once: int = PREDICT_ROWS) -> torch.Tensor:
+        """Returns the network's outputs ``[n]`` or ``[n, classes]`` for float32 ``[n, n_features]``, n at least 1.
+
+        ``at_once``: maximum number of rows of one forward pass.
+        """
+        import torch
+
         with torch.inference_mode():
-            few = len(rows) <= PREDICT_ROWS
-            outputs = self.network(rows) if few else torch.cat([self.network(p) for p in rows.split(PREDICT_ROWS)])
-        return self._head(outputs.numpy())
+            few = len(rows) <= at_once
+            return self.network(rows) if few else torch.cat([self.network(part) for part in rows.split(at_once)])
 
     def alerts(self, probability: np.ndarray, amount: np.ndarray | None) -> np.ndarray:
         """Returns bool ``[n]``: whether a row is alerted, by expected amount above review cost, or by threshold.
@@ -233,8 +247,24 @@ class Bundle:
         return probability * amount > self.facts.review_cost
 
     @cached_property
-    def _head(self) -> ScoreTransform:
+    def head(self) -> ScoreTransform:
+        """Maps the network's outputs to scores."""
         return ScoreTransform(**self.facts.head)
+
+    @cached_property
+    def background(self) -> np.ndarray | None:
+        """The rows with which an explanation compares a row, float32 ``[n, n_features]``; ``None``: there are none.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
+        path = self.directory / BACKGROUND
+        if not path.exists():
+            return None
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path, error) from error
 
     @cached_property
     def model(self) -> Model:
