@@ -16,6 +16,7 @@ from typing import Any
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.explain import SCALES, TOLERANCE
 from assets.lifecycle.prediction_format import format_of
 from serving.scoring.request_parsing import ARRIVED_AT, RequestParser
 
@@ -64,13 +65,16 @@ _ENDPOINT: Schema = {
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
-def document(title: str, version: str, served: Mapping[str, Model], max_rows: int, max_bytes: int) -> Schema:
+def document(
+    title: str, version: str, served: Mapping[str, Model], max_rows: int, max_bytes: int, max_explained: int
+) -> Schema:
     """The OpenAPI 3.1 document of a service for these models.
 
     Args:
         title, version: title and version of the service.
         served: by model name, the declaration of the served version, or the current one if no version serves.
         max_rows, max_bytes: limits of one request.
+        max_explained: maximum number of rows of a request that asks for explanations.
     """
     health = _object(status=_STATUS, models={"type": "object", "additionalProperties": _ref("Endpoint")})
     named: Schema = {"allOf": [_ref("Endpoint"), _object(name={"type": "string"})]}
@@ -92,7 +96,8 @@ def document(title: str, version: str, served: Mapping[str, Model], max_rows: in
     for name, model in served.items():
         row, response = f"{name}_row", f"{name}_answer"
         schemas[row], schemas[response] = row_schema(model), answer_schema(model)
-        paths |= _paths_of(model, row, response, max_rows, max_bytes)
+        schemas[f"{name}_explanation"] = explanation_schema(model)
+        paths |= _paths_of(model, row, response, max_rows, max_bytes, max_explained)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
@@ -122,10 +127,26 @@ def answer_schema(model: Model) -> Schema:
     """The schema of the response for one row."""
     prediction = format_of(model.task).schema()
     text = {"type": "string"}
-    return _object(**{model.table.key: {"description": "The row's key."}, **prediction, "model": text, "version": text})
+    keyed = {model.table.key: {"description": "The row's key."}}
+    schema = _object(**keyed, **prediction, model=text, version=text)
+    schema["properties"]["explanation"] = {"description": "With explain=true.", **_ref(f"{model.name}_explanation")}
+    return schema
 
 
-def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: int) -> Schema:
+def explanation_schema(model: Model) -> Schema:
+    """The schema of the explanation of one row's score."""
+    number: Schema = {"type": "number"}
+    if model.task.kind == "multiclass":
+        number = _object(**dict.fromkeys(model.task.names, number))
+    features = dict.fromkeys(features_of(model).explained, number)
+    said = _object(
+        scale={"const": SCALES[model.task.kind]}, base=number, contributions=_object(**features), output=number,
+        score=number,
+    )  # fmt: skip
+    return {**said, "description": f"base + contributions = output, from which the score follows within {TOLERANCE}."}
+
+
+def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: int, max_explained: int) -> Schema:
     name, names = model.name, features_of(model).names
     rows: Schema = {"type": "array", "items": _ref(row), "maxItems": max_rows}
     responses: Schema = {"type": "array", "items": _ref(response)}
@@ -139,6 +160,14 @@ def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: i
         features={"type": "array", "items": {"type": "string"}},
     )
     taken = _object(features={"type": "array", "items": values, "maxItems": max_rows})
+    scored = _object(scores={"type": "array"}, version={"type": "string"})
+    scored["properties"]["explanations"] = {"type": "array", "items": _ref(f"{name}_explanation")}
+    explain = {
+        "name": "explain",
+        "in": "query",
+        "description": f"Whether to explain the scores, of at most {max_explained} rows.",
+        "schema": {"enum": ["true", "false"]},
+    }
     example = {"features": [[0.0] * len(names)]}
     return {
         f"/models/{name}": {"get": _operation(f"{name}_model", "What a row must contain", ok=about, waits=True)},
@@ -150,23 +179,32 @@ def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: i
                 body={"anyOf": [_ref(row), rows]},
                 waits=True,
                 limits=f"more than {max_bytes:,} bytes",
+                query=explain,
             )
         },
         f"/models/{name}/score": {
             "post": _operation(
                 f"{name}_score",
                 "Scores rows of features, in the declared order; null means missing. Nothing is recorded",
-                ok=_object(scores={"type": "array"}, version={"type": "string"}),
+                ok=scored,
                 body={**taken, "examples": [example]},
                 waits=True,
                 limits=f"more than {max_bytes:,} bytes",
+                query=explain,
             )
         },
     }
 
 
 def _operation(
-    name: str, summary: str, *, ok: Schema, body: Schema | None = None, waits: bool = False, limits: str = ""
+    name: str,
+    summary: str,
+    *,
+    ok: Schema,
+    body: Schema | None = None,
+    waits: bool = False,
+    limits: str = "",
+    query: Schema | None = None,
 ) -> Schema:
     responses: Schema = {"200": _response("Done.", ok)}
     operation: Schema = {"operationId": name, "summary": summary, "responses": responses}
@@ -176,6 +214,13 @@ def _operation(
         responses["415"] = _response("The body is not declared as JSON.", _ref("Error"))
         responses["422"] = _response("The rows cannot be scored; nothing was recorded.", _ref("Refused"))
         responses["500"] = _response("The version has no finite score for a row; nothing was recorded.", _ref("Error"))
+    if query is not None:
+        operation["parameters"] = [query]
+        responses["500"] = _response(
+            "The version has no finite score for a row, and nothing was recorded; or the explanation does not add up.",
+            _ref("Error"),
+        )
+        responses["409"] = _response("This version cannot explain its scores; nothing was recorded.", _ref("Error"))
     if waits:
         unavailable = _response("No version serves yet, or the log cannot be written.", _ref("Error"))
         responses["503"] = {**unavailable, "headers": _RETRY_AFTER}

@@ -10,6 +10,7 @@ history (``entity_events.py``), the network (the bundle).
 A new champion is loaded and warmed up on a real row. It then takes over by one assignment between two requests, so no
 request fails. If a version cannot be loaded, the old one keeps serving and ``/health`` reports the problem. All
 requests run one at a time on one event loop: a request takes about a millisecond, and the history needs no locks.
+Explanations (``?explain=true``) are computed in a thread, while other requests go on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,7 +46,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
-from assets.lifecycle.model.version.bundle import Bundle  # noqa: E402
+from assets.lifecycle.model.explain import ExplanationError, can_explain, explain  # noqa: E402
+from assets.lifecycle.model.version.bundle import Bundle, BundleError  # noqa: E402
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources.ledger import CHAMPION, Ledger  # noqa: E402
@@ -65,10 +68,15 @@ MAX_ROWS = 1000
 """Maximum number of rows in one request; a long request delays the others."""
 MAX_BYTES = 8 * 1024 * 1024
 """Maximum size of a request body in bytes; it fits ``MAX_ROWS`` rows of a few hundred columns."""
+MAX_EXPLAINED_ROWS = 50
+"""Maximum number of rows in one request that asks for explanations; an explanation takes as long as hundreds of
+scores."""
 STAGED = "staged"
 """Placeholder version of a bundle that is served from a folder."""
 
 _log = logging.getLogger("assetline.service")
+_ONE_AT_A_TIME = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain")
+"""Explanations share one thread, so that they take at most one processor from the other requests."""
 
 
 class Json(Response):
@@ -83,6 +91,10 @@ class Json(Response):
 
 class NoAnswerError(Exception):
     """The version has no finite score for a row; the message lists the rows."""
+
+
+class NotExplainedError(Exception):
+    """The version cannot explain its scores; the message gives the reason and the fix. Nothing was recorded."""
 
 
 @dataclass(frozen=True)
@@ -159,28 +171,49 @@ class Served:
             )
         return scores
 
-    def score(self, raw: Sequence[Raw]) -> list[dict[str, Any]]:
-        """Scores raw rows and adds them to the history. Returns one response per row, in the order of ``raw``.
+    def refuse_explaining(self) -> None:
+        """Raises :class:`NotExplainedError` if the version cannot explain its scores."""
+        try:
+            can_explain(self.bundle)
+        except (ExplanationError, BundleError) as error:
+            raise NotExplainedError(f"version {self.version} cannot explain its scores: {error}") from error
+
+    async def explanations(self, X: np.ndarray) -> list[dict[str, Any]]:
+        """Explains the scores of features ``X`` in a thread: tens of milliseconds per row, for which no request waits.
+
+        Raises:
+            NoAnswerError: the contributions do not add up to the score.
+        """
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(_ONE_AT_A_TIME, explain, self.bundle, X)
+        except ExplanationError as error:
+            raise NoAnswerError(f"version {self.version}: {error}; ask for the score without explain=true") from error
+        return found.to_json()
+
+    def score(self, raw: Sequence[Raw]) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Scores raw rows and adds them to the history. Returns a response per row of ``raw``, and the features.
 
         Raises :class:`RefusedRows`, :class:`TooOldError`, :class:`NoAnswerError` or :class:`LogError`. After an error
         no row is added to the history.
         """
         if not raw:
-            return []
+            return [], np.empty((0, len(self.bundle.facts.feature_names)), np.float32)
         rows = self.parser.parse(raw, dt.datetime.now(dt.UTC).replace(tzinfo=None))
         keys = rows[self.model.table.key].tolist()
         if len(set(keys)) < len(keys):
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
             message = f"{self.model.table.key}={keys[i]!r} is twice in the request"
             raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
-        scores = self.finite_scores(self.features(rows), keys)
+        X = self.features(rows)
+        scores = self.finite_scores(X, keys)
         amount, alerts = self.model.evaluation.amount, None
         if self.form.has_alerts:
             alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
         self.entity_events.add(rows, scores.tolist(), self.version)
         predictions = self.form.to_json(scores, alerts)
         version = {"model": self.model.name, "version": self.version}
-        return [{self.model.table.key: key, **one, **version} for key, one in zip(keys, predictions, strict=True)]
+        keyed = zip(keys, predictions, strict=True)
+        return [{self.model.table.key: key, **one, **version} for key, one in keyed], X
 
 
 @dataclass
@@ -291,7 +324,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
         models = {
             name: endpoint.served.model if endpoint.served else declared(name) for name, endpoint in by_name.items()
         }
-        return openapi.document(app.title, app.version, models, MAX_ROWS, MAX_BYTES)
+        return openapi.document(app.title, app.version, models, MAX_ROWS, MAX_BYTES, MAX_EXPLAINED_ROWS)
 
     app.openapi = described  # type: ignore[method-assign]
     _handle_errors(app)
@@ -341,15 +374,21 @@ async def _about(endpoint: Endpoint, _: Request) -> Response:
 
 async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request) -> Response:
     """Scores one raw row, or a list of them (all or none)."""
-    began, outcome, rows = time.perf_counter(), "error", 0
+    began, outcome, rows, explains = time.perf_counter(), "error", 0, False
     try:
         body = _parsed(await _body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
             raise _not_understood(request, "send a row as an object, several rows as a list of objects")
-        responses = endpoint.ready().score([body] if isinstance(body, dict) else _few(body))
+        rows_of_body = [body] if isinstance(body, dict) else _few(body)
+        served = endpoint.ready()
+        explains = _explains(request, served, rows_of_body)
+        responses, X = served.score(rows_of_body)
+        if explains:
+            explanations = await served.explanations(X)
+            responses = [{**one, "explanation": why} for one, why in zip(responses, explanations, strict=True)]
         outcome, rows = "ok", len(responses)
         return Json(responses[0] if isinstance(body, dict) else responses)
-    except (RefusedRows, TooOldError):
+    except (RefusedRows, TooOldError, NotExplainedError):
         outcome = "refused"
         raise
     except HTTPException as error:
@@ -357,7 +396,8 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         raise
     finally:
         now = endpoint.served
-        metrics.answered(endpoint.name, now.version if now else "", outcome, time.perf_counter() - began, rows)
+        seconds = time.perf_counter() - began
+        metrics.answered(endpoint.name, now.version if now else "", outcome, seconds, rows, explained=explains)
 
 
 async def _score(endpoint: Endpoint, request: Request) -> Response:
@@ -377,8 +417,29 @@ async def _score(endpoint: Endpoint, request: Request) -> Response:
         X = np.array(_few(features), np.float32).reshape(-1, len(names))
     if np.isinf(X).any():
         raise HTTPException(422, f"row {np.flatnonzero(np.isinf(X).any(axis=1))[0]} has a number beyond 32 bits (3e38)")
+    explains = _explains(request, served, features)
     scores = served.finite_scores(X, [f"row {i}" for i in range(len(X))])
-    return Json({"scores": scores.tolist(), "version": served.version})
+    response = {"scores": scores.tolist(), "version": served.version}
+    return Json(response | ({"explanations": await served.explanations(X)} if explains else {}))
+
+
+def _explains(request: Request, served: Served, rows: Sequence[Any]) -> bool:
+    """Whether a request asks for explanations.
+
+    Raises HTTP 422 for another value or for too many rows, and :class:`NotExplainedError` if the version has none.
+    """
+    if not request.url.query:
+        return False
+    asked = request.query_params.get("explain", "false")
+    if asked not in ("true", "false"):
+        raise HTTPException(422, f"explain={asked!r} is invalid; send explain=true or explain=false")
+    if asked == "true" and len(rows) > MAX_EXPLAINED_ROWS:
+        raise HTTPException(
+            422, f"{len(rows)} rows to explain in one request; send at most {MAX_EXPLAINED_ROWS} with explain=true"
+        )
+    if asked == "true":
+        served.refuse_explaining()
+    return asked == "true" and len(rows) > 0
 
 
 async def _body(request: Request) -> bytes:
@@ -453,6 +514,10 @@ def _handle_errors(app: FastAPI) -> None:
     async def no_answer(_: Request, error: NoAnswerError) -> Json:
         _log.error("%s", error)
         return Json({"detail": str(error)}, 500)
+
+    @app.exception_handler(NotExplainedError)
+    async def not_explained(_: Request, error: NotExplainedError) -> Json:
+        return Json({"detail": str(error)}, 409)
 
     @app.exception_handler(LogError)
     async def not_logged(_: Request, error: LogError) -> Json:

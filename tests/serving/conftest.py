@@ -84,7 +84,8 @@ def bundles(tmp_path_factory) -> dict[str, Path]:
     names = model.features.names
     for seed in (1, 2):
         Bundle.save(folder / str(seed), module=Toy(seed, len(names)), model=model, feature_names=names,
-                    head=ScoreTransform(offset=-3.0 * seed), threshold=0.5, fitted={})  # fmt: skip
+                    head=ScoreTransform(offset=-3.0 * seed), threshold=0.5, fitted={},
+                    background=np.random.default_rng(seed).normal(0, 100, (32, len(names))))  # fmt: skip
     return {seed: folder / seed for seed in ("1", "2")}
 
 

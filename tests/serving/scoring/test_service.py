@@ -2,19 +2,22 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from assets.lifecycle.model.explain import TOLERANCE
 from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
 from resources.ledger import CHAMPION
 from resources.mlflow import MlflowTracking
-from resources.settings import Settings
-from serving.scoring.service import MAX_BYTES
+from resources.settings import Settings, project_root
+from serving.scoring.service import MAX_BYTES, MAX_EXPLAINED_ROWS
 from tests.serving.conftest import as_raw, payment
 
 
@@ -215,3 +218,52 @@ def test_what_is_no_payment_at_all_is_refused_in_words(staged):
     assert staged.predict([payment(1)] * 2).status_code == 422
     assert staged.predict([payment(n) for n in range(1001)]).status_code == 422
     assert staged.predict([]).json() == []
+
+
+def test_an_explained_score_is_the_sum_of_its_contributions(staged, batch):
+    rows, X = batch
+    raw, explained = as_raw(rows)[:3], {"explain": "true"}
+    plain_answers = staged.client.post("/models/fraud/predict", json=raw).json()
+    answers = staged.client.post("/models/fraud/predict", json=raw, params=explained).json()
+    of_features = staged.client.post("/models/fraud/score", json={"features": X[:3].tolist()}, params=explained).json()
+    for answer, plain_answer, of_row in zip(answers, plain_answers, of_features["explanations"], strict=True):
+        why = answer.pop("explanation")
+        assert answer == plain_answer, "the rest is as without an explanation"
+        assert set(why["contributions"]) == set(model.features.names)
+        output = why["base"] + sum(why["contributions"].values())
+        assert 1 / (1 + np.exp(-output)) == pytest.approx(answer["probability"], abs=TOLERANCE)
+        assert why == of_row
+    one = staged.client.post("/models/fraud/predict", json=raw[0], params=explained).json()
+    assert one["explanation"] == of_features["explanations"][0]
+    assert "assetline_explained_request_seconds_count" in staged.client.get("/metrics").text
+
+
+def test_few_rows_are_explained_in_one_request(staged):
+    many = {"features": [[1.0] * len(model.features.names)] * (MAX_EXPLAINED_ROWS + 1)}
+    refused = staged.client.post("/models/fraud/score", json=many, params={"explain": "true"})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "51 rows to explain in one request; send at most 50 with explain=true"
+    assert staged.client.post("/models/fraud/score", json=many, params={"explain": "false"}).status_code == 200
+    other = staged.client.post("/models/fraud/score", json={"features": []}, params={"explain": "yes"})
+    assert (other.status_code, "explain='yes'" in other.json()["detail"]) == (422, True)
+    assert staged.client.post("/models/fraud/predict", json=[], params={"explain": "true"}).json() == []
+
+
+def test_a_version_of_before_there_were_explanations_says_so_and_counts_nothing(home, serve, tmp_path):
+    service, mlflow = serve(home), registry(home)
+    version = register(mlflow, saved(tmp_path / "old", NotANumber(over=9_000.0)))
+    mlflow.set_alias("fraud", CHAMPION, version)
+    service.until(lambda: service.health()["version"] == version)
+    rows = service.health()["past"]["rows"]
+    refused = service.client.post("/models/fraud/predict", json=payment(1), params={"explain": "true"})
+    assert refused.status_code == 409
+    said = f"version {version} cannot explain its scores: this version of 'fraud' was trained before"
+    assert refused.json()["detail"].startswith(said)
+    assert service.health()["past"]["rows"] == rows
+    assert service.predict(payment(1)).status_code == 200
+
+
+def test_the_plain_path_imports_no_captum():
+    code = "import sys, serving.scoring.service; sys.exit(sorted({'captum', 'fairlearn'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project_root(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
