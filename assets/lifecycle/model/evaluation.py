@@ -20,14 +20,15 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model import baselines, report
-from assets.lifecycle.model.fairness import GroupGap, fairness_of
+from assets.lifecycle.model.details import details_of
+from assets.lifecycle.model.fairness import GroupGap
 from assets.lifecycle.model.gate import Evidence, Verdict, judge
 from assets.lifecycle.model.latency import Latency, latency_of
 from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.metrics import Report, evaluate, known_positive
 from assets.lifecycle.model.metrics.evaluate import CHAMPION
 from assets.lifecycle.model.training_set import fit_rows, matrix, test_rows
-from assets.lifecycle.model.version.bundle import TREES_FILE, Bundle, loaded
+from assets.lifecycle.model.version.bundle import TREES_FILE, loaded
 from assets.lifecycle.model.version.champion import champion_of
 from assets.lifecycle.model.version.features_by_version import features_by
 from assets.lifecycle.model.version.verdicts import record_verdict
@@ -127,7 +128,8 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         rows = training_set[test].reset_index(drop=True)
         X, X_test = matrix(training_set[fit], model), matrix(rows, model)
         folder = mlflow.download(model.name, version)
-        scores = {"torch": loaded(folder).predict(X_test)}
+        bundle = loaded(folder)
+        scores = {"torch": bundle.predict(X_test)}
         champion = champion_of(context.resources, model)
         if champion is not None and champion.version != version:
             scores[CHAMPION] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
@@ -136,6 +138,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         if with_ceiling:
             source = getattr(context.resources, source_resource_key(model))
             scores["ceiling"] = ceiling_scores(tables, source, model, rows)
+        known = known_entities(training_set, test, model)
         found = evaluate(
             rows,
             scores,
@@ -144,24 +147,21 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             task=model.task,
             time=model.table.time,
             review_cost=model.review_cost,
-            known=known_entities(training_set, test, model),
+            known=known,
             seed=model.training.seed,
         )
-        evidence = evidence_of(
-            found,
-            model,
-            latency=latency_of(loaded(folder).traced(), X_test[:1]),
-            fairness=group_gaps(loaded(folder), model, rows, scores["torch"]),
-        )
-        verdict = judge(model.gate, evidence)
+        details = details_of(bundle, rows, X_test, scores["torch"], model, known)
+        latency = latency_of(bundle.traced(), X_test[:1])
+        verdict = judge(model.gate, evidence_of(found, model, latency=latency, fairness=details.fairness))
         reasons = verdict.sentences
-        pictures = report.plots(found, learning=json.loads(candidate["curves"]))
+        pictures = report.plots(found, learning=json.loads(candidate["curves"]), details=details)
         page = report.html(
             found,
             verdict,
             title=f"{model.name}, version {version}",
             subtitle=model.description,
             pictures=pictures,
+            details=details,
             published=model.evaluation.published,
             provenance={
                 "Data version": str(candidate["data_version"]),
@@ -175,7 +175,8 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         with mlflow.reopen(run_id) as log:
             log.log_metrics({f"test.{name}": value for name, value in found.numbers("torch").items()})
             log.log_text(page, "evaluation.html")
-            log.log_dict({"report": found.to_dict(), "verdict": verdict.to_dict()}, "evaluation.json")
+            parts = {"report": found.to_dict(), "verdict": verdict.to_dict(), "details": details.to_dict()}
+            log.log_dict(parts, "evaluation.json")
         if not verdict.passed and not verdict.refused:
             reasons = [f"advice only: {reason}" for reason in reasons]
         record_verdict(mlflow, model, version, "gate", not verdict.refused, reasons)
@@ -241,31 +242,6 @@ def evidence_of(found: Report, model: Model, *, latency: Latency, fairness: Sequ
         calibration=found.calibration,
         latency=latency,
         fairness=fairness,
-    )
-
-
-def group_gaps(candidate: Bundle, model: Model, rows: pd.DataFrame, score: np.ndarray) -> list[GroupGap]:
-    """Returns the gaps between the groups of the declared columns; empty if none are declared.
-
-    Args:
-        candidate: decides which rows are alerted.
-        model: the model that the rows belong to.
-        rows: the test rows, with the table's columns and the target.
-        score: the candidate's scores, ``[n]`` or ``[n, classes]``.
-    """
-    if not model.evaluation.groups:
-        return []
-    amount, entity = model.evaluation.amount, model.evaluation.entity
-    return fairness_of(
-        rows[model.target].to_numpy(dtype=float),
-        score,
-        candidate.alerts(score, None if amount is None else rows[amount].to_numpy(dtype=float))
-        if model.task.kind == "binary"
-        else None,
-        {column: rows[column].to_numpy() for column in model.evaluation.groups},
-        task=model.task,
-        cluster=None if entity is None else pd.factorize(rows[entity])[0],
-        seed=model.training.seed,
     )
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assets.lifecycle.data.features import features_of
+from assets.declaration import Features
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.task import TaskKind
 
@@ -99,11 +99,12 @@ def can_explain(bundle: Bundle) -> None:
         )
 
 
-def explain(bundle: Bundle, X: np.ndarray, *, seed: int = 0) -> Explanations:
+def explain(bundle: Bundle, features: Features, X: np.ndarray, *, seed: int = 0) -> Explanations:
     """Explains the scores of rows. The same rows, version and seed give the same contributions.
 
     Args:
         bundle: the version.
+        features: its features.
         X: float32 ``[n, n_features]``; missing values are NaN.
         seed: seed of the orders; all rows are explained with the same orders.
 
@@ -112,7 +113,7 @@ def explain(bundle: Bundle, X: np.ndarray, *, seed: int = 0) -> Explanations:
             :data:`TOLERANCE`.
     """
     can_explain(bundle)
-    names, group = groups_of(bundle)
+    names, group = groups_of(features)
     scores = bundle.predict(X)
     background = np.asarray(bundle.background)
     if len(background) == 1:
@@ -132,9 +133,9 @@ def explain(bundle: Bundle, X: np.ndarray, *, seed: int = 0) -> Explanations:
     return found
 
 
-def groups_of(bundle: Bundle) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the names of the explained features, and for each of the version's features its position in them."""
-    origins = features_of(bundle.model).explained
+def groups_of(features: Features) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the names of the explained features, and for each feature its position in them."""
+    origins = features.explained
     names = tuple(dict.fromkeys(origins))
     place = {name: i for i, name in enumerate(names)}
     return names, np.array([place[origin] for origin in origins])

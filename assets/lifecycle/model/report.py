@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
+from assets.lifecycle.model.details import Details
 from assets.lifecycle.model.gate import Verdict
 from assets.lifecycle.model.metrics import Estimate, Report
+from assets.lifecycle.model.metrics.thresholds import Thresholds
 from assets.metrics import METRICS, gate_metrics, lower_is_better
 
 if TYPE_CHECKING:
@@ -42,9 +45,14 @@ PICTURES = {
     "error": "Error by prediction",
     "reviews": "Daily review list",
     "slices": "Slices",
+    "importance": "Importance of features",
+    "thresholds": "Alerts by threshold",
     "learning": "Learning curves",
 }
 """Titles of the plots, in the order of the page."""
+
+MOST_FEATURES = 15
+"""Maximum number of features in the picture and the table of importance."""
 
 # Colour-blind safe colours (Okabe and Ito); they stay distinct when the page inverts them in dark mode.
 _COLOURS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"]
@@ -52,13 +60,19 @@ _INK, _QUIET, _GRID = "#24292f", "#6e7781", "#e4e7eb"
 _STYLES = {"ceiling": {"color": _QUIET, "linestyle": "--"}}
 
 
-def plots(report: Report, *, learning: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> dict[str, bytes]:
+def plots(
+    report: Report,
+    *,
+    learning: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    details: Details | None = None,
+) -> dict[str, bytes]:
     """Draws the report's plots as PNG, at most 60 KB each, by the names of :data:`PICTURES`; only those that apply.
 
     Args:
         report: the report to plot.
         learning: ``{quantity: {curve: value after each epoch}}``, one panel per quantity, e.g.
             ``{"loss": {"fold 1": [...], "fold 2": [...]}}``.
+        details: importance and thresholds to plot.
     """
     drawn: dict[str, bytes] = {}
     for name, draw in _OF_KIND[report.kind].items():
@@ -68,15 +82,27 @@ def plots(report: Report, *, learning: Mapping[str, Mapping[str, Sequence[float]
     if report.slices:
         height = 1.1 + 0.3 * (len(report.slices) + 1)
         drawn["slices"] = _picture(lambda axes: _slices(axes, report), panels=2, width=10.0, height=height)
+    if details is not None:
+        drawn |= plots_of(details)
     if learning:
         width = 5.0 * len(learning)
         drawn["learning"] = _picture(lambda axes: _learning(axes, learning), panels=len(learning), width=width)
     return drawn
 
 
+def plots_of(details: Details) -> dict[str, bytes]:
+    """Draws importance and, for binary targets, alerts by threshold, as PNG by the names of :data:`PICTURES`."""
+    most = min(len(details.importance.lost), MOST_FEATURES)
+    drawn = {"importance": _picture(lambda axes: _importance(axes[0], details), height=1.1 + 0.19 * most)}
+    if details.thresholds is not None:
+        curve = details.thresholds
+        drawn["thresholds"] = _picture(lambda axes: _thresholds(axes[0], curve))
+    return drawn
+
+
 def inline(png: bytes) -> dg.MarkdownMetadataValue:
     """Returns a plot as metadata that Dagster's UI shows inline."""
-    return dg.MetadataValue.md(f"![picture]({_data_url(png)})")
+    return dg.MetadataValue.md(f"![picture]({data_url(png)})")
 
 
 def html(
@@ -86,6 +112,7 @@ def html(
     title: str,
     subtitle: str = "",
     pictures: Mapping[str, bytes],
+    details: Details | None = None,
     published: Mapping[str, float] | None = None,
     provenance: Mapping[str, str] | None = None,
     made_at: dt.datetime,
@@ -97,6 +124,7 @@ def html(
         title: e.g. the model's name and version.
         subtitle: one line under the title, e.g. the test days.
         pictures: plots from :func:`plots`.
+        details: importance, explained rows and groups.
         published: metrics from the literature, by the names of :data:`METRICS`; other names get a separate line. They
             are labelled as published and kept apart from the measured metrics.
         provenance: data version, code version and run ids, as ``{label: text or http address}``.
@@ -119,7 +147,9 @@ def html(
         title=title,
         subtitle=subtitle,
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
-        pictures=[(key, PICTURES[key], _data_url(pictures[key])) for key in PICTURES if key in pictures],
+        pictures=[(key, PICTURES[key], data_url(pictures[key])) for key in PICTURES if key in pictures],
+        details=details,
+        most_features=MOST_FEATURES,
         published={name: value for name, value in published.items() if name in METRICS},
         published_elsewhere={name: value for name, value in published.items() if name not in METRICS},
         provenance=provenance or {},
@@ -129,12 +159,14 @@ def html(
         best={name: _best(report, name) for name in names},
         score_name=_score_name,
         metric_name=lambda name: _metric_name(name, report),
-        number=_number,
-        interval=_interval,
+        number=number,
+        interval=interval,
         signed=_signed,
+        plus=lambda value: _minus(f"{value:+.3g}"),
+        short=lambda value: value if isinstance(value, str) else _minus(f"{value:.4g}"),
         clear=_is_clear,
         better=lambda name, figure: (figure.value > 0) != lower_is_better(name),
-        money=lambda value: _number("saved", value),
+        money=lambda value: number("saved", value),
     )
 
 
@@ -149,7 +181,7 @@ def _metric_name(name: str, report: Report) -> str:
     return f"CP@{report.reviews['k']}" if name == "cp_at_k" and report.reviews else METRICS[name].label
 
 
-def _number(name: str, value: float) -> str:
+def number(name: str, value: float) -> str:
     """Formats a metric: shares of rows and money in percent, money as whole units, other metrics as decimals."""
     form = METRICS[name].form
     if form == "money":
@@ -173,10 +205,11 @@ def _minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _interval(name: str, figure: Estimate) -> str:
+def interval(name: str, figure: Estimate) -> str:
+    """Formats the interval of a metric; empty without one."""
     if figure.low is None or figure.high is None:
         return ""
-    return f"{_number(name, figure.low)} to {_number(name, figure.high)}"
+    return f"{number(name, figure.low)} to {number(name, figure.high)}"
 
 
 def _best(report: Report, metric: str) -> str:
@@ -196,7 +229,8 @@ def _is_clear(figure: Estimate) -> bool:
     return figure.low is not None and figure.high is not None and (figure.low > 0 or figure.high < 0)
 
 
-def _data_url(png: bytes) -> str:
+def data_url(png: bytes) -> str:
+    """Returns a picture as an address that holds it."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
@@ -387,6 +421,36 @@ def _learning(axes: Sequence[Axes], learning: Mapping[str, Mapping[str, Sequence
         one.set(xlabel="epoch", ylabel=quantity)
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(one)
+
+
+def _importance(axes: Axes, details: Details) -> None:
+    lost = list(details.importance.lost.items())[:MOST_FEATURES]
+    for y, (_, one) in zip(reversed(range(len(lost))), lost, strict=True):
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [y, y], color=_COLOURS[0], linewidth=1.6, alpha=0.6)
+        axes.plot(one.value, y, "o", color=_COLOURS[0], markersize=5, zorder=5)
+    axes.axvline(0, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(lost)), [name[:32] for name, _ in reversed(lost)], color=_INK)
+    axes.set(xlabel=f"{METRICS[details.importance.metric].label} lost without the feature")
+
+
+def _thresholds(axes: Axes, curve: Thresholds) -> None:
+    at = np.array(curve.threshold)
+    shown = at > 0
+    if curve.saved:
+        axes.plot(at[shown], np.array(curve.saved)[shown], color=_COLOURS[0], label="saved")
+        axes.axhline(0, color=_QUIET, linewidth=0.8, linestyle=":")
+        axes.set(ylabel="saved on the test rows")
+        chosen = "review cost"
+    else:
+        precision = np.array([math.nan if one is None else one for one in curve.precision])
+        for name, values in {"precision": precision, "recall": curve.recall, "F1": curve.f1}.items():
+            axes.plot(at[shown], np.array(values)[shown], color=_COLOURS[len(axes.lines)], label=name)
+        axes.set(ylabel="share", ylim=(0, 1.02))
+        chosen = "threshold"
+    axes.axvline(curve.chosen, color=_INK, linewidth=1, linestyle="--", label=f"{chosen} {curve.chosen:.4g}")
+    axes.set(xlabel=f"threshold of the {curve.by}", xscale="log" if curve.saved else "linear")
+    _legend(axes)
 
 
 _OF_KIND: dict[str, dict[str, Callable[[Axes, Report], None]]] = {

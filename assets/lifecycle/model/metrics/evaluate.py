@@ -110,6 +110,23 @@ class Report:
         plain["reliability"] = {name: [one._asdict() for one in bins] for name, bins in self.reliability.items()}
         return plain
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Report:
+        """Returns the report of :meth:`to_dict`."""
+
+        def of_models(models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Estimate]]:
+            return {name: {metric: Estimate(**one) for metric, one in own.items()} for name, own in models.items()}
+
+        return cls(**{
+            **plain,
+            **{name: of_models(plain[name]) for name in ("models", "with_removed", "differences")},
+            "slices": {
+                name: Slice(part["rows"], part["positives"], of_models({"": part["figures"]})[""])
+                for name, part in plain["slices"].items()
+            },
+            "reliability": {name: [Bin(**one) for one in bins] for name, bins in plain["reliability"].items()},
+        })  # fmt: skip
+
 
 def evaluate(
     frame: pd.DataFrame,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from assets.declaration import Gate
+from assets.declaration import Evaluation, Gate
 from assets.lifecycle.model.training_set import feature_column
 from assets.lifecycle.model.version.bundle import Bundle
 from tests.declarations.readings import plain, readings
@@ -18,9 +18,9 @@ from tests.stages import Stages, copied_bundle
 def evaluated(tmp_path_factory, toy_bundle):
     """Evaluates the toy candidate, which ranks by the level as the target does, under a gate."""
 
-    def evaluate(gate: Gate):
+    def evaluate(gate: Gate, evaluation: Evaluation | None = None):
         folder = tmp_path_factory.mktemp("evaluation")
-        stages = Stages(plain(gate=gate), folder)
+        stages = Stages(plain(gate=gate, evaluation=evaluation or Evaluation()), folder)
         names = Bundle.load(toy_bundle).facts.feature_names
         rows = readings(400)
         features = {feature_column(name): np.zeros(len(rows), np.float32) for name in names}

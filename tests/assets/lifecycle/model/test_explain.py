@@ -86,7 +86,7 @@ def version(request, tmp_path_factory) -> tuple[Bundle, np.ndarray]:
 
 def test_the_contributions_of_an_ensemble_add_up_to_the_score(version):
     bundle, X = version
-    found = explain(bundle, X[:5])
+    found = explain(bundle, features_of(bundle.model), X[:5])
     assert np.isnan(X[:5]).any(), "some values are missing"
     assert found.contributions.shape[:2] == (5, len(found.names))
     added = bundle.head.score_of(found.base + found.contributions.sum(axis=1))
@@ -97,13 +97,13 @@ def test_the_contributions_of_an_ensemble_add_up_to_the_score(version):
 
 def test_the_words_of_a_text_and_the_categories_of_a_column_are_one_feature(version):
     bundle, X = version
-    names = set(explain(bundle, X[:1]).names)
+    names = set(explain(bundle, features_of(bundle.model), X[:1]).names)
     assert names == {"level", "site", "faulty", "pressure", "note", "read_at"} - {bundle.model.target}
 
 
 def test_what_it_says_as_json_adds_up_too(version):
     bundle, X = version
-    (said,) = json.loads(json.dumps(explain(bundle, X[:1]).to_json(), allow_nan=False))
+    (said,) = json.loads(json.dumps(explain(bundle, features_of(bundle.model), X[:1]).to_json(), allow_nan=False))
     first = next(iter(said["contributions"].values()))
     if bundle.task.kind == "multiclass":
         raised = np.exp([
@@ -121,7 +121,7 @@ def test_what_it_says_as_json_adds_up_too(version):
 
 def test_the_same_row_has_the_same_contributions_alone_and_among_others(version):
     bundle, X = version
-    alone, among = explain(bundle, X[3:4]), explain(bundle, X[:5])
+    alone, among = explain(bundle, features_of(bundle.model), X[3:4]), explain(bundle, features_of(bundle.model), X[:5])
     np.testing.assert_allclose(alone.contributions[0], among.contributions[3], rtol=0, atol=1e-6)
 
 
@@ -158,7 +158,9 @@ def by_hand(module, row, background):
 def test_the_contributions_of_a_line_are_exact(tmp_path):
     rng = np.random.default_rng(0)
     background, row = rng.normal(size=(20, 3)).astype(np.float32), np.array([[1.0, np.nan, -2.0]], np.float32)
-    found = explain(saved(tmp_path / "1", Line(), THREE, background, ScoreTransform(slope=3.0, offset=-1.0)), row)
+    found = explain(
+        saved(tmp_path / "1", Line(), THREE, background, ScoreTransform(slope=3.0, offset=-1.0)), THREE.features, row
+    )
     by_weight = 3 * np.array([2, -1, 0.5]) * (np.nan_to_num(row[0]) - background.mean(axis=0))
     np.testing.assert_allclose(found.contributions[0], by_weight, atol=1e-5)
     assert found.base == pytest.approx(3 * (background.mean(axis=0) @ [2, -1, 0.5]) - 1, abs=1e-5)
@@ -169,7 +171,7 @@ def test_of_features_that_act_together_the_contributions_are_those_of_all_orders
     background, row = rng.normal(size=(64, 3)).astype(np.float32), np.array([[1.5, np.nan, -2.0]], np.float32)
     background[3, 0] = np.nan
     expected = by_hand(Together(), row[0], background)
-    found = explain(saved(tmp_path / "1", Together().eval(), THREE, background), row)
+    found = explain(saved(tmp_path / "1", Together().eval(), THREE, background), THREE.features, row)
     np.testing.assert_allclose(found.contributions[0], expected, atol=0.08 * np.abs(expected).max())
 
 
@@ -177,8 +179,8 @@ def test_features_of_one_origin_are_replaced_together(tmp_path):
     model = replace(THREE, features=replace(THREE.features, origins=("a", "pair", "pair")))
     background, row = np.zeros((1, 3), np.float32), np.array([[1, 1, 1]], np.float32)
     bundle = saved(tmp_path / "1", Line(), model, background)
-    assert groups_of(bundle)[0] == ("a", "pair")
-    np.testing.assert_allclose(explain(bundle, row).contributions, [[2.0, -0.5]], atol=1e-6)
+    assert groups_of(model.features)[0] == ("a", "pair")
+    np.testing.assert_allclose(explain(bundle, features_of(bundle.model), row).contributions, [[2.0, -0.5]], atol=1e-6)
 
 
 def test_words_are_explained_by_text_without_origins():
@@ -191,14 +193,14 @@ def test_words_are_explained_by_text_without_origins():
 def test_a_version_without_background_rows_says_what_to_do(tmp_path):
     bundle = saved(tmp_path / "1", Line(), THREE, None)
     with pytest.raises(ExplanationError, match=r"'meter' was trained before.*train it again"):
-        explain(bundle, np.zeros((1, 3), np.float32))
+        explain(bundle, THREE.features, np.zeros((1, 3), np.float32))
 
 
 def test_damaged_background_rows_are_named(tmp_path):
     bundle = saved(tmp_path / "1", Line(), THREE, np.zeros((2, 3)))
     (tmp_path / "1" / BACKGROUND).write_bytes(b"half")
     with pytest.raises(BundleError, match=r"background\.npy: damaged"):
-        explain(bundle, np.zeros((1, 3), np.float32))
+        explain(bundle, THREE.features, np.zeros((1, 3), np.float32))
 
 
 class Alone(torch.nn.Module):
@@ -211,4 +213,4 @@ class Alone(torch.nn.Module):
 def test_what_does_not_add_up_is_no_explanation(tmp_path):
     bundle = saved(tmp_path / "1", Alone().eval(), THREE, np.zeros((4, 3)))
     with pytest.raises(ExplanationError, match="do not add up to the score"):
-        explain(bundle, np.ones((1, 3), np.float32))
+        explain(bundle, THREE.features, np.ones((1, 3), np.float32))
