@@ -337,6 +337,21 @@ class Drift:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the model card says that no run can know. The card says "not declared" where a field is empty.
+
+    Args:
+        intended_use: what the scores are for, and who acts on them.
+        limits: where the model must not be used, and what it cannot know, one sentence each.
+        contact: whom to ask; default: the model's owner.
+    """
+
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+    contact: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model. All fields except ``name``, ``table`` and ``target`` have defaults that suit a table without event time.
 
@@ -359,6 +374,7 @@ class Model:
         retrain: cron schedule of retraining (UTC), or ``None``.
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
         review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
+        card: see :class:`Card`.
         assets: the model's own assets; an asset with the key of a stage's asset replaces that asset.
     """
 
@@ -379,6 +395,7 @@ class Model:
     retrain: str | None = None
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
+    card: Card = field(default_factory=Card)
     assets: Sequence[dg.AssetsDefinition] = ()
 
     def __post_init__(self) -> None:
@@ -412,7 +429,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     """
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift,
-        _wrong_retrain, _wrong_groups, _wrong_approval,
+        _wrong_retrain, _wrong_groups, _wrong_approval, _wrong_card,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -490,6 +507,11 @@ def _wrong_groups(model: Model) -> Wrong:
                     "otherwise let `clean` make a column of bands, and name that"
                 )
                 yield "evaluation.groups", name, mend
+
+
+def _wrong_card(model: Model) -> Wrong:
+    if isinstance(model.card.limits, str):
+        yield "card.limits", model.card.limits, "give one sentence per limit, in a tuple"
 
 
 def _wrong_features(model: Model) -> Wrong:

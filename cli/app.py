@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli.alerts import alerts_app
+from cli.card import card
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.state import backup, prune, restore
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(alerts_app, name="alerts")
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)
+app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(card)
 app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(rollback)
 app.command()(approvals)
 app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)

@@ -8,6 +8,7 @@ of a bundle, the choice of the champion (``deployment.py``).
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import matplotlib.figure
     from dagster_mlflow.resources import MlFlow
     from mlflow import MlflowClient
+
+# A progress bar for each file would be mixed with the output of a command.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 MODEL_FOLDER = "model"
 """Artifact folder of a run with the files of its model version."""
@@ -170,6 +174,26 @@ class MlflowTracking(dg.ConfigurableResource):
         """
         self._get_run(run_id)
         yield RunLog(self.client(), run_id)
+
+    def run_facts(self, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Tags and parameters of a run. Raises :class:`TrackingError` if there is no such run."""
+        data = self._get_run(run_id).data
+        return dict(data.tags), dict(data.params)
+
+    def read_json(self, run_id: str, artifact_file: str) -> Any:
+        """The contents of a JSON artifact of a run; ``None`` if the run has no such artifact.
+
+        Raises :class:`TrackingError` if there is no such run.
+        """
+        import mlflow.artifacts
+
+        self._get_run(run_id)
+        folder = artifact_file.rpartition("/")[0]
+        if artifact_file not in {found.path for found in self.client().list_artifacts(run_id, folder or None)}:
+            return None
+        uri = f"runs:/{run_id}/{artifact_file}"
+        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
     def run_url(self, run_id: str) -> str:
         """URL of the run's page in the MLflow UI, for ``dg.MetadataValue.url``."""

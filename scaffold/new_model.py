@@ -27,7 +27,7 @@ from scaffold.writing import files_of
 
 TAKEN = frozenset(
     ("features", "labels", "raw_labels", "quarantine", "training_set", "trained_model", "evaluation", "backtest",
-     "staged", "deployment", "predictions", "performance", "drift")
+     "staged", "deployment", "model_card", "predictions", "performance", "drift")
 )  # fmt: skip
 """Names of a model's other assets, which its table cannot have."""
 

@@ -53,6 +53,12 @@ class Versions:
         """What was said of a version, for promotion to look up."""
         return json.loads(self.tags[version][f"verdict.{name}"])
 
+    def run_facts(self, run_id: str) -> tuple[dict[str, str], dict[str, str]]:
+        return {"git_commit": "0123abc", "git_dirty": "true", "dagster_run_id": "run-0"}, {"rows": "400", "seed": "0"}
+
+    def read_json(self, run_id: str, artifact_file: str) -> Any:
+        return json.loads(json.dumps(self.logged[artifact_file])) if artifact_file in self.logged else None
+
     @contextlib.contextmanager
     def reopen(self, run_id: str) -> Iterator[Any]:
         def log(what: Any, name: str = "metrics") -> None:

@@ -25,6 +25,7 @@ from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
 from assets.lifecycle.release.approval import approval_asset
 from assets.lifecycle.release.deployment import deployment_asset
+from assets.lifecycle.release.model_card import model_card_asset
 from assets.lifecycle.release.staging import staged_asset
 
 AssetFactory = Callable[[Model], dg.AssetsDefinition | None]
@@ -44,6 +45,7 @@ FACTORIES: tuple[AssetFactory, ...] = (
     staged_asset,
     approval_asset,
     deployment_asset,
+    model_card_asset,
     predictions_asset,
     estimated_performance_asset,
     performance_asset,

@@ -25,7 +25,7 @@ def job_name(model: Model, work: str) -> str:
 def assets_of_jobs(model: Model) -> dict[str, list[str]]:
     """Returns the names of the assets that each kind of work materializes, by kind of work."""
     table = model.table.name
-    release = ["staged", *(["approval"] if model.approval else []), "deployment"]
+    release = ["staged", *(["approval"] if model.approval else []), "deployment", "model_card"]
     if not model.is_stream:
         return {
             LIFECYCLE: [
@@ -58,7 +58,7 @@ _WHAT = {
     DAILY: "Processes one day, from landed rows to predictions and their drift check.",
     MATURE: "Makes the labels that are due, and evaluates the predictions of that day.",
     TRAIN: "Trains a candidate: frozen rows, fit, report, gate.",
-    DEPLOY: "Tests the candidate in a temporary process, then promotes it.",
+    DEPLOY: "Tests the candidate in a temporary process, then promotes it and writes its card.",
     BACKTEST: "Refits the recipe on rolling weeks.",
     LIFECYCLE: "Runs everything, from the table to predictions.",
 }

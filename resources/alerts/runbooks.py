@@ -18,6 +18,7 @@ RUNBOOKS: Final = {
     "staged/": "deployment",
     "deployment/": "deployment",
     "approval/": "approval",
+    "model_card/": "deployment",
     "predictions/": "predictions",
     "run/": "run",
     "freshness/": "freshness",

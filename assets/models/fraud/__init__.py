@@ -11,7 +11,7 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
-from assets.declaration import Drift, Evaluation, Gate, Model, Table, Training
+from assets.declaration import Card, Drift, Evaluation, Gate, Model, Table, Training
 from assets.models.fraud.ceiling import ceiling
 from assets.models.fraud.features import features
 from assets.models.fraud.network import network
@@ -85,4 +85,15 @@ model = Model(
     drift=Drift(columns=FAST),
     retrain="0 6 * * MON",
     review_cost=2.0,
+    card=Card(
+        intended_use="An example. A risk team reviews the payments whose expected loss (probability times amount) is "
+        "above the cost of a review. A person decides on each of them; the score alone declines no payment.",
+        limits=(
+            "The payments are simulated: three known kinds of fraud, and no others. The figures say nothing of real "
+            "payments.",
+            "A label is known after seven days, so a new kind of fraud is learnt a week late at the earliest.",
+            "A terminal or customer without payments in the last 30 days is scored with little history.",
+            "The payments hold no personal data, so no groups of people can be compared.",
+        ),
+    ),
 )
