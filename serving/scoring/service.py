@@ -185,7 +185,9 @@ class Served:
             NoAnswerError: the contributions do not add up to the score.
         """
         try:
-            found = await asyncio.get_running_loop().run_in_executor(_ONE_AT_A_TIME, explain, self.bundle, X)
+            found = await asyncio.get_running_loop().run_in_executor(
+                _ONE_AT_A_TIME, explain, self.bundle, features_of(self.model), X
+            )
         except ExplanationError as error:
             raise NoAnswerError(f"version {self.version}: {error}; ask for the score without explain=true") from error
         return found.to_json()

@@ -38,9 +38,7 @@ def test_the_card_says_who_promoted_it_and_what_was_measured(judged):
     stored = judged.mlflow.logged["evaluation.json"]
     auc = stored["report"]["models"]["torch"]["roc_auc"]
     assert f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" in section(text, "Performance")
-    assert "| floor | passed | roc\\_auc" in section(text, "Gate") or "| floor | passed | roc_auc" in section(
-        text, "Gate"
-    )
+    assert "| floor | passed | roc_auc 0." in section(text, "Gate")
     for title, words in {
         "Version": ["faulty, binary", "0123abc, with uncommitted changes", "20% of the rows", "| Features | "],
         "Calibration": ["| Rows | Predicted | Observed |"],
