@@ -25,7 +25,7 @@ def approvals_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
     keys = {
         model.name: [
             model.key(name)
-            for name in ("approval", "deployment", *(() if model.is_stream else ("predictions", "drift")))
+            for name in ("approval", "deployment", "model_card", *(() if model.is_stream else ("predictions", "drift")))
         ]
         for model in models
         if model.approval is not None

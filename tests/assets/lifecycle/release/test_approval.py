@@ -233,7 +233,9 @@ def test_the_sensor_goes_on_after_a_decision_and_only_then(stages):
     assert "version 3 waits" in tick().skip_message
     say(stages)
     [request] = tick().run_requests
-    assert request.asset_selection == [MODEL.key(name) for name in ("approval", "deployment", "predictions", "drift")]
+    assert request.asset_selection == [
+        MODEL.key(name) for name in ("approval", "deployment", "model_card", "predictions", "drift")
+    ]
     assert request.run_key == "meter-approval-3"
 
 
