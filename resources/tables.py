@@ -92,6 +92,7 @@ class ParquetTables(dg.ConfigurableIOManager):
     root: str = Field(description="Folder or URL (any fsspec scheme) that contains all tables.")
 
     _read: dict[str, dict[str, tuple[DayWindow, dict[str, str]]]] = PrivateAttr(default_factory=dict)
+    _read_by_step: dict[str, Inputs] = PrivateAttr(default_factory=dict)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -173,29 +174,26 @@ class ParquetTables(dg.ConfigurableIOManager):
         inputs: Inputs | None = None,
     ) -> Stamp:
         """Atomically replaces the file of ``day`` with ``frame`` and returns its stamp."""
-        table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
-        # Drop pandas' metadata, which includes versions, so that identical rows give identical bytes.
-        table = table.replace_schema_metadata(None)
-        sink = io.BytesIO()
-        with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            # The footer with the types is not written yet, so the schema is hashed separately.
-            digest = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
-            digest.update(sink.getbuffer())
-            version = digest.hexdigest()
-            stamp = Stamp(code_version, version, inputs or {}, table.num_rows)
-            writer.add_key_value_metadata({_STAMP: json.dumps(asdict(stamp))})
+        encoded, stamp = encode(frame, code_version=code_version, inputs=inputs)
         fs, path = self._fs(self.path(key, day))
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         if _is_local(fs):
             # A rename is atomic on a local file system. Each process uses its own temporary name.
             scratch = posixpath.join(posixpath.dirname(path), f".{day}.{os.getpid()}.tmp")
             with open(scratch, "wb") as file:
-                file.write(sink.getbuffer())
+                file.write(encoded)
             os.replace(scratch, path)
         else:
-            fs.pipe_file(path, sink.getvalue())  # object stores write objects atomically
+            fs.pipe_file(path, encoded)  # object stores write objects atomically
         return stamp
+
+    def read_bytes(self, key: dg.AssetKey, day: str = WHOLE) -> bytes:
+        """The bytes of a day's file. Raises :class:`TableError` if there is no file."""
+        fs, path = self._fs(self.path(key, day))
+        try:
+            return bytes(fs.cat_file(path))
+        except FileNotFoundError as error:
+            raise self._missing(key, day) from error
 
     def _load(self, key: dg.AssetKey, day: str, columns: Sequence[str] | None = None) -> pa.Table:
         fs, path = self._fs(self.path(key, day))
@@ -226,6 +224,15 @@ class ParquetTables(dg.ConfigurableIOManager):
         return fsspec.core.url_to_fs(path)
 
     # -- the IO manager ----------------------------------------------------------------------------------------------
+
+    def record_inputs(self, step: str, inputs: Inputs) -> None:
+        """Adds to the stamp of an unpartitioned table what its step reads by itself, not as an input of the asset.
+
+        Args:
+            step: name of the step's op.
+            inputs: data versions, taken before the rows are read.
+        """
+        self._read_by_step[step] = inputs
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Loads the existing days of the input that the run reads.
@@ -265,13 +272,14 @@ class ParquetTables(dg.ConfigurableIOManager):
         read = self._read.pop(context.op_def.name, {})
         windows = {upstream: window for upstream, (window, _) in read.items()}
         versions = {upstream: found for upstream, (_, found) in read.items()}
+        by_step = self._read_by_step.pop(context.op_def.name, {})
         for day, rows in self._split(context, obj):
             self.write(
                 key,
                 rows,
                 day,
                 code_version=context.asset_spec.code_version or "",
-                inputs=inputs_of(windows, versions, day),
+                inputs={**inputs_of(windows, versions, day), **by_step},
             )
         where = self.path(key, day if day == WHOLE else "<day>")
         context.add_output_metadata({"path": dg.MetadataValue.path(where)})
@@ -321,6 +329,26 @@ class InBatches:
         """Number of rows of a day; 0 if the day does not exist."""
         stamp = self.tables.stamp(self.key, day) if day in self.days else None
         return stamp.rows if stamp else 0
+
+
+def encode(frame: pd.DataFrame, *, code_version: str = "", inputs: Inputs | None = None) -> tuple[bytes, Stamp]:
+    """Encodes rows as a Parquet file with its stamp. Identical rows give an identical data version.
+
+    Returns:
+        The bytes of the file, and its stamp.
+    """
+    table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
+    # Drop pandas' metadata, which includes versions, so that identical rows give identical bytes.
+    table = table.replace_schema_metadata(None)
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        # The footer with the types is not written yet, so the schema is hashed separately.
+        digest = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
+        digest.update(sink.getbuffer())
+        stamp = Stamp(code_version, digest.hexdigest(), inputs or {}, table.num_rows)
+        writer.add_key_value_metadata({_STAMP: json.dumps(asdict(stamp))})
+    return sink.getvalue(), stamp
 
 
 def _is_local(fs: Any) -> bool:

@@ -31,6 +31,7 @@ from assets.lifecycle.model.objectives import objective_of
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
 from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
+from assets.lifecycle.model.version.training_rows import RowsRecord
 from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.profile.design_effect import of_residuals
 from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
@@ -187,6 +188,7 @@ def _train(
                 seed=model.training.seed,
             )
             profile.save(folder / REFERENCE)
+            RowsRecord.of_table(context.resources.tables, model, frozen).save(folder)
             if candidate.trees is not None:
                 candidate.trees.save(folder / TREES_FILE)
             return mlflow.register(

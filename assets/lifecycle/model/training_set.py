@@ -7,6 +7,7 @@ here: the days of the split (``windows.py``), the leakage rules (``leakage.py``)
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -27,7 +28,7 @@ from assets.lifecycle.model.windows import (
 )
 from assets.lifecycle.stage import Check, StageOutput, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import ParquetTables
+from resources.tables import WHOLE, Inputs, ParquetTables
 
 ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes for fitting and for testing.")
 
@@ -105,21 +106,40 @@ def freeze(tables: ParquetTables, model: Model, as_of: dt.date | None = None) ->
     Raises:
         dagster.Failure: a labelled day that the run needs is missing.
     """
-    days = None
-    if model.is_stream:
-        labelled = tables.days(model.key("labels"))
-        needed = history_days(model)
-        if as_of is None and not labelled:
-            raise dg.Failure(description=f"{model.name}: no day is labelled yet; materialise labels first")
-        as_of = as_of or dt.date.fromisoformat(labelled[-1])
-        split = windows_of(as_of, model.training, model.label_delay_days)
-        days = iso_days((split.first, split.test[1]))
-        if missing := sorted(set(days) - set(labelled)):
-            raise dg.Failure(
-                description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days, but "
-                f"{len(missing)} are missing, the first is {missing[0]}; materialise labels and features of those days",
-                allow_retries=False,
-            )
+    return joined(tables, model, days_of_training(tables, model, as_of))
+
+
+def days_of_training(tables: ParquetTables, model: Model, as_of: dt.date | None = None) -> list[str]:
+    """Returns the ISO days whose rows one training run needs; ``[WHOLE]`` for a table without days.
+
+    Args:
+        tables: the :class:`~resources.tables.ParquetTables`.
+        model: the model that is trained.
+        as_of: latest labelled day to use; default: the latest available.
+
+    Raises:
+        dagster.Failure: a labelled day that the run needs is missing.
+    """
+    if not model.is_stream:
+        return [WHOLE]
+    labelled = tables.days(model.key("labels"))
+    needed = history_days(model)
+    if as_of is None and not labelled:
+        raise dg.Failure(description=f"{model.name}: no day is labelled yet; materialise labels first")
+    as_of = as_of or dt.date.fromisoformat(labelled[-1])
+    split = windows_of(as_of, model.training, model.label_delay_days)
+    days = iso_days((split.first, split.test[1]))
+    if missing := sorted(set(days) - set(labelled)):
+        raise dg.Failure(
+            description=f"{model.name}: a training run as of {as_of} needs {needed} labelled days, but "
+            f"{len(missing)} are missing, the first is {missing[0]}; materialise labels and features of those days",
+            allow_retries=False,
+        )
+    return days
+
+
+def joined(tables: ParquetTables, model: Model, days: Sequence[str]) -> pd.DataFrame:
+    """Joins the table's columns, labels and features of ``days``; see :func:`freeze`."""
     key = model.table.key
     features = tables.read(model.key("features"), days)
     labels = tables.read(model.key("labels"), days)
@@ -132,6 +152,12 @@ def freeze(tables: ParquetTables, model: Model, as_of: dt.date | None = None) ->
     return frozen.merge(values, on=key, validate="one_to_one")
 
 
+def inputs_of_training(tables: ParquetTables, model: Model, days: Sequence[str]) -> Inputs:
+    """Returns the data versions of the files that :func:`joined` reads."""
+    keys = [model.key(name) for name in (model.table.name, "labels", "features")]
+    return {key.to_user_string(): tables.versions(key, days) for key in keys}
+
+
 def feature_column(name: str) -> str:
     """Returns the name of a feature's column in the training set."""
     return f"x_{name}"
@@ -142,17 +168,31 @@ def matrix(training_set: pd.DataFrame, model: Model) -> np.ndarray:
     return training_set[[feature_column(n) for n in features_of(model).names]].to_numpy(dtype=np.float32)
 
 
+def counts_of(training_set: pd.DataFrame, model: Model) -> dict[str, int]:
+    """Returns the numbers of fit and test rows of a frozen training set; for binary targets also of positives."""
+    parts = _parts(training_set, model)
+    counts = {f"{part}_rows": len(y) for part, y in parts.items()}
+    if model.task.kind == "binary":
+        counts |= {f"{part}_positives": int(y.sum()) for part, y in parts.items()}
+    return counts
+
+
+def _parts(training_set: pd.DataFrame, model: Model) -> dict[str, pd.Series]:
+    target = training_set[model.target]
+    return {"fit": target[fit_rows(training_set, model)], "test": target[test_rows(training_set, model)]}
+
+
 def training_set_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``training_set``."""
 
     def training_set(context: dg.AssetExecutionContext) -> StageOutput:
         as_of = TrainingSetConfig(**context.op_execution_context.op_config).as_of
-        frozen = freeze(context.resources.tables, model, dt.date.fromisoformat(as_of) if as_of else None)
-        target = frozen[model.target]
-        parts = {"fit": target[fit_rows(frozen, model)], "test": target[test_rows(frozen, model)]}
-        counts = {f"{part}_rows": len(y) for part, y in parts.items()}
-        if model.task.kind == "binary":
-            counts |= {f"{part}_positives": int(y.sum()) for part, y in parts.items()}
+        tables = context.resources.tables
+        days = days_of_training(tables, model, dt.date.fromisoformat(as_of) if as_of else None)
+        # The versions of the days go into the table's stamp, so that the rows of a version can be found again.
+        tables.record_inputs(context.op_execution_context.op_def.name, inputs_of_training(tables, model, days))
+        frozen = joined(tables, model, days)
+        parts, counts = _parts(frozen, model), counts_of(frozen, model)
         short = [problem for part, y in parts.items() if (problem := _too_few(part, y, model))]
         message = (
             f"{'; '.join(short)}; land more labelled rows, or declare smaller windows (Training.min_rows)"

@@ -7,6 +7,7 @@
     reference/       the reference profile of the drift checks
     background.npy   some rows of features, float32 [n, n_features], with which an explanation compares a row; versions
                      made before there were explanations do not have it
+    rows.json        data versions of the training rows and of the days they come from (``training_rows.py``)
     trees.ubj        XGBoost's own file of the trees, if the ensemble has trees and rows are not weighted; the
                      evaluation reuses them as its baseline, because rows and settings are the same
 
@@ -112,7 +113,7 @@ class Bundle:
         fitted: Mapping[str, Any],
         background: np.ndarray | None = None,
     ) -> None:
-        """Writes the folder, except ``reference/`` and ``trees.ubj``, which the caller adds.
+        """Writes the folder, except ``reference/``, ``rows.json`` and ``trees.ubj``, which the caller adds.
 
         ``background``: rows of features for explanations, float32 ``[n, n_features]``.
 
@@ -322,6 +323,11 @@ def model_code(model: Model) -> str:
 def code_hash(folder: Path) -> str:
     """Returns the hash of the modules in a folder, without tests."""
     return hashlib.blake2b(json.dumps(_files(folder), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def code_files(directory: Path) -> dict[str, str]:
+    """Returns the hash of each module of the model folder that a version's folder holds, by its path."""
+    return _files(directory / CODE)
 
 
 def _files(folder: Path) -> dict[str, str]:
