@@ -17,6 +17,7 @@ from cli.alerts import alerts_app
 from cli.card import card
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
+from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.state import backup, prune, restore
 from resources.settings import Settings
 
@@ -27,6 +28,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks are longer, and may show secrets in local variables
 )
 app.add_typer(alerts_app, name="alerts")
+app.command(epilog="Example: `assetline models --json`")(models)
+app.command(epilog="Example: `assetline versions fraud`")(versions)
+app.command(epilog="Example: `assetline runs fraud --last 10`")(runs)
+app.command(epilog="Example: `assetline compare 1 3 --model fraud`")(compare)
+app.command(epilog="Example: `assetline lineage --version 3`")(lineage)
+app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(rows)
+app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(query)
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)
 app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(card)

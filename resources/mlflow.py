@@ -8,6 +8,7 @@ of a bundle, the choice of the champion (``deployment.py``).
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import logging
 import os
@@ -17,7 +18,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -47,6 +49,31 @@ _LOCK_TIMEOUT_S = 300
 
 class TrackingError(Exception):
     """An MLflow operation is not possible. The message gives the object and the fix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """A registered version of a model, with its tags."""
+
+    model: str
+    version: str
+    run_id: str
+    created_at: dt.datetime
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """An MLflow run: its parameters as text, the last value of each metric, and its tags."""
+
+    run_id: str
+    experiment: str
+    status: str
+    started_at: dt.datetime
+    ended_at: dt.datetime | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
 
 
 class RunLog:
@@ -308,6 +335,61 @@ class MlflowTracking(dg.ConfigurableResource):
         """All tags of a model version. Raises :class:`TrackingError` if there is no such version."""
         return dict(self._get_version(name, version).tags)
 
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Whether there is a store. The first run creates a SQLite store; reading does not need to."""
+        return not self.tracking_uri.startswith(_SQLITE) or Path(self.tracking_uri.removeprefix(_SQLITE)).exists()
+
+    def versions(self) -> list[ModelVersion]:
+        """All registered versions of all models, by model and number; empty if there is no store."""
+        if not self.exists():
+            return []
+        client = self.client()
+        names = [found.name for found in _all_pages(lambda token: client.search_registered_models(page_token=token))]
+        versions = [
+            ModelVersion(model=name, version=str(found.version), run_id=str(found.run_id),
+                         created_at=_moment(found.creation_timestamp), tags=dict(found.tags))
+            for name in names
+            for found in _all_pages(lambda token, name=name: client.search_model_versions(  # type: ignore[misc]
+                f"name = '{name}'", page_token=token))
+        ]  # fmt: skip
+        return sorted(versions, key=lambda one: (one.model, int(one.version)))
+
+    def runs(self) -> list[TrackedRun]:
+        """All runs of all experiments, oldest first; empty if there is no store."""
+        if not self.exists():
+            return []
+        client = self.client()
+        experiments = {
+            found.experiment_id: found.name
+            for found in _all_pages(lambda token: client.search_experiments(page_token=token))
+        }
+        if not experiments:
+            return []
+        runs = _all_pages(lambda token: client.search_runs(list(experiments), max_results=1_000, page_token=token))
+        found = [
+            TrackedRun(
+                run_id=run.info.run_id, experiment=experiments[run.info.experiment_id], status=run.info.status,
+                started_at=_moment(run.info.start_time),
+                ended_at=_moment(run.info.end_time) if run.info.end_time else None,
+                params=dict(run.data.params), metrics=dict(run.data.metrics), tags=dict(run.data.tags),
+            )
+            for run in runs
+        ]  # fmt: skip
+        return sorted(found, key=lambda one: (one.started_at, one.run_id))
+
+    def read_text(self, run_id: str, artifact: str) -> str | None:
+        """The text of a run's artifact; ``None`` if the run has none of that name."""
+        import mlflow.artifacts
+
+        client, (folder, _, _) = self.client(), artifact.rpartition("/")
+        if artifact not in {file.path for file in client.list_artifacts(run_id, folder or None)}:
+            return None
+        uri = f"{client.get_run(run_id).info.artifact_uri}/{artifact}"
+        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri)
+        return Path(path).read_text(encoding="utf-8")
+
     # -- below -------------------------------------------------------------------------------------------------------
 
     def client(self) -> MlflowClient:
@@ -423,6 +505,22 @@ def _global_state_restored() -> Iterator[Any]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
+    """All results of one of MLflow's searches, which return pages."""
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _moment(milliseconds: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
 
 
 @contextlib.contextmanager

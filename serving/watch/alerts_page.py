@@ -13,7 +13,7 @@ import datetime as dt
 import functools
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -22,10 +22,12 @@ from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from assets.declaration import Model
+from metadata.facts import Metadata
 from resources.alerts import AlertError, AlertStore
 from resources.ledger import Ledger
 from resources.settings import project_name, project_root
 from serving.watch.approvals_page import add_approvals_page
+from serving.watch.versions_page import add_versions_page
 
 COOKIE = "assetline_watch"
 MOST_HOURS = 90 * 24
@@ -39,6 +41,7 @@ def create_app(
     ui_url: str = "",
     ledger: Ledger | None = None,
     models: Sequence[Model] = (),
+    metadata: Callable[[], Metadata] | None = None,
 ) -> FastAPI:
     """Creates the application with the page and its API.
 
@@ -48,6 +51,7 @@ def create_app(
         reports: folder with the reports that alerts link to; reports outside it are not shown.
         ui_url: address of the Dagster UI, for links.
         ledger, models: the ledger and the declared models, for the page of approvals; ``None``: there is no such page.
+        metadata: returns new facts for each question on the pages about versions; ``None``: there are no such pages.
     """
     app = FastAPI(title=f"{project_name()}: alerts")
     # The cookie proves that its holder had the token, but does not reveal the token.
@@ -65,7 +69,13 @@ def create_app(
         raise HTTPException(401, "send the token as `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
 
     who_is = Annotated[str, Depends(allowed)]
-    page = functools.partial(_page, ui_url=ui_url, name=project_name(), has_approvals=ledger is not None)
+    page = functools.partial(
+        _page,
+        ui_url=ui_url,
+        name=project_name(),
+        has_approvals=ledger is not None,
+        has_versions=metadata is not None,
+    )
 
     @app.exception_handler(AlertError)
     async def cannot(_: Request, error: AlertError) -> JSONResponse:
@@ -145,6 +155,8 @@ def create_app(
     _add_api(app, store, who_is)
     if ledger is not None:
         add_approvals_page(app, ledger, models, who_is, page)
+    if metadata is not None:
+        add_versions_page(app, metadata, who_is, page)
     return app
 
 

@@ -3,7 +3,7 @@
     python -m serving.watch.app
 
 Belongs here: starting and stopping the parts of the process. Does not belong here: the page (``alerts_page.py``), the
-checks (``watchdog.py``), alerts themselves (``resources/alerts``).
+pages about versions (``versions_page.py``), the checks (``watchdog.py``), alerts themselves (``resources/alerts``).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.models import declared_models  # noqa: E402
+from metadata.facts import Metadata  # noqa: E402
 from resources import home  # noqa: E402
 from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
 from resources.ledger import Ledger  # noqa: E402
@@ -119,13 +120,14 @@ def main(arguments: list[str] | None = None) -> None:
         watch.stop()
 
     home.prepare(settings)
-    models = declared_models()
+    models, instance = declared_models(), dg.DagsterInstance.get()
     app = create_app(
         alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_link,
         ledger=Ledger.from_settings(settings).process_config_and_initialize(), models=models,
+        metadata=lambda: Metadata(settings, models, instance),
     )  # fmt: skip
     app.router.lifespan_context = lifespan
-    registry = registry_of(AssetlineCollector(settings, models, dg.DagsterInstance.get(), alerts.store))
+    registry = registry_of(AssetlineCollector(settings, models, instance, alerts.store))
 
     @app.get("/metrics")
     def metrics() -> Response:

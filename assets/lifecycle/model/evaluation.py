@@ -43,6 +43,8 @@ GATE = Check(
     "simple baseline, and keeps within the limits of calibration, latency and fairness.",
 )
 
+REPORT_FILE = "evaluation.json"
+"""Artifact of a candidate's MLflow run with the report and the verdict of the gate."""
 KNOWN_DAYS = 14
 """Entities with a positive event from this many days before the test rows count as known, once the label is known."""
 CEILING_DAYS = 70
@@ -176,7 +178,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             log.log_metrics({f"test.{name}": value for name, value in found.numbers("torch").items()})
             log.log_text(page, "evaluation.html")
             parts = {"report": found.to_dict(), "verdict": verdict.to_dict(), "details": details.to_dict()}
-            log.log_dict(parts, "evaluation.json")
+            log.log_dict(parts, REPORT_FILE)
         if not verdict.passed and not verdict.refused:
             reasons = [f"advice only: {reason}" for reason in reasons]
         record_verdict(mlflow, model, version, "gate", not verdict.refused, reasons)

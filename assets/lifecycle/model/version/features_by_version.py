@@ -32,6 +32,21 @@ def features_by(
     """
     if rows.empty or not bundle.code_difference():
         return today
+    return features_of_version(bundle, tables, model, rows)
+
+
+def features_of_version(bundle: Bundle, tables: ParquetTables, model: Model, rows: pd.DataFrame) -> np.ndarray:
+    """Computes the features of ``rows`` with the bundle's code from the cleaned table and the labels.
+
+    Args:
+        bundle: bundle of the scoring version.
+        tables: the :class:`~resources.tables.ParquetTables`.
+        model: the declaration that made the rows.
+        rows: ``[n]`` rows with the table's key (and time), at least one.
+
+    Returns:
+        float32 ``[n, n_features]``.
+    """
     own, key, time = bundle.model, model.table.key, model.table.time
     if time is None:
         days = [WHOLE]
