@@ -30,8 +30,6 @@ Model = Annotated[
     str | None, typer.Option(help="Name of the model (may be left out if there is only one).", show_default=False)
 ]
 Version = Annotated[str, typer.Option(metavar="NUMBER", help="Number of the version.")]
-MOST_DAYS = 5
-"""Maximum number of days that a line of text names."""
 
 
 @contextlib.contextmanager
@@ -230,6 +228,8 @@ def _cell(value: Any) -> str:
 
 def format_lineage(found: Lineage) -> str:
     """The lineage of a version as text."""
+    from metadata.wording import days_in_words
+
     version = found.version
     facts: list[tuple[str, str]] = []
     for table in found.upstream:
@@ -279,12 +279,6 @@ def _facts(facts: Sequence[tuple[str, str]]) -> list[str]:
     return [f"  {name:15} {value}" for name, value in facts]
 
 
-def days_in_words(days: Sequence[str]) -> str:
-    """Days as text; at most five are named."""
-    more = f" and {len(days) - MOST_DAYS} more" if len(days) > MOST_DAYS else ""
-    return ", ".join(days[:MOST_DAYS]) + more
-
-
 def format_comparison(found: Comparison) -> str:
     """A comparison as text."""
     a, b = found.a, found.b
@@ -310,6 +304,7 @@ def _indented(text: str) -> str:
 
 def _data_lines(found: Comparison) -> str:
     from metadata.comparison import positive_rate
+    from metadata.wording import days_in_words
 
     a, b = found.a, found.b
     lines = [["", f"version {a.version}", f"version {b.version}"]]
@@ -359,11 +354,14 @@ def _figures_table(found: Comparison, pairs: Sequence[Pair]) -> str:
 
 
 def _figure(figure: Figure | None, *, signed: bool = False) -> str:
+    from metadata.wording import figure_in_words
+
     if figure is None:
         return ""
-    form = "+.4g" if signed else ".4g"
-    between = "" if figure.low is None else f" [{figure.low:{form}}, {figure.high:{form}}]"
-    return f"{figure.value:{form}}{between}"
+    value, low, high = (
+        None if one is None else figure_in_words(one, signed=signed) for one in (figure.value, figure.low, figure.high)
+    )
+    return f"{value}" if low is None else f"{value} [{low}, {high}]"
 
 
 def _number(n: int | None) -> str | None:

@@ -18,7 +18,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from assets.declaration import Model
-from assets.lifecycle.jobs import assets_of_jobs, job_name
+from assets.lifecycle.jobs import KINDS_OF_WORK
 from assets.lifecycle.model.evaluation import REPORT_FILE
 from assets.lifecycle.model.version.bundle import FACTS
 from assets.lifecycle.model.version.training_rows import ROWS
@@ -105,7 +105,8 @@ class Metadata:
 
     def version(self, model: str, number: str) -> VersionRow:
         """One version of a model. Raises :class:`UnknownError` if there is no such model or version."""
-        found = [row for row in self.versions() if row.model == self.known_model(model)]
+        self.known_model(model)
+        found = [row for row in self.versions() if row.model == model]
         for row in found:
             if str(row.version) == str(number):
                 return row
@@ -116,10 +117,10 @@ class Metadata:
         """The rows of a view, of one model or of all. Raises :class:`UnknownError` for an unknown view or model."""
         if view not in VIEWS:
             raise UnknownError(f"there is no view '{view}'; the views are: {', '.join(VIEWS)}")
+        if model is not None:
+            self.known_model(model)
         found: list[Any] = getattr(self, view)()
-        if model is None:
-            return found
-        return [row for row in found if row.model == self.known_model(model)]
+        return [row for row in found if model in (None, row.model)]
 
     # -- views -------------------------------------------------------------------------------------------------------
 
@@ -404,8 +405,8 @@ class Metadata:
 
     @cached_property
     def _jobs(self) -> dict[str, str]:
-        declared = self.declared.values()
-        return {job_name(model, work): model.name for model in declared for work in assets_of_jobs(model)}
+        """Model by name of the job, also of models that are not declared any more."""
+        return {f"{name}_{work}": name for name in self.model_names for work in KINDS_OF_WORK}
 
     def _evaluations(self) -> Iterator[Evaluation]:
         after = 0

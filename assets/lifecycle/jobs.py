@@ -63,6 +63,9 @@ _WHAT = {
     LIFECYCLE: "Runs everything, from the table to predictions.",
 }
 
+KINDS_OF_WORK = tuple(_WHAT)
+"""All kinds of work; a job is named ``<model>_<kind>``."""
+
 
 def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
     """Returns all jobs of one model."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from assets.metrics import METRICS
 from metadata.comparison import ALL_ROWS, Pair
 from metadata.lineage import Lineage
+from metadata.wording import figure_in_words
 
 LABEL_WIDTH, PANEL_WIDTH, GAP, ROW_HEIGHT, TOP, BOTTOM = 210, 400, 30, 34, 26, 22
 MOST_PANELS = 2
@@ -95,17 +96,21 @@ def dots(title: str, points: Sequence[Point]) -> Dots:
         ends = [end for *_, f in mine for end in (f.value, f.low, f.high) if end is not None]
         low, high = _axis(min(ends), max(ends))
         left = LABEL_WIDTH + GAP + i * (PANEL_WIDTH + GAP)
-        panels.append(Panel(METRICS[metric].label, left, left + PANEL_WIDTH, f"{low:.4g}", f"{high:.4g}"))
+        panels.append(
+            Panel(METRICS[metric].label, left, left + PANEL_WIDTH, figure_in_words(low), figure_in_words(high))
+        )
 
         def x(value: float, left: float = left, low: float = low, high: float = high) -> float:
             return round(left + (value - low) / (high - low) * PANEL_WIDTH, 1)
 
         for label, _, of, f in mine:
             shift = 0.0 if len(series) == 1 else (-6.0 if of == "a" else 6.0)
-            between = "" if f.low is None or f.high is None else f", {f.low:.4g} to {f.high:.4g}"
-            text = f"{label}: {METRICS[metric].label} {f.value:.4g}{between}"
-            ends_of_bar = [None if end is None else x(end) for end in (f.low, f.high)]
-            marks.append(Mark(x(f.value), y_of[label] + shift, *ends_of_bar, of, text))
+            between = (
+                "" if f.low is None or f.high is None else f", {figure_in_words(f.low)} to {figure_in_words(f.high)}"
+            )
+            text = f"{label}: {METRICS[metric].label} {figure_in_words(f.value)}{between}"
+            low_x, high_x = (None if end is None else x(end) for end in (f.low, f.high))
+            marks.append(Mark(x(f.value), y_of[label] + shift, low_x, high_x, of, text))
     width = LABEL_WIDTH + GAP + len(metrics) * (PANEL_WIDTH + GAP)
     return Dots(title, width, TOP + ROW_HEIGHT * len(rows) + BOTTOM, LABEL_WIDTH, panels, rows, marks)
 

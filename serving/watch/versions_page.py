@@ -19,10 +19,8 @@ from metadata.facts import Metadata, MetadataError, UnknownError
 from metadata.lineage import lineage_of
 from metadata.query import MOST_ROWS
 from metadata.views import VIEWS, MetricRow, columns_of, meaning_of
+from metadata.wording import days_in_words, figure_in_words
 from serving.watch.pictures import Dots, dots, dots_of_pairs, picture_of
-
-MOST_DAYS = 4
-"""Maximum number of days that a cell names."""
 
 
 def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, page: Callable[..., str]) -> None:
@@ -57,14 +55,24 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
     def version(model: str, number: str, _: who_is) -> HTMLResponse:
         with answered() as metadata:
             found = lineage_of(metadata, model, number)
-        return HTMLResponse(page("version.html", found=found, v=found.version, picture=picture_of(found), days=_days))
+        return HTMLResponse(
+            page("version.html", found=found, v=found.version, picture=picture_of(found), days=days_in_words)
+        )
 
     @app.get("/compare")
     def comparison(_: who_is, model: str, a: str, b: str, score: bool = False) -> HTMLResponse:
         with answered() as metadata:
             found = compare(metadata, model, a, b, score=score)
             metrics = _main_metrics(metadata, model)
-        given = {"found": found, "a": found.a, "b": found.b, "data": _data(found), "days": _days, "scored": score}
+        given = {
+            "found": found,
+            "a": found.a,
+            "b": found.b,
+            "data": _data(found),
+            "days": days_in_words,
+            "figure": figure_in_words,
+            "scored": score,
+        }
         charts = {
             "own_chart": dots_of_pairs("figures on own rows", found.own_rows, metrics),
             "same_chart": dots_of_pairs("figures on the same rows", found.same_rows, metrics),
@@ -111,13 +119,8 @@ def _chart(metadata: Metadata, model: str, metrics: list[MetricRow]) -> Dots | N
         if row.metric == metric and row.score in series
     ]
     return dots(
-        "Each version on its own test rows (blue), and the champion at that time on the same rows (red)", points
+        "Each version on its own test rows (blue), and the champion at that time on the same rows (orange)", points
     )
-
-
-def _days(days: list[str]) -> str:
-    more = f" and {len(days) - MOST_DAYS} more" if len(days) > MOST_DAYS else ""
-    return ", ".join(days[:MOST_DAYS]) + more
 
 
 def _data(found: Comparison) -> list[tuple[str, str, str]]:

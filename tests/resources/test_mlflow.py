@@ -379,3 +379,39 @@ def test_settings_give_the_addresses(tmp_path):
     assert tracking.tracking_uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     assert tracking.artifact_location == f"{tmp_path}/mlflow/artifacts"
     assert tracking.ui_url == "http://127.0.0.1:5001"
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_run_there_is_nothing_to_read_and_no_store_is_created(tmp_path):
+    nothing = MlflowTracking(tracking_uri=f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
+    assert not nothing.exists()
+    assert nothing.versions() == nothing.runs() == []
+    assert not (tmp_path / "mlflow").exists()
+
+
+def test_versions_are_all_of_all_models_by_number(tmp_path, tracking, monkeypatch):
+    from mlflow import MlflowClient
+
+    search = MlflowClient.search_model_versions
+    monkeypatch.setattr(
+        MlflowClient,
+        "search_model_versions",
+        lambda self, found, page_token=None: search(self, found, max_results=1, page_token=page_token),
+    )
+    found = [(one.model, one.version) for one in tracking.versions()]
+    assert found[:4] == [("other", "1"), ("other", "2"), ("toy", "1"), ("toy", "2")], "of more than one page"
+
+
+def test_an_artifact_is_read_and_one_that_is_not_there_is_none(tracking):
+    client = tracking.client()
+    experiment = client.create_experiment("read", artifact_location=tracking._artifacts())
+    run = client.create_run(experiment).info.run_id
+    client.log_text(run, "in a folder", "deep/text.txt")
+    client.log_metric(run, "loss", 0.5)
+    assert tracking.read_text(run, "deep/text.txt") == "in a folder"
+    assert tracking.read_text(run, "deep/other.txt") is None
+    assert tracking.read_text(run, "text.txt") is None
+    [read] = [one for one in tracking.runs() if one.run_id == run]
+    assert (read.experiment, read.metrics, read.ended_at) == ("read", {"loss": 0.5}, None)

@@ -39,6 +39,9 @@ def test_rows_enough_that_give_nothing_away_pass(tmp_path):
     assert counts["fit_positives"] + counts["test_positives"] == readings(600)["faulty"].sum()
     assert made.check("leakage").passed
     assert len(stages.tables.read(stages.model.key("training_set"))) == 600
+    inputs = stages.tables.stamp(stages.model.key("training_set")).inputs
+    assert inputs == {f"meter/{name}": stages.tables.versions(stages.model.key(name))
+                      for name in ("readings", "labels", "features")}  # fmt: skip
 
 
 @pytest.mark.closes("training_set", "enough")
