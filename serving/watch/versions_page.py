@@ -7,7 +7,7 @@ pictures (``pictures.py``), access (``alerts_page.py``).
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes, which are local to a function.
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
@@ -22,9 +22,12 @@ from metadata.views import VIEWS, MetricRow, columns_of, meaning_of
 from metadata.wording import days_in_words, figure_in_words
 from serving.watch.pictures import Dots, dots, dots_of_pairs, picture_of
 
+ROWS_OF_PAGE = 100
+"""Number of rows of a view on one page; the first page has the last rows, which are the latest."""
+
 
 def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, page: Callable[..., str]) -> None:
-    """Adds the pages ``/versions`` and ``/compare``, and ``/metadata/…`` for programs.
+    """Adds the pages ``/versions``, ``/compare`` and ``/views``, and ``/metadata/…`` for programs.
 
     Args:
         app: the application.
@@ -78,6 +81,23 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
             "same_chart": dots_of_pairs("figures on the same rows", found.same_rows, metrics),
         }
         return HTMLResponse(page("compare.html", **given, **charts))
+
+    @app.get("/views")
+    def listing(_: who_is) -> HTMLResponse:
+        return HTMLResponse(page("views.html", views=[(view, meaning_of(view), columns_of(view)) for view in VIEWS]))
+
+    @app.get("/views/{view}")
+    def one_view(
+        view: str, _: who_is, model: str = "", offset: Annotated[int | None, Query(ge=0)] = None
+    ) -> HTMLResponse:
+        with answered() as metadata:
+            rows = metadata.rows(view, model or None)
+            names = metadata.model_names
+        begin = max(len(rows) - ROWS_OF_PAGE, 0) if offset is None else offset
+        given = {"view": view, "meaning": meaning_of(view), "columns": columns_of(view), "models": names,
+                 "model": model, "offset": begin, "total": len(rows), "step": ROWS_OF_PAGE,
+                 "rows": [astuple(row) for row in rows[begin : begin + ROWS_OF_PAGE]]}  # fmt: skip
+        return HTMLResponse(page("view.html", **given))
 
     @app.get("/metadata/views")
     def views(_: who_is) -> JSONResponse:

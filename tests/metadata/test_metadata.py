@@ -210,7 +210,7 @@ def test_days_that_have_changed_are_named_and_nothing_is_written(lived, moved, c
     (settings.tables / "gauge" / "features" / "2026-01-12.parquet").unlink()
     (settings.tables / "gauge" / "readings" / "2026-01-12.parquet").write_bytes(b"damaged")
     code, said, err = command(*given, home=settings.home)
-    assert "3 days have changed since the training: gauge/features of 2026-01-12 (gone), " in err
+    assert "; changed since the training: gauge/features of 2026-01-12 (gone), " in err
     assert "gauge/readings of 2026-01-12 (gone)" in err
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     changed = query(Metadata(settings, [model], None), "SELECT table_name, day, now IS NULL FROM data_versions "
@@ -294,7 +294,7 @@ def test_without_the_rows_the_recorded_figures_remain(lived, moved):
     shutil.rmtree(settings.tables)
     found = compare(Metadata(settings, [model], None), "gauge", "1", "2")
     assert found.same_rows == []
-    assert found.not_on_same_rows.startswith("the rows of version 2 of gauge are not those of today's tables: ")
+    assert found.not_on_same_rows.startswith("the rows of version 2 of gauge are not those of today's tables; ")
     assert found.not_on_same_rows.endswith(" more"), "not all days are named"
     assert found.own_rows == compare(lived.metadata, "gauge", "1", "2", score=False).own_rows != []
 
@@ -393,7 +393,15 @@ def test_on_a_folder_that_does_not_exist_nothing_is_created(command, tmp_path):
 
 
 def test_pages_and_endpoint_are_behind_the_token(client):
-    paths = ("/versions", "/versions/gauge/1", "/compare?model=gauge&a=1&b=2", "/metadata/views", "/metadata/versions")
+    paths = (
+        "/versions",
+        "/versions/gauge/1",
+        "/views",
+        "/views/runs",
+        "/compare?model=gauge&a=1&b=2",
+        "/metadata/views",
+        "/metadata/versions",
+    )
     for path in paths:
         assert client.get(path).status_code == 401
         assert client.get(path, headers={"accept": "text/html"}).headers["location"] == "/login"
@@ -415,6 +423,12 @@ def test_the_pages_show_what_the_commands_show(client, lived):
     scored = client.get("/compare?model=gauge&a=1&b=2&score=1", headers=API).text
     assert "Figures, both on the same rows: the test rows of version 2" in scored
     assert 'href="/versions"' in client.get("/", headers=API).text
+    listed = client.get("/views", headers=API).text
+    assert all(f'href="/views/{view}"' in listed for view in VIEWS)
+    checks = client.get("/views/checks?model=gauge", headers=API).text
+    assert "offset=100" in checks
+    assert "point_in_time" in client.get("/views/checks?offset=100", headers=API).text + checks
+    assert "gauge_train" in client.get("/views/runs", headers=API).text
     without = TestClient(create_app(lived.alerts.store, TOKEN))
     assert 'href="/versions"' not in without.get("/", headers=API).text
 
@@ -437,6 +451,7 @@ def test_the_endpoint_serves_each_view_in_parts(client, lived):
     ("path", "message"),
     [
         ("/metadata/version", "there is no view 'version'; the views are: models, "),
+        ("/views/version", "there is no view 'version'; the views are: models, "),
         ("/metadata/versions?model=gague", "there is no model 'gague'; the models are: gauge"),
         ("/versions?model=gague", "there is no model 'gague'; the models are: gauge"),
         ("/versions/gauge/3", "gauge has no version '3'; its versions are: 1, 2"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 from assets.declaration import Model
 from assets.lifecycle.model.training_set import counts_of, joined
 from assets.lifecycle.model.version.bundle import Bundle
-from resources.tables import Inputs, ParquetTables, Stamp, TableError, encode
+from resources.tables import WHOLE, Inputs, ParquetTables, Stamp, TableError, encode
 
 ROWS = "rows.json"
 """File in the folder of a version with the record of its training rows."""
@@ -129,7 +129,9 @@ def find_rows(tables: ParquetTables, bundle: Bundle, version: str) -> FoundRows:
     if found is not None and found.stamp.data_version == wanted:
         return found
     if changed:
-        raise RowsError(f"the rows of {name} are not those of today's tables: {_in_words(changed)}")
+        raise RowsError(
+            f"the rows of {name} are not those of today's tables; changed since the training: {_in_words(changed)}"
+        )
     raise RowsError(
         f"the days of {name} have not changed, but they are encoded differently now: training_set had code version "
         f"{record.stamp.code_version} and pyarrow was {record.pyarrow}, today pyarrow is {pa.__version__}; use the "
@@ -165,7 +167,9 @@ def _version_now(tables: ParquetTables, key: dg.AssetKey, day: str) -> str:
 
 
 def _in_words(changed: list[Changed]) -> str:
-    named = [f"{one.table} of {one.day}{'' if one.now else ' (gone)'}" for one in changed[:MOST_NAMED]]
+    named = [
+        f"{one.table}{'' if one.day == WHOLE else f' of {one.day}'}{'' if one.now else ' (gone)'}"
+        for one in changed[:MOST_NAMED]
+    ]
     more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-    what = "1 day has" if len(changed) == 1 else f"{len(changed)} days have"
-    return f"{what} changed since the training: {', '.join(named)}{more}"
+    return ", ".join(named) + more
