@@ -204,7 +204,7 @@ def test_days_that_have_changed_are_named_and_nothing_is_written(lived, moved, c
     code, said, err = command(*given, home=settings.home)
     assert (code, said) == (1, "")
     assert err == (
-        "assetline rows: the rows of version 1 of gauge are not those of today's tables: 1 day has changed since the "
+        "assetline rows: the rows of version 1 of gauge are not those of today's tables; changed since the "
         "training: gauge/labels of 2026-01-13\n"
     )
     (settings.tables / "gauge" / "features" / "2026-01-12.parquet").unlink()
@@ -426,8 +426,12 @@ def test_the_pages_show_what_the_commands_show(client, lived):
     listed = client.get("/views", headers=API).text
     assert all(f'href="/views/{view}"' in listed for view in VIEWS)
     checks = client.get("/views/checks?model=gauge", headers=API).text
-    assert "offset=100" in checks
-    assert "point_in_time" in client.get("/views/checks?offset=100", headers=API).text + checks
+    total = len(lived.metadata.checks())
+    assert f"Rows {total - 99} to {total} of {total}" in checks, "the latest rows come first"
+    assert f"offset={max(total - 200, 0)}" in checks
+    first = client.get("/views/checks?model=gauge&offset=0", headers=API).text
+    assert f"Rows 1 to 100 of {total}" in first
+    assert "offset=100" in first
     assert "gauge_train" in client.get("/views/runs", headers=API).text
     without = TestClient(create_app(lived.alerts.store, TOKEN))
     assert 'href="/versions"' not in without.get("/", headers=API).text

@@ -394,14 +394,18 @@ def test_before_the_first_run_there_is_nothing_to_read_and_no_store_is_created(t
 def test_versions_are_all_of_all_models_by_number(tmp_path, tracking, monkeypatch):
     from mlflow import MlflowClient
 
+    for name in ("paged", "paged_too"):
+        tracking.client().create_registered_model(name)
+        for _ in range(2):
+            tracking.client().create_model_version(name, str(tmp_path))
     search = MlflowClient.search_model_versions
     monkeypatch.setattr(
         MlflowClient,
         "search_model_versions",
         lambda self, found, page_token=None: search(self, found, max_results=1, page_token=page_token),
     )
-    found = [(one.model, one.version) for one in tracking.versions() if one.model == "other"]
-    assert found == [("other", "1"), ("other", "2")], "of more than one page"
+    found = [(one.model, one.version) for one in tracking.versions() if one.model.startswith("paged")]
+    assert found == [("paged", "1"), ("paged", "2"), ("paged_too", "1"), ("paged_too", "2")], "of more than one page"
 
 
 def test_an_artifact_is_read_and_one_that_is_not_there_is_none(tracking):
