@@ -97,7 +97,7 @@ def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
         @sa.event.listens_for(own, "connect")
         def opened(connection: Any, _: Any) -> None:
-            connection.isolation_level = None  # otherwise Python's driver would commit each CREATE TABLE on its own
+            connection.isolation_level = None  # BEGIN is issued explicitly, below
             connection.execute("PRAGMA busy_timeout = 30000")
 
         @sa.event.listens_for(own, "begin")

@@ -144,6 +144,20 @@ def test_an_open_transaction_is_not_in_it_and_does_not_hold_it_up(world, tmp_pat
         assert copy.execute("SELECT count(*) FROM promotions").fetchone() == (1,)
 
 
+def test_what_is_committed_but_only_in_the_log_beside_the_database_is_in_it(world, tmp_path):
+    with contextlib.closing(sqlite3.connect(world.settings.home / "assetline.db")) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        with writer:
+            writer.execute("INSERT INTO alert_positions VALUES ('committed', 1)")
+        back_up(world.settings, tmp_path / "b.tar.gz")
+        with writer:
+            writer.execute("DELETE FROM alert_positions WHERE stream = 'committed'")
+    (tmp_path / "copy.db").write_bytes(members(tmp_path / "b.tar.gz")["state/assetline.db"])
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT count(*) FROM alert_positions WHERE stream = 'committed'").fetchone() == (1,)
+
+
 def test_a_log_that_grows_is_kept_as_long_as_it_was(world, tmp_path, monkeypatch):
     log = world.settings.home / "growing.log"
     log.write_bytes(b"1\n" * 1000)
