@@ -431,7 +431,7 @@ def _importance(axes: Axes, details: Details) -> None:
         axes.plot(one.value, y, "o", color=_COLOURS[0], markersize=5, zorder=5)
     axes.axvline(0, color=_QUIET, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(lost)), [name[:32] for name, _ in reversed(lost)], color=_INK)
-    axes.set(xlabel=f"{METRICS[details.importance.metric].label} lost without the feature")
+    axes.set(xlabel=f"{METRICS[details.importance.metric].label} lost when its values are exchanged")
 
 
 def _thresholds(axes: Axes, curve: Thresholds) -> None:

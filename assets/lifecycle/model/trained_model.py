@@ -44,7 +44,7 @@ CONVERGED = Check(
 
 
 IMPORTANCE_ROWS = 2_000
-BACKGROUND_ROWS = 64
+BACKGROUND_ROWS = 32
 """Rows of the reference with which an explanation compares a row; more rows make an explanation slower."""
 
 
