@@ -4,8 +4,9 @@ Belongs here: JSON Schema for the input of ``request_parsing.py`` and the respon
 here: deciding what is accepted or returned.
 
 Rules that JSON Schema cannot express are described in words: a moment is not in the future, the keys in one request are
-unique, fewer rows may be explained than scored, and the values that a declaration's ``clean`` refuses. FastAPI would generate the document from Python types.
-The rows of a model have no Python type; their type is the contract, which is part of the model version.
+unique, fewer rows may be explained than scored, and the values that a declaration's ``clean`` refuses. FastAPI would
+generate the document from Python types. The rows of a model have no Python type; their type is the contract, which is
+part of the model version.
 """
 
 from __future__ import annotations
