@@ -19,6 +19,17 @@ import dagster as dg
 import numpy as np
 
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
+from assets.search_space import (
+    DEFAULT_NETWORK_ARGUMENTS,
+    DEFAULT_NETWORK_SPACE,
+    DEFAULT_SPACE,
+    NETWORK_PREFIX,
+    SEARCHABLE,
+    Choice,
+    Range,
+    Space,
+    Tuning,
+)
 from assets.task import BINARY, NUMBERS, Task, TaskError, TaskKind
 from resources.sources import Snapshot, Source, Stream
 
@@ -32,12 +43,12 @@ Columns = Mapping[str, np.ndarray]
 FeatureFunction = Callable[[Columns, np.ndarray], dict[str, np.ndarray]]
 """``(events, wanted) -> features``: see :class:`Features`."""
 
-NetworkFactory = Callable[["torch.Tensor", "torch.Tensor"], "torch.nn.Module"]
+NetworkFactory = Callable[..., "torch.nn.Module"]
 """``(X, y) -> module``: builds a module that maps float32 ``[n, n_features]`` to outputs with the shape of ``y``. It
 may set parameters of its structure from the rows ``X`` and ``y``. ``y`` is float32: ``[n]`` of 0 and 1, ``[n]``
 standardised values, or one-hot ``[n, classes]``. The outputs are logits, standardised values, or class logits. In
 training mode the module may return ``[n, k]`` (or ``[n, k, classes]``) for k members, which are all fitted to the same
-target."""
+target. Keyword arguments come from ``Training.network_arguments``."""
 
 
 LEARNERS = ("linear", "trees")
@@ -166,6 +177,8 @@ class Training:
         weight_decay: weight decay of AdamW.
         ensemble: learners that join the network in the candidate: ``linear`` (a regularised linear model), ``trees``
             (boosted trees), both or none. The folds determine the ensemble weights.
+        network_arguments: keyword arguments of the network factory; those of the default network are ``blocks`` (layers
+            of each member) and ``dropout``.
         half_life_days: a row that is older than another by this many days has half its weight; default: equal weights.
         seed: seed of everything random.
         holdout: share of the rows in the test set, for tables without event time.
@@ -185,6 +198,7 @@ class Training:
     members: int | None = None
     weight_decay: float = 3e-3
     ensemble: tuple[str, ...] = LEARNERS
+    network_arguments: Mapping[str, Any] = field(default_factory=dict)
     half_life_days: float | None = None
     seed: int = 0
     holdout: float = 0.2
@@ -195,6 +209,17 @@ class Training:
     def __post_init__(self, beside: tuple[str, ...] | None) -> None:
         if beside is not None:
             object.__setattr__(self, "ensemble", beside)
+
+    def with_values(self, values: Mapping[str, Any]) -> Training:
+        """Returns the recipe with some settings replaced, by the keys of a search space."""
+        arguments = {
+            name.removeprefix(NETWORK_PREFIX): value
+            for name, value in values.items()
+            if name.startswith(NETWORK_PREFIX)
+        }
+        fields = {name: value for name, value in values.items() if not name.startswith(NETWORK_PREFIX)}
+        # In the order of names, so that the same recipe has the same text.
+        return replace(self, **fields, network_arguments=dict(sorted({**self.network_arguments, **arguments}.items())))
 
     def sized_for(self, rows: int) -> Training:
         """Returns the recipe with the defaults that depend on the number of rows filled in; declared values stay.
@@ -371,6 +396,7 @@ class Model:
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
         approval: a person's approval before a candidate goes live; ``None``: it goes live if the gate passes.
+        tuning: the search for a better recipe; see :class:`~assets.search_space.Tuning`.
         retrain: cron schedule of retraining (UTC), or ``None``.
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
         review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
@@ -388,6 +414,7 @@ class Model:
     network: NetworkFactory | None = None
     accepted_leaks: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
+    tuning: Tuning = field(default_factory=Tuning)
     evaluation: Evaluation = field(default_factory=Evaluation)
     gate: Gate = field(default_factory=Gate)
     drift: Drift = field(default_factory=Drift)
@@ -412,6 +439,13 @@ class Model:
         return Task.of(columns[self.target]) if self.target in columns else BINARY
 
     @property
+    def search_space(self) -> Space:
+        """The declared search space, or the default one of the model's network."""
+        if self.tuning.space is not None:
+            return self.tuning.space
+        return DEFAULT_SPACE if self.network is not None else {**DEFAULT_SPACE, **DEFAULT_NETWORK_SPACE}
+
+    @property
     def is_stream(self) -> bool:
         """Whether the model's table has an event time, and its tables therefore have day partitions."""
         return self.table.time is not None
@@ -428,8 +462,8 @@ def refuse_wrong_declaration(model: Model) -> None:
         DeclarationError: a value cannot work; the message names the first such value and its fix.
     """
     parts = (
-        _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_gate, _wrong_drift,
-        _wrong_retrain, _wrong_groups, _wrong_approval, _wrong_card,
+        _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
+        _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_card,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -531,11 +565,73 @@ def _wrong_features(model: Model) -> Wrong:
 
 
 def _wrong_training(model: Model) -> Wrong:
-    ensemble, half_life = model.training.ensemble, model.training.half_life_days
+    for name, value, mend in _wrong_recipe(model.training, model):
+        yield f"training.{name}", value, mend
+
+
+def _wrong_recipe(training: Training, model: Model) -> Wrong:
+    ensemble, half_life = training.ensemble, training.half_life_days
     if not set(ensemble) <= set(LEARNERS) or len(set(ensemble)) != len(ensemble):
-        yield "training.ensemble", ensemble, "name 'linear', 'trees', both or none, in a tuple"
+        yield "ensemble", ensemble, "name 'linear', 'trees', both or none, in a tuple"
     if half_life is not None and not (half_life > 0 and model.is_stream):
-        yield "training.half_life_days", half_life, "give more than 0 days, and only with `table.time`"
+        yield "half_life_days", half_life, "give more than 0 days, and only with `table.time`"
+    for name in ("batch_size", "members", "max_epochs", "patience"):
+        value = getattr(training, name)
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            yield name, value, "give a whole number of at least 1"
+    rate, decay = training.learning_rate, training.weight_decay
+    if rate is not None and not (isinstance(rate, int | float) and rate > 0):
+        yield "learning_rate", rate, "give a number above 0"
+    if not (isinstance(decay, int | float) and decay >= 0):
+        yield "weight_decay", decay, "give a number of at least 0"
+    known = _network_arguments(model.network)
+    for name in training.network_arguments:
+        if known is not None and name not in known:
+            yield f"network_arguments['{name}']", training.network_arguments[name], _mend_of_argument(known)
+
+
+def _network_arguments(network: NetworkFactory | None) -> tuple[str, ...] | None:
+    """The keyword arguments of a network factory after ``X`` and ``y``; ``None`` if it takes any."""
+    if network is None:
+        return DEFAULT_NETWORK_ARGUMENTS
+    parameters = list(inspect.signature(network).parameters.values())
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [parameter.name for parameter in parameters if parameter.kind in positional][:2]
+    variadic = inspect.Parameter.VAR_POSITIONAL
+    return tuple(one.name for one in parameters if one.name not in taken and one.kind is not variadic)
+
+
+def _mend_of_argument(known: tuple[str, ...]) -> str:
+    return f"name a keyword argument of the network: {', '.join(known) or 'it has none'}"
+
+
+def _wrong_tuning(model: Model) -> Wrong:
+    tuning, known = model.tuning, _network_arguments(model.network)
+    if not model.search_space:
+        yield "tuning.space", {}, "name at least one setting to search"
+    for name, values in model.search_space.items():
+        where = f"tuning.space['{name}']"
+        if name.startswith(NETWORK_PREFIX):
+            if known is not None and name.removeprefix(NETWORK_PREFIX) not in known:
+                yield where, values, _mend_of_argument(known)
+        elif name not in SEARCHABLE:
+            yield where, values, f"name one of {', '.join(SEARCHABLE)}, or network.<argument>"
+            continue
+        if not isinstance(values, Range | Choice):
+            yield where, values, "give a Range(low, high) or a Choice(value, …)"
+            continue
+        if values.problem:
+            yield where, values, values.problem
+            continue
+        for value in values.samples:
+            for _, _, mend in _wrong_recipe(model.training.with_values({name: value}), model):
+                yield where, value, mend
+    if not (isinstance(tuning.trials, int) and tuning.trials >= 1):
+        yield "tuning.trials", tuning.trials, "give a whole number of at least 1"
+    if not tuning.minutes > 0:
+        yield "tuning.minutes", tuning.minutes, "give more than 0 minutes"
 
 
 def _wrong_gate(model: Model) -> Wrong:
@@ -596,11 +692,13 @@ def _wrong_approval(model: Model) -> Wrong:
         yield "approval.expires_days", approval.expires_days, "give more than 0 days"
 
 
-def _wrong_retrain(model: Model) -> Wrong:
-    if model.retrain is not None:
+def _wrong_crons(model: Model) -> Wrong:
+    for name, cron in {"retrain": model.retrain, "tuning.schedule": model.tuning.schedule}.items():
+        if cron is None:
+            continue
         try:
             dg.TimeWindowPartitionsDefinition(
-                cron_schedule=model.retrain, start=dt.datetime(2020, 1, 1), fmt="%Y", timezone="UTC"
+                cron_schedule=cron, start=dt.datetime(2020, 1, 1), fmt="%Y", timezone="UTC"
             )
         except dg.DagsterInvalidDefinitionError:
-            yield "retrain", model.retrain, "give a cron of five fields in UTC, e.g. '0 6 * * MON'"
+            yield name, cron, "give a cron of five fields in UTC, e.g. '0 6 * * MON'"

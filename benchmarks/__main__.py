@@ -17,6 +17,7 @@ BENCHMARKS = {
     "features": "features: ours against pandas groupby-rolling, on the same rows",
     "new_model": "new_model: from a table to its first predictions, in units of a plain Python loop",
     "tables": "tables: the default network on plain tables, against XGBoost, LightGBM and a linear model, 5 seeds each",
+    "tuning": "tuning: the tuned recipe against the default one on untouched rows, 5 seeds each, paired",
     "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
     "stories": "stories: `make run` towards 28 last days, in 22 worlds",
     "service": "service: latency of one row, beside a bare FastAPI + torch application and `mlflow models serve`",

@@ -11,6 +11,7 @@ from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
 from resources.retention.periods import Retention
 from resources.settings import Settings
+from resources.studies import Studies
 from resources.tables import ParquetTables
 
 
@@ -22,6 +23,7 @@ def default_resources(settings: Settings, sources: Mapping[str, Any]) -> dict[st
         "tables": ParquetTables(root=str(settings.home / "tables")),
         "mlflow": mlflow,
         "ledger": Ledger.from_settings(settings),
+        "studies": Studies.from_settings(settings),
         "target": LocalTarget(mlflow=mlflow),
         "alerts": alerts,
         **{f"channel_{name}": channel for name, channel in alerts.declared.items()},

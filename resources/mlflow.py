@@ -194,6 +194,26 @@ class MlflowTracking(dg.ConfigurableResource):
                     mlflow.end_run(status)
 
     @contextlib.contextmanager
+    def child_run(self, parent_id: str, name: str) -> Iterator[RunLog]:
+        """Opens a run below an open one, with the tags of its parent; MLflow's global state is unchanged.
+
+        The run ends with the block, as FAILED if the block raises.
+
+        Raises:
+            TrackingError: there is no such parent.
+        """
+        client, parent = self.client(), self._get_run(parent_id)
+        # With the parent's tags, reap() also finds a child after a kill.
+        tags = {**parent.data.tags, "mlflow.parentRunId": parent_id}
+        run_id = client.create_run(parent.info.experiment_id, tags=tags, run_name=name).info.run_id
+        status = "FAILED"
+        try:
+            yield RunLog(client, run_id)
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)
+
+    @contextlib.contextmanager
     def reopen(self, run_id: str) -> Iterator[RunLog]:
         """Opens a finished run for additions (an evaluation writes to its candidate's run). Its status is unchanged.
 

@@ -245,9 +245,10 @@ class ParquetTables(dg.ConfigurableIOManager):
         """
         key = context.asset_key
         days = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
-        present = [day for day in days if day == WHOLE or self.stamp(key, day)]
         metadata = context.definition_metadata or {}
-        if not present and not metadata.get("optional"):
+        optional = bool(metadata.get("optional"))
+        present = [day for day in days if (day == WHOLE and not optional) or self.stamp(key, day)]
+        if not present and not optional:
             raise TableError(f"{key.to_user_string()}: there is no file for {_span(days)}; materialise it first")
         window = tuple(metadata.get("window", (0, 0)))
         # Versions are recorded before the rows are read. If another run replaces a file in between, this output counts

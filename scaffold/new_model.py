@@ -26,8 +26,8 @@ from scaffold.tables import RawTable, ScaffoldError, read_table
 from scaffold.writing import files_of
 
 TAKEN = frozenset(
-    ("features", "labels", "raw_labels", "quarantine", "training_set", "trained_model", "evaluation", "backtest",
-     "staged", "deployment", "model_card", "predictions", "performance", "drift")
+    ("features", "labels", "raw_labels", "quarantine", "training_set", "tuning", "trained_model", "evaluation",
+     "backtest", "staged", "approval", "deployment", "model_card", "predictions", "performance", "drift")
 )  # fmt: skip
 """Names of a model's other assets, which its table cannot have."""
 

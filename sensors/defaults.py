@@ -19,12 +19,13 @@ from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
 from sensors.retraining import retraining_sensor
 from sensors.runs import run_sensors
+from sensors.tuning import tuning_sensor
 
 
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     """Automation, alert and run sensors; approvals where declared; per stream: arrivals, missed days, retraining.
 
-    A table without days has a sensor for its declared retraining.
+    A table without days has a sensor for its declared retraining. A declared search for a better recipe has its own.
     """
     sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
     if any(model.approval for model in models):
@@ -36,4 +37,6 @@ def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
             sensors.append(drift_sensor(model))
         if model.is_stream or model.retrain:
             sensors.append(retraining_sensor(model))
+        if model.tuning.schedule:
+            sensors.append(tuning_sensor(model))
     return sensors

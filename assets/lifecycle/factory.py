@@ -19,6 +19,7 @@ from assets.lifecycle.model.backtest import backtest_asset
 from assets.lifecycle.model.evaluation import evaluation_asset
 from assets.lifecycle.model.trained_model import trained_model_asset
 from assets.lifecycle.model.training_set import training_set_asset
+from assets.lifecycle.model.tuning import tuning_asset
 from assets.lifecycle.monitoring.drift import drift_asset
 from assets.lifecycle.monitoring.estimated_performance import estimated_performance_asset
 from assets.lifecycle.monitoring.performance import performance_asset
@@ -39,6 +40,7 @@ FACTORIES: tuple[AssetFactory, ...] = (
     labels_asset,
     features_asset,
     training_set_asset,
+    tuning_asset,
     trained_model_asset,
     evaluation_asset,
     backtest_asset,

@@ -14,7 +14,7 @@ from assets.lifecycle.monitoring.estimate import is_estimated
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE = "daily", "mature"
-TRAIN, DEPLOY, BACKTEST, LIFECYCLE = "train", "deploy", "backtest", "lifecycle"
+TRAIN, DEPLOY, BACKTEST, TUNE, LIFECYCLE = "train", "deploy", "backtest", "tune", "lifecycle"
 
 
 def job_name(model: Model, work: str) -> str:
@@ -35,6 +35,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
             TRAIN: ["training_set", "trained_model", "evaluation"],
             DEPLOY: release,
             BACKTEST: ["backtest"],
+            TUNE: ["tuning"],
         }  # fmt: skip
     estimated = ["estimated_performance"] if is_estimated(model) else []
     return {
@@ -47,6 +48,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         TRAIN: ["training_set", "trained_model", "evaluation"],
         DEPLOY: release,
         BACKTEST: ["backtest"],
+        TUNE: ["tuning"],
     }
 
 
@@ -60,6 +62,7 @@ _WHAT = {
     TRAIN: "Trains a candidate: frozen rows, fit, report, gate.",
     DEPLOY: "Tests the candidate in a temporary process, then promotes it and writes its card.",
     BACKTEST: "Refits the recipe on rolling weeks.",
+    TUNE: "Searches a better recipe on the rows of the latest training set.",
     LIFECYCLE: "Runs everything, from the table to predictions.",
 }
 

@@ -19,8 +19,9 @@ from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model.candidate import fit_candidate
 from assets.lifecycle.model.evaluation import baseline_scores, ceiling_scores, known_entities
 from assets.lifecycle.model.metrics import evaluate
+from assets.lifecycle.model.recipe import recipe_in_use
 from assets.lifecycle.model.training_set import fit_rows, freeze, matrix, test_rows
-from assets.lifecycle.stage import StageOutput, table_asset
+from assets.lifecycle.stage import StageOutput, TableInput, table_asset
 from resources.tables import ParquetTables
 
 
@@ -34,20 +35,24 @@ class BacktestConfig(dg.Config):
 def backtest_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``backtest``."""
 
-    def backtest(context: dg.AssetExecutionContext) -> StageOutput:
+    def backtest(context: dg.AssetExecutionContext, tuning: pd.DataFrame) -> StageOutput:
+        recipe = recipe_in_use(model, tuning)
+        context.log.info(f"recipe: {recipe.reason}")
         config = BacktestConfig(**context.op_execution_context.op_config)
         tables = context.resources.tables
         source = getattr(context.resources, source_resource_key(model), None) if model.evaluation.ceiling else None
         rounds = [
             _round(tables, source, declared, as_of, name, context.log.info)
-            for declared, as_of, name in _rounds(tables, model, config.weeks, config.as_of)
+            for declared, as_of, name in _rounds(tables, recipe.model, config.weeks, config.as_of)
         ]
         frame = pd.concat(rounds, ignore_index=True)
         mean = frame.drop(columns=["round", "rows"]).groupby("score", sort=False).mean()
         text = mean.round(4).reset_index().astype(str)
         lines = ["| " + " | ".join(row) + " |" for row in [list(text.columns), ["---"] * len(text.columns)]]
         lines += ["| " + " | ".join(row) + " |" for row in text.to_numpy()]
-        return StageOutput(frame, [], {"mean": dg.MetadataValue.md("\n".join(lines)), "rounds": len(rounds)})
+        return StageOutput(frame, [], {
+            "mean": dg.MetadataValue.md("\n".join(lines)), "rounds": len(rounds), "recipe": recipe.reason,
+        })  # fmt: skip
 
     with_ceiling = model.evaluation.ceiling is not None
     return table_asset(
@@ -60,6 +65,7 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
         kinds={"torch", "xgboost"},
         config=BacktestConfig,
         op_tags=model.training.tags,
+        inputs={"tuning": TableInput(model.key("tuning"), optional=True)},
         deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
         resources={source_resource_key(model)} if with_ceiling else set(),
         by_day=False,

@@ -6,7 +6,8 @@ of settings (``fitting.py``), the learners (``learners``), registration (``train
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import MutableMapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.fitting import (
+    FoldOutputs,
+    Log,
     Selection,
+    Watch,
     fit,
     outputs_of,
     select,
@@ -59,9 +63,7 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     recipe = model.training.sized_for(int(rows.sum()))
     weight, objective = row_weights(frozen, model), objective_of(model.task)
     arguments: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
-    selection = select(
-        X, y, fold_rows(frozen, model), recipe=recipe, network=model.network, weight=weight, log=log, **arguments
-    )
+    selection = select_on_folds(frozen, model, log=log)
     log(f"selected: {selection.epochs} epochs, {objective.metric} {selection.score:.4f} on the folds")
     log("ensemble weights: " + ", ".join(f"{part} {share:.0%}" for part, share in selection.shares.items()))
     arguments["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
@@ -78,6 +80,42 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
     head = objective.final_transform(selection.head, y[rows])
     return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)
+
+
+def select_on_folds(
+    frozen: pd.DataFrame,
+    model: Model,
+    *,
+    another: int = 0,
+    log: Log = lambda _: None,
+    watch: Watch = lambda *_: None,
+    learnt: MutableMapping[str, list[FoldOutputs]] | None = None,
+) -> Selection:
+    """Selects the settings of the model's recipe on its folds; the test rows are not used.
+
+    Args:
+        frozen: the frozen training set.
+        model: the model, whose ``training`` is the recipe.
+        another: each number gives other folds (without `time`) and another seed of the fits, for a repetition.
+        log, watch, learnt: see :func:`~assets.lifecycle.model.fitting.select`.
+
+    Raises:
+        FloatingPointError: the loss of a network is not finite.
+    """
+    recipe = model.training.sized_for(int(fit_rows(frozen, model).sum()))
+    return select(
+        matrix(frozen, model),
+        frozen[model.target].to_numpy(dtype=float),
+        fold_rows(frozen, model, another=another),
+        recipe=replace(recipe, seed=recipe.seed + another),
+        task=model.task,
+        tokens=features_of(model).word_positions,
+        network=model.network,
+        weight=row_weights(frozen, model),
+        log=log,
+        watch=watch,
+        learnt=learnt,
+    )
 
 
 def row_weights(frozen: pd.DataFrame, model: Model) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     import torch
 
 Log = Callable[[str], None]
+Watch = Callable[[int, int, float], None]
+"""Receives a fold (from 1), an epoch (from 1) and the best validation metric of the fold's network so far."""
+FoldOutputs = tuple[np.ndarray, int | None]
+"""Validation outputs of a learner on one fold, and its number of boosting rounds."""
 Fold = tuple[np.ndarray, np.ndarray]
 """Positions of the training rows and of the validation rows."""
 
@@ -60,6 +64,7 @@ class Selection:
         rounds: boosting rounds for the final fit of the trees; ``None`` where the folds do not select them.
         calibration: binary: predicted and observed rates on the folds' validation rows, by rising probability.
         curves: by quantity (``loss`` and the metric) and fold, the network's value after each epoch.
+        scores: by fold, the ensemble's scores of the validation rows.
     """
 
     epochs: int
@@ -71,6 +76,7 @@ class Selection:
     rounds: int | None = None
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     calibration: list[dict[str, float]] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list, repr=False)
 
 
 @on_one_thread
@@ -92,7 +98,7 @@ def fit(
     Args:
         X: float32 ``[n, n_features]``; missing values are NaN.
         y: ``[n]``, class codes or measured values.
-        recipe: batch size, learning rate, weight decay, seed.
+        recipe: batch size, learning rate, weight decay, arguments of the network, seed.
         epochs: passes over the rows.
         task: the kind of target.
         tokens: positions of the columns of word numbers; the network receives them last and unchanged.
@@ -122,7 +128,10 @@ def fit(
         torch.manual_seed(recipe.seed)
         rows, target = torch.from_numpy(np.asarray(X, np.float32)), torch.from_numpy(objective.target(y)[0])
         before = preprocessing(rows, tokens)
-        build = network or functools.partial(tabular, texts=len(tokens) // WORDS, members=members)
+        build = functools.partial(
+            network or functools.partial(tabular, texts=len(tokens) // WORDS, members=members),
+            **recipe.network_arguments,
+        )
         module = torch.nn.Sequential(before, build(before(rows), target)).to(device)
         with torch.no_grad():
             ready, target = module[0](rows.to(device)), target.to(device)  # no trainable parameters: computed once
@@ -212,6 +221,8 @@ def select(
     network: NetworkFactory | None = None,
     weight: np.ndarray | None = None,
     log: Log = lambda _: None,
+    watch: Watch = lambda *_: None,
+    learnt: MutableMapping[str, list[FoldOutputs]] | None = None,
 ) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
@@ -229,18 +240,22 @@ def select(
         network: builds the layers; default as for :func:`fit`.
         weight: row weights ``[n]``; default: equal weights.
         log: receives one line per fold and epoch.
+        watch: called after each epoch; what it raises ends the selection.
+        learnt: fold outputs by learner. Learners that it holds are not fitted again; the others are added. They depend
+            on the rows, the folds, their weights and the seed, but not on the network's settings.
 
     Raises:
         FloatingPointError: the loss of a network is not finite.
     """
     objective = objective_of(task)
+    learnt = {} if learnt is None else learnt
     looks: list[_Look] = []
     fold_arguments: list[dict[str, Any]] = []
     for fitted, _ in folds:
         weighed = None if weight is None else weight[fitted] / weight[fitted].mean()
         fold_arguments.append({"task": task, "tokens": tokens, "weight": weighed})
 
-    def fit_fold(part: str, fold: int) -> tuple[np.ndarray, int | None]:
+    def fit_fold(part: str, fold: int) -> FoldOutputs:
         """A fold's validation outputs of a learner, and its number of boosting rounds."""
         (rows, valid), arguments = folds[fold], fold_arguments[fold]
         fitted = LEARNERS[part].fit(X[rows], y[rows], seed=recipe.seed, valid=(X[valid], y[valid]), **arguments)
@@ -252,16 +267,20 @@ def select(
         # After an error or SIGTERM, fits that have not begun are dropped, so that the process ends soon.
         at_exit.callback(second.shutdown, wait=False, cancel_futures=True)
         waiting = {
-            part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))] for part in recipe.ensemble
+            part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))]
+            for part in recipe.ensemble
+            if part not in learnt
         }
         for number, (fitted, valid) in enumerate(folds, start=1):
             looked = _Look(X[valid], y[valid], objective, objective.target(y[fitted])[1], recipe.patience)
             sized = recipe.sized_for(len(fitted))
             assert sized.max_epochs is not None
-            fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network, after_epoch=looked,
+            fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network,
+                after_epoch=functools.partial(_look_and_tell, looked, watch, number),
                 log=functools.partial(_log_fold, log, number, len(folds)), **fold_arguments[number - 1])  # fmt: skip
             looks.append(looked)
-        found = {part: [one.result() for one in waits] for part, waits in waiting.items()}
+        learnt.update({part: [one.result() for one in waits] for part, waits in waiting.items()})
+    found = {part: learnt[part] for part in recipe.ensemble}
     outputs = {part: [output for output, _ in of_part] for part, of_part in found.items()}
     rounds = [n for of_part in found.values() for _, n in of_part if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
@@ -293,7 +312,14 @@ def select(
         rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and objective.stops_trees else None,
         curves=curves,
         calibration=calibration_of(all_scores, all_truth) if objective.has_threshold else [],
+        scores=scores,
     )
+
+
+def _look_and_tell(looked: _Look, watch: Watch, fold: int, epoch: int, module: torch.nn.Module, loss: float) -> bool:
+    stop = looked(epoch, module, loss)
+    watch(fold, epoch, max(looked.metric))
+    return stop
 
 
 def _log_fold(log: Log, number: int, folds: int, line: str) -> None:

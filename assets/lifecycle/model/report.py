@@ -55,9 +55,9 @@ MOST_FEATURES = 15
 """Maximum number of features in the picture and the table of importance."""
 
 # Colour-blind safe colours (Okabe and Ito); they stay distinct when the page inverts them in dark mode.
-_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"]
-_INK, _QUIET, _GRID = "#24292f", "#6e7781", "#e4e7eb"
-_STYLES = {"ceiling": {"color": _QUIET, "linestyle": "--"}}
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"]
+INK, QUIET, GRID = "#24292f", "#6e7781", "#e4e7eb"
+_STYLES = {"ceiling": {"color": QUIET, "linestyle": "--"}}
 
 
 def plots(
@@ -76,27 +76,27 @@ def plots(
     """
     drawn: dict[str, bytes] = {}
     for name, draw in _OF_KIND[report.kind].items():
-        drawn[name] = _picture(lambda axes, draw=draw: draw(axes[0], report))  # type: ignore[misc]
+        drawn[name] = picture(lambda axes, draw=draw: draw(axes[0], report))  # type: ignore[misc]
     if report.reviews:
-        drawn["reviews"] = _picture(lambda axes: _reviews(axes[0], report), width=10.0, height=3.0)
+        drawn["reviews"] = picture(lambda axes: _reviews(axes[0], report), width=10.0, height=3.0)
     if report.slices:
         height = 1.1 + 0.3 * (len(report.slices) + 1)
-        drawn["slices"] = _picture(lambda axes: _slices(axes, report), panels=2, width=10.0, height=height)
+        drawn["slices"] = picture(lambda axes: _slices(axes, report), panels=2, width=10.0, height=height)
     if details is not None:
         drawn |= plots_of(details)
     if learning:
         width = 5.0 * len(learning)
-        drawn["learning"] = _picture(lambda axes: _learning(axes, learning), panels=len(learning), width=width)
+        drawn["learning"] = picture(lambda axes: _learning(axes, learning), panels=len(learning), width=width)
     return drawn
 
 
 def plots_of(details: Details) -> dict[str, bytes]:
     """Draws importance and, for binary targets, alerts by threshold, as PNG by the names of :data:`PICTURES`."""
     most = min(len(details.importance.lost), MOST_FEATURES)
-    drawn = {"importance": _picture(lambda axes: _importance(axes[0], details), height=1.1 + 0.19 * most)}
+    drawn = {"importance": picture(lambda axes: _importance(axes[0], details), height=1.1 + 0.19 * most)}
     if details.thresholds is not None:
         curve = details.thresholds
-        drawn["thresholds"] = _picture(lambda axes: _thresholds(axes[0], curve))
+        drawn["thresholds"] = picture(lambda axes: _thresholds(axes[0], curve))
     return drawn
 
 
@@ -237,7 +237,7 @@ def data_url(png: bytes) -> str:
 # --- Pictures ---
 
 
-def _picture(
+def picture(
     draw: Callable[[Sequence[Axes]], None], *, panels: int = 1, width: float = 5.0, height: float = 3.4
 ) -> bytes:
     """Draws a PNG with ``draw`` and the common style of all plots."""
@@ -250,14 +250,14 @@ def _picture(
     canvas = FigureCanvasAgg(figure)
     axes = list(np.atleast_1d(figure.subplots(1, panels)))
     for one in axes:
-        one.grid(color=_GRID, linewidth=0.8)
+        one.grid(color=GRID, linewidth=0.8)
         one.set_axisbelow(True)
-        one.tick_params(colors=_QUIET, labelsize=8, length=0)
+        one.tick_params(colors=QUIET, labelsize=8, length=0)
         for name, spine in one.spines.items():
             spine.set_visible(name in ("left", "bottom"))
-            spine.set_color(_GRID)
-        one.xaxis.label.set(size=9, color=_INK)
-        one.yaxis.label.set(size=9, color=_INK)
+            spine.set_color(GRID)
+        one.xaxis.label.set(size=9, color=INK)
+        one.yaxis.label.set(size=9, color=INK)
     draw(axes)
     canvas.draw()
     buffer = io.BytesIO()
@@ -270,7 +270,7 @@ def _style(report: Report, name: str) -> dict[str, Any]:
     """The line style of a score: the candidate is thicker and on top, the ceiling is dashed."""
     position = list(report.models).index(name)
     style: dict[str, Any] = {
-        "color": _COLOURS[position % len(_COLOURS)],
+        "color": COLOURS[position % len(COLOURS)],
         "label": _score_name(name),
         "linewidth": 1.3,
     }
@@ -279,24 +279,24 @@ def _style(report: Report, name: str) -> dict[str, Any]:
     return style | _STYLES.get(name, {})
 
 
-def _legend(axes: Axes, **where: Any) -> None:
-    axes.legend(fontsize=7.5, frameon=False, labelcolor=_INK, **where)
+def legend(axes: Axes, **where: Any) -> None:
+    axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, **where)
 
 
 def _precision_recall(axes: Axes, report: Report) -> None:
     for name, curve in report.curves.items():
         axes.step(curve["recall"], curve["precision"], where="post", **_style(report, name))
-    axes.axhline((report.positives or 0) / report.rows, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.axhline((report.positives or 0) / report.rows, color=QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    _legend(axes)
+    legend(axes)
 
 
 def _roc(axes: Axes, report: Report) -> None:
     for name, curve in report.curves.items():
         axes.plot([0, *curve["false_positive_rate"]], [0, *curve["recall"]], **_style(report, name))
-    axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
-    _legend(axes, loc="lower right")
+    legend(axes, loc="lower right")
 
 
 def _reliability(axes: Axes, report: Report) -> None:
@@ -324,20 +324,20 @@ def _reliability(axes: Axes, report: Report) -> None:
     if predicted.min() < 0.01 and (rates > 0).any():
         floor = rates[rates > 0].min() / 2
         axes.set(xscale="log", yscale="log", xlim=(floor, 1.1), ylim=(floor, 1.1))
-        axes.plot([floor, 1], [floor, 1], color=_QUIET, linewidth=0.8, linestyle=":")
+        axes.plot([floor, 1], [floor, 1], color=QUIET, linewidth=0.8, linestyle=":")
     else:
         axes.set(xlim=(0, 1), ylim=(0, 1))
-        axes.plot([0, 1], [0, 1], color=_QUIET, linewidth=0.8, linestyle=":")
+        axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="predicted probability", ylabel="observed share (95 % Wilson)")
-    _legend(axes, loc="upper left")
+    legend(axes, loc="upper left")
 
 
 def _scores(axes: Axes, report: Report) -> None:
     edges = np.array(report.histogram["edges"])
-    for name, colour in (("negatives", _QUIET), ("positives", _COLOURS[1])):
+    for name, colour in (("negatives", QUIET), ("positives", COLOURS[1])):
         axes.stairs(report.histogram[name], edges, fill=True, color=colour, alpha=0.55, label=name)
     axes.set(yscale="symlog", xlabel="predicted probability", ylabel="rows (logarithmic)", xlim=(0, 1), ylim=(0, None))
-    _legend(axes)
+    legend(axes)
 
 
 def _confusion(axes: Axes, report: Report) -> None:
@@ -349,7 +349,7 @@ def _confusion(axes: Axes, report: Report) -> None:
     axes.grid(False)
     if len(names) <= 12:
         for (i, j), share in np.ndenumerate(shares):
-            axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color="w" if share > 0.5 else _INK)
+            axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color="w" if share > 0.5 else INK)
         axes.set_xticks(range(len(names)), [str(name)[:14] for name in names], rotation=30, ha="right")
         axes.set_yticks(range(len(names)), [str(name)[:14] for name in names])
     axes.set(xlabel="predicted", ylabel="true")
@@ -359,8 +359,8 @@ def _fit(axes: Axes, report: Report) -> None:
     assert report.fit is not None
     truth, predicted = np.array(report.fit["truth"]), np.array(report.fit["predicted"])
     ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
-    axes.plot(ends, ends, color=_QUIET, linewidth=0.8, linestyle=":")
-    axes.plot(predicted, truth, "o", markersize=2.5, color=_COLOURS[0], alpha=0.5, markeredgewidth=0)
+    axes.plot(ends, ends, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.plot(predicted, truth, "o", markersize=2.5, color=COLOURS[0], alpha=0.5, markeredgewidth=0)
     axes.set(xlabel="predicted", ylabel="true")
 
 
@@ -369,11 +369,11 @@ def _error(axes: Axes, report: Report) -> None:
     middle, low, median, high = (
         np.array(report.fit[name]) for name in ("middle", "error_low", "error_median", "error_high")
     )
-    axes.axhline(0, color=_QUIET, linewidth=0.8, linestyle=":")
-    axes.fill_between(middle, low, high, color=_COLOURS[0], alpha=0.2, linewidth=0, label="5 % to 95 %")
-    axes.plot(middle, median, color=_COLOURS[0], label="median")
+    axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.fill_between(middle, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="5 % to 95 %")
+    axes.plot(middle, median, color=COLOURS[0], label="median")
     axes.set(xlabel="predicted", ylabel="predicted minus true")
-    _legend(axes)
+    legend(axes)
 
 
 def _reviews(axes: Axes, report: Report) -> None:
@@ -384,7 +384,7 @@ def _reviews(axes: Axes, report: Report) -> None:
     axes.set(ylabel=f"precision of the day's top {report.reviews['k']}", ylim=(0, None))
     axes.set_xticks(days[:: max(1, len(days) // 7)])
     axes.set_xticklabels([f"{day.astype(object):%a %-d %b}" for day in days[:: max(1, len(days) // 7)]])
-    _legend(axes)
+    legend(axes)
 
 
 def _slices(axes: Sequence[Axes], report: Report) -> None:
@@ -396,17 +396,17 @@ def _slices(axes: Sequence[Axes], report: Report) -> None:
         for y, figure in zip(place, figures, strict=True):
             if figure is None:
                 continue
-            colour = _INK if y == place[0] else _COLOURS[0]
+            colour = INK if y == place[0] else COLOURS[0]
             if figure.low is not None and figure.high is not None:
                 one.plot([figure.low, figure.high], [y, y], color=colour, linewidth=1.6, alpha=0.6)
             one.plot(figure.value, y, "o", color=colour, markersize=5, clip_on=False, zorder=5)
         if metric in whole:
-            one.axvline(whole[metric].value, color=_QUIET, linewidth=0.8, linestyle=":")
+            one.axvline(whole[metric].value, color=QUIET, linewidth=0.8, linestyle=":")
         one.set_title(METRICS[metric].label, fontsize=9)
         if metric != "r2":
             one.set(xlim=(0, None))
         one.set(ylim=(-0.6, len(names) - 0.4), yticks=place)
-    axes[0].set_yticklabels(names, color=_INK)
+    axes[0].set_yticklabels(names, color=INK)
     axes[1].set_yticklabels([])
 
 
@@ -414,23 +414,23 @@ def _learning(axes: Sequence[Axes], learning: Mapping[str, Mapping[str, Sequence
     from matplotlib.ticker import MaxNLocator
 
     for one, (quantity, curves) in zip(axes, learning.items(), strict=True):
-        for (name, values), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
+        for (name, values), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
             one.plot(
                 range(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=name, linewidth=1.5
             )
         one.set(xlabel="epoch", ylabel=quantity)
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(one)
+        legend(one)
 
 
 def _importance(axes: Axes, details: Details) -> None:
     lost = list(details.importance.lost.items())[:MOST_FEATURES]
     for y, (_, one) in zip(reversed(range(len(lost))), lost, strict=True):
         if one.low is not None and one.high is not None:
-            axes.plot([one.low, one.high], [y, y], color=_COLOURS[0], linewidth=1.6, alpha=0.6)
-        axes.plot(one.value, y, "o", color=_COLOURS[0], markersize=5, zorder=5)
-    axes.axvline(0, color=_QUIET, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(lost)), [name[:32] for name, _ in reversed(lost)], color=_INK)
+            axes.plot([one.low, one.high], [y, y], color=COLOURS[0], linewidth=1.6, alpha=0.6)
+        axes.plot(one.value, y, "o", color=COLOURS[0], markersize=5, zorder=5)
+    axes.axvline(0, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(lost)), [name[:32] for name, _ in reversed(lost)], color=INK)
     axes.set(xlabel=f"{METRICS[details.importance.metric].label} lost when its values are exchanged")
 
 
@@ -438,19 +438,19 @@ def _thresholds(axes: Axes, curve: Thresholds) -> None:
     at = np.array(curve.threshold)
     shown = at > 0
     if curve.saved:
-        axes.plot(at[shown], np.array(curve.saved)[shown], color=_COLOURS[0], label="saved")
-        axes.axhline(0, color=_QUIET, linewidth=0.8, linestyle=":")
+        axes.plot(at[shown], np.array(curve.saved)[shown], color=COLOURS[0], label="saved")
+        axes.axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
         axes.set(ylabel="saved on the test rows")
         chosen = "review cost"
     else:
         precision = np.array([math.nan if one is None else one for one in curve.precision])
         for name, values in {"precision": precision, "recall": curve.recall, "F1": curve.f1}.items():
-            axes.plot(at[shown], np.array(values)[shown], color=_COLOURS[len(axes.lines)], label=name)
+            axes.plot(at[shown], np.array(values)[shown], color=COLOURS[len(axes.lines)], label=name)
         axes.set(ylabel="share", ylim=(0, 1.02))
         chosen = "threshold"
-    axes.axvline(curve.chosen, color=_INK, linewidth=1, linestyle="--", label=f"{chosen} {curve.chosen:.4g}")
+    axes.axvline(curve.chosen, color=INK, linewidth=1, linestyle="--", label=f"{chosen} {curve.chosen:.4g}")
     axes.set(xlabel=f"threshold of the {curve.by}", xscale="log" if curve.saved else "linear")
-    _legend(axes)
+    legend(axes)
 
 
 _OF_KIND: dict[str, dict[str, Callable[[Axes, Report], None]]] = {

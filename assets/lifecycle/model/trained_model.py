@@ -28,6 +28,7 @@ from assets.lifecycle.model.learners.linear import fit_linear
 from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.learners.trees import fit_trees
 from assets.lifecycle.model.objectives import objective_of
+from assets.lifecycle.model.recipe import Recipe, recipe_in_use
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
 from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
@@ -53,14 +54,22 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
     features = features_of(model)
     compared = model.drift.columns or features.compared
 
-    def trained_model(context: dg.AssetExecutionContext, training_set: pd.DataFrame) -> StageOutput:
+    def trained_model(
+        context: dg.AssetExecutionContext, training_set: pd.DataFrame, tuning: pd.DataFrame
+    ) -> StageOutput:
         mlflow, tables = context.resources.mlflow, context.resources.tables
+        recipe = recipe_in_use(model, tuning)
+        context.log.info(f"recipe: {recipe.reason}")
         data_version = tables.existing_stamp(model.key("training_set")).data_version
-        tags = {"data_version": data_version, "code": model_code(model), "recipe": recipe_version}
+        tags = {
+            "data_version": data_version,
+            "code": model_code(model),
+            "recipe": f"{code_version} {recipe.model.training}",
+        }
         # Training is deterministic: a version of the same rows, code and recipe is reused, so a retry is idempotent.
         version = mlflow.version_of(model.name, tags)
         if version is None:
-            version = _train(context, training_set, model, tags, compared)
+            version = _train(context, training_set, recipe, tags, compared)
         else:
             context.log.info(f"version {version} already has this code and these rows; it is not trained again")
         run_id = mlflow.run_of_version(model.name, version)
@@ -87,6 +96,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             "version": version,
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             "data_version": data_version,
+            "recipe": recipe.reason,
             "epochs": fitted["epochs"],
             "threshold": facts.threshold,
             f"folds_{metric}": score,
@@ -101,7 +111,10 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         "contract and reference profile.",
         stage="model",
         kinds={"torch", "mlflow"},
-        inputs={"training_set": TableInput(model.key("training_set"))},
+        inputs={
+            "training_set": TableInput(model.key("training_set")),
+            "tuning": TableInput(model.key("tuning"), optional=True),
+        },
         checks=[CONVERGED],
         op_tags=model.training.tags,
         # The profile is part of a version. If a newer check cannot read it, training again replaces it.
@@ -123,20 +136,25 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         resources={"mlflow"},
         by_day=False,
     )
-    recipe_version = f"{next(iter(asset.specs)).code_version} {model.training}"
+    code_version = next(iter(asset.specs)).code_version
     return asset
 
 
 def _train(
-    context: dg.AssetExecutionContext, frozen: pd.DataFrame, model: Model, tags: dict[str, str], compared: Sequence[str]
+    context: dg.AssetExecutionContext,
+    frozen: pd.DataFrame,
+    recipe_used: Recipe,
+    tags: dict[str, str],
+    compared: Sequence[str],
 ) -> str:
     """Fits the candidate in its own MLflow run and registers it; returns the version."""
-    mlflow = context.resources.mlflow
+    mlflow, model = context.resources.mlflow, recipe_used.model
     names = features_of(model).names
     with mlflow.run(context, experiment=model.name, tags=tags) as run:
         recipe = model.training.sized_for(int(fit_rows(frozen, model).sum()))
         settings = {name: value for name, value in vars(recipe).items() if name != "tags"}
         run.log_params({"features": len(names), "rows": len(frozen), **settings})
+        run.log_params({"tuned": dict(recipe_used.tuned), "study": recipe_used.study})
         candidate = fit_candidate(frozen, model, context.log.info)
         selection = candidate.selection
         for quantity, folds in selection.curves.items():
@@ -165,6 +183,8 @@ def _train(
                 fitted={
                     "epochs": selection.epochs,
                     "seed": model.training.seed,
+                    "tuned": dict(recipe_used.tuned),
+                    "study": recipe_used.study,
                     "folds_score": selection.score,
                     "shares": selection.shares,
                     "chance": selection.chance,

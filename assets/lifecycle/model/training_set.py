@@ -74,8 +74,14 @@ def _held_out(training_set: pd.DataFrame, model: Model) -> np.ndarray:
     return holdout_rows(len(training_set), model.training, training_set[entity].to_numpy() if entity else None)
 
 
-def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns folds as pairs of positions (training rows, validation rows); no fold contains a test row."""
+def fold_rows(training_set: pd.DataFrame, model: Model, *, another: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns folds as pairs of positions (training rows, validation rows); no fold contains a test row.
+
+    Args:
+        training_set: the frozen training set.
+        model: the model that the rows belong to.
+        another: without `time`, each number gives another division of the same rows; the folds of a stream are weeks.
+    """
     if model.table.time is not None:
         times = training_set[model.table.time]
         folds = windows_in(training_set, model).folds
@@ -88,7 +94,7 @@ def fold_rows(training_set: pd.DataFrame, model: Model) -> list[tuple[np.ndarray
     parts = max(model.training.folds, 2)
     groups = training_set[entity].to_numpy()[positions] if entity else None
     kind = GroupKFold if entity else KFold if model.task.kind == "regression" else StratifiedKFold
-    splitter = kind(parts, shuffle=True, random_state=model.training.seed)
+    splitter = kind(parts, shuffle=True, random_state=model.training.seed + another)
     return [(positions[fit], positions[valid]) for fit, valid in splitter.split(positions, target, groups)]
 
 

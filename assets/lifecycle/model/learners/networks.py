@@ -25,7 +25,9 @@ ROWS_A_BIN = 40
 """Minimum number of rows per piece of an embedding; with fewer rows it learns noise."""
 
 
-def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 8) -> torch.nn.Module:
+def tabular(
+    X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 8, blocks: int = 2, dropout: float = 0.0
+) -> torch.nn.Module:
     """Builds the default network: each feature's piecewise-linear embedding and clipped value feed small networks.
 
     The edges of the pieces are quantiles merged with the thresholds of a tree per feature, because quantiles alone miss
@@ -39,6 +41,8 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
         y: float32, as described in :data:`~assets.declaration.NetworkFactory`.
         members: number of small networks fitted to the same target; the output is their mean.
         texts: number of text columns, of :data:`~assets.lifecycle.data.text.WORDS` word numbers each.
+        blocks: hidden layers of each member.
+        dropout: share of the hidden units that a training step leaves out.
 
     Returns:
         A module that maps ``[n, n_features]`` to outputs of the shape of ``y``; in training mode, to one output per
@@ -77,7 +81,7 @@ def tabular(X: torch.Tensor, y: torch.Tensor, *, texts: int = 0, members: int = 
             width = len(many) * (size + 1) + len(few) + texts * TEXT_WIDTH
             self.members = nn.Sequential(
                 EnsembleView(k=members),
-                MLPBackboneEnsemble(d_in=width, n_blocks=2, d_block=hidden, dropout=0.0, k=members),
+                MLPBackboneEnsemble(d_in=width, n_blocks=blocks, d_block=hidden, dropout=dropout, k=members),
                 LinearEnsemble(hidden, outputs, k=members),
             )
 
