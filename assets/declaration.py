@@ -183,8 +183,9 @@ class Training:
         seed: seed of everything random.
         holdout: share of the rows in the test set, for tables without event time.
         min_rows: minimum number of labelled rows; training refuses fewer than this (or fewer than 10 rows of a class).
-        tags: Dagster tags of the steps that fit (``trained_model``, ``backtest``), e.g. ``dagster-k8s/config`` with the
-            resources of their pod. They are not part of the recipe, so new tags do not train a new version.
+        tags: Dagster tags of the steps that fit (``trained_model``, ``backtest``, ``tuning``), e.g.
+            ``dagster-k8s/config`` with the resources of their pod. They are not part of the recipe, so new tags do not
+            train a new version.
         beside: former name of ``ensemble``.
     """
 

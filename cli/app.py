@@ -9,7 +9,7 @@ import datetime as dt
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.state import backup, prune, restore
 from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from assets.declaration import Model
 
 app = typer.Typer(
     help="The lifecycle of a model, from the command line.",
@@ -88,6 +91,27 @@ def materialize(model: Annotated[str, typer.Option(help="Name of a declared mode
 
     with reported("assetline materialize", RunError):
         _materialize(settings, model)
+
+
+@app.command(epilog="Example: `assetline tune churn --trials 50 --minutes 20`")
+def tune(
+    model: Annotated[str, typer.Argument(help="Name of a declared model.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Recipes to try, those of earlier runs included (default: as declared).")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="No trial begins later than this (default: as declared).")
+    ] = None,
+) -> None:
+    """Search a better recipe for a model; the next training uses it."""
+    settings = read_settings()
+    from runner import RunError
+
+    with reported("assetline tune", RunError):
+        if minutes is not None and minutes <= 0:
+            raise RunError(f"--minutes {minutes:g} is too few; give more than 0")
+        budget = {"trials": trials, "minutes": minutes}
+        _tune(settings, model, {name: value for name, value in budget.items() if value is not None})
 
 
 @app.command(epilog="Example: `assetline new-model --name churn --table customers.csv --target Churn`")
@@ -165,9 +189,36 @@ def _play(settings: Settings, *, until: dt.date | None, size: str, seed: int | N
 
 
 def _materialize(settings: Settings, name: str) -> None:
+    from runner import alone
+
+    model = _declared(name)
+    with alone(settings, lambda: model) as runner:
+        runner.live(print)
+
+
+def _tune(settings: Settings, name: str, budget: dict[str, Any]) -> None:
+    """Runs the search with its log on the terminal, and prints the result as the UI shows it."""
+    from assets.lifecycle.jobs import TUNE
+    from runner import RunError, alone
+
+    model = _declared(name)
+    with alone(settings, lambda: model) as runner:
+        if runner.tables.stamp(model.key("training_set")) is None:
+            raise RunError(f"{name} has no training set yet; bring it up to date with `assetline materialize`")
+        ops = {f"{name}__tuning": {"config": budget}}
+        runner.run(TUNE, config={"ops": ops, "loggers": {"console": {"config": {"log_level": "INFO"}}}})
+        event = runner.instance.get_latest_materialization_event(model.key("tuning"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        shown = event.asset_materialization.metadata
+        print(f"\n{shown['best_trials'].value}\n\n{shown['result'].value}")
+
+
+def _declared(name: str) -> Model:
+    """Returns a declaration. Raises ``RunError`` if there is no such model or it is broken."""
     from assets.build import build
     from assets.models import read_folders
-    from runner import RunError, alone
+    from runner import RunError
 
     found, broken = read_folders()
     built, unbuildable = build(found)
@@ -177,5 +228,4 @@ def _materialize(settings: Settings, name: str) -> None:
         raise RunError(f"the model '{name}' is broken: {reasons[name]}")
     if name not in models:
         raise RunError(f"no model '{name}' is declared; the declared models are: {', '.join(models) or 'none'}")
-    with alone(settings, lambda: models[name]) as runner:
-        runner.live(print)
+    return models[name]

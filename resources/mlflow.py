@@ -204,7 +204,7 @@ class MlflowTracking(dg.ConfigurableResource):
         """
         client, parent = self.client(), self._get_run(parent_id)
         # With the parent's tags, reap() also finds a child after a kill.
-        tags = {**parent.data.tags, "mlflow.parentRunId": parent_id}
+        tags = {**parent.data.tags, "mlflow.parentRunId": parent_id, "mlflow.runName": name}
         run_id = client.create_run(parent.info.experiment_id, tags=tags, run_name=name).info.run_id
         status = "FAILED"
         try:

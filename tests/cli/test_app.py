@@ -17,6 +17,17 @@ def test_an_unknown_model_is_named_with_those_there_are(tmp_path, monkeypatch, c
     assert not (tmp_path / "home").exists()
 
 
+def test_a_search_of_what_cannot_be_searched_changes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
+    for arguments, said in (
+        (["frad"], "no model 'frad' is declared; the declared models are: "),
+        (["fraud", "--minutes", "0"], "--minutes 0 is too few; give more than 0"),
+    ):
+        assert main(["tune", *arguments]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"assetline tune: {said}")
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_mistyped_setting_is_named_before_anything_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ASSETLINE_HOEM", "/tmp")
@@ -49,6 +60,7 @@ def test_what_is_not_understood_is_named_beside_the_usage(arguments, message, ca
     [
         ["run"],
         ["new-model"],
+        ["tune"],
         ["update"],
         ["which"],
         ["history"],

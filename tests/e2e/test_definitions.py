@@ -13,7 +13,7 @@ from definitions import build_defs, defs
 from resources.settings import project_root
 from tests.declarations.telco import model as telco
 
-HEAVY = ("torch", "mlflow", "evidently", "dagster_mlflow", "xgboost", "sklearn", "matplotlib", "scipy")
+HEAVY = ("torch", "mlflow", "evidently", "dagster_mlflow", "xgboost", "sklearn", "matplotlib", "scipy", "optuna")
 
 
 def test_it_can_be_loaded():

@@ -264,6 +264,26 @@ dg.materialize([doomed], resources={{"mlflow": MlflowTracking(tracking_uri={trac
         assert tracking.reap(instance) == []
 
 
+def test_a_child_run_is_below_its_parent_ends_with_its_block_and_is_reaped_after_a_kill(tracking):
+    client = tracking.client()
+    process = f"{socket.gethostname()} 999999999 0"
+    tags = {"dagster_run_id": "unknown", "assetline.process": process}
+    parent = client.create_run(client.create_experiment("children"), tags=tags).info.run_id
+    with tracking.child_run(parent, "trial 1") as one:
+        one.log_metrics({"score": 0.5})
+    with pytest.raises(ValueError, match="broken"), tracking.child_run(parent, "trial 2") as two:
+        raise ValueError("broken")
+    with tracking.child_run(parent, "trial 3") as three, dg.DagsterInstance.ephemeral() as instance:
+        assert set(tracking.reap(instance)) == {parent, three.run_id}, "as a kill in this block would leave them"
+    found = {run_id: client.get_run(run_id) for run_id in (one.run_id, two.run_id)}
+    assert [run.info.status for run in found.values()] == ["FINISHED", "FAILED"]
+    assert [run.info.run_name for run in found.values()] == ["trial 1", "trial 2"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent}
+    assert found[one.run_id].data.metrics == {"score": 0.5}
+    with pytest.raises(TrackingError, match="has no run gone"), tracking.child_run("gone", "trial 4"):
+        pass
+
+
 def test_the_reaper_takes_what_its_dagster_run_left_and_nothing_that_may_live(tracking):
     client = tracking.client()
     experiment = client.create_experiment("reaped")

@@ -279,7 +279,7 @@ def _style(report: Report, name: str) -> dict[str, Any]:
     return style | _STYLES.get(name, {})
 
 
-def legend(axes: Axes, **where: Any) -> None:
+def _legend(axes: Axes, **where: Any) -> None:
     axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, **where)
 
 
@@ -288,7 +288,7 @@ def _precision_recall(axes: Axes, report: Report) -> None:
         axes.step(curve["recall"], curve["precision"], where="post", **_style(report, name))
     axes.axhline((report.positives or 0) / report.rows, color=QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    legend(axes)
+    _legend(axes)
 
 
 def _roc(axes: Axes, report: Report) -> None:
@@ -296,7 +296,7 @@ def _roc(axes: Axes, report: Report) -> None:
         axes.plot([0, *curve["false_positive_rate"]], [0, *curve["recall"]], **_style(report, name))
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
-    legend(axes, loc="lower right")
+    _legend(axes, loc="lower right")
 
 
 def _reliability(axes: Axes, report: Report) -> None:
@@ -329,7 +329,7 @@ def _reliability(axes: Axes, report: Report) -> None:
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":")
     axes.set(xlabel="predicted probability", ylabel="observed share (95 % Wilson)")
-    legend(axes, loc="upper left")
+    _legend(axes, loc="upper left")
 
 
 def _scores(axes: Axes, report: Report) -> None:
@@ -337,7 +337,7 @@ def _scores(axes: Axes, report: Report) -> None:
     for name, colour in (("negatives", QUIET), ("positives", COLOURS[1])):
         axes.stairs(report.histogram[name], edges, fill=True, color=colour, alpha=0.55, label=name)
     axes.set(yscale="symlog", xlabel="predicted probability", ylabel="rows (logarithmic)", xlim=(0, 1), ylim=(0, None))
-    legend(axes)
+    _legend(axes)
 
 
 def _confusion(axes: Axes, report: Report) -> None:
@@ -373,7 +373,7 @@ def _error(axes: Axes, report: Report) -> None:
     axes.fill_between(middle, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="5 % to 95 %")
     axes.plot(middle, median, color=COLOURS[0], label="median")
     axes.set(xlabel="predicted", ylabel="predicted minus true")
-    legend(axes)
+    _legend(axes)
 
 
 def _reviews(axes: Axes, report: Report) -> None:
@@ -384,7 +384,7 @@ def _reviews(axes: Axes, report: Report) -> None:
     axes.set(ylabel=f"precision of the day's top {report.reviews['k']}", ylim=(0, None))
     axes.set_xticks(days[:: max(1, len(days) // 7)])
     axes.set_xticklabels([f"{day.astype(object):%a %-d %b}" for day in days[:: max(1, len(days) // 7)]])
-    legend(axes)
+    _legend(axes)
 
 
 def _slices(axes: Sequence[Axes], report: Report) -> None:
@@ -450,7 +450,7 @@ def _thresholds(axes: Axes, curve: Thresholds) -> None:
         chosen = "threshold"
     axes.axvline(curve.chosen, color=INK, linewidth=1, linestyle="--", label=f"{chosen} {curve.chosen:.4g}")
     axes.set(xlabel=f"threshold of the {curve.by}", xscale="log" if curve.saved else "linear")
-    legend(axes)
+    _legend(axes)
 
 
 _OF_KIND: dict[str, dict[str, Callable[[Axes, Report], None]]] = {

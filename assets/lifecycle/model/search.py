@@ -41,8 +41,9 @@ CLEAR = 1.0
 """Standard errors that the gain of the best trial must be above."""
 RESAMPLES = 100
 """Bootstrap draws of rows (or entities) for the standard error of the gain."""
-WARMUP_EPOCHS, COMPARED_TRIALS = 5, 4
-"""A trial is not pruned in its first epochs, nor before this many trials are complete."""
+WARMUP, COMPARED_TRIALS = 0.5, 4
+"""A trial is not pruned in this share of the epochs of the declared recipe, because a low learning rate is behind at
+first; nor before this many trials are complete."""
 _ERROR = "error"
 
 OpenTrial = Callable[[str], contextlib.AbstractContextManager[Any]]
@@ -134,7 +135,7 @@ def search(
         study.enqueue_trial(folds.declared_values(), user_attrs={DECLARED: True})
     deadline = time.monotonic() + 60 * minutes
     while (done := len(_ended(study))) < trials and time.monotonic() < deadline:
-        study.sampler, study.pruner = _sampler(model.training.seed, done), _pruner()
+        study.sampler, study.pruner = _sampler(model.training.seed, done), _pruner(study)
         with open_trial(f"trial {done + 1}") as record:
             _try(studies.ask(study), study, folds, record)
         log(_line(trials_of(study), trials, objective_of(model.task).metric))
@@ -309,10 +310,13 @@ def _sampler(seed: int, done: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=1_000 * seed + done, multivariate=False)
 
 
-def _pruner() -> optuna.pruners.BasePruner:
+def _pruner(study: optuna.Study) -> optuna.pruners.BasePruner:
+    """Ends trials whose network is worse than the median of the trials before, at the same epoch."""
     import optuna
 
-    return optuna.pruners.MedianPruner(n_startup_trials=COMPARED_TRIALS, n_warmup_steps=WARMUP_EPOCHS)
+    epochs = [len(trial.intermediate_values) for trial in study.trials if trial.user_attrs.get(DECLARED)]
+    warmup = round(WARMUP * max(epochs, default=0))
+    return optuna.pruners.MedianPruner(n_startup_trials=COMPARED_TRIALS, n_warmup_steps=warmup)
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:

@@ -69,10 +69,10 @@ def test_what_drift_compares_is_declared_or_all_that_can_be(monkeypatch, tmp_pat
         assert set(seen[-1]) == expected
 
 
-def test_it_has_no_days_and_depends_on_the_training_set():
+def test_it_has_no_days_and_depends_on_the_training_set_and_the_tuning():
     asset = trained_model_asset(STREAM)
     assert asset.partitions_def is None
-    assert asset.dependency_keys == {STREAM.key("training_set")}
+    assert asset.dependency_keys == {STREAM.key("training_set"), STREAM.key("tuning")}
 
 
 def test_tags_of_the_training_are_those_of_the_steps_that_fit_and_no_part_of_the_recipe():
@@ -80,4 +80,8 @@ def test_tags_of_the_training_are_those_of_the_steps_that_fit_and_no_part_of_the
     model = replace(STREAM, training=replace(STREAM.training, tags=tags))
     assert str(model.training) == str(STREAM.training)
     tagged = {spec.key.path[-1]: asset.op.tags for asset in lifecycle_assets(model) for spec in asset.specs}
-    assert {name for name, given in tagged.items() if "dagster-k8s/config" in given} == {"trained_model", "backtest"}
+    assert {name for name, given in tagged.items() if "dagster-k8s/config" in given} == {
+        "tuning",
+        "trained_model",
+        "backtest",
+    }
