@@ -14,6 +14,7 @@ RUNBOOKS: Final = {
     "estimated_performance/": "performance",
     "evaluation/": "gate",
     "training_set/": "training",
+    "tuning/": "training",
     "trained_model/": "training",
     "staged/": "deployment",
     "deployment/": "deployment",
