@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
+from sqlalchemy.schema import CreateSchema
 
 from resources.append_only import lock_schema
 from resources.processes import still_runs
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 DECLARED = "declared"
 """Attribute of the trial of the declared recipe."""
+
+SCHEMA = "optuna"
+"""Schema of the tables on PostgreSQL. Like other programs, Optuna keeps its version in a table `alembic_version`, so it
+could not share a schema with one of them."""
 
 _PROCESS = "process"
 
@@ -51,15 +56,20 @@ class Studies(dg.ConfigurableResource):
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the search logs its own lines
         url = sa.make_url(self.database_url)
-        connect: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         if url.get_backend_name() == "sqlite":
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            connect = {"connect_args": {"timeout": 60}}
+            arguments = {"timeout": 60}
+        elif url.get_backend_name() == "postgresql":
+            arguments = {"options": f"-c search_path={SCHEMA}"}
+            with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+                lock_schema(connection)
+                connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
         # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
-        engine_options = {"poolclass": sa.NullPool, **connect}
-        with sa.create_engine(self.database_url, **engine_options).begin() as connection:
+        options = {"poolclass": sa.NullPool, "connect_args": arguments}
+        with sa.create_engine(url, **options).begin() as connection:
             lock_schema(connection)
-            storage = optuna.storages.RDBStorage(self.database_url, engine_kwargs=engine_options)
+            storage = optuna.storages.RDBStorage(self.database_url, engine_kwargs=options)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
         self._end_dead_trials(study)
         return study

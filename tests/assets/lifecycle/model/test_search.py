@@ -1,6 +1,7 @@
 """The search finds what plainly matters, keeps the declared recipe otherwise, and reads no test row."""
 
 import contextlib
+import datetime as dt
 import os
 import signal
 import subprocess
@@ -9,8 +10,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from assets.declaration import Evaluation
 from assets.lifecycle.model import search as searching
 from assets.lifecycle.model.search import search
 from assets.lifecycle.model.training_set import fold_rows
@@ -19,10 +22,10 @@ from assets.search_space import Choice, Range, Tuning
 from resources.settings import project_root
 from resources.studies import Studies
 from tests.assets.lifecycle.model.test_training_set import frozen as frozen_stages
-from tests.declarations.readings import readings
-from tests.declarations.tunable import SPACE, tunable
+from tests.declarations.readings import START, readings, stream
+from tests.declarations.tunable import SPACE, line, tunable
 
-BLIND = tunable({"blind": True})
+BLIND = tunable({"blind": True})  # tests of it find the planted better value: a network that sees
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +89,41 @@ def test_test_rows_change_nothing(tmp_path, rows):
     assert essence(one) == essence(two)
 
 
+def test_targets_of_test_rows_are_gone(rows):
+    kept = searching._Folds(rows, BLIND).frozen[BLIND.target]
+    assert np.array_equal(kept.isna(), held_out(rows, BLIND))
+
+
 def test_other_folds_are_other_divisions_of_the_same_rows(rows):
     """Another seed would be another split into fit and test rows, and the confirmation would see test rows."""
     (one, _), (two, _) = fold_rows(rows, BLIND), fold_rows(rows, BLIND, another=1)
     assert set(np.concatenate(one)) == set(np.concatenate(two)) == set(np.flatnonzero(~held_out(rows, BLIND)))
     assert not np.array_equal(one[1], two[1])
+
+
+def test_a_stream_is_searched_on_its_days_before_the_test_day(studies):
+    days = [readings(60, START + dt.timedelta(days=n)) for n in range(22)]
+    frame = pd.concat(days, ignore_index=True).astype({"faulty": float})
+    frame = frame.assign(x_level=frame["level"], x_before=0.0)
+    model = stream(network=line, tuning=BLIND.tuning, training=replace(BLIND.training, window_days=5, test_days=2))
+    folds, again = fold_rows(frame, model), fold_rows(frame, model, another=1)
+    assert all(
+        np.array_equal(one, two) for a, b in zip(folds, again, strict=True) for one, two in zip(a, b, strict=True)
+    )
+    found = run(studies, frame, model, trials=5)
+    assert found.chosen["network.blind"] is False
+    late = frame["read_at"] >= pd.Timestamp(START + dt.timedelta(days=20))
+    other = frame.assign(faulty=frame["faulty"].where(~late, 1 - frame["faulty"]))
+    assert essence(run(studies, other, model, trials=5, name="other")) == essence(found)
+
+
+def test_rows_of_an_entity_are_drawn_together_for_the_error(studies, rows, monkeypatch):
+    drawn = []
+    bootstrap = searching.bootstrap
+    monkeypatch.setattr(searching, "bootstrap", lambda gain, n, **how: drawn.append(n) or bootstrap(gain, n, **how))
+    run(studies, rows, replace(BLIND, evaluation=Evaluation(entity="site")), trials=4)
+    run(studies, rows, BLIND, trials=4, name="rows")
+    assert drawn == [3, 400]
 
 
 def test_the_same_study_is_not_repeated_and_a_larger_budget_continues_it(studies, rows):
@@ -200,8 +233,8 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path, rows):
         [sys.executable, "-c", KILLED, url, str(tmp_path / "rows.parquet")],
         stdout=subprocess.PIPE, text=True, cwd=project_root(), env={**os.environ, "PYTHONPATH": str(project_root())},
     )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("trial 3/6"):
+    for said in process.stdout:
+        if said.startswith("trial 3/6"):
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
