@@ -6,7 +6,7 @@ scored on the same held-out rows. The best trial is fitted, too, whether or not 
 what the confirmation is for. The claim: the tuned recipe is not worse, that is, the 95 % interval of the mean
 difference is not below 0.
 
-python -m benchmarks.tuning [telco housing] [--seeds 5] [--trials 30] [--rows 4000]
+python -m benchmarks.tuning [telco housing] [--seeds 5] [--trials 30] [--rows 4000] [--studies FOLDER]
 
 Belongs here: the comparison. Does not belong here: the search (``assets/lifecycle/model/search.py``).
 """
@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> bool:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--rows", type=int, help="Rows of each table, drawn at random; default: all.")
+    parser.add_argument("--studies", type=Path, help="Folder that keeps the trials, to continue after a kill.")
     asked = parser.parse_args(arguments)
     if (folder := os.environ.get("ASSETLINE_TEST_DATA")) is None:
         print("left out; set ASSETLINE_TEST_DATA to the folder that holds the tables")
@@ -56,8 +57,8 @@ def main(arguments: list[str]) -> bool:
 
 
 def _table(name: str, folder: Path, asked: argparse.Namespace) -> bool:
-    file, target = REAL[name]
-    with drafted(project_root(), f"bench_tuning_{name}", folder / file, target) as draft:
+    table, target = REAL[name]
+    with drafted(project_root(), f"bench_tuning_{name}", folder / table, target) as draft:
         frozen = dry_run(draft.model, draft.raw.rows).frozen()
         if asked.rows is not None and asked.rows < len(frozen):
             frozen = frozen.sample(asked.rows, random_state=0).reset_index(drop=True)
@@ -65,18 +66,18 @@ def _table(name: str, folder: Path, asked: argparse.Namespace) -> bool:
         rounds = []
         for seed in range(asked.seeds):
             model = replace(draft.model, training=replace(draft.model.training, seed=seed))
-            rounds.append(_round(frozen, model, asked.trials))
+            with tempfile.TemporaryDirectory() as scratch:
+                file = (asked.studies or Path(scratch)).resolve() / f"{name}-{len(frozen)}-{seed}.db"
+                rounds.append(_round(frozen, model, asked.trials, Studies(database_url=f"sqlite:///{file}")))
         metrics = METRICS[draft.model.task.kind]
     held = [_differences(name, metric, rounds) for metric in metrics]
     return all(held)
 
 
-def _round(frozen: pd.DataFrame, model: Model, trials: int) -> dict[str, dict[str, float]]:
+def _round(frozen: pd.DataFrame, model: Model, trials: int, studies: Studies) -> dict[str, dict[str, float]]:
     """The held-out figures of each recipe, on one split."""
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        studies = Studies(database_url=f"sqlite:///{scratch}/studies.db")
-        found = search(studies, model.name, frozen, model, trials=trials, minutes=60 * 24)
+    found = search(studies, model.name, frozen, model, trials=trials, minutes=60 * 24)
     seconds = time.perf_counter() - began
     test = test_rows(frozen, model)
     X, truth = matrix(frozen[test], model), frozen.loc[test, model.target].to_numpy(dtype=float)

@@ -64,7 +64,8 @@ class Selection:
         rounds: boosting rounds for the final fit of the trees; ``None`` where the folds do not select them.
         calibration: binary: predicted and observed rates on the folds' validation rows, by rising probability.
         curves: by quantity (``loss`` and the metric) and fold, the network's value after each epoch.
-        scores: by fold, the ensemble's scores of the validation rows.
+        held_out: by fold, the ensemble's scores of the validation rows with epochs, weights and head that the other
+            folds selected; with one fold, with its own.
     """
 
     epochs: int
@@ -76,7 +77,7 @@ class Selection:
     rounds: int | None = None
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     calibration: list[dict[str, float]] = field(default_factory=list)
-    scores: list[np.ndarray] = field(default_factory=list, repr=False)
+    held_out: list[np.ndarray] = field(default_factory=list, repr=False)
 
 
 @on_one_thread
@@ -281,24 +282,17 @@ def select(
             looks.append(looked)
         learnt.update({part: [one.result() for one in waits] for part, waits in waiting.items()})
     found = {part: learnt[part] for part in recipe.ensemble}
-    outputs = {part: [output for output, _ in of_part] for part, of_part in found.items()}
     rounds = [n for of_part in found.values() for _, n in of_part if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
               objective.metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
-    # A fold that stopped early keeps its last value: it had stopped improving.
-    longest = max(len(look.metric) for look in looks)
-    mean = np.mean([np.pad(look.metric, (0, longest - len(look.metric)), mode="edge") for look in looks], axis=0)
-    epochs = int(mean.argmax()) + 1
-    outputs[NETWORK] = [look.outputs[min(epochs, len(look.outputs)) - 1] for look in looks]
-    scales = [look.head for look in looks]
     truth = [y[valid] for _, valid in folds]
-    shares, head = mixed(outputs, truth, scales, task)
-    scores = [
-        objective.transform_of_fold(head, scale)(
-            np.sum([shares[part] * by_fold[n] for part, by_fold in outputs.items()], axis=0)
-        )
-        for n, scale in enumerate(scales)
-    ]
+    every = range(len(folds))
+    epochs, shares, head = _settled(looks, found, truth, task, every)
+    scores = [_scored(looks[n], found, n, epochs, shares, head, objective) for n in every]
+    held_out = scores
+    if len(folds) > 1:
+        settled = [_settled(looks, found, truth, task, [other for other in every if other != n]) for n in every]
+        held_out = [_scored(looks[n], found, n, *settled[n], objective) for n in every]
     score = float(np.mean([objective.score(y_fold, p_fold) for y_fold, p_fold in zip(truth, scores, strict=True)]))
     all_truth, all_scores = np.concatenate(truth), np.concatenate(scores)
     return Selection(
@@ -312,8 +306,41 @@ def select(
         rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and objective.stops_trees else None,
         curves=curves,
         calibration=calibration_of(all_scores, all_truth) if objective.has_threshold else [],
-        scores=scores,
+        held_out=held_out,
     )
+
+
+def _settled(
+    looks: Sequence[_Look],
+    found: Mapping[str, Sequence[FoldOutputs]],
+    truth: Sequence[np.ndarray],
+    task: Task,
+    chosen: Sequence[int],
+) -> tuple[int, dict[str, float], ScoreTransform]:
+    """The epochs, ensemble weights and head that some of the folds select."""
+    # A fold that stopped early keeps its last value: it had stopped improving.
+    longest = max(len(looks[n].metric) for n in chosen)
+    curves = [np.pad(looks[n].metric, (0, longest - len(looks[n].metric)), mode="edge") for n in chosen]
+    epochs = int(np.mean(curves, axis=0).argmax()) + 1
+    outputs = {part: [of_part[n][0] for n in chosen] for part, of_part in found.items()}
+    outputs[NETWORK] = [looks[n].after(epochs) for n in chosen]
+    shares, head = mixed(outputs, [truth[n] for n in chosen], [looks[n].head for n in chosen], task)
+    return epochs, shares, head
+
+
+def _scored(
+    look: _Look,
+    found: Mapping[str, Sequence[FoldOutputs]],
+    fold: int,
+    epochs: int,
+    shares: Mapping[str, float],
+    head: ScoreTransform,
+    objective: Objective,
+) -> np.ndarray:
+    """The ensemble's scores of one fold's validation rows with these settings."""
+    outputs = {**{part: of_part[fold][0] for part, of_part in found.items()}, NETWORK: look.after(epochs)}
+    mixture = np.sum([shares[part] * output for part, output in outputs.items()], axis=0)
+    return objective.transform_of_fold(head, look.head)(mixture)
 
 
 def _look_and_tell(looked: _Look, watch: Watch, fold: int, epoch: int, module: torch.nn.Module, loss: float) -> bool:
@@ -364,6 +391,10 @@ class _Look:
     outputs: list[np.ndarray] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)
+
+    def after(self, epochs: int) -> np.ndarray:
+        """The outputs after some epochs; the last ones if the fold stopped earlier."""
+        return self.outputs[min(epochs, len(self.outputs)) - 1]
 
     def __call__(self, _: int, module: torch.nn.Module, loss: float) -> bool:
         """Records a validation result; returns True when training should stop early."""

@@ -1,8 +1,10 @@
 """Searches a better recipe on the folds: Optuna proposes, the folds score, and a repetition confirms the best.
 
-The first trial is the declared recipe. The best of many noisy scores is better than it deserves, so the best trial and
-the declared recipe are both fitted again, with other seeds and (without `time`) other folds. The best is used only if
-its gain there is above one standard error. Test rows are never read.
+A fold is scored with epochs, ensemble weights and head that the other folds selected: a recipe whose curve is rougher
+gains more from choosing them on the scored rows. The first trial is the declared recipe. The best of many noisy scores
+is better than it deserves, so the best trial and the declared recipe are both fitted again, with other seeds and
+(without `time`) more and other folds. The best is used only if its gain there is above two standard errors. Test rows
+are never read.
 
 Belongs here: the trials, the pruning, the choice; functions of a frozen training set. Does not belong here: the fit
 (``candidate.py``, ``fitting.py``), the asset (``tuning.py``), where studies are stored (``resources/studies.py``).
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-CONFIRMATIONS = 2
-"""Number of times that the best trial and the declared recipe are fitted again."""
-CLEAR = 1.0
+CONFIRMATIONS, CONFIRMATION_FOLDS = 2, 3
+"""Number of times that the best trial and the declared recipe are fitted again, and the least number of folds without
+`time`: with more folds, a fit has nearly as many rows as the final one."""
+CLEAR = 2.0
 """Standard errors that the gain of the best trial must be above."""
 RESAMPLES = 100
 """Bootstrap draws of rows (or entities) for the standard error of the gain."""
@@ -203,7 +206,7 @@ def _try(trial: optuna.Trial, study: optuna.Study, folds: _Folds, record: Any) -
     score, note, state = None, "", TrialState.COMPLETE
     try:
         selection = folds.select({} if declared else values, watch=watch)
-        score = selection.score
+        score = folds.score(selection)
     except _Pruned:
         state, note = TrialState.PRUNED, f"pruned after epoch {len(curves['fold 1'])}"
     except FloatingPointError as error:
@@ -241,8 +244,24 @@ class _Folds:
     def select(self, values: Mapping[str, Any], *, another: int = 0, watch: Watch = lambda *_: None) -> Selection:
         recipe = self.model.training.with_values(values)
         learnt = self._learnt.setdefault((another, recipe.half_life_days), {})
-        model = replace(self.model, training=recipe)
+        model = replace(self._divided(another), training=replace(recipe, folds=self._divided(another).training.folds))
         return select_on_folds(self.frozen, model, another=another, watch=watch, learnt=learnt)
+
+    def score(self, selection: Selection) -> float:
+        """The mean over the folds of the validation metric."""
+        objective, y = objective_of(self.model.task), self.frozen[self.model.target].to_numpy(dtype=float)
+        folds = fold_rows(self.frozen, self.model)
+        return float(np.mean([objective.score(y[v], p) for (_, v), p in zip(folds, selection.held_out, strict=True)]))
+
+    def _divided(self, another: int) -> Model:
+        """The declaration with the number of folds of a repetition; the folds of a stream are weeks, which stay."""
+        if not another or self.model.is_stream:
+            return self.model
+        entity, folds = self.model.evaluation.entity, CONFIRMATION_FOLDS
+        if entity:  # each fold needs an entity of its own
+            folds = min(folds, self.frozen.loc[fit_rows(self.frozen, self.model), entity].nunique())
+        folds = max(folds, self.model.training.folds)
+        return replace(self.model, training=replace(self.model.training, folds=folds))
 
     def declared_values(self) -> dict[str, Any]:
         """The declared settings as they are stored, without those outside the search space."""
@@ -270,8 +289,8 @@ class _Folds:
             except FloatingPointError:
                 return 0.0, 0.0  # it does not fit reliably
             declared = self.select({}, another=another)
-            folds = fold_rows(self.frozen, model, another=another)
-            pairs += [(v, a, b) for (_, v), a, b in zip(folds, tuned.scores, declared.scores, strict=True)]
+            folds = fold_rows(self.frozen, self._divided(another), another=another)
+            pairs += [(v, a, b) for (_, v), a, b in zip(folds, tuned.held_out, declared.held_out, strict=True)]
 
         def gain(weight: np.ndarray) -> np.ndarray:
             gains = []

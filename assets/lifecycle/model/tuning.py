@@ -171,7 +171,7 @@ def _verdict(found: SearchResult, metric: str) -> str:
         return f"tuned: {format_values(found.best.values)}; {said}, against the declared recipe"
     return (
         f"the declared recipe stays: trial {found.best.number} is the best of {len(found.trials)}, but {said}, "
-        f"which is not above {CLEAR:g} standard error"
+        f"which is not above {CLEAR:g} standard errors"
     )
 
 

@@ -321,3 +321,49 @@ def test_another_learner_joins_by_its_name(monkeypatch):
 
 def test_what_a_declaration_may_name_is_what_there_is():
     assert set(declaration.LEARNERS) == set(ensemble.LEARNERS)
+
+
+def test_held_out_scores_use_nothing_of_their_own_fold():
+    """Epochs, weights and head come from the other fold; the network does not stop early, so it is the same, too."""
+    X, y = make(900)
+    fitted, one, other = np.arange(300), np.arange(300, 600), np.arange(600, 900)
+    recipe = Training(batch_size=128, max_epochs=3, ensemble=("linear",))
+    changed = y.copy()
+    changed[one] = 1 - y[one]
+    before, after = (select(X, truth, [(fitted, one), (fitted, other)], recipe=recipe) for truth in (y, changed))
+    assert np.array_equal(before.held_out[0], after.held_out[0])
+    assert not np.array_equal(before.held_out[1], after.held_out[1])
+    alone = select(X, y, [(fitted, one)], recipe=recipe)
+    assert average_precision(y[one], alone.held_out[0]) == pytest.approx(alone.score), "one fold has no other"
+
+
+def test_learners_that_are_known_are_not_fitted_again():
+    X, y = make(600)
+    folds = [(np.arange(300), np.arange(300, 600)), (np.arange(300, 600), np.arange(300))]
+    recipe = Training(batch_size=128, max_epochs=2, ensemble=("linear",))
+    learnt: dict[str, list] = {}
+    first = select(X, y, folds, recipe=recipe, learnt=learnt)
+    assert set(learnt) == {LINEAR}
+    learnt[LINEAR] = [(np.zeros(300), None)] * 2
+    again = select(X, y, folds, recipe=recipe, learnt=learnt)
+    assert first.shares[LINEAR] > 0
+    assert again.shares[LINEAR] == 0 or again.score != first.score
+
+
+def test_arguments_of_the_network_come_from_the_recipe():
+    X, y = make(300)
+    seen = {}
+
+    def network(X, y, *, width: int = 1):
+        seen["width"] = width
+        return torch.nn.Sequential(torch.nn.Linear(X.shape[1], 1), torch.nn.Flatten(0))
+
+    fit(X, y, recipe=replace(RECIPE, network_arguments={"width": 7}), epochs=1, network=network)
+    assert seen == {"width": 7}
+    blocks = [
+        sum(
+            p.numel() for p in fit(X, y, recipe=replace(RECIPE, network_arguments={"blocks": n}), epochs=1).parameters()
+        )
+        for n in (1, 3)
+    ]
+    assert blocks[0] < blocks[1]

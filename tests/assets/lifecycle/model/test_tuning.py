@@ -106,7 +106,6 @@ def test_training_uses_the_planted_better_value_and_says_so(tuned, toy_bundle):
     fitted = Facts.read(mlflow.download("meter", row["version"])).fitted
     chosen, study = json.loads(stages.row("tuning")["chosen"]), stages.row("tuning")["study"]
     assert (fitted["tuned"], fitted["study"]) == (chosen, study)
-    assert fitted["folds_score"] == pytest.approx(stages.row("tuning")["score"])
     tags = mlflow.version_tags("meter", row["version"])
     assert str(chosen["learning_rate"]) in tags["recipe"], "the tuned values are part of what makes a version"
     params = mlflow.client().get_run(row["run_id"]).data.params
