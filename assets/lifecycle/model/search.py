@@ -186,7 +186,8 @@ def _try(trial: optuna.Trial, study: optuna.Study, folds: _Folds, record: Any) -
     """Scores one recipe and records how it ended. A loss that is not finite is a failed trial; other errors are raised.
 
     Raises:
-        Exception: what building or fitting the network raised; the trial counts as interrupted.
+        Exception: what building or fitting the network raised; the trial is not counted, and the next search tries it
+            again.
     """
     from optuna.trial import TrialState
 

@@ -165,6 +165,9 @@ def test_another_error_ends_the_search_and_the_trial_is_not_counted(studies, row
     model = tunable(network=taken, tuning=Tuning(space={"network.width": Choice(1, 2)}))
     with pytest.raises(TypeError, match="width 2"):
         run(studies, rows, model, trials=20)
+    states = [trial.state.name for trial in studies.open("study").trials]
+    assert states.count("FAIL") == 1
+    assert "RUNNING" not in states
     done = run(studies, rows, model, trials=1)
     assert all(trial.state == "complete" for trial in done.trials)
 
