@@ -420,7 +420,7 @@ def _learning(axes: Sequence[Axes], learning: Mapping[str, Mapping[str, Sequence
             )
         one.set(xlabel="epoch", ylabel=quantity)
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend(one)
+        _legend(one)
 
 
 def _importance(axes: Axes, details: Details) -> None:
