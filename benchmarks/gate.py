@@ -22,7 +22,8 @@ from scipy.stats import norm
 
 from assets.declaration import Gate
 from assets.lifecycle.model.gate import Evidence, judge
-from assets.lifecycle.model.metrics import Curve, Ranking, paired_difference
+from assets.lifecycle.model.metrics import Curve, Estimate, Ranking, paired_difference
+from assets.lifecycle.model.metrics.evaluate import MIN_FOR_INTERVAL
 
 SIZES = (500, 5_000, 50_000)
 LOSSES = (0.0, 0.01, 0.02, 0.05)
@@ -69,6 +70,8 @@ def promoted(metric: str, y: np.ndarray, champion: np.ndarray, challenger: np.nd
     values = [of(Ranking.of(y, scores).curve()) for scores in (challenger, champion)]
     candidate, other = ({metric: value} for value in values)
     difference = paired_difference(y, challenger, champion, of, seed=seed)
+    if y.sum() < MIN_FOR_INTERVAL:  # as in an evaluation
+        difference = Estimate(difference.value)
     verdict = judge(
         gate, Evidence(candidate=candidate, baseline=candidate, champion=other, against_champion={metric: difference})
     )
