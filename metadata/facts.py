@@ -246,8 +246,9 @@ class Metadata:
             reasons = self.evaluation_of(version.model, int(version.version)).get("verdict", {}).get("reasons", [])
             rows += [
                 VerdictRow(**of_version, verdict="gate", rule=reason["rule"], passed=reason["passed"],
-                           metric=reason["metric"], value=reason["value"], required=reason["limit"],
-                           reason=reason["message"])
+                           # Evaluations of release 0.1.0 call it "metric".
+                           metric=reason.get("figure", reason.get("metric")), value=reason["value"],
+                           required=reason["limit"], reason=reason["message"])
                 for reason in reasons
             ]  # fmt: skip
             for name in VERDICTS:

@@ -129,10 +129,14 @@ class VerdictRow:
     model: Model
     version: Version
     verdict: Annotated[str, "gate or staging"]
-    rule: Annotated[str, "rule of the gate: floor, baseline or champion; empty for other verdicts"]
+    rule: Annotated[
+        str,
+        "rule of the gate: floor, baseline, champion, slices, calibration, latency or fairness; empty for other "
+        "verdicts",
+    ]
     passed: Annotated[bool, "whether it passed"]
-    metric: Annotated[str | None, "metric of the rule"]
-    value: Annotated[float | None, "the candidate's value (floor) or its gain over the other score"]
+    metric: Annotated[str | None, "metric or other figure of the rule"]
+    value: Annotated[float | None, "the candidate's figure, or its gain over the other score or the champion's slice"]
     required: Annotated[float | None, "worst value that passes"]
     reason: Annotated[str, "the result as a sentence"]
 

@@ -123,7 +123,7 @@ def test_the_views_say_what_the_stores_say(lived):
         ("promote", 1, None), ("refuse", 2, None)
     ]  # fmt: skip
     assert [(one.rule, one.passed) for one in metadata.verdicts() if one.version == 1] == [
-        ("floor", True), ("baseline", True)
+        ("floor", True), ("baseline", True), ("latency", True)
     ]  # fmt: skip
     [alert] = metadata.alerts()
     assert (alert.cause, alert.first_day, alert.dagster_run_id) == ("drift/drift", SCORED[0], "run-2")

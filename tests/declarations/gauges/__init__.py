@@ -26,7 +26,7 @@ class NextDay(Feed):
 model = stream(
     name="gauge",
     training=Training(window_days=6, test_days=3, folds=1, max_epochs=2, members=1, min_rows=40, ensemble=()),
-    gate=Gate(metric="roc_auc", floor=0.05, margin=-0.9, baseline_margin=-0.9),
+    gate=Gate(metric="roc_auc", floor=0.05, margin=-0.9, baseline_margin=-0.9, calibration_error=None),
     label_delay_days=1,
 )
 model = replace(model, table=replace(model.table, source=NextDay(), contract=GaugeReadings))

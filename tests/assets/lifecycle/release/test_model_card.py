@@ -10,7 +10,7 @@ from assets.lifecycle.release.model_card import html, markdown, read_facts
 from tests.assets.lifecycle.model.test_evaluation import evaluated  # noqa: F401 - a fixture
 from tests.declarations.readings import plain
 
-GATE = Gate(metric="roc_auc", floor=0.55, baseline_margin=-0.2)
+GATE = Gate(metric="roc_auc", floor=0.55, baseline_margin=-0.2, calibration_error=None)
 FACTS = {"verdicts": {"gate": True}, "dagster_run": "run-1", "who": "ada"}
 
 
