@@ -213,7 +213,8 @@ def test_learners_that_no_setting_changes_are_fitted_once(studies, rows, monkeyp
     monkeypatch.setattr(LEARNERS[LINEAR], "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))
     model = tunable()
     run(studies, rows, replace(model, training=replace(model.training, ensemble=("linear",))), trials=3)
-    assert len(fits) in (2, 2 + searching.CONFIRMATION_FOLDS * searching.CONFIRMATIONS), "once for each fold, and again to confirm"
+    again = searching.CONFIRMATION_FOLDS * searching.CONFIRMATIONS
+    assert len(fits) in (2, 2 + again), "once for each fold, and again to confirm"
 
 
 KILLED = """
