@@ -204,7 +204,8 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         )
         metadata: dict[str, Any] = {
             "version": version,
-            "verdict": _table_of_reasons(verdict),
+            "verdict": f"{'passed' if verdict.passed else 'failed'}: {verdict.message}",
+            "rules": _table_of_reasons(verdict),
             "figures": _table_of(found),
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             **{name: report.inline(png) for name, png in pictures.items()},
