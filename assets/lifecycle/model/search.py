@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-CONFIRMATIONS, CONFIRMATION_FOLDS = 2, 3
+CONFIRMATIONS, CONFIRMATION_FOLDS = 2, 5
 """Number of times that the best trial and the declared recipe are fitted again, and the least number of folds without
 `time`: with more folds, a fit has nearly as many rows as the final one."""
 CLEAR = 2.0
