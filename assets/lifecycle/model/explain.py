@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Largest difference between a score and the score of base + contributions. For measured values, as a share of the
 target's standard deviation."""
-AT_ONCE = 64
-"""Rows of one forward pass: few enough to stay in the processor's cache."""
+AT_ONCE = 256
+"""Rows of one forward pass: few enough to stay in the processor's cache, and enough that a pass is not all overhead. An
+explanation of the example takes 49 ms with 64 rows, 30 with 256 and 53 with 1,024."""
 SCALES: dict[TaskKind, str] = {"binary": "log-odds", "multiclass": "class logits", "regression": "unit of the target"}
 """The scale on which contributions add up."""
 
