@@ -21,7 +21,7 @@ import sqlite3
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Literal, Self
@@ -168,6 +168,11 @@ def is_database(path: Path) -> bool:
         return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
 
 
+def _is_beside_a_database(name: str, files: Collection[str]) -> bool:
+    """Whether a file is one that SQLite makes and removes as it opens and closes the database of that name."""
+    return any(name.endswith(end) and name.removesuffix(end) in files for end in _BESIDE_A_DATABASE)
+
+
 def _refuse(settings: Settings, file: Path) -> None:
     home = settings.home
     if not file.name.endswith(SUFFIX):
@@ -190,7 +195,12 @@ def _files(home: Path) -> Iterator[tuple[str, Path]]:
         names[:] = sorted(n for n in names if kept or (n != "compute_logs" and not n.startswith(".")))
         for name in sorted([*names, *files]):
             path, member = Path(folder) / name, (inside / name).as_posix()
-            mode = path.lstat().st_mode
+            if _is_beside_a_database(name, files):
+                continue
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # removed since the folder was listed, as it would be a moment later
+                continue
             if stat.S_ISLNK(mode):
                 raise BackupError(f"{path} is a link, which an archive cannot hold; put the real folder or file there")
             if stat.S_ISREG(mode) and (kept or not name.startswith(".")) and member != "token":
@@ -200,8 +210,7 @@ def _files(home: Path) -> Iterator[tuple[str, Path]]:
 def _copied_databases(settings: Settings, kind: Kind, found: list[tuple[str, Path]], scratch: Path) -> dict[str, Path]:
     """Copies the databases to ``scratch``; returns all files by member of the archive, and where to read each one."""
     databases = {member: path for member, path in found if is_database(path)}
-    beside = {f"{member}{end}" for member in databases for end in _BESIDE_A_DATABASE}
-    copies = {f"{STATE}/{member}": path for member, path in found if member not in beside}
+    copies = {f"{STATE}/{member}": path for member, path in found}
     if kind == "postgresql":
         from resources.postgres_dump import dump
 

@@ -102,6 +102,21 @@ def test_everything_is_back_in_another_folder(world, archive, empty):
     assert again.ledger.reconcile(again.mlflow) == {}
 
 
+def test_files_that_come_and_go_do_not_stop_a_backup(world, tmp_path, monkeypatch):
+    walked = os.walk
+
+    def walk(top):
+        for folder, names, files in walked(top):
+            gone = ["gone.txt", *(f"{name}{end}" for name in files if name.endswith(".db") for end in ("-shm", "-wal"))]
+            yield folder, names, [*files, *gone]
+
+    monkeypatch.setattr("resources.backup.os.walk", walk)
+    back_up(world.settings, tmp_path / "backup.tar.gz")
+    assert not [
+        name for name in members(tmp_path / "backup.tar.gz") if "gone" in name or name.endswith(("-shm", "-wal"))
+    ]
+
+
 def test_the_manifest_says_what_and_of_what(world, archive):
     said = json.loads(members(archive)["manifest.json"])
     assert (said["format"], said["home"], said["database"], said["revision"]) == (
