@@ -21,14 +21,13 @@ import contextlib
 import datetime as dt
 import functools
 import gc
-import json
 import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI, HTTPException, Request  # noqa: E402
 from fastapi.responses import Response  # noqa: E402
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
-from pydantic import BaseModel, ConfigDict, Field, ValidationError  # noqa: E402
+from pydantic import ValidationError  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
@@ -54,7 +53,26 @@ from resources.ledger import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.scoring import openapi  # noqa: E402
-from serving.scoring.entity_events import EntityEvents, LogError, TooOldError  # noqa: E402
+from serving.scoring.bodies import (  # noqa: E402
+    MAX_BYTES,
+    MAX_EXPLAINED_ROWS,
+    MAX_ROWS,
+    FeatureRows,
+    explains,
+    few,
+    first_of,
+    not_understood,
+    parsed,
+    read_body,
+)
+from serving.scoring.entity_events import EntityEvents, TooOldError  # noqa: E402
+from serving.scoring.errors import (  # noqa: E402
+    RETRY_AFTER_S,
+    Json,
+    NoAnswerError,
+    NotExplainedError,
+    handle_errors,
+)
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
 
@@ -62,39 +80,12 @@ POLL_S = 2.0
 """Seconds between two checks of the alias and the tables."""
 RETRY_S = 30.0
 """Seconds until a version that failed to load is retried. Stale tables are read at once if the last read is older."""
-RETRY_AFTER_S = 5
-"""Value of the ``Retry-After`` header, in seconds, when no version serves yet or the log cannot be written."""
-MAX_ROWS = 1000
-"""Maximum number of rows in one request; a long request delays the others."""
-MAX_BYTES = 8 * 1024 * 1024
-"""Maximum size of a request body in bytes; it fits ``MAX_ROWS`` rows of a few hundred columns."""
-MAX_EXPLAINED_ROWS = 50
-"""Maximum number of rows in one request that asks for explanations; an explanation takes as long as hundreds of
-scores."""
 STAGED = "staged"
 """Placeholder version of a bundle that is served from a folder."""
 
 _log = logging.getLogger("assetline.service")
 _ONE_AT_A_TIME = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain")
 """Explanations share one thread, so that they take at most one processor from the other requests."""
-
-
-class Json(Response):
-    """A JSON response in ASCII only, because a lone surrogate from a request cannot be encoded otherwise."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """The response body. Raises :class:`ValueError` for NaN and infinity, which JSON does not support."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
-
-
-class NoAnswerError(Exception):
-    """The version has no finite score for a row; the message lists the rows."""
-
-
-class NotExplainedError(Exception):
-    """The version cannot explain its scores; the message gives the reason and the fix. Nothing was recorded."""
 
 
 @dataclass(frozen=True)
@@ -308,14 +299,6 @@ class Endpoint:
         }
 
 
-class FeatureRows(BaseModel):
-    """Rows of features in the model's input format, for the parity check of a candidate."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    features: list[list[float | None]] = Field(description="Features in the declared order; null means missing.")
-
-
 def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
     """Creates the application that serves ``endpoints``. It starts to follow their aliases at startup."""
     by_name, metrics = {endpoint.name: endpoint for endpoint in endpoints}, ServiceMetrics()
@@ -329,7 +312,7 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
         return openapi.document(app.title, app.version, models, MAX_ROWS, MAX_BYTES, MAX_EXPLAINED_ROWS)
 
     app.openapi = described  # type: ignore[method-assign]
-    _handle_errors(app)
+    handle_errors(app)
     _show_metrics(app, metrics, by_name)
 
     @app.get("/health")
@@ -376,16 +359,16 @@ async def _about(endpoint: Endpoint, _: Request) -> Response:
 
 async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request) -> Response:
     """Scores one raw row, or a list of them (all or none)."""
-    began, outcome, rows, explains = time.perf_counter(), "error", 0, False
+    began, outcome, rows, explained = time.perf_counter(), "error", 0, False
     try:
-        body = _parsed(await _body(request))
+        body = parsed(await read_body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
-            raise _not_understood(request, "send a row as an object, several rows as a list of objects")
-        rows_of_body = [body] if isinstance(body, dict) else _few(body)
+            raise not_understood(request, "send a row as an object, several rows as a list of objects")
+        rows_of_body = [body] if isinstance(body, dict) else few(body)
         served = endpoint.ready()
-        explains = _explains(request, served, rows_of_body)
+        explained = _explains(request, served, rows_of_body)
         responses, X = served.score(rows_of_body)
-        if explains:
+        if explained:
             explanations = await served.explanations(X)
             responses = [{**one, "explanation": why} for one, why in zip(responses, explanations, strict=True)]
         outcome, rows = "ok", len(responses)
@@ -399,15 +382,15 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
     finally:
         now = endpoint.served
         seconds = time.perf_counter() - began
-        metrics.answered(endpoint.name, now.version if now else "", outcome, seconds, rows, explained=explains)
+        metrics.answered(endpoint.name, now.version if now else "", outcome, seconds, rows, explained=explained)
 
 
 async def _score(endpoint: Endpoint, request: Request) -> Response:
     """Scores of rows of features; nothing is counted."""
     try:
-        features = FeatureRows.model_validate_json(await _body(request)).features
+        features = FeatureRows.model_validate_json(await read_body(request)).features
     except ValidationError as error:
-        raise _not_understood(request, _first_of(error)) from error
+        raise not_understood(request, first_of(error)) from error
     served = endpoint.ready()
     names = features_of(served.model).names
     wrong = next((i for i, values in enumerate(features) if len(values) != len(names)), None)
@@ -416,75 +399,21 @@ async def _score(endpoint: Endpoint, request: Request) -> Response:
         message = f"row {wrong} has {found} features, but the model takes {len(names)}; see /models/{endpoint.name}"
         raise HTTPException(422, message)
     with np.errstate(over="ignore"):
-        X = np.array(_few(features), np.float32).reshape(-1, len(names))
+        X = np.array(few(features), np.float32).reshape(-1, len(names))
     if np.isinf(X).any():
         raise HTTPException(422, f"row {np.flatnonzero(np.isinf(X).any(axis=1))[0]} has a number beyond 32 bits (3e38)")
-    explains = _explains(request, served, features)
+    explained = _explains(request, served, features)
     scores = served.finite_scores(X, [f"row {i}" for i in range(len(X))])
     response = {"scores": scores.tolist(), "version": served.version}
-    return Json(response | ({"explanations": await served.explanations(X)} if explains else {}))
+    return Json(response | ({"explanations": await served.explanations(X)} if explained else {}))
 
 
 def _explains(request: Request, served: Served, rows: Sequence[Any]) -> bool:
-    """Whether a request asks for explanations.
-
-    Raises HTTP 422 for another value or for too many rows, and :class:`NotExplainedError` if the version has none.
-    """
-    if not request.url.query:
-        return False
-    asked = request.query_params.get("explain", "false")
-    if asked not in ("true", "false"):
-        raise HTTPException(422, f"explain={asked!r} is invalid; send explain=true or explain=false")
-    if asked == "true" and len(rows) > MAX_EXPLAINED_ROWS:
-        raise HTTPException(
-            422, f"{len(rows)} rows to explain in one request; send at most {MAX_EXPLAINED_ROWS} with explain=true"
-        )
-    if asked == "true":
+    """Whether a request asks for explanations. Raises :class:`NotExplainedError` if the version has none."""
+    asked = explains(request, rows)
+    if asked:
         served.refuse_explaining()
-    return asked == "true" and len(rows) > 0
-
-
-async def _body(request: Request) -> bytes:
-    """Reads the request body. Raises HTTP 415 if it is not declared as JSON, and 413 if it exceeds ``MAX_BYTES``."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        # A web page of another origin cannot send this header without permission, so it cannot submit rows.
-        raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
-    too_large = HTTPException(
-        413,
-        f"the body is larger than {MAX_BYTES:,} bytes; send fewer rows in a request",
-        headers={"Connection": "close"},
-    )
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BYTES:
-        raise too_large
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BYTES:
-            raise too_large
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _parsed(body: bytes) -> Any:
-    """Parses a JSON body. Raises HTTP 422 for invalid JSON, NaN and infinity included."""
-    try:
-        return json.loads(body, parse_constant=_no_json)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(422, f"the body cannot be read as JSON ({error}); see /docs") from error
-
-
-def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON; send null for a missing value")
-
-
-def _not_understood(request: Request, what: str) -> HTTPException:
-    return HTTPException(422, f"the body is not valid for {request.url.path}: {what}; see /docs")
-
-
-def _first_of(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+    return asked and len(rows) > 0
 
 
 def declared(name: str) -> Model:
@@ -499,31 +428,6 @@ def _show_metrics(app: FastAPI, metrics: ServiceMetrics, by_name: Mapping[str, E
         for name, endpoint in by_name.items():
             metrics.status(name, endpoint.health()["status"])
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _handle_errors(app: FastAPI) -> None:
-    """Registers the error responses for rows that cannot be scored."""
-
-    @app.exception_handler(RefusedRows)
-    async def refused(_: Request, error: RefusedRows) -> Json:
-        return Json({"detail": str(error), "problems": [asdict(problem) for problem in error.problems]}, 422)
-
-    @app.exception_handler(TooOldError)
-    async def too_old(_: Request, error: TooOldError) -> Json:
-        return Json({"detail": str(error)}, 422)
-
-    @app.exception_handler(NoAnswerError)
-    async def no_answer(_: Request, error: NoAnswerError) -> Json:
-        _log.error("%s", error)
-        return Json({"detail": str(error)}, 500)
-
-    @app.exception_handler(NotExplainedError)
-    async def not_explained(_: Request, error: NotExplainedError) -> Json:
-        return Json({"detail": str(error)}, 409)
-
-    @app.exception_handler(LogError)
-    async def not_logged(_: Request, error: LogError) -> Json:
-        return Json({"detail": str(error)}, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -550,12 +454,6 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
                 endpoint.served.entity_events.close()
 
     return lifespan
-
-
-def _few(rows: list[Any]) -> list[Any]:
-    if len(rows) > MAX_ROWS:
-        raise HTTPException(422, f"{len(rows)} rows in one request; send at most {MAX_ROWS}")
-    return rows
 
 
 def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:

@@ -17,7 +17,7 @@ from assets.models.fraud import model
 from resources.ledger import CHAMPION
 from resources.mlflow import MlflowTracking
 from resources.settings import Settings, project_root
-from serving.scoring.service import MAX_BYTES, MAX_EXPLAINED_ROWS
+from serving.scoring.bodies import MAX_BYTES, MAX_EXPLAINED_ROWS
 from tests.serving.conftest import as_raw, payment
 
 
