@@ -451,6 +451,13 @@ class Model:
         """Whether the model's table has an event time, and its tables therefore have day partitions."""
         return self.table.time is not None
 
+    @property
+    def entity(self) -> str | None:
+        """Column of the entity that a row belongs to: the evaluation's, else the first of the features'."""
+        if self.evaluation.entity is not None:
+            return self.evaluation.entity
+        return next(iter(self.features.entities), None) if self.features else None
+
     def key(self, asset: str) -> dg.AssetKey:
         """Returns the asset key of one of the model's assets."""
         return dg.AssetKey([self.name, asset])

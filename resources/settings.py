@@ -95,6 +95,8 @@ class Settings:
         public_ui_url: public address of the Dagster UI, for links in messages; default: its local address.
         public_watch_url: public address of the alerts' page; default: its local address.
         test_data: folder with real tables for some of the tests.
+        history_url: SQLAlchemy URL of a PostgreSQL with the log of requests, which several scoring services share;
+            default: files in the state folder.
     """
 
     home: Path
@@ -108,6 +110,7 @@ class Settings:
     public_ui_url: str = ""
     public_watch_url: str = ""
     test_data: Path | None = None
+    history_url: str = field(default="", repr=False)  # it may hold a password
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -260,6 +263,18 @@ def _database_url(name: str, value: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def _history_url(name: str, value: str) -> str:
+    from sqlalchemy import make_url
+
+    url = _database_url(name, value)
+    if make_url(url).get_backend_name() != "postgresql":
+        raise SettingsError(
+            f"{name}={_shown(value)} is not a PostgreSQL; write one like postgresql+psycopg://user:password@host/name, "
+            "or unset it: then the log of requests is in the state folder"
+        )
+    return url
+
+
 def _port(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
         raise SettingsError(f"{name}={_shown(value)} is not a port; give a whole number from 1 to 65535")
@@ -278,6 +293,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "public_ui_url": _web_address,
     "public_watch_url": _web_address,
     "test_data": _existing_folder,
+    "history_url": _history_url,
 }
 
 

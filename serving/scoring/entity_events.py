@@ -1,16 +1,16 @@
 """Recent events of the entities in a request, kept in memory so that features can be computed immediately.
 
 Belongs here: the cleaned table and labels of the lookback window, as numpy columns with an index by entity, and the
-rows scored since, which an append-only log keeps across a kill. Does not belong here: features (the declaration's
-function computes them from these columns), HTTP.
+rows scored since. Does not belong here: the log that keeps these rows across a kill (``resources/request_log.py``),
+features (the declaration's function computes them from these columns), HTTP.
 
 Rows of the tables are used as they are. A scored row is added to the history when it is answered. It stays until the
 table of its day contains it or can no longer receive it: once rows of that day are too late to land (``late_days``),
 only the table counts. A row is added once even if it is sent several times, because rows are identified by their key.
 
-The log is ``<folder>/<event day>.jsonl`` with one line per row: the typed columns, the score, the version and the time.
-Each line is written to the operating system before the response is sent, so a killed process loses no acknowledged row.
-A power failure may lose the last few seconds.
+Rows are logged before they are answered, as they were sent. A new process parses them again, and so does each process
+for the rows that others have answered: before each request it reads what is new in the log. So several processes answer
+as one would. Rows that an earlier release has logged are read at the start.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ import datetime as dt
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from assets.declaration import Columns, Model
 from assets.lifecycle.data.features import events_of, features_of
+from resources.request_log import SHADOW, Appended, LogError, RequestLog
 from resources.tables import ParquetTables
+from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser
+
+__all__ = ["EntityEvents", "LogError", "Past", "TooOldError"]
 
 _log = logging.getLogger(__name__)
 
 _LEAST_CAPACITY = 1024
-_OPEN_FILES = 4
+_AT_ONCE = 10_000
+"""Number of logged rows that are parsed at once."""
 
 Signature = frozenset[tuple[Any, ...]]
 """Names, sizes and times of the day files. A different signature means that the tables must be loaded again."""
@@ -42,10 +46,6 @@ Signature = frozenset[tuple[Any, ...]]
 
 class TooOldError(Exception):
     """A row needs history older than the window in memory. The message gives the earliest time that can be scored."""
-
-
-class LogError(Exception):
-    """The log cannot be written; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -106,28 +106,33 @@ class EntityEvents:
 
     Args:
         model: declaration of the served version; its entities, lookback and delays determine which rows are kept.
-        dtypes: dtypes of the contract's columns without the target.
+        parser: parser of the model's rows.
         tables: storage of the day files.
-        folder: folder of the log. With ``None`` there is no log and scored rows are not added (a temporary process).
+        log: log of all requests. With ``None``, scored rows are not added (a temporary process).
+
+    Raises:
+        LogError: the log cannot be read.
     """
 
-    def __init__(
-        self, model: Model, dtypes: Mapping[str, np.dtype[Any]], tables: ParquetTables, folder: Path | None
-    ) -> None:
+    def __init__(self, model: Model, parser: RequestParser, tables: ParquetTables, log: RequestLog | None) -> None:
         features = features_of(model)
-        self._model, self._dtypes, self._tables, self._folder = model, dict(dtypes), tables, folder
+        self._model, self._dtypes, self._tables = model, dict(parser.dtypes), tables
         self._key, self._time = model.table.key, model.table.time
         self._entities = features.entities if model.is_stream else ()
         self._lookback = np.timedelta64(features.lookback_days, "D")
         # A candidate's test rows are replayed through the service; they are the oldest rows that it must score.
         reach = max(model.table.late_days, model.label_delay_days + model.training.test_days)
         self._kept_days = features.lookback_days + reach + 1
-        self._files: dict[str, Any] = {}
         self._recent = _Recent(self._dtypes, self._entities, self._key)
         self._past = self._nothing()
+        self._follower = None
         if self._entities:
             self.adopt(self.load())
-            self._replay()
+            if log is not None:
+                since = str(self._unsettled or "")
+                self._replay(log.earlier_release(model.name), since)
+                self._follower = log.follow(model.name, since)
+                self.refresh(parser)
 
     @property
     def rows(self) -> int:
@@ -203,38 +208,45 @@ class EntityEvents:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def add(self, rows: Columns, scores: list[Any], version: str) -> None:
-        """Logs new scored rows and adds them to the history. After it returns, a kill of this process loses no row.
+    def refresh(self, parser: RequestParser) -> None:
+        """Adds the rows that any process has answered since the last call. Rows that are known stay as they are.
+
+        Args:
+            parser: parser of the version that is about to score.
 
         Raises:
-            LogError: the log cannot be written; no row is added.
+            LogError: the log cannot be read.
         """
-        if self._folder is None or not self._entities:
-            return
-        new = self._new(rows)
-        days: dict[str, list[str]] = {}
-        at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        for i in np.flatnonzero(new).tolist():
-            row = {name: _to_json(values[i]) for name, values in rows.items()}
-            line = {"row": row, "score": scores[i], "version": version, "at": at}
-            days.setdefault(str(rows[str(self._time)][i])[:10], []).append(json.dumps(line) + "\n")
-        for day, lines in days.items():
-            self._write(day, "".join(lines).encode())
-        self._count({name: values[new] for name, values in rows.items()})
+        if self._follower is not None and (lines := self._follower.fetch()):
+            answered = [line for line in lines if line["outcome"] == "ok" and line["role"] != SHADOW]
+            for rows in _parsed(sorted(answered, key=lambda line: str(line["at"])), parser):
+                self._add_new(rows)
+
+    def add(self, rows: Columns, logged: Sequence[Appended]) -> None:
+        """Adds scored rows to the history, after they have been logged.
+
+        Args:
+            rows: typed columns of the contract without the target, ``[n]`` each.
+            logged: where they are in the log.
+        """
+        if self._follower is not None:
+            self._follower.passed(logged)
+            self._add_new(rows)
 
     def take_over(self, other: EntityEvents) -> None:
         """Adds the rows that ``other`` (the history of the previous version) has scored and this one does not have."""
         columns = other._recent.columns
         if other is not self and self._entities and set(columns) >= set(self._dtypes):
-            rows = {name: columns[name].astype(dtype) for name, dtype in self._dtypes.items()}
-            new = self._new(rows)
-            self._count({name: values[new] for name, values in rows.items()})
+            self._add_new({name: columns[name].astype(dtype) for name, dtype in self._dtypes.items()})
 
     def close(self) -> None:
-        """Closes the log files."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        """Stops following the log."""
+        if self._follower is not None:
+            self._follower.close()
+
+    def _add_new(self, rows: Columns) -> None:
+        new = self._new(rows)
+        self._count({name: values[new] for name, values in rows.items()})
 
     def _new(self, rows: Columns) -> np.ndarray:
         """Whether each row is countable and new, boolean ``[n]``; of rows with the same key, only the first."""
@@ -265,39 +277,10 @@ class EntityEvents:
             self._recent = _Recent(self._dtypes, self._entities, self._key, 2 * len(rows[self._key]))
         self._recent.add(rows)
 
-    def _write(self, day: str, lines: bytes) -> None:
-        try:
-            file = self._log_of(day)
-            if file.write(lines) != len(lines):
-                raise OSError(f"{file.name}: the disk took only part of a line; free some space")
-        except OSError as error:
-            if day in self._files:
-                self._files.pop(day).close()  # reopening the file repairs an incomplete line
-            message = f"the log of scored rows cannot be written ({error}); nothing was recorded; send the row again"
-            raise LogError(message) from error
-
-    def _log_of(self, day: str) -> Any:
-        if day not in self._files:
-            for old in sorted(self._files)[: 1 - _OPEN_FILES]:
-                self._files.pop(old).close()
-            assert self._folder is not None
-            self._folder.mkdir(parents=True, exist_ok=True)
-            file = self._files[day] = (self._folder / f"{day}.jsonl").open("ab+", buffering=0)
-            if end := file.seek(0, os.SEEK_END):
-                file.seek(end - 1)
-                if file.read(1) != b"\n":  # a kill left an incomplete line that was never acknowledged
-                    file.write(b"\n")
-        return self._files[day]
-
-    def _replay(self) -> None:
-        if self._folder is None or not self._folder.exists():
-            return
-        since = str(self._unsettled or "")
-        paths = [path for path in sorted(self._folder.glob("*.jsonl")) if path.stem >= since]
-        if logged := [row for path in paths for row in _logged(path, self._dtypes)]:
-            rows = {name: _from_json([row[name] for row in logged], dtype) for name, dtype in self._dtypes.items()}
-            new = self._new(rows)
-            self._count({name: values[new] for name, values in rows.items()})
+    def _replay(self, files: Sequence[Path], since: str) -> None:
+        """Adds the rows of the logs of an earlier release: one file for each event day, with typed rows."""
+        if logged := [row for path in files if path.stem >= since for row in _logged(path, self._dtypes)]:
+            self._add_new({n: _from_json([row[n] for row in logged], dtype) for n, dtype in self._dtypes.items()})
 
     # -- the tables --------------------------------------------------------------------------------------------------
 
@@ -343,8 +326,7 @@ class EntityEvents:
         """Replaces the table rows with the result of :meth:`load`; drops scored rows that are in it or have expired."""
         scored, self._past = self._recent.columns, past
         self._recent = _Recent(self._dtypes, self._entities, self._key)
-        new = self._new(scored)
-        self._count({name: values[new] for name, values in scored.items()})
+        self._add_new(scored)
 
     def _nothing(self) -> Past:
         columns = {name: np.empty(0, dtype) for name, dtype in self._dtypes.items()} | {"label": np.empty(0)}
@@ -420,8 +402,25 @@ class _Recent:
         self._n += n
 
 
+def _parsed(lines: Sequence[Mapping[str, Any]], parser: RequestParser) -> Iterator[dict[str, np.ndarray]]:
+    """The logged rows as typed columns, without those that the contract refuses (it may have changed since)."""
+    for start in range(0, len(lines), _AT_ONCE):
+        rows: list[Raw] = [
+            parser.completed(line["row"], dt.datetime.fromisoformat(line["at"]))
+            for line in lines[start : start + _AT_ONCE]
+        ]
+        now = max(dt.datetime.fromisoformat(line["at"]) for line in lines[start : start + _AT_ONCE])
+        try:
+            yield parser.parse(rows, now)
+        except RefusedRows as error:
+            refused = {problem.row for problem in error.problems}
+            _log.warning("%d logged rows are no history, for the contract has changed (%s)", len(refused), error)
+            if kept := [row for i, row in enumerate(rows) if i not in refused]:
+                yield parser.parse(kept, now)
+
+
 def _logged(path: Path, columns: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """The rows of a log file, without incomplete lines (a kill before the response) and rows of an older contract."""
+    """The rows of an earlier release's file, without incomplete lines and rows of an older contract."""
     wanted = set(columns)
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line:
@@ -435,13 +434,6 @@ def _logged(path: Path, columns: Iterable[str]) -> Iterable[dict[str, Any]]:
             yield row
         else:
             _log.warning("%s:%d lacks %s (an older contract?); skipped", path, number, ", ".join(wanted - set(row)))
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else str(value)
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if pd.isna(value) else value
 
 
 def _from_json(values: list[Any], dtype: np.dtype[Any]) -> np.ndarray:

@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from serving.scoring.entity_events import LogError, TooOldError
+from resources.request_log import LogError
+from serving.scoring.entity_events import TooOldError
 from serving.scoring.request_parsing import RefusedRows
 
 RETRY_AFTER_S = 5

@@ -139,12 +139,17 @@ class RequestParser:
         Raises:
             RefusedRows: the contract refuses at least one row; the error lists every refused row.
         """
-        if any(self.time is not None and ARRIVED_AT in self.columns and ARRIVED_AT not in row for row in rows):
-            rows = [{ARRIVED_AT: now.isoformat(sep=" ", timespec="seconds"), **row} for row in rows]
+        rows = [self.completed(row, now) for row in rows]
         fast = [self._fast(row, now) for row in rows] if self._readers else [None]
         if all(row is not None for row in fast):
             return {c: np.array([row[c] for row in fast if row], self.dtypes[c]) for c in self.columns}
         return self._slow(rows, now)
+
+    def completed(self, row: Raw, at: dt.datetime) -> Raw:
+        """The row with its time of arrival, if the contract has that column and the caller left it out."""
+        if self.time is not None and ARRIVED_AT in self.columns and ARRIVED_AT not in row:
+            return {ARRIVED_AT: at.isoformat(sep=" ", timespec="seconds"), **row}
+        return row
 
     # -- the fast path -----------------------------------------------------------------------------------------------
 

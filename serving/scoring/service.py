@@ -51,6 +51,7 @@ from assets.lifecycle.prediction_format import PredictionFormat, format_of  # no
 from assets.models import declared_models  # noqa: E402
 from resources.ledger import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
+from resources.request_log import SHADOW, LogError, Outcome, RequestLog  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.scoring import openapi  # noqa: E402
 from serving.scoring.bodies import (  # noqa: E402
@@ -74,6 +75,7 @@ from serving.scoring.errors import (  # noqa: E402
     handle_errors,
 )
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
+from serving.scoring.recording import Call  # noqa: E402
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
 
 POLL_S = 2.0
@@ -98,11 +100,12 @@ class Served:
     parser: RequestParser
     entity_events: EntityEvents
     form: PredictionFormat
+    log: RequestLog | None = None
     since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
     @classmethod
     def prepare(
-        cls, version: str, directory: Path, tables: ParquetTables, log_folder: Path | None, before: Served | None = None
+        cls, version: str, directory: Path, tables: ParquetTables, log: RequestLog | None, before: Served | None = None
     ) -> Served:
         """Loads and warms up a bundle. It takes seconds and changes no served state, so it may run in a thread.
 
@@ -116,8 +119,8 @@ class Served:
         parser = RequestParser(model)
         entity_events = before.entity_events if before else None
         if entity_events is None or not entity_events.serves(model, parser.dtypes):
-            entity_events = EntityEvents(model, parser.dtypes, tables, log_folder)
-        served = cls(version, bundle, model, parser, entity_events, format_of(model.task))
+            entity_events = EntityEvents(model, parser, tables, log)
+        served = cls(version, bundle, model, parser, entity_events, format_of(model.task), log)
         names = features_of(model).names
         if names != bundle.facts.feature_names:
             raise ValueError(
@@ -183,26 +186,32 @@ class Served:
             raise NoAnswerError(f"version {self.version}: {error}; ask for the score without explain=true") from error
         return found.to_json()
 
-    def score(self, raw: Sequence[Raw]) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Scores raw rows and adds them to the history. Returns a response per row of ``raw``, and the features.
+    def score(self, raw: Sequence[Raw], call: Call) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Scores raw rows, logs them and adds them to the history (except as a shadow).
+
+        Returns a response per row of ``raw``, and the features.
 
         Raises :class:`RefusedRows`, :class:`TooOldError`, :class:`NoAnswerError` or :class:`LogError`. After an error
         no row is added to the history.
         """
         if not raw:
             return [], np.empty((0, len(self.bundle.facts.feature_names)), np.float32)
-        rows = self.parser.parse(raw, dt.datetime.now(dt.UTC).replace(tzinfo=None))
+        rows = self.parser.parse(raw, call.at)
         keys = rows[self.model.table.key].tolist()
         if len(set(keys)) < len(keys):
             i = next(i for i, key in enumerate(keys) if key in keys[:i])
             message = f"{self.model.table.key}={keys[i]!r} is twice in the request"
             raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
+        self.entity_events.refresh(self.parser)
         X = self.features(rows)
         scores = self.finite_scores(X, keys)
         amount, alerts = self.model.evaluation.amount, None
         if self.form.has_alerts:
             alerts = self.bundle.alerts(scores, None if amount is None else rows[amount].astype(np.float64))
-        self.entity_events.add(rows, scores.tolist(), self.version)
+        if self.log is not None:
+            logged = self.log.append(call.scored(self.model, self.version, raw, rows, scores, alerts))
+            if call.role != SHADOW:
+                self.entity_events.add(rows, logged)
         predictions = self.form.to_json(scores, alerts)
         version = {"model": self.model.name, "version": self.version}
         keyed = zip(keys, predictions, strict=True)
@@ -216,7 +225,7 @@ class Endpoint:
     name: str
     tables: ParquetTables
     registry: MlflowTracking | None = None
-    log_folder: Path | None = None
+    log: RequestLog | None = None
     served: Served | None = None
     problem: str | None = None
     _failed: tuple[str, float] = ("", 0.0)
@@ -233,6 +242,16 @@ class Endpoint:
         if self.served is None:
             raise HTTPException(503, self.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
         return self.served
+
+    def log_failure(self, call: Call, raw: Sequence[Raw], outcome: Outcome, error: Exception) -> None:
+        """Logs a request that gets no scores. If the log cannot be written, the caller gets the first error."""
+        if self.log is None:
+            return
+        model, version = (self.served.model, self.served.version) if self.served else (declared(self.name), "")
+        try:
+            self.log.append(call.failed(model, version, raw, outcome, error))
+        except LogError as error_of_log:
+            _log.error("request %s of '%s' is missing in the log: %s", call.request_id, self.name, error_of_log)
 
     async def follow(self) -> None:
         """Loads the version that the alias points to, and new days of the tables. ``problem`` holds any error."""
@@ -265,7 +284,7 @@ class Endpoint:
         assert self.registry is not None
         self._failed = (version, time.monotonic() + RETRY_S)
         directory = await asyncio.to_thread(self.registry.download, self.name, version)
-        new = await asyncio.to_thread(Served.prepare, version, directory, self.tables, self.log_folder, self.served)
+        new = await asyncio.to_thread(Served.prepare, version, directory, self.tables, self.log, self.served)
         new.try_out()
         old, self.served, self.problem, self._failed = self.served, new, None, ("", 0.0)
         if old is not None and old.entity_events is not new.entity_events:
@@ -359,29 +378,34 @@ async def _about(endpoint: Endpoint, _: Request) -> Response:
 
 async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request) -> Response:
     """Scores one raw row, or a list of them (all or none)."""
-    began, outcome, rows, explained = time.perf_counter(), "error", 0, False
+    call, raw, outcome, rows, explained = Call.of(request), [], "error", 0, False
     try:
         body = parsed(await read_body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
             raise not_understood(request, "send a row as an object, several rows as a list of objects")
-        rows_of_body = [body] if isinstance(body, dict) else few(body)
+        raw = [body] if isinstance(body, dict) else few(body)
         served = endpoint.ready()
-        explained = _explains(request, served, rows_of_body)
-        responses, X = served.score(rows_of_body)
+        explained = _explains(request, served, raw)
+        responses, X = served.score(raw, call)
         if explained:
             explanations = await served.explanations(X)
             responses = [{**one, "explanation": why} for one, why in zip(responses, explanations, strict=True)]
         outcome, rows = "ok", len(responses)
         return Json(responses[0] if isinstance(body, dict) else responses)
-    except (RefusedRows, TooOldError, NotExplainedError):
+    except (RefusedRows, TooOldError, NotExplainedError) as error:
         outcome = "refused"
+        endpoint.log_failure(call, raw, "refused", error)
         raise
     except HTTPException as error:
         outcome = "refused" if error.status_code < 500 else "unavailable"
+        endpoint.log_failure(call, raw, "refused" if outcome == "refused" else "error", error)
+        raise
+    except Exception as error:
+        endpoint.log_failure(call, raw, "error", error)
         raise
     finally:
         now = endpoint.served
-        seconds = time.perf_counter() - began
+        seconds = call.latency_ms / 1_000
         metrics.answered(endpoint.name, now.version if now else "", outcome, seconds, rows, explained=explained)
 
 
@@ -452,6 +476,8 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
         for endpoint in endpoints:
             if endpoint.served:
                 endpoint.served.entity_events.close()
+            if endpoint.log:
+                endpoint.log.close()
 
     return lifespan
 
@@ -465,7 +491,8 @@ def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
     if model is not None and model not in names:
         raise SystemExit(f"--model {model}: no such model is declared; the declared models are: {', '.join(names)}")
     tables = ParquetTables(root=str(settings.tables))
-    return [Endpoint(n, tables, mlflow, settings.serving / n) for n in ([model] if model else names)]
+    log = RequestLog(folder=str(settings.serving), url=settings.history_url)
+    return [Endpoint(n, tables, mlflow, log) for n in ([model] if model else names)]
 
 
 def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
