@@ -25,6 +25,7 @@ from assets.lifecycle.release.rollback import rollback_job  # noqa: E402
 from assets.models import read_folders  # noqa: E402
 from assets.retention import retention_job, retention_schedule  # noqa: E402
 from resources.defaults import default_resources  # noqa: E402
+from resources.targets.base import target_names  # noqa: E402
 from sensors.defaults import default_sensors  # noqa: E402
 
 
@@ -45,24 +46,25 @@ def build_defs(
             starts at once; Dagster has executors for processes, Docker, Kubernetes and Celery.
     """
     found, broken = read_folders() if models is None else (list(models), [])
-    built, unbuildable = build(found)
+    settings = settings or Settings.from_env()
+    resources = {**default_resources(settings, {}), **(resource_overrides or {})}
+    built, unbuildable = build(found, targets=target_names(resources))
     broken = [*broken, *unbuildable]
     sound = [one.model for one in built]
     for one in broken:
         dg.get_dagster_logger().error(f"the model in assets/models/{one.name} is broken: {one.reason}")
-    settings = settings or Settings.from_env()
     return dg.Definitions(
         assets=[*(asset for one in built for asset in one.assets), *map(broken_asset, broken), alerts_table],
         jobs=[
             *(job for one in built for job in one.jobs),
             *alert_jobs(),
-            rollback_job(),
+            rollback_job(sound),
             approval_job(sound),
             retention_job(),
         ],
         schedules=[retention_schedule()],
         sensors=default_sensors(sound),
-        resources={**default_resources(settings, source_resources(sound)), **(resource_overrides or {})},
+        resources={**source_resources(sound), **resources},
         executor=executor,
     )
 

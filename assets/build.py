@@ -6,8 +6,9 @@ validation of a declaration (``assets/declaration.py``).
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -27,10 +28,14 @@ class Built:
     jobs: Sequence[dg.UnresolvedAssetJobDefinition]
 
 
-def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
+def build(models: Sequence[Model], *, targets: Collection[str] | None = None) -> tuple[list[Built], list[Broken]]:
     """Builds the assets and jobs of each model.
 
-    A model is broken if its assets cannot be built or use an asset key of another model.
+    A model is broken if its assets cannot be built, use an asset key of another model, or name an unknown target.
+
+    Args:
+        models: the declarations.
+        targets: names of the deployment targets; default: all names are allowed.
 
     Returns:
         ``(built, broken)``.
@@ -40,6 +45,8 @@ def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
     taken: dict[dg.AssetKey, str] = {}
     for model in models:
         try:
+            if targets is not None:
+                _refuse_unknown_targets(model, targets)
             assets = lifecycle_assets(model)
             for key in (key for asset in assets for key in asset.keys):
                 if key in taken:
@@ -52,6 +59,15 @@ def build(models: Sequence[Model]) -> tuple[list[Built], list[Broken]]:
         except Exception as error:  # as in read_folders(): one broken model must not hide the others
             broken.append(Broken(model.name, said_by(error)))
     return built, broken
+
+
+def _refuse_unknown_targets(model: Model, known: Collection[str]) -> None:
+    for name in model.targets:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"the targets are: {', '.join(sorted(known))}"
+            found = f"targets={tuple(model.targets)!r}"
+            raise DeclarationError(f"model '{model.name}': {found} is invalid: there is no target '{name}'; {hint}")
 
 
 def broken_asset(broken: Broken) -> dg.AssetsDefinition:

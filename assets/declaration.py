@@ -402,6 +402,8 @@ class Model:
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
         review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
         card: see :class:`Card`.
+        targets: names of deployment targets; a candidate is staged and promoted on each, in this order. The names are
+            those of ``resources/defaults.py``: ``local``, ``batch``, ``image``, ``kubernetes``.
         assets: the model's own assets; an asset with the key of a stage's asset replaces that asset.
     """
 
@@ -424,6 +426,7 @@ class Model:
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
     card: Card = field(default_factory=Card)
+    targets: Sequence[str] = ("local",)
     assets: Sequence[dg.AssetsDefinition] = ()
 
     def __post_init__(self) -> None:
@@ -472,6 +475,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_card,
+        _wrong_targets,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -554,6 +558,12 @@ def _wrong_groups(model: Model) -> Wrong:
 def _wrong_card(model: Model) -> Wrong:
     if isinstance(model.card.limits, str):
         yield "card.limits", model.card.limits, "give one sentence per limit, in a tuple"
+
+
+def _wrong_targets(model: Model) -> Wrong:
+    targets = model.targets
+    if isinstance(targets, str) or not targets or len(set(targets)) != len(targets):
+        yield "targets", targets, "name each target once, and at least one, in a tuple: ('local',)"
 
 
 def _wrong_features(model: Model) -> Wrong:

@@ -92,10 +92,15 @@ def rollback(
     """Put an earlier version back into production, after it has answered in a process of its own."""
     settings = read_settings("assetline rollback")
     from assets.lifecycle.release.rollback import RollbackError, roll_back
+    from assets.models import declared_models
     from resources.defaults import default_resources
+    from resources.targets.base import resource_key
 
     resources = default_resources(settings, {})
-    given = {name: resources[name] for name in ("mlflow", "ledger", "target")}
+    declared = next((one.targets for one in declared_models() if one.name == model), ("local",))
+    ready = {key: resources[key].process_config_and_initialize() for key in ("mlflow", "ledger")}
+    targets = {name: resources[resource_key(name)].process_config_and_initialize() for name in declared}
+    given = {**ready, "targets": targets}
     with reported("assetline rollback", RollbackError):
         entry = roll_back(model, to=to, why=why, who=who, **given)
     print(f"version {entry.version} of {model} is in production, in place of version {entry.previous}")
@@ -169,7 +174,8 @@ def _entries(ledger: Ledger, model: str | None) -> list[Entry]:
 
 def format_promotion(entry: Entry, entries: Sequence[Entry], at: dt.datetime | None) -> str:
     """A promotion as text: the version, from when to when it was in production, and why."""
-    until = next((e.at for e in entries if e.action == "promote" and e.number > entry.number), None)
+    later = (e for e in entries if e.model == entry.model and e.number > entry.number)
+    until = next((e.at for e in later if e.action in ("promote", "withdraw")), None)
     if at is None:
         first = f"version {entry.version} of {entry.model} is in production since {entry.at:%Y-%m-%d %H:%M:%S} UTC"
     else:

@@ -229,6 +229,7 @@ def _cell(value: Any) -> str:
 def format_lineage(found: Lineage) -> str:
     """The lineage of a version as text."""
     from metadata.wording import days_in_words
+    from resources.ledger import action_in_words
 
     version = found.version
     facts: list[tuple[str, str]] = []
@@ -264,7 +265,7 @@ def format_lineage(found: Lineage) -> str:
     ] or [("verdicts", "none yet")]  # fmt: skip
     for entry in found.deployments:
         until = f" until {entry.until}" if entry.until else ""
-        what = "refused" if entry.action == "refuse" else "promoted"
+        what = action_in_words(entry.action)
         then.append(("ledger", f"{what} {entry.at}{until} UTC by {entry.who}: {entry.reason}"))
     scored = found.predictions
     then.append(

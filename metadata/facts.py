@@ -267,6 +267,7 @@ class Metadata:
         rows, until = [], dict[str, str]()
         for entry in reversed(self._entries):
             promoted = entry.action == "promote"
+            decides = promoted or entry.action == "withdraw"
             rows.append(
                 DeploymentRow(
                     model=entry.model, number=entry.number, action=entry.action, version=int(entry.version),
@@ -275,7 +276,7 @@ class Metadata:
                     dagster_run_id=entry.dagster_run,
                 )
             )  # fmt: skip
-            if promoted:
+            if decides:
                 until[entry.model] = _text(entry.at)
         return rows[::-1]
 
@@ -357,7 +358,8 @@ class Metadata:
 
     @cached_property
     def _champions(self) -> dict[str, Entry]:
-        return {entry.model: entry for entry in self._entries if entry.action == "promote"}  # the last one wins
+        deciding = {entry.model: entry for entry in self._entries if entry.action in ("promote", "withdraw")}
+        return {name: entry for name, entry in deciding.items() if entry.action == "promote"}  # the last one wins
 
     @cached_property
     def _alerts(self) -> list[Alert]:

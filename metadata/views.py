@@ -147,13 +147,13 @@ class DeploymentRow:
 
     model: Model
     number: Annotated[int, "number of the entry, counted per model"]
-    action: Annotated[str, "promote or refuse"]
+    action: Annotated[str, "promote, refuse, request, approve, reject, deploy (what the targets answered) or withdraw"]
     version: Version
     previous: Annotated[int | None, "version in production before it"]
     reason: Annotated[str, "why"]
     who: Annotated[str, "by whom"]
     at: Annotated[str, "time of the entry"]
-    until: Annotated[str | None, "end of its time in production; empty for a refusal and for the current version"]
+    until: Annotated[str | None, "end of its time in production; empty for other entries and for the current version"]
     dagster_run_id: Annotated[str, "id of the Dagster run; empty for a rollback by command"]
 
 

@@ -6,29 +6,38 @@ from collections.abc import Mapping
 from typing import Any
 
 from resources.alerts import Alerts
-from resources.deployment import LocalTarget
 from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
 from resources.retention.periods import Retention
 from resources.settings import Settings
 from resources.studies import Studies
 from resources.tables import ParquetTables
+from resources.targets.base import DeploymentTarget, resource_key
+from resources.targets.batch_table import BatchTable
+from resources.targets.local_service import LocalService
 
 
 def default_resources(settings: Settings, sources: Mapping[str, Any]) -> dict[str, Any]:
     """All resources by key: the default ones on the state folder of ``settings``, and the models' ``sources``."""
     mlflow = MlflowTracking.from_settings(settings)
+    ledger = Ledger.from_settings(settings)
     alerts = Alerts.from_settings(settings)
+    targets = default_targets(mlflow, ledger)
     return {
         "tables": ParquetTables(root=str(settings.home / "tables")),
         "mlflow": mlflow,
-        "ledger": Ledger.from_settings(settings),
+        "ledger": ledger,
         "studies": Studies.from_settings(settings),
-        "target": LocalTarget(mlflow=mlflow),
+        **{resource_key(name): target for name, target in targets.items()},
         "alerts": alerts,
         **{f"channel_{name}": channel for name, channel in alerts.declared.items()},
         **sources,
     }
+
+
+def default_targets(mlflow: MlflowTracking, ledger: Ledger) -> dict[str, DeploymentTarget]:
+    """Deployment targets by the name that a declaration uses, ``Model(targets=("local",))``; a fork adds its own."""
+    return {"local": LocalService(mlflow=mlflow), "batch": BatchTable(ledger=ledger)}
 
 
 RETENTION = Retention()

@@ -1,11 +1,11 @@
 """The ledger: the append-only record of which version was in production when, and why.
 
 Belongs here: entries, and the alias derived from them. Does not belong here: the decision to promote
-(``assets/lifecycle``), deployment targets (``deployment.py``), creating and changing the table (``migrations``).
+(``assets/lifecycle``), deployment targets (``targets/``), creating and changing the table (``migrations``).
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -43,8 +43,23 @@ _TABLE = sa.Table(
 _TRIES = 20
 
 
-Action = Literal["promote", "refuse", "request", "approve", "reject"]
-"""A version went live or was refused by the lifecycle; its approval was requested, given, or rejected by a person."""
+Action = Literal["promote", "refuse", "request", "approve", "reject", "deploy", "withdraw"]
+"""A version went live or was refused by the lifecycle; its approval was requested, given, or rejected by a person; its
+targets answered the promotion; the model was taken out of production, with no version in its place."""
+
+_SAID = {
+    "promote": "promoted", "refuse": "refused", "request": "put up for approval", "approve": "approved",
+    "reject": "rejected", "deploy": "deployed", "withdraw": "withdrawn",
+}  # fmt: skip
+
+
+def action_in_words(action: str) -> str:
+    """What became of a version, for sentences: ``promoted``, ``refused``, …."""
+    return _SAID.get(action, action)
+
+
+_DECIDING: tuple[Action, ...] = ("promote", "withdraw")
+"""The entries that change which version is in production."""
 
 
 class LedgerError(Exception):
@@ -108,7 +123,7 @@ class Ledger(dg.ConfigurableResource):
 
     def record(
         self,
-        action: Literal["request", "approve", "reject"],
+        action: Literal["request", "approve", "reject", "deploy", "withdraw"],
         model: str,
         version: str,
         *,
@@ -117,7 +132,9 @@ class Ledger(dg.ConfigurableResource):
         dagster_run: str,
         who: str,
     ) -> Entry:
-        """Records a request for approval or a decision on it. Two identical entries in a row are one.
+        """Records a request for approval, a decision on it, what the targets answered, or a withdrawal.
+
+        After a withdrawal no version is in production. Two identical entries in a row are one.
 
         Raises:
             LedgerError: other writers took the next number 20 times in a row.
@@ -126,12 +143,12 @@ class Ledger(dg.ConfigurableResource):
         return self._append(action, model, version, facts)
 
     def champion(self, model: str) -> Entry | None:
-        """The current promotion; ``None`` before the first."""
-        return self._last(model, action="promote")
+        """The current promotion; ``None`` before the first and after a withdrawal."""
+        return self._in_effect(self._last(model, actions=_DECIDING))
 
     def at(self, model: str, time: dt.datetime) -> Entry | None:
-        """The promotion in effect at ``time`` (UTC if it has no zone); ``None`` before the first."""
-        return self._last(model, action="promote", until=_naive_utc(time))
+        """The promotion in effect at ``time`` (UTC if it has no zone); ``None`` if there was none."""
+        return self._in_effect(self._last(model, actions=_DECIDING, until=_naive_utc(time)))
 
     def history(self, model: str | None = None) -> list[Entry]:
         """All entries of one model or of all models, oldest first."""
@@ -149,7 +166,11 @@ class Ledger(dg.ConfigurableResource):
         moved = {}
         for model in sorted({entry.model for entry in self.history()}):
             champion = self.champion(model)
-            if champion is None or mlflow.version_of_alias(model, CHAMPION) == champion.version:
+            if champion is None:
+                if self._last(model, actions=_DECIDING) is not None:  # it was withdrawn
+                    mlflow.delete_alias(model, CHAMPION)
+                continue
+            if mlflow.version_of_alias(model, CHAMPION) == champion.version:
                 continue
             try:
                 mlflow.set_alias(model, CHAMPION, champion.version)
@@ -185,10 +206,16 @@ class Ledger(dg.ConfigurableResource):
             return next(entry for entry in self.history(model) if entry.number == row["number"])
         raise LedgerError(f"other processes took the next ledger entry of {model} {_TRIES} times in a row; try again")
 
-    def _last(self, model: str, action: Action | None = None, until: dt.datetime | None = None) -> Entry | None:
+    @staticmethod
+    def _in_effect(entry: Entry | None) -> Entry | None:
+        return None if entry is None or entry.action == "withdraw" else entry
+
+    def _last(
+        self, model: str, actions: Collection[Action] | None = None, until: dt.datetime | None = None
+    ) -> Entry | None:
         query = sa.select(_TABLE).where(_TABLE.c.model == model).order_by(_TABLE.c.number.desc()).limit(1)
-        if action is not None:
-            query = query.where(_TABLE.c.action == action)
+        if actions is not None:
+            query = query.where(_TABLE.c.action.in_(actions))
         if until is not None:
             query = query.where(_TABLE.c.at <= until)
         return next(iter(self._read(query)), None)

@@ -2,7 +2,7 @@
 
 Belongs here: all access to MLflow; the only MLflow type that other modules see is the open run. Runs are opened with
 ``dagster_mlflow.resources.MlFlow``, which is not public; a test checks its contract. Does not belong here: the contents
-of a bundle, the choice of the champion (``deployment.py``).
+of a bundle, the choice of the champion (``ledger.py``).
 """
 
 from __future__ import annotations
@@ -345,6 +345,11 @@ class MlflowTracking(dg.ConfigurableResource):
         """Points the alias to a version. Raises :class:`TrackingError` if there is no such version."""
         self._get_version(name, version)
         self.client().set_registered_model_alias(name, alias, version)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Removes the alias; nothing happens if the alias or the model does not exist."""
+        if self.version_of_alias(name, alias) is not None:
+            self.client().delete_registered_model_alias(name, alias)
 
     def set_version_tag(self, name: str, version: str, key: str, value: str) -> None:
         """Sets a tag of a model version. Raises :class:`TrackingError` if there is no such version."""

@@ -15,7 +15,7 @@ from assets.declaration import Model
 from resources.alerts import Alert, Alerts, Seen, Severity, fingerprint_of
 from resources.alerts.runbooks import runbook_of
 from resources.dagster_internals import Evaluation, check_evaluations
-from resources.ledger import Ledger
+from resources.ledger import Ledger, action_in_words
 
 EVALUATIONS, LEDGER = "check_evaluations", "promotions"
 """Event streams whose read position is in the store, so that a story run and a daemon can alternate."""
@@ -150,8 +150,8 @@ def tell_what_came_of_retraining(alerts: Alerts, ledger: Ledger) -> None:
     for entry in ledger.history():
         if entry.id <= position:
             continue
-        became = "was promoted" if entry.action == "promote" else "was refused"
         for alert in retraining_alerts(alerts, entry.model):
             if alert.opened_at <= entry.at:
-                alerts.store.update(alert.id, f"retraining: version {entry.version} {became}: {entry.reason}")
+                became = f"version {entry.version} was {action_in_words(entry.action)}"
+                alerts.store.update(alert.id, f"retraining: {became}: {entry.reason}")
         alerts.store.advance(Seen(LEDGER, entry.id))

@@ -84,7 +84,9 @@ TARGETS = {
     "resources/ledger.py": Target(
         ("tests/resources/test_ledger.py",), ("CHAMPION", "_TRIES", "Ledger", "_naive_utc")
     ),
-    "resources/deployment.py": Target(("tests/resources/test_deployment.py",), ("STAGED", "LocalTarget", "_tail")),
+    "resources/targets/local_service.py": Target(("tests/resources/targets/test_local_service.py",)),
+    "resources/targets/throwaway.py": Target(("tests/resources/targets/test_local_service.py",)),
+    f"{LIFECYCLE}/release/promotion.py": Target((f"{T}/release/test_promotion.py",)),
     "resources/alerts/store.py": Target(("tests/resources/alerts/test_store.py",)),
     "resources/alerts/outbox.py": Target(
         ("tests/resources/alerts/test_outbox.py", "tests/resources/alerts/test_delivery.py",

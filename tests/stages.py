@@ -106,7 +106,7 @@ class Stages:
         self.studies = Studies(database_url=self.ledger.database_url)
         self.resources: dict[str, Any] = {
             "tables": self.tables, "mlflow": self.mlflow, "ledger": self.ledger, "studies": self.studies,
-            "target": None, source_resource_key(model): model.table.source, **resources,
+            "target_local": None, source_resource_key(model): model.table.source, **resources,
         }  # fmt: skip
         assets = lifecycle_assets(model)
         defs = dg.Definitions(assets=assets, resources=self.resources, executor=dg.in_process_executor)

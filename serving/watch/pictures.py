@@ -15,6 +15,7 @@ from assets.metrics import METRICS
 from metadata.comparison import ALL_ROWS, Pair
 from metadata.lineage import Lineage
 from metadata.wording import figure_in_words
+from resources.ledger import action_in_words
 
 LABEL_WIDTH, PANEL_WIDTH, GAP, ROW_HEIGHT, TOP, BOTTOM = 210, 400, 30, 34, 26, 22
 MOST_PANELS = 2
@@ -185,7 +186,7 @@ def picture_of(found: Lineage) -> LineagePicture:
     downstream = [(f"gate: {_passed(v.gate)}, staging: {_passed(v.staging)}", list[str](), False)]
     for entry in found.deployments:
         until = f"until {entry.until}" if entry.until else ""
-        what = "refused" if entry.action == "refuse" else "promoted"
+        what = action_in_words(entry.action)
         downstream.append((f"{what} {entry.at}", [until] if until else [], False))
     if found.predictions is not None:
         scored = found.predictions

@@ -20,6 +20,7 @@ from metadata.lineage import lineage_of
 from metadata.query import MOST_ROWS
 from metadata.views import VIEWS, MetricRow, columns_of, meaning_of
 from metadata.wording import days_in_words, figure_in_words
+from resources.ledger import action_in_words
 from serving.watch.pictures import Dots, dots, dots_of_pairs, picture_of
 
 ROWS_OF_PAGE = 100
@@ -59,7 +60,14 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
         with answered() as metadata:
             found = lineage_of(metadata, model, number)
         return HTMLResponse(
-            page("version.html", found=found, v=found.version, picture=picture_of(found), days=days_in_words)
+            page(
+                "version.html",
+                found=found,
+                v=found.version,
+                picture=picture_of(found),
+                days=days_in_words,
+                action_in_words=action_in_words,
+            )
         )
 
     @app.get("/compare")

@@ -24,12 +24,12 @@ from assets.lifecycle.model.version.bundle import loaded
 from cli import main
 from resources import home
 from resources.backup import BackupError, back_up, maintenance
-from resources.deployment import LocalTarget
 from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
 from resources.processes import free_port
 from resources.restore import RestoreError, restore
 from resources.settings import Settings, project_root
+from resources.targets.local_service import LocalService
 from scaffold.new_model import drafted
 from tests.declarations.readings import readings
 from tests.resources.conftest import POSTGRES
@@ -439,7 +439,7 @@ def rehearse(make_world, tmp_path, declared):
         declared, training=replace(declared.training, max_epochs=2), gate=Gate(floor=0.5, baseline_margin=-1)
     )
     mlflow = MlflowTracking.from_settings(Settings.from_env({"ASSETLINE_HOME": str(tmp_path / "var")}))
-    target = LocalTarget(mlflow=mlflow, start_timeout_s=240)
+    target = LocalService(mlflow=mlflow, start_timeout_s=240)
     world = make_world(model, tmp_path / "var", target=target)
     lived = world.run("lifecycle")
     assert lived.success, why(lived)

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resources.deployment import LocalTarget
 from resources.ledger import CHAMPION, Ledger, LedgerError, _naive_utc
 from resources.settings import Settings
+from resources.targets.local_service import LocalService
 
 SAID = {"verdicts": {"gate": True}, "dagster_run": "run-1", "who": "ada"}
 
@@ -143,7 +143,7 @@ def test_a_url_with_a_password_stays_out_of_the_configuration():
 
 
 def test_a_kill_between_ledger_and_alias_is_mended_at_start(ledger, tracking):
-    LocalTarget(mlflow=tracking).promote("toy", "1")
+    LocalService(mlflow=tracking).promote("toy", "1")
     ledger.promote("toy", "1", reason="r", **SAID)
     ledger.promote("toy", "2", reason="r", **SAID)  # and here the process was killed
     assert tracking.version_of_alias("toy", CHAMPION) == "1"
@@ -158,3 +158,18 @@ def test_a_champion_that_mlflow_lost_is_named(ledger, tracking):
     ledger.promote("toy", "99", reason="r", **SAID)
     with pytest.raises(LedgerError, match="version 99 of toy is in production, but MLflow does not have it"):
         ledger.reconcile(tracking)
+
+
+def test_after_a_withdrawal_nothing_is_in_production_until_the_next_promotion(ledger, tracking):
+    tracking.set_alias("toy", CHAMPION, "1")
+    ledger.promote("toy", "1", reason="r", **SAID)
+    ledger.record("deploy", "toy", "1", reason="cluster: 2 replicas", **SAID)
+    assert ledger.champion("toy").version == "1", "an answer of the targets is no promotion"
+    gone = ledger.record("withdraw", "toy", "1", reason="replaced", **SAID)
+    assert ledger.champion("toy") is None
+    assert ledger.at("toy", gone.at) is None
+    assert ledger.at("toy", gone.at - dt.timedelta(microseconds=1)).version == "1"
+    assert ledger.reconcile(tracking) == {}
+    assert tracking.version_of_alias("toy", CHAMPION) is None, "a kill may have left the alias"
+    again = ledger.promote("toy", "1", reason="r", **SAID)
+    assert (again.number, again.previous) == (4, None)

@@ -2,7 +2,7 @@
 
 Belongs here: the refusal of a version with missing or failed verdicts or without the declared approval, and the ledger
 entry. Does not belong here: the rules of the gate (``model/gate.py``), approvals (``approval.py``), deployment targets
-(``resources/deployment.py``).
+(``resources/targets``), their order (``promotion.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.model.version.verdicts import failures, verdicts_on
 from assets.lifecycle.release.approval import approval_against
+from assets.lifecycle.release.promotion import PromotionError, promote_on_all, targets_of
 from assets.lifecycle.stage import StageOutput, TableInput, eager, table_asset
+from resources.targets.base import resource_key
 
 
 def deployment_asset(model: Model) -> dg.AssetsDefinition:
@@ -35,8 +37,11 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
             )
         before = ledger.champion(model.name)
         reason = "; ".join(verdicts["gate"]["reasons"])
-        entry = ledger.promote(model.name, version, reason=reason, **facts)
-        context.resources.target.promote(model.name, version)
+        try:
+            targets = targets_of(context.resources, model)
+            entry = promote_on_all(targets, ledger, model.name, version, reason=reason, **facts)
+        except PromotionError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
         frame = pd.DataFrame({"version": [version], "previous": [entry.previous or ""], "ledger_entry": [entry.id]})
         return StageOutput(
             frame, [], {"version": version, "before": before.version if before else "none", "reason": reason}
@@ -46,14 +51,15 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "deployment",
         deployment,
-        description="The promotion: looks up the verdicts on this version, writes the ledger and moves the alias "
-        "`champion`. A version with a failed gate is refused, even if this asset is materialised alone.",
+        description="The promotion: looks up the verdicts on this version, writes the ledger and promotes it on the "
+        f"declared targets: {', '.join(model.targets)}. A version with a failed gate is refused, even if this asset is "
+        "materialised alone.",
         stage="release",
         kinds={"mlflow"},
         inputs={"trained_model": TableInput(model.key("trained_model"))},
         deps=[model.key(name) for name in ("staged", "evaluation", *(["approval"] if model.approval else []))],
         # With an approval, both are requested in one run, which skips the deployment until the approval is given.
         automation=eager(None),
-        resources={"mlflow", "ledger", "target"},
+        resources={"mlflow", "ledger", *map(resource_key, model.targets)},
         by_day=False,
     )

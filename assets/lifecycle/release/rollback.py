@@ -6,15 +6,19 @@ Does not belong here: the first promotion of a version (``deployment.py``), the 
 
 # No `from __future__ import annotations`: Dagster reads the annotations of the op.
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 import numpy as np
 from pydantic import Field
 
+from assets.declaration import Model
 from assets.lifecycle.model.version.bundle import BundleError, loaded
-from assets.lifecycle.release.staging import PARITY_TOLERANCE, largest_difference, request_scores
-from resources.deployment import DeploymentTarget
+from assets.lifecycle.release.promotion import PromotionError, promote_on_all
+from assets.lifecycle.release.staging import PARITY_TOLERANCE, largest_difference, request_scores_of_all
 from resources.ledger import Entry, Ledger
 from resources.mlflow import MlflowTracking, TrackingError
+from resources.targets.base import DeploymentTarget, resource_key
 
 
 class RollbackError(Exception):
@@ -30,11 +34,11 @@ def roll_back(
     dagster_run: str = "",
     mlflow: MlflowTracking,
     ledger: Ledger,
-    target: DeploymentTarget,
+    targets: Mapping[str, DeploymentTarget],
 ) -> Entry:
     """Promotes a version that was in production before.
 
-    The version is started in a temporary process first. It must answer over HTTP as it does offline.
+    The version is started in a temporary service on each target first. It must answer over HTTP as it does offline.
 
     Args:
         name: name of the model.
@@ -42,13 +46,15 @@ def roll_back(
         why: reason, for the ledger.
         who: who rolls back, for the ledger.
         dagster_run: id of the run, if a run does it.
-        mlflow, ledger, target: the resources.
+        mlflow, ledger: the resources.
+        targets: the targets of the model by name, in the declared order.
 
     Returns:
         The ledger entry.
 
     Raises:
-        RollbackError: there is no such version, its files are gone or damaged, or it does not answer as it should.
+        RollbackError: there is no such version, its files are gone or damaged, it does not answer as it should, or a
+            target cannot put it back.
     """
     if not why.strip():
         raise RollbackError("a rollback needs a reason; say why")
@@ -69,12 +75,14 @@ def roll_back(
         raise RollbackError(f"version {version} of {name} is in production already; {choice}")
     if version not in earlier:
         raise RollbackError(f"version {version} of {name} was never in production; {choice}")
-    tested = _tested(name, version, champion.version, mlflow, target)
+    tested = _tested(name, version, champion.version, mlflow, targets)
     reason = f"rollback from version {champion.version}: {why.strip()}"
     verdicts = {"rollback": {"passed": True, "reasons": [reason, tested]}}
-    entry = ledger.promote(name, version, reason=reason, verdicts=verdicts, dagster_run=dagster_run, who=who)
-    target.promote(name, version)
-    return entry
+    facts = {"reason": reason, "verdicts": verdicts, "dagster_run": dagster_run, "who": who}
+    try:
+        return promote_on_all(targets, ledger, name, version, back=True, **facts)
+    except PromotionError as error:
+        raise RollbackError(str(error)) from error
 
 
 def probe_rows(n_features: int) -> np.ndarray:
@@ -82,7 +90,9 @@ def probe_rows(n_features: int) -> np.ndarray:
     return np.stack([np.zeros(n_features), np.ones(n_features), np.full(n_features, np.nan)]).astype(np.float32)
 
 
-def _tested(name: str, version: str, champion: str, mlflow: MlflowTracking, target: DeploymentTarget) -> str:
+def _tested(
+    name: str, version: str, champion: str, mlflow: MlflowTracking, targets: Mapping[str, DeploymentTarget]
+) -> str:
     """Starts the version in a temporary process and compares its scores; returns what was found."""
     stays = f"version {champion} stays in production"
     try:
@@ -91,7 +101,7 @@ def _tested(name: str, version: str, champion: str, mlflow: MlflowTracking, targ
     except (TrackingError, BundleError, OSError) as error:
         raise RollbackError(f"the files of version {version} of {name} cannot be read ({error}); {stays}") from error
     X = probe_rows(len(bundle.facts.feature_names))
-    response = request_scores(target, directory, bundle, version, X)
+    response = request_scores_of_all(targets, directory, bundle, version, X)
     if response.scores is None:
         raise RollbackError(f"version {version} of {name} does not serve ({response.fault}); {stays}")
     difference = largest_difference(bundle, bundle.predict(X), response.scores)
@@ -115,30 +125,27 @@ class RollbackConfig(dg.Config):
     who: str = Field(description="Your name, for the ledger.")
 
 
-@dg.op
-def rollback(
-    context: dg.OpExecutionContext,
-    config: RollbackConfig,
-    mlflow: dg.ResourceParam[MlflowTracking],
-    ledger: dg.ResourceParam[Ledger],
-    target: dg.ResourceParam[DeploymentTarget],
-) -> None:
-    """Puts an earlier version back into production, after it has answered in a process of its own."""
-    try:
-        entry = roll_back(
-            config.model, to=config.to, why=config.why, who=config.who, dagster_run=context.run_id, mlflow=mlflow,
-            ledger=ledger, target=target,
-        )  # fmt: skip
-    except RollbackError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
-    context.log.info(f"version {entry.version} of {entry.model} is in production, in place of {entry.previous}")
+def rollback_job(models: Sequence[Model] = ()) -> dg.JobDefinition:
+    """Returns ``model_rollback`` for the declared models; the launchpad edits its config."""
+    names = {model.name: tuple(model.targets) for model in models}
+    keys = {resource_key(target) for declared in names.values() for target in declared} | {resource_key("local")}
 
-
-def rollback_job() -> dg.JobDefinition:
-    """Returns ``model_rollback``; the launchpad edits its config."""
+    @dg.op(name="rollback", required_resource_keys={"mlflow", "ledger", *keys})
+    def rolling(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
+        """Puts an earlier version back into production, after it has answered in a service of its own."""
+        declared = names.get(config.model, ("local",))
+        targets = {name: getattr(context.resources, resource_key(name)) for name in declared}
+        try:
+            entry = roll_back(
+                config.model, to=config.to, why=config.why, who=config.who, dagster_run=context.run_id,
+                mlflow=context.resources.mlflow, ledger=context.resources.ledger, targets=targets,
+            )  # fmt: skip
+        except RollbackError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        context.log.info(f"version {entry.version} of {entry.model} is in production, in place of {entry.previous}")
 
     @dg.job(name="model_rollback", description="Puts an earlier version of a model back into production.")
     def rolling_back() -> None:
-        rollback()
+        rolling()
 
     return rolling_back

@@ -1,12 +1,12 @@
 """The asset ``staged``: the candidate in a temporary process, compared with its offline scores.
 
 Belongs here: requests to the staged candidate, and the checks ``smoke`` and ``parity``. Does not belong here: starting
-the process (``resources/deployment.py``), promotion (``deployment.py``).
+the service (``resources/targets``), promotion (``deployment.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +20,11 @@ from assets.lifecycle.model.training_set import matrix, test_rows
 from assets.lifecycle.model.version.bundle import loaded
 from assets.lifecycle.model.version.verdicts import record_verdict
 from assets.lifecycle.prediction_format import format_of
+from assets.lifecycle.release.promotion import targets_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, eager, table_asset
 from assets.task import Task
 from resources.dagster_internals import CheckResult
-from resources.deployment import STAGED, DeploymentError, DeploymentTarget
+from resources.targets.base import STAGED, DeploymentError, DeploymentTarget, resource_key
 
 SMOKE = Check(
     name="smoke",
@@ -74,10 +75,12 @@ def request_scores(
 
     try:
         with (
-            target.stage(directory) as url,
-            httpx.Client(base_url=url, timeout=RESPONSE_TIMEOUT_S, trust_env=False) as service,
+            target.stage(directory) as service_of,
+            httpx.Client(
+                base_url=service_of.url, headers=service_of.headers, timeout=RESPONSE_TIMEOUT_S, trust_env=False
+            ) as service,
         ):
-            health = service.get("/health").raise_for_status().json()
+            health = target.smoke_test(service_of, model.name)
             response = service.post(f"/models/{model.name}/score", json={"features": _json_rows(X)})
             response = response.raise_for_status().json()
     except DeploymentError as error:
@@ -87,6 +90,29 @@ def request_scores(
             None, f"the service does not answer as it should: {_in_one_line(str(error) or repr(error))}"
         )
     return parse_response(model, version, len(X), health, response)
+
+
+def request_scores_of_all(
+    targets: Mapping[str, DeploymentTarget], directory: Path, model: Scored, version: str, X: np.ndarray
+) -> StagedResponse:
+    """Stages a bundle on each target and requests scores of ``X`` there.
+
+    Returns the first fault, with the name of its target if there are several. Otherwise returns the scores that are
+    furthest from the offline ones.
+    """
+    offline: np.ndarray | None = None
+    furthest, largest = StagedResponse(None, "no target is declared"), -1.0
+    for name, target in targets.items():
+        response = request_scores(target, directory, model, version, X)
+        if response.scores is None:
+            return StagedResponse(None, response.fault if len(targets) == 1 else f"{name}: {response.fault}")
+        if len(targets) == 1:
+            return response
+        offline = loaded(directory).predict(X) if offline is None else offline
+        difference = largest_difference(model, offline, response.scores)
+        if not difference <= largest:  # NaN is furthest
+            furthest, largest = response, difference
+    return furthest
 
 
 def parse_response(model: Scored, version: str, rows: int, health: Any, response: Any) -> StagedResponse:
@@ -142,11 +168,12 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
     def staged(
         context: dg.AssetExecutionContext, trained_model: pd.DataFrame, training_set: pd.DataFrame
     ) -> StageOutput:
-        mlflow, target = context.resources.mlflow, context.resources.target
+        mlflow = context.resources.mlflow
         version = str(trained_model["version"].iloc[0])
         directory = mlflow.download(model.name, version)
         X = matrix(training_set[test_rows(training_set, model)].head(PARITY_ROWS), model)
-        response = request_scores(target, directory, model, version, X)
+        targets = targets_of(context.resources, model)
+        response = request_scores_of_all(targets, directory, model, version, X)
         message = response.fault or f"healthy, and it scored {len(X)} rows"
         check_results = [CheckResult(check=SMOKE.name, passed=response.scores is not None, description=message)]
         if response.scores is None:
@@ -173,7 +200,8 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
         model,
         "staged",
         staged,
-        description="The candidate in its own process; its scores over HTTP equal its offline scores.",
+        description="The candidate in a service of its own, on each declared target; its scores over HTTP equal its "
+        "offline scores.",
         stage="release",
         kinds={"fastapi"},
         inputs={
@@ -183,7 +211,7 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
         deps=[model.key("evaluation")],
         checks=[SMOKE, PARITY],
         automation=eager(None),
-        resources={"mlflow", "target"},
+        resources={"mlflow", *map(resource_key, model.targets)},
         by_day=False,
     )
 

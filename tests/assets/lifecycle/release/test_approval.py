@@ -23,6 +23,8 @@ NOW = dt.datetime.now(dt.UTC)
 class Target:
     """Notes what is promoted."""
 
+    follows_ledger = True
+
     def __init__(self) -> None:
         self.promoted: list[tuple[str, str]] = []
 
@@ -32,7 +34,7 @@ class Target:
 
 def release(tmp_path, model=MODEL) -> Stages:
     """Version 3 with good verdicts, and version 2 in production."""
-    stages = Stages(model, tmp_path, target=Target())
+    stages = Stages(model, tmp_path, target_local=Target())
     stages.put("trained_model", pd.DataFrame({"version": ["3"]}))
     stages.ledger.promote("meter", "2", reason="the first", verdicts={}, dagster_run="r", who="ada")
     for name in VERDICTS:

@@ -14,6 +14,8 @@ MODEL = plain()
 class Target:
     """Notes what is promoted."""
 
+    follows_ledger = True
+
     def __init__(self) -> None:
         self.promoted: list[tuple[str, str]] = []
 
@@ -29,7 +31,7 @@ def target() -> Target:
 @pytest.fixture
 def promoting(tmp_path, target) -> Stages:
     """Version 3 with good verdicts, and version 2 in production."""
-    stages = Stages(MODEL, tmp_path, target=target)
+    stages = Stages(MODEL, tmp_path, target_local=target)
     stages.put("trained_model", pd.DataFrame({"version": ["3"]}))
     stages.ledger.promote("meter", "2", reason="the first", verdicts={}, dagster_run="r", who="ada")
     for name in VERDICTS:
@@ -61,7 +63,7 @@ def test_who_promotes_is_on_record(promoting):
 
 
 def test_the_first_version_of_all_has_none_before_it(tmp_path, target):
-    stages = Stages(MODEL, tmp_path, target=target)
+    stages = Stages(MODEL, tmp_path, target_local=target)
     stages.put("trained_model", pd.DataFrame({"version": ["1"]}))
     for name in VERDICTS:
         record_verdict(stages.mlflow, MODEL, "1", name, True, ["fine"])

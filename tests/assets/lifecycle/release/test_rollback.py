@@ -8,8 +8,9 @@ import pytest
 
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.lifecycle.release.rollback import RollbackError, probe_rows, roll_back, rollback_job
-from resources.deployment import STAGED, LocalTarget
 from resources.mlflow import MlflowTracking, TrackingError
+from resources.targets.base import STAGED
+from resources.targets.local_service import LocalService
 from tests.declarations.readings import plain
 from tests.stages import Stages, copied_bundle
 
@@ -17,7 +18,7 @@ HEALTHY = {"status": "ok", "models": {"meter": {"status": "ok", "version": STAGE
 FACTS = {"verdicts": {}, "dagster_run": "r", "who": "ada"}
 
 
-class Target(LocalTarget):
+class Target(LocalService):
     """Starts the fake service, and notes what is promoted."""
 
     def promote(self, model: str, version: str) -> None:
@@ -36,7 +37,7 @@ def stages(tmp_path, toy_bundle) -> Stages:
         service="tests.resources.fake_service",
         start_timeout_s=20,
     )
-    stages = Stages(plain(), tmp_path, target=target)
+    stages = Stages(plain(), tmp_path, target_local=target)
     for version in ("1", "2", "3"):
         stages.mlflow.folders[version] = copied_bundle(toy_bundle, tmp_path / version)
         answer(stages, version)
@@ -59,8 +60,8 @@ def answer(stages: Stages, version: str, apart: float = 0.0, **health) -> None:
 
 def back(stages: Stages, **given):
     arguments = {"why": "alerts doubled", "who": "bob", **given}
-    target = stages.resources["target"]
-    return roll_back("meter", mlflow=stages.mlflow, ledger=stages.ledger, target=target, **arguments)
+    targets = {"local": stages.resources["target_local"]}
+    return roll_back("meter", mlflow=stages.mlflow, ledger=stages.ledger, targets=targets, **arguments)
 
 
 def refused(stages: Stages, message: str, **given) -> None:
@@ -101,7 +102,7 @@ def test_what_cannot_be_asked_changes_nothing(stages, given, message):
 
 def test_a_first_version_has_none_before_it_and_an_unknown_model_is_named(stages, tmp_path):
     stages.ledger.promote("churn", "1", reason="r", **FACTS)
-    given = {"why": "w", "who": "bob", "mlflow": stages.mlflow, "ledger": stages.ledger, "target": None}
+    given = {"why": "w", "who": "bob", "mlflow": stages.mlflow, "ledger": stages.ledger, "targets": {}}
     with pytest.raises(RollbackError, match="version 1 of churn is the first in production"):
         roll_back("churn", **given)
     with pytest.raises(
@@ -141,7 +142,7 @@ def test_a_version_whose_files_are_damaged_stays_out(stages):
 
 
 def test_the_job_does_the_same_from_the_launchpad(stages):
-    given = {name: stages.resources[name] for name in ("mlflow", "ledger", "target")}
+    given = {name: stages.resources[name] for name in ("mlflow", "ledger", "target_local")}
     job = rollback_job()
 
     def launched(**config):

@@ -20,8 +20,9 @@ from assets.lifecycle.release.staging import (
     parse_response,
     staged_asset,
 )
-from resources.deployment import STAGED, LocalTarget
 from resources.mlflow import MlflowTracking
+from resources.targets.base import STAGED
+from resources.targets.local_service import LocalService
 from tests.assets.lifecycle.release.test_deployment import MODEL
 from tests.declarations.readings import plain, readings, stream
 from tests.stages import Stages, copied_bundle
@@ -32,12 +33,12 @@ HEALTHY = {"status": "ok", "models": {"meter": {"status": "ok", "version": STAGE
 @pytest.fixture
 def stages(tmp_path, toy_bundle) -> Stages:
     """A candidate of version 3 with its training set, and a target that starts a process for it."""
-    target = LocalTarget(
+    target = LocalService(
         mlflow=MlflowTracking(tracking_uri="sqlite:////none"),
         service="tests.resources.fake_service",
         start_timeout_s=20,
     )
-    stages = Stages(MODEL, tmp_path, target=target)
+    stages = Stages(MODEL, tmp_path, target_local=target)
     stages.mlflow.folders["3"] = copied_bundle(toy_bundle, tmp_path / "bundle")
     rng = np.random.default_rng(0)
     names = Bundle.load(toy_bundle).facts.feature_names
@@ -160,8 +161,8 @@ def test_the_real_service_with_a_version_that_answers_nan_is_not_staged(stages):
     facts = json.loads((folder / "bundle.json").read_text())
     facts["head"]["offset"] = math.nan
     (folder / "bundle.json").write_text(json.dumps(facts))
-    target = LocalTarget(mlflow=MlflowTracking(tracking_uri="sqlite:////none"))
-    real = Stages(MODEL, stages.folder, target=target)
+    target = LocalService(mlflow=MlflowTracking(tracking_uri="sqlite:////none"))
+    real = Stages(MODEL, stages.folder, target_local=target)
     real.mlflow.folders["3"] = folder
     made = real.make("staged")
     assert not made.check("smoke").passed

@@ -12,20 +12,22 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
-from resources.deployment import DeploymentError, LocalTarget, _tail
 from resources.ledger import CHAMPION
 from resources.mlflow import MlflowTracking
 from resources.settings import project_root
+from resources.targets.base import DeploymentError
+from resources.targets.local_service import LocalService
+from resources.targets.throwaway import _tail
 
 
 def test_the_target_promotes_from_an_asset_with_addresses_from_the_environment(tracking, monkeypatch):
     monkeypatch.setenv("TEST_TRACKING_URI", tracking.tracking_uri)
 
     @dg.asset
-    def deployment(target: LocalTarget) -> None:
+    def deployment(target: LocalService) -> None:
         target.promote("toy", "1")
 
-    target = LocalTarget(mlflow=MlflowTracking(tracking_uri=dg.EnvVar("TEST_TRACKING_URI")))
+    target = LocalService(mlflow=MlflowTracking(tracking_uri=dg.EnvVar("TEST_TRACKING_URI")))
     tracking.set_alias("toy", CHAMPION, "2")
     assert dg.materialize([deployment], resources={"target": target}).success
     assert tracking.version_of_alias("toy", CHAMPION) == "1"
@@ -38,8 +40,8 @@ def bundle(tmp_path) -> Path:
 
 
 @pytest.fixture
-def target(tracking) -> LocalTarget:
-    return LocalTarget(mlflow=tracking, service="tests.resources.fake_service", start_timeout_s=20)
+def target(tracking) -> LocalService:
+    return LocalService(mlflow=tracking, service="tests.resources.fake_service", start_timeout_s=20)
 
 
 def read(url: str) -> str:
@@ -50,8 +52,10 @@ def read(url: str) -> str:
 
 def test_a_staged_bundle_serves_in_a_process_of_its_own_and_then_is_gone(target, bundle, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
-    with target.stage(bundle) as url:
+    with target.stage(bundle) as staged:
+        url = staged.url
         assert url.startswith("http://127.0.0.1:")
+        assert dict(staged.headers) == {}
         assert read(url) == '{"name": "toy"}'
     with pytest.raises(OSError, match="refused"):
         read(url)
@@ -59,16 +63,17 @@ def test_a_staged_bundle_serves_in_a_process_of_its_own_and_then_is_gone(target,
 
 def test_two_bundles_are_staged_side_by_side(target, bundle):
     with target.stage(bundle) as one, target.stage(bundle) as two:
-        assert one != two
-        assert read(one) == read(two)
+        assert one.url != two.url
+        assert read(one.url) == read(two.url)
 
 
 def test_a_process_that_will_not_end_is_ended_whatever_happens(target, bundle):
     (bundle / "stubborn").touch()
-    with pytest.raises(RuntimeError, match="smoke test"), target.stage(bundle) as url:
-        raise RuntimeError("smoke test")
+    seen = []
+    with pytest.raises(ZeroDivisionError), target.stage(bundle) as staged:
+        seen.append(staged.url) or 1 / 0
     with pytest.raises(OSError, match="refused"):
-        read(url)
+        read(seen[0])
 
 
 def test_a_service_that_cannot_start_says_why(target, bundle):
@@ -84,7 +89,7 @@ def test_a_service_that_cannot_start_says_why(target, bundle):
 
 def test_a_service_that_never_is_healthy_is_given_up_with_its_last_words(target, bundle, tracking):
     (bundle / "deaf").touch()
-    impatient = LocalTarget(mlflow=tracking, service=target.service, start_timeout_s=1)
+    impatient = LocalService(mlflow=tracking, service=target.service, start_timeout_s=1)
     with pytest.raises(DeploymentError, match=r"(?s)not healthy after 1 s.*still loading"), impatient.stage(bundle):
         pytest.fail("it never serves")
 
@@ -104,18 +109,18 @@ def test_the_last_twenty_lines_are_told():
 
 def test_a_candidate_has_some_time_to_start(tracking):
     with pytest.raises(ValidationError, match="start_timeout_s"):
-        LocalTarget(mlflow=tracking, start_timeout_s=0)
+        LocalService(mlflow=tracking, start_timeout_s=0)
 
 
 def test_a_staged_process_does_not_outlive_a_killed_run(bundle):
     code = f"""
 import time
 from pathlib import Path
-from resources.deployment import LocalTarget
+from resources.targets.local_service import LocalService
 from resources.mlflow import MlflowTracking
-target = LocalTarget(mlflow=MlflowTracking(tracking_uri="sqlite:////none"), service="tests.resources.fake_service")
-with target.stage(Path({str(bundle)!r})) as url:
-    print(url, flush=True)
+target = LocalService(mlflow=MlflowTracking(tracking_uri="sqlite:////none"), service="tests.resources.fake_service")
+with target.stage(Path({str(bundle)!r})) as staged:
+    print(staged.url, flush=True)
     time.sleep(60)
 """
     run = subprocess.Popen([sys.executable, "-c", code], cwd=project_root(), stdout=subprocess.PIPE, text=True)
