@@ -82,6 +82,47 @@ ci: lint test slow ## run everything but the benchmarks; .ci/run calls `make run
 bench: $(DEV_STAMP) ## measure every speed and quality claim, as ratios in one run
 	$(BIN)/python -m benchmarks
 
+##@ Pipeline (docs/ci.md)
+.PHONY: unit integration performance train gate compare deploy smoke promote tell-failure newest
+OUT ?= build
+REPORTS := $(OUT)/reports
+PIPELINE = $(BIN)/assetline pipeline
+AT = --out $(OUT) $(addprefix --model ,$(MODEL))
+
+unit: $(DEV_STAMP) ## run the quick tests, with JUnit and coverage in build/reports [TESTS=paths JOBS=2]
+	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/unit.xml \
+		--cov --cov-report=xml:$(REPORTS)/coverage.xml --cov-report=term:skip-covered $(TESTS)
+
+integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths]
+	$(BIN)/python -m pytest -q -m slow --junitxml=$(REPORTS)/integration.xml $(TESTS)
+
+performance: $(DEV_STAMP) ## run a small part of the benchmarks, about a minute
+	$(BIN)/python -m benchmarks --quick
+
+train: $(STAMP) ## land, clean and train in a state folder of the pipeline [MODEL=name UNTIL=2026-10-03 OUT=build]
+	$(PIPELINE) train $(AT) $(if $(UNTIL),--until "$(UNTIL)")
+
+gate: $(STAMP) ## evaluate what was trained and run the gate; keeps reports, and a release of what passes
+	$(PIPELINE) gate --out $(OUT)
+
+compare: $(STAMP) ## before and after on the same rows, for a change to a model: [BASE=origin/main MODEL=name]
+	$(PIPELINE) compare $(AT) $(if $(BASE),--base "$(BASE)")
+
+deploy: $(STAMP) ## move the releases into an environment: ENV=staging [MODEL=name]
+	$(PIPELINE) deploy --env "$(ENV)" $(AT)
+
+smoke: $(STAMP) ## test the released versions in an environment: ENV=staging [MODEL=name]
+	$(PIPELINE) smoke --env "$(ENV)" $(AT)
+
+promote: $(STAMP) ## put the released versions into production in an environment: ENV=production [MODEL=name]
+	$(PIPELINE) promote --env "$(ENV)" $(AT)
+
+tell-failure: $(STAMP) ## tell people about a failed stage: STAGE=gate [STATUS=success]
+	$(PIPELINE) tell-failure --stage "$(STAGE)" $(if $(STATUS),--status "$(STATUS)")
+
+newest: $(DEV_STAMP) ## try the newest versions of the dependencies with the quick tests [TESTS=paths]
+	$(BIN)/python -m pipeline.newest --out $(OUT) $(TESTS)
+
 ##@ Pictures and state
 dashboards: $(DEV_STAMP) ## write Grafana's dashboards from deploy/grafana/dashboards.py
 	$(BIN)/python -m deploy.grafana.dashboards

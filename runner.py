@@ -64,7 +64,12 @@ class Runner:
         self.last: dg.ExecuteInProcessResult | None = None
 
     def attempt(
-        self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None, why: str = ""
+        self,
+        work: str,
+        days: Sequence[str] = (),
+        config: dict[str, Any] | None = None,
+        why: str = "",
+        only: Sequence[str] = (),
     ) -> str | None:
         """Runs one of the model's jobs once.
 
@@ -73,6 +78,7 @@ class Runner:
             days: consecutive ISO days of the run; empty for a job without partitions.
             config: run config.
             why: reason of the run, for its tags.
+            only: names of the assets of the job to materialise; default: all of them.
 
         Returns:
             ``None`` if the run succeeded, else the text of the first error.
@@ -83,13 +89,16 @@ class Runner:
         job = self.defs.resolve_job_def(job_name(self.model, work))
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         self.last = job.execute_in_process(
-            instance=self.instance, run_config={**quiet, **(config or {})}, tags=tags, raise_on_error=False
-        )
+            instance=self.instance, run_config={**quiet, **(config or {})}, tags=tags, raise_on_error=False,
+            asset_selection=[self.model.key(name) for name in only] or None,
+        )  # fmt: skip
         return None if self.last.success else _why(self.last)
 
-    def run(self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None) -> None:
+    def run(
+        self, work: str, days: Sequence[str] = (), config: dict[str, Any] | None = None, only: Sequence[str] = ()
+    ) -> None:
         """Runs one of the model's jobs once. Raises :class:`RunError` if the run fails."""
-        if (error := self.attempt(work, days, config)) is not None:
+        if (error := self.attempt(work, days, config, only=only)) is not None:
             on = f" on {days[0]}…{days[-1]}" if days else ""
             raise RunError(f"{job_name(self.model, work)} failed{on}: {error}; see run {self.last_run_id} in the UI")
 

@@ -18,6 +18,7 @@ from cli.card import card
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
+from cli.pipeline import pipeline_app
 from cli.state import backup, prune, restore
 from resources.settings import Settings
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks are longer, and may show secrets in local variables
 )
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(pipeline_app, name="pipeline")
 app.command(epilog="Example: `assetline models --json`")(models)
 app.command(epilog="Example: `assetline versions fraud`")(versions)
 app.command(epilog="Example: `assetline runs fraud --last 10`")(runs)

@@ -7,10 +7,14 @@ Belongs here: the differences, and scoring both versions on the same rows. Does 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.evaluation import known_entities
 from assets.lifecycle.model.metrics import evaluate
@@ -211,17 +215,28 @@ def _on_same_rows(metadata: Metadata, a: VersionRow, b: VersionRow, folders: lis
         version: bundle.predict(_features(metadata, bundle, bundles[newer], found, test))
         for version, bundle in bundles.items()
     }
+    known = known_entities(found.frame, test, model)
+    pairs = pairs_on(rows, scores[a.version], scores[b.version], model, known)
+    return pairs if a.version != b.version else [replace(pair, difference=None) for pair in pairs]
+
+
+def pairs_on(rows: pd.DataFrame, a: np.ndarray, b: np.ndarray, model: Model, known: np.ndarray | None) -> list[Pair]:
+    """The figures of two scores of the same rows, with the differences ``b`` minus ``a`` in the same bootstrap draws.
+
+    Args:
+        rows: ``[n]`` test rows with the target and the columns of the declaration.
+        a, b: scores ``[n]`` or ``[n, classes]``.
+        model: the declaration of the evaluation.
+        known: bool ``[n]``: rows whose entity is known as positive, or ``None``; see
+            :func:`~assets.lifecycle.model.evaluation.known_entities`.
+    """
     how: dict[str, Any] = {
         "evaluation": model.evaluation, "target": model.target, "task": model.task, "time": model.table.time,
-        "review_cost": model.review_cost, "known": known_entities(found.frame, test, model),
-        "seed": model.training.seed,
+        "review_cost": model.review_cost, "known": known, "seed": model.training.seed,
     }  # fmt: skip
-    if a.version == b.version:
-        report = evaluate(rows, {"b": scores[b.version]}, **how).to_dict()
-        return _pairs(_figures(report), _figures(report))
     # A report has slices only of its first score.
-    of_a = evaluate(rows, {"a": scores[a.version]}, **how)
-    of_b = evaluate(rows, {"b": scores[b.version], "a": scores[a.version]}, **how)
+    of_a = evaluate(rows, {"a": a}, **how)
+    of_b = evaluate(rows, {"b": b, "a": a}, **how)
     differences = {name: Figure(one.value, one.low, one.high) for name, one in of_b.differences["a"].items()}
     return _pairs(_figures(of_a.to_dict()), _figures(of_b.to_dict()), differences)
 

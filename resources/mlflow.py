@@ -305,6 +305,47 @@ class MlflowTracking(dg.ConfigurableResource):
         given = {"dagster_run_id": run.data.tags.get("dagster_run_id", ""), **(tags or {})}
         return str(client.create_model_version(name, source, run_id, tags=given).version)
 
+    def adopt(
+        self,
+        name: str,
+        bundle: Path,
+        evidence: Path,
+        *,
+        run_tags: Mapping[str, str],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        loader_module: str,
+    ) -> str:
+        """Registers a version that was trained in another store: in a run of its own, with its evidence as artifacts.
+
+        The run is finished last. A kill before leaves a version that :meth:`version_of` deletes.
+
+        Args:
+            name: name of the model and of the experiment.
+            bundle: folder with the files of the version.
+            evidence: folder with further artifacts of the run.
+            run_tags, params: tags and parameters of the run that trained it.
+            tags: tags of the version.
+            loader_module: see :meth:`register`.
+
+        Returns:
+            The version.
+        """
+        client = self.client()
+        process = f"{socket.gethostname()} {os.getpid()} {time.time():.0f}"
+        given = {"dagster_run_id": "", **run_tags, _PROCESS_TAG: process}
+        run = client.create_run(self._experiment_id(client, name), tags=given, run_name=f"{name} release")
+        run_id = run.info.run_id
+        status = "FAILED"
+        try:
+            RunLog(client, run_id).log_params(params)
+            client.log_artifacts(run_id, str(evidence))
+            version = self.register(name, run_id, bundle, tags=tags, loader_module=loader_module)
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)
+        return version
+
     def version_of(self, name: str, tags: Mapping[str, str]) -> str | None:
         """The latest version that has all of ``tags`` and whose run finished; ``None`` if there is none.
 

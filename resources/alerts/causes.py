@@ -10,6 +10,8 @@ from typing import Final
 
 RUN: Final = "run/"
 """Followed by an asset that a failed run did not materialise, or by the job name if the run has no assets."""
+PIPELINE: Final = "pipeline/"
+"""Followed by the stage of a pipeline that failed; of no model, but of the project."""
 DAEMON: Final = "watchdog/daemon/"
 LOCATION: Final = "watchdog/location"
 SENSOR: Final = "watchdog/sensor/"
@@ -22,5 +24,5 @@ DOWN: Final = "service/down"
 
 WATCHED: Final = (DAEMON, LOCATION, SENSOR, SCHEDULE, WEBSERVER, STALE, DEGRADED, DOWN)
 """Causes that the watchdog detects."""
-CAUSES: Final = (RUN, PROCESS, *WATCHED)
+CAUSES: Final = (RUN, PIPELINE, PROCESS, *WATCHED)
 """All causes."""

@@ -22,6 +22,7 @@ RUNBOOKS: Final = {
     "model_card/": "deployment",
     "predictions/": "predictions",
     "run/": "run",
+    "pipeline/": "pipeline",
     "freshness/": "freshness",
     "service/": "service",
     "watchdog/": "watchdog",

@@ -14,7 +14,7 @@ import datetime as dt
 import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import pandas as pd
@@ -159,6 +159,46 @@ def approval_against(ledger: Ledger, model: Model, version: str) -> list[str]:
     return [] if state.status == "approved" else [f"approval: {state.message}"]
 
 
+def request_approval(
+    ledger: Ledger, model: Model, version: str, *, verdicts: Mapping[str, Any], dagster_run: str, who: str
+) -> ApprovalState | None:
+    """Puts a version up for approval if the model declares one and the version neither waits nor is in production.
+
+    Args:
+        ledger: the ledger.
+        model: the declaration.
+        version: version to put up.
+        verdicts: verdicts on it, for the ledger.
+        dagster_run: id of the run, if a run does it.
+        who: who asks.
+
+    Returns:
+        The state of the latest request; ``None`` if there is none.
+    """
+    if model.approval is None:
+        return None
+    now = dt.datetime.now(dt.UTC)
+    state = state_of(ledger, model.name, model.approval, now)
+    asked = state is not None and state.request.version == version and state.status != "expired"
+    champion = ledger.champion(model.name)
+    if asked or (champion is not None and champion.version == version):
+        return state
+    until = now + dt.timedelta(days=model.approval.expires_days)
+    ledger.record(
+        "request", model.name, version, reason=f"{model.approval.by} decides until {until:%Y-%m-%d %H:%M} UTC",
+        verdicts=verdicts, dagster_run=dagster_run, who=who,
+    )  # fmt: skip
+    return state_of(ledger, model.name, model.approval, now)
+
+
+def waits_for_approval(ledger: Ledger, model: Model, version: str) -> bool:
+    """Returns whether a version waits for the decision of a person."""
+    if model.approval is None:
+        return False
+    state = state_of(ledger, model.name, model.approval, dt.datetime.now(dt.UTC))
+    return state is not None and state.request.version == version and state.status == "waiting"
+
+
 def requester_of(context: dg.AssetExecutionContext) -> str:
     """Returns who asks: the run's tag ``user``, or the user of the process."""
     return str(context.run.tags.get("user") or getpass.getuser())
@@ -182,17 +222,9 @@ def approval_asset(model: Model) -> dg.AssetsDefinition | None:
                 description=f"version {version} of {model.name} is not put up for approval: {' | '.join(against)}",
                 allow_retries=False,
             )
-        now = dt.datetime.now(dt.UTC)
-        state = state_of(ledger, model.name, declared, now)
-        asked = state is not None and state.request.version == version and state.status != "expired"
-        champion = ledger.champion(model.name)
-        if not asked and (champion is None or champion.version != version):
-            until = now + dt.timedelta(days=declared.expires_days)
-            ledger.record(
-                "request", model.name, version, reason=f"{declared.by} decides until {until:%Y-%m-%d %H:%M} UTC",
-                verdicts=verdicts, dagster_run=context.run.run_id, who=requester_of(context),
-            )  # fmt: skip
-            state = state_of(ledger, model.name, declared, now)
+        state = request_approval(
+            ledger, model, version, verdicts=verdicts, dagster_run=context.run.run_id, who=requester_of(context)
+        )
         if state is None:
             raise dg.Failure(
                 description=f"version {version} of {model.name} is in production without a request for approval; train "

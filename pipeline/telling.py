@@ -1,0 +1,97 @@
+"""Tells people about a failed stage through the project's own alerts, and resolves the alert when the stage passes.
+
+Belongs here: the alert of a stage, and links to the provider's page. Does not belong here: channels and their delivery
+(``resources/alerts``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.stages import StageError
+from resources.alerts import Alert, Alerts, Change
+from resources.alerts.causes import PIPELINE
+from resources.alerts.delivery import deliver_all
+from resources.alerts.runbooks import runbook_of
+from resources.settings import Settings, project_name
+
+PASSED = ("success", "passed", "0")
+"""Words of the providers for a stage that passed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a stage runs, from the variables of the provider.
+
+    Args:
+        url: page of the job; empty if it runs by hand.
+        commit, branch: what it runs on; empty if they are unknown.
+        who: who started it; empty if it is unknown.
+    """
+
+    url: str
+    commit: str
+    branch: str
+    who: str
+
+
+def job_of(env: Mapping[str, str]) -> Job:
+    """Reads the variables of GitHub, GitLab, Jenkins and Travis."""
+
+    def first(*names: str) -> str:
+        return next((env[name] for name in names if env.get(name)), "")
+
+    url = first("CI_JOB_URL", "BUILD_URL", "TRAVIS_JOB_WEB_URL")
+    if env.get("GITHUB_RUN_ID"):
+        url = (
+            f"{env.get('GITHUB_SERVER_URL', '')}/{env.get('GITHUB_REPOSITORY', '')}/actions/runs/{env['GITHUB_RUN_ID']}"
+        )
+    return Job(
+        url=url,
+        commit=first("CI_COMMIT_SHA", "GITHUB_SHA", "GIT_COMMIT", "TRAVIS_COMMIT"),
+        branch=first("CI_COMMIT_REF_NAME", "GITHUB_REF_NAME", "TAG_NAME", "BRANCH_NAME", "TRAVIS_TAG", "TRAVIS_BRANCH"),
+        who=first("GITLAB_USER_LOGIN", "GITHUB_ACTOR", "BUILD_USER_ID"),
+    )
+
+
+def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | None = None) -> list[str]:
+    """Opens the alert of a failed stage, or resolves it if the stage passed, and delivers the change.
+
+    Args:
+        settings: the database of the alerts and the channels.
+        stage: name of the stage, e.g. ``gate``.
+        status: what the provider says of it, one of :data:`PASSED` or any other word.
+        env: variables of the provider; default: those of this process.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        StageError: the stage has no name, or a channel cannot be reached; the alert is stored all the same.
+        ChannelsError: the secret of a channel is not set.
+    """
+    if not stage.strip():
+        raise StageError("STAGE is empty; name the stage, e.g. `make tell-failure STAGE=gate`")
+    job = job_of(os.environ if env is None else env)
+    alerts = Alerts.from_settings(settings).process_config_and_initialize()
+    cause, model = f"{PIPELINE}{stage}", project_name()
+    where = " ".join(part for part in (f"on {job.branch}" if job.branch else "", job.commit[:10]) if part)
+    changed: tuple[Alert, Change] | None
+    if status in PASSED:
+        changed = alerts.store.resolve(model, cause, reason=f"the stage {stage} passed {where}".strip())
+        said = [f"the stage {stage} passed" + ("; its alert is resolved" if changed else "; there is nothing to tell")]
+    else:
+        changed = alerts.store.report(
+            model, cause, severity="page", summary=f"the stage {stage} of the pipeline failed {where}".strip(),
+            runbook=runbook_of(cause), links={"job": job.url} if job.url else {},
+        )  # fmt: skip
+        said = [f"the stage {stage} failed; this is alert {changed[0].id}" if changed else ""]
+    alerts.tell(changed)
+    deliver_all(alerts.messengers())
+    unreached = {name: one for name, one in alerts.store.outbox.backlog().items() if one.error}
+    if unreached:
+        reasons = "; ".join(f"{name} ({one.error})" for name, one in unreached.items())
+        raise StageError(f"{said[0]}, but not every channel could be reached, and the message waits for it: {reasons}")
+    return said
