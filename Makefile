@@ -105,8 +105,8 @@ train: $(STAMP) ## land, clean and train in a state folder of the pipeline [MODE
 gate: $(STAMP) ## evaluate what was trained and run the gate; keeps reports, and a release of what passes
 	$(PIPELINE) gate --out $(OUT)
 
-compare: $(STAMP) ## before and after on the same rows, for a change to a model: [BASE=origin/main MODEL=name]
-	$(PIPELINE) compare $(AT) $(if $(BASE),--base "$(BASE)")
+compare: $(STAMP) ## before and after on the same rows, for a change to a model: [SINCE=origin/main MODEL=name]
+	$(PIPELINE) compare $(AT) $(if $(SINCE),--base "$(SINCE)")
 
 deploy: $(STAMP) ## move the releases into an environment: ENV=staging [MODEL=name]
 	$(PIPELINE) deploy --env "$(ENV)" $(AT)

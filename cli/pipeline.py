@@ -174,11 +174,13 @@ def tell_failure(
     status: Annotated[str, typer.Option(help="What the provider says of it; `success` resolves the alert.")] = "failed",
 ) -> None:
     """Tell people about a failed stage through the channels of the alerts."""
-    settings = read_settings("assetline pipeline tell-failure")
+    command = "assetline pipeline tell-failure"
+    settings = read_settings(command)
+    from pipeline.stages import StageError
     from pipeline.telling import tell
     from resources.alerts import AlertError, ChannelsError
 
-    with _stage("tell-failure"), reported("assetline pipeline tell-failure", AlertError, ChannelsError):
+    with reported(command, StageError, AlertError, ChannelsError):
         for line in tell(settings, stage, status):
             _say(line)
 

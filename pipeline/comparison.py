@@ -102,6 +102,8 @@ def change_since(ref: str, root: Path | None = None) -> Change:
         StageError: there is no such commit, or the history of the checkout does not reach it.
     """
     root = root or project_root()
+    if ref == BEFORE and _is_first_commit(root):
+        return Change("the first commit", _git(root, "rev-parse", "HEAD").stdout.strip(), ())
     found = _git(root, "merge-base", ref, "HEAD")
     if found.returncode:
         raise StageError(
@@ -113,6 +115,12 @@ def change_since(ref: str, root: Path | None = None) -> Change:
     new = _git(root, "ls-files", "--others", "--exclude-standard", "--", *TRAINS).stdout.splitlines()
     tests = [path for path in (*changed, *new) if Path(path).name.startswith("test_")]
     return Change(ref, base, tuple(sorted({*changed, *new} - set(tests))))
+
+
+def _is_first_commit(root: Path) -> bool:
+    """Whether no commit is before HEAD; a shallow clone does not know."""
+    shallow = _git(root, "rev-parse", "--is-shallow-repository").stdout.strip()
+    return shallow == "false" and " " not in _git(root, "rev-list", "--parents", "-1", "HEAD").stdout.strip()
 
 
 def compare(folder: Folder, declared: Sequence[Model], change: Change, say: Say) -> list[Compared]:

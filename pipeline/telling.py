@@ -19,6 +19,8 @@ from resources.settings import Settings, project_name
 
 PASSED = ("success", "passed", "0")
 """Words of the providers for a stage that passed."""
+URGENT = ("deploy", "smoke", "promote")
+"""Stages whose failure is a page: a release is on its way. That of any other stage is a warning."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Job:
         url: page of the job; empty if it runs by hand.
         commit, branch: what it runs on; empty if they are unknown.
         who: who started it; empty if it is unknown.
+        request: whether it runs for a merge or pull request.
     """
 
     url: str
     commit: str
     branch: str
     who: str
+    request: bool
 
 
 def job_of(env: Mapping[str, str]) -> Job:
@@ -53,6 +57,8 @@ def job_of(env: Mapping[str, str]) -> Job:
         commit=first("CI_COMMIT_SHA", "GITHUB_SHA", "GIT_COMMIT", "TRAVIS_COMMIT"),
         branch=first("CI_COMMIT_REF_NAME", "GITHUB_REF_NAME", "TAG_NAME", "BRANCH_NAME", "TRAVIS_TAG", "TRAVIS_BRANCH"),
         who=first("GITLAB_USER_LOGIN", "GITHUB_ACTOR", "BUILD_USER_ID"),
+        request=bool(first("CI_MERGE_REQUEST_IID", "GITHUB_HEAD_REF", "CHANGE_ID"))
+        or env.get("TRAVIS_PULL_REQUEST", "false") != "false",
     )
 
 
@@ -74,7 +80,9 @@ def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | N
     """
     if not stage.strip():
         raise StageError("STAGE is empty; name the stage, e.g. `make tell-failure STAGE=gate`")
-    job = job_of(os.environ if env is None else env)
+    stage, job = stage.strip().lower(), job_of(os.environ if env is None else env)
+    if job.request:
+        return [f"the stage {stage}: {status}; the provider tells the author of the request, so no alert is opened"]
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
     cause, model = f"{PIPELINE}{stage}", project_name()
     where = " ".join(part for part in (f"on {job.branch}" if job.branch else "", job.commit[:10]) if part)
@@ -84,9 +92,13 @@ def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | N
         said = [f"the stage {stage} passed" + ("; its alert is resolved" if changed else "; there is nothing to tell")]
     else:
         changed = alerts.store.report(
-            model, cause, severity="page", summary=f"the stage {stage} of the pipeline failed {where}".strip(),
-            runbook=runbook_of(cause), links={"job": job.url} if job.url else {},
-        )  # fmt: skip
+            model,
+            cause,
+            severity="page" if stage in URGENT else "warn",
+            summary=f"the stage {stage} of the pipeline failed {where}".strip(),
+            runbook=runbook_of(cause),
+            links={"job": job.url} if job.url else {},
+        )
         said = [f"the stage {stage} failed; this is alert {changed[0].id}" if changed else ""]
     alerts.tell(changed)
     deliver_all(alerts.messengers())

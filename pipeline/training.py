@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,26 @@ from assets.lifecycle.model.windows import iso_days, windows_of
 from assets.lifecycle.release.model_card import html, markdown, read_facts
 from pipeline.release import release
 from pipeline.stages import STATE, TRAINED, Folder, StageError, environment, write
-from resources.settings import Settings
+from resources.settings import PREFIX, Settings
 from resources.sources import Snapshot, Stream
 from runner import RunError, Runner, alone
 
 Say = Callable[[str], None]
 """Prints one line of progress."""
 
+KEPT = ("ASSETLINE_TEST_DATA",)
+"""Settings that hold for the state folder of the pipeline as well."""
+
 
 @contextlib.contextmanager
 def at_home(folder: Folder) -> Iterator[Settings]:
     """Yields the settings of the pipeline's own state folder, which child processes get as well.
 
-    A database, an environment or a port of the caller's settings is not used: nothing is served or promoted there.
+    The caller's settings are not used, because nothing is served or promoted there: neither a database nor an
+    environment of theirs may change.
     """
-    own = {"ASSETLINE_HOME": str(folder.home), "ASSETLINE_DATABASE_URL": None, "ASSETLINE_ENV": None}
-    with environment({**own, "DAGSTER_HOME": None}):
+    theirs = {name: None for name in os.environ if name.startswith(PREFIX) and name not in KEPT}
+    with environment({**theirs, "ASSETLINE_HOME": str(folder.home), "DAGSTER_HOME": None}):
         yield Settings.from_env()
 
 
@@ -223,9 +227,3 @@ def unpack(folder: Folder) -> None:
         )
     with at_home(folder) as settings:
         restore(settings, folder.state / STATE)
-
-
-def figures_of(folder: Folder, model: str) -> dict[str, Any]:
-    """The stored evaluation of a model; empty if there is none."""
-    path = folder.reports / model / "evaluation.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
