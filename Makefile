@@ -9,8 +9,11 @@ DEV_STAMP := $(VENV)/.installed-dev
 # If a container's environment forbids bytecode, each process compiles a thousand modules again, which takes half a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
+# ENV=staging chooses deploy/environments/staging.toml.
+IN_ENV = $(if $(ENV),ASSETLINE_ENV="$(ENV)" )
+
 .DEFAULT_GOAL := help
-.PHONY: help install run dev new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
+.PHONY: help install run dev settings new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
 
 ##@ Start
 help: ## show this list
@@ -42,8 +45,11 @@ install: $(DEV_STAMP) ## install into .venv, including what the tests need
 run: $(STAMP) ## play the whole lifecycle of the fraud model, from raw payments to a resolved alert [UNTIL=2026-10-03 SIZE=published SEED=1]
 	$(BIN)/assetline run $(if $(UNTIL),--until "$(UNTIL)") $(if $(SIZE),--size "$(SIZE)") $(if $(SEED),--seed "$(SEED)")
 
-dev: $(STAMP) ## start Dagster UI, MLflow UI, scoring service and alerts under one supervisor
-	$(BIN)/assetline dev
+dev: $(STAMP) ## start Dagster UI, MLflow UI, scoring service and alerts under one supervisor: [ENV=staging]
+	$(IN_ENV)$(BIN)/assetline dev
+
+settings: $(STAMP) ## show the settings in effect and where each one is from: [ENV=prod]
+	@$(IN_ENV)$(BIN)/assetline settings
 
 ##@ Models
 new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]

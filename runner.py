@@ -53,7 +53,7 @@ class Runner:
 
         self.model, self.settings, self.instance = model, settings, instance
         self.defs = build_defs(models=[model], settings=settings)
-        self.resources = default_resources(settings, source_resources([model]))
+        self.resources = default_resources(settings, source_resources([model]), ready=True)
         self.tables = self.resources["tables"]
         self.assets = {
             key.path[-1]: asset

@@ -19,6 +19,7 @@ from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.pipeline import pipeline_app
+from cli.settings import settings as show_settings
 from cli.state import backup, prune, restore
 from resources.settings import Settings
 
@@ -50,6 +51,7 @@ app.command(epilog='Example: `assetline reject fraud --comment "too few rows of 
 app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(backup)
 app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(restore)
 app.command(epilog="Example: `assetline prune --list`")(prune)
+app.command("settings", epilog="Example: `ASSETLINE_ENV=staging assetline settings`")(show_settings)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")

@@ -39,7 +39,8 @@ def card(
         if name not in declared:
             asked = f"no model '{name}' is declared" if name else "name a model"
             raise CardError(f"{asked}; the declared models are: {', '.join(declared) or 'none'}")
-        ledger, mlflow = Ledger.from_settings(settings), MlflowTracking.from_settings(settings)
+        ledger = Ledger.from_settings(settings)
+        mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
         ledger = ledger.process_config_and_initialize()
         champion = ledger.champion(name)
         if not version and champion is None:

@@ -96,11 +96,10 @@ def rollback(
     from resources.defaults import default_resources
     from resources.targets.base import resource_key
 
-    resources = default_resources(settings, {})
+    resources = default_resources(settings, {}, ready=True)
     declared = next((one.targets for one in declared_models() if one.name == model), ("local",))
-    ready = {key: resources[key].process_config_and_initialize() for key in ("mlflow", "ledger")}
-    targets = {name: resources[resource_key(name)].process_config_and_initialize() for name in declared}
-    given = {**ready, "targets": targets}
+    targets = {name: resources[resource_key(name)] for name in declared}
+    given = {"mlflow": resources["mlflow"], "ledger": resources["ledger"], "targets": targets}
     with reported("assetline rollback", RollbackError):
         entry = roll_back(model, to=to, why=why, who=who, **given)
     print(f"version {entry.version} of {model} is in production, in place of version {entry.previous}")

@@ -21,15 +21,28 @@ if TYPE_CHECKING:
 Archive = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the archive, ending with .tar.gz.")]
 
 
-def backup(file: Archive) -> None:
+def backup(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Path of the archive, ending with .tar.gz (default: in the folder ASSETLINE_BACKUP).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Write the state folder to one archive; runs and services may go on."""
     settings = read_settings("assetline backup")
-    from resources.backup import BackupError, back_up
+    from resources.backup import BackupError, back_up, default_archive
 
     with reported("assetline backup", BackupError):
+        file = file or default_archive(settings)
         manifest = back_up(settings, file)
     print(f"{file}: {len(manifest.files):,} files of {settings.home}, {format_size(manifest.size)} in "
           f"{format_size(file.stat().st_size)}; database revision {manifest.revision or 'none yet'}")  # fmt: skip
+    for store in ("mlflow_store", "dagster_store"):
+        if getattr(settings, store):
+            print(f"Not in this archive: the database of {store}. Back it up with pg_dump at the same time.")
 
 
 def restore(

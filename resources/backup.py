@@ -130,6 +130,17 @@ def back_up(settings: Settings, file: Path) -> Manifest:
     return manifest
 
 
+def default_archive(settings: Settings) -> Path:
+    """Path of a new archive in the backup folder of the settings, named by the time (UTC).
+
+    Raises:
+        BackupError: no backup folder is set.
+    """
+    if settings.backup is None:
+        raise BackupError("name the archive, or set ASSETLINE_BACKUP to a folder for archives")
+    return settings.backup / f"{project_name()}-{settings.env}-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H%M%S}{SUFFIX}"
+
+
 @contextlib.contextmanager
 def maintenance(settings: Settings, refused: type[Exception]) -> Iterator[None]:
     """Keeps a backup and a removal of old state apart; raises ``refused`` if another one is running."""

@@ -8,6 +8,7 @@ from typing import Any
 from resources.alerts import Alerts
 from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
+from resources.request_log import RequestLog
 from resources.retention.periods import Retention
 from resources.settings import Settings
 from resources.studies import Studies
@@ -17,17 +18,26 @@ from resources.targets.batch_table import BatchTable
 from resources.targets.local_service import LocalService
 
 
-def default_resources(settings: Settings, sources: Mapping[str, Any]) -> dict[str, Any]:
-    """All resources by key: the default ones on the state folder of ``settings``, and the models' ``sources``."""
-    mlflow = MlflowTracking.from_settings(settings)
-    ledger = Ledger.from_settings(settings)
-    alerts = Alerts.from_settings(settings)
+def default_resources(settings: Settings, sources: Mapping[str, Any], *, ready: bool = False) -> dict[str, Any]:
+    """All resources by key: the default ones on the state folder of ``settings``, and the models' ``sources``.
+
+    With ``ready``, they can be used outside of Dagster's runs, which otherwise read URLs with a password from their
+    variables.
+    """
+    mlflow, alerts = MlflowTracking.from_settings(settings), Alerts.from_settings(settings)
+    ledger, studies = Ledger.from_settings(settings), Studies.from_settings(settings)
+    request_log = RequestLog.from_settings(settings)
+    if ready:
+        mlflow, alerts = mlflow.process_config_and_initialize(), alerts.process_config_and_initialize()
+        ledger, studies = ledger.process_config_and_initialize(), studies.process_config_and_initialize()
+        request_log = request_log.process_config_and_initialize()
     targets = default_targets(mlflow, ledger)
     return {
         "tables": ParquetTables(root=str(settings.home / "tables")),
         "mlflow": mlflow,
         "ledger": ledger,
-        "studies": Studies.from_settings(settings),
+        "request_log": request_log,
+        "studies": studies,
         **{resource_key(name): target for name, target in targets.items()},
         "alerts": alerts,
         **{f"channel_{name}": channel for name, channel in alerts.declared.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ from resources.settings import Settings, project_root, quiet_telemetry
 from resources.sqlite import synchronous_off
 
 _LOCK_TIMEOUT_S = 300
+_STORE_VARIABLE = "DAGSTER_STORE_URL"
+"""Variable through which Dagster's processes receive the URL of their PostgreSQL store."""
 EVENTS_AT_ONCE = "500"
 """Maximum number of events that Dagster stores in one transaction; a step over many days emits many events."""
 
@@ -32,27 +35,47 @@ def prepare(settings: Settings) -> None:
     """
     quiet_telemetry()
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    if settings.dagster_store:
+        os.environ[_STORE_VARIABLE] = _for_dagster(settings.dagster_store)
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENTS_AT_ONCE)
-    template = project_root() / "deploy" / "dagster.yaml"
-    seal, sealed = settings.home / ".prepared", _seal(template)
+    config = dagster_yaml(settings)
+    seal, sealed = settings.home / ".prepared", _seal(config, settings)
     if (
         settings.dagster_home.exists()
-        and settings.mlflow_database.exists()
+        and (settings.mlflow_store or settings.mlflow_database.exists())
         and seal.exists()
         and seal.read_text() == sealed
     ):
         return
     from filelock import FileLock
 
-    from resources.mlflow import create_store
+    from resources.mlflow import create_store, create_store_in
 
     settings.home.mkdir(parents=True, exist_ok=True)
     with FileLock(settings.home / ".lock", timeout=_LOCK_TIMEOUT_S):
         if not settings.dagster_home.exists():
-            _create_dagster(settings, template)
-        _replace(settings.dagster_home / "dagster.yaml", template.read_bytes())
-        create_store(settings.mlflow_database, settings.artifacts)
+            _create_dagster(settings, config)
+        _replace(settings.dagster_home / "dagster.yaml", config)
+        if settings.mlflow_store:
+            create_store_in(settings.mlflow_store, settings.artifacts)
+        else:
+            create_store(settings.mlflow_database, settings.artifacts)
         _replace(seal, sealed.encode())
+
+
+def dagster_yaml(settings: Settings) -> bytes:
+    """The contents of Dagster's ``dagster.yaml``: that of the project, with PostgreSQL as its store if one is set."""
+    template = (project_root() / "deploy" / "dagster.yaml").read_bytes()
+    if not settings.dagster_store:
+        return template
+    import yaml
+
+    config = yaml.safe_load(template)
+    for store in ("event_log_storage", "run_storage", "schedule_storage"):
+        del config[store]
+    # The file names the variable and not the URL, which may hold a password.
+    config["storage"] = {"postgres": {"postgres_url": {"env": _STORE_VARIABLE}}}
+    return yaml.safe_dump(config, sort_keys=False).encode()
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -74,24 +97,32 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return ended
 
 
-def _seal(template: Path) -> str:
+def _for_dagster(url: str) -> str:
+    """The URL with the driver psycopg2, because Dagster's statements do not run with another one."""
+    return re.sub(r"^postgresql(\+\w+)?:", "postgresql+psycopg2:", url)
+
+
+def _seal(config: bytes, settings: Settings) -> str:
     versions = [f"{package} {importlib.metadata.version(package)}" for package in ("dagster", "mlflow")]
-    return "\n".join([*versions, hashlib.sha256(template.read_bytes()).hexdigest(), ""])
+    stores = hashlib.sha256(settings.mlflow_store.encode()).hexdigest() if settings.mlflow_store else ""
+    return "\n".join([*versions, hashlib.sha256(config).hexdigest(), stores])
 
 
-def _create_dagster(settings: Settings, template: Path) -> None:
+def _create_dagster(settings: Settings, config: bytes) -> None:
     """Creates Dagster's databases in a temporary folder first, because a kill could leave tables without a version."""
     for left in settings.home.glob(".dagster-*"):  # left by a killed process
         shutil.rmtree(left)
     aside = Path(tempfile.mkdtemp(prefix=".dagster-", dir=settings.home))
     try:
-        shutil.copyfile(template, aside / "dagster.yaml")
+        (aside / "dagster.yaml").write_bytes(config)
         os.environ["DAGSTER_HOME"] = str(aside)  # dagster.yaml reads the folder from this variable
         with synchronous_off(aside), dg.DagsterInstance.from_config(str(aside)) as instance:
             instance.get_runs(limit=1)
         os.replace(aside, settings.dagster_home)
     finally:
         os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    if settings.dagster_store:
+        os.environ[_STORE_VARIABLE] = _for_dagster(settings.dagster_store)
         shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -139,9 +140,10 @@ class MlflowTracking(dg.ConfigurableResource):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The resource on the state folder of ``settings``."""
+        """The resource on the store of ``settings``; a URL with a password is hidden from the UI."""
+        has_password = ":" in settings.tracking_uri.partition("://")[2].rpartition("@")[0]
         return cls(
-            tracking_uri=settings.tracking_uri,
+            tracking_uri=dg.EnvVar("ASSETLINE_MLFLOW_STORE") if has_password else settings.tracking_uri,
             artifact_location=str(settings.artifacts),
             ui_url=settings.mlflow_url,
             dagster_url=settings.ui_link,
@@ -403,6 +405,11 @@ class MlflowTracking(dg.ConfigurableResource):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    @property
+    def address(self) -> str:
+        """The store for messages, without user and password."""
+        return re.sub(r"://[^/@\s]*@", "://***@", self.tracking_uri)
+
     def exists(self) -> bool:
         """Whether there is a store. The first run creates a SQLite store; reading does not need to."""
         return not self.tracking_uri.startswith(_SQLITE) or Path(self.tracking_uri.removeprefix(_SQLITE)).exists()
@@ -484,12 +491,12 @@ class MlflowTracking(dg.ConfigurableResource):
     def _get_run(self, run_id: str) -> Any:
         with _allowing("RESOURCE_DOES_NOT_EXIST"):
             return self.client().get_run(run_id)
-        raise TrackingError(f"{self.tracking_uri} has no run {run_id}; train again, or point tracking_uri at its store")
+        raise TrackingError(f"{self.address} has no run {run_id}; train again, or point tracking_uri at its store")
 
     def _get_version(self, name: str, version: str) -> Any:
         with _allowing("RESOURCE_DOES_NOT_EXIST"):
             return self.client().get_model_version(name, version)
-        raise TrackingError(f"{self.tracking_uri} has no version {version} of the model {name}; train and register it")
+        raise TrackingError(f"{self.address} has no version {version} of the model {name}; train and register it")
 
 
 def create_store(database: Path, artifacts: Path) -> None:
@@ -515,6 +522,14 @@ def create_store(database: Path, artifacts: Path) -> None:
             with synchronous_off(made.parent):
                 SqlAlchemyStore(f"{_SQLITE}{made}", str(artifacts)).engine.dispose()
             os.replace(made, database)
+
+
+def create_store_in(url: str, artifacts: Path) -> None:
+    """Creates MLflow's tables in the database of ``url`` if they do not exist. The caller holds a lock."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
+    SqlAlchemyStore(url, str(artifacts)).engine.dispose()
 
 
 def git_tags(root: Path) -> dict[str, str]:

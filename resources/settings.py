@@ -1,7 +1,9 @@
-"""Operator settings: the ``ASSETLINE_*`` environment variables, with types and defaults.
+"""Operator settings: defaults, the file of the environment, and the ``ASSETLINE_*`` variables, with types.
+
+``ASSETLINE_ENV`` chooses the file: ``deploy/environments/<dev, staging or prod>.toml``. A variable overrides the file.
 
 Belongs here: reading and validating settings, paths derived from them, and switches for telemetry, threads and memory.
-Does not belong here: creating files (``home.py``), model declarations.
+Does not belong here: what production refuses (``production.py``), creating files (``home.py``), model declarations.
 """
 
 from __future__ import annotations
@@ -9,18 +11,42 @@ from __future__ import annotations
 import ctypes
 import difflib
 import functools
+import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 PREFIX = "ASSETLINE_"
 
+ENVIRONMENTS = ("dev", "staging", "prod")
+"""Names of the environments; each has a file in ``deploy/environments``."""
+
+DEFAULT = "default"
+"""Origin of a value that neither the file nor a variable gives."""
+
+LOOPBACK = "127.0.0.1"
+
+Part = Literal["all", "service"]
+"""Which processes a machine runs: all of them, or only the scoring service, which needs fewer settings in prod."""
+
 
 class SettingsError(Exception):
-    """A setting is invalid. The message is one sentence with the variable, its value and the fix."""
+    """Settings are invalid: a sentence for each one, with its name, its value without secrets, and the fix.
+
+    One sentence is the whole message. Several follow a line with their number, each on a line of its own.
+    """
+
+    def __init__(self, problems: Sequence[str] | str, heading: str = "") -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        if len(self.problems) == 1 and not heading:
+            super().__init__(self.problems[0])
+        else:
+            count = f"{len(self.problems)} setting{'s are' if len(self.problems) != 1 else ' is'} wrong"
+            super().__init__("\n".join([f"{heading}{count}", *(f"  - {one}" for one in self.problems)]))
 
 
 def project_root() -> Path:
@@ -83,14 +109,25 @@ threshold."""
 class Settings:
     """The settings. The variable of each field is ``ASSETLINE_`` plus the field's name in upper case.
 
+    A field with ``repr=False`` is a secret, or a URL that may hold one. It is hidden wherever settings are shown, and
+    the file of an environment may not hold it.
+
     Args:
         home: absolute path of the state folder.
+        env: the environment: ``dev``, ``staging`` or ``prod``.
         database_url: SQLAlchemy URL of the project's own tables: alerts and the ledger of promotions.
+        mlflow_store: PostgreSQL URL of MLflow's store; default: a SQLite file in the state folder.
+        dagster_store: PostgreSQL URL of Dagster's runs, events and schedules; default: SQLite files there.
+        backup: folder outside of the state folder for backups; ``None`` if there is none.
         ui_port: port of the Dagster UI.
         mlflow_port: port of the MLflow UI.
         service_port: port of the scoring service.
         watch_port: port of the watch, which serves the alerts' page and metrics.
+        ui_host, service_host, watch_host: address that each one listens on. MLflow has no login, so it is always local.
+        behind_proxy: whether a proxy or the network of a cluster encrypts and limits the access to these addresses.
+        protected_branch: the branch whose versions may be promoted in prod.
         token: access token for the alerts; default: generated once, in the file ``token`` of the state folder.
+        service_tokens: file with the hashes of the scoring service's tokens; default: in the state folder.
         channels: path of the channels file, ``channels.toml``.
         public_ui_url: public address of the Dagster UI, for links in messages; default: its local address.
         public_watch_url: public address of the alerts' page; default: its local address.
@@ -100,50 +137,47 @@ class Settings:
     """
 
     home: Path
+    env: str = "dev"
     database_url: str = field(repr=False)  # it may hold a password
+    mlflow_store: str = field(default="", repr=False)
+    dagster_store: str = field(default="", repr=False)
+    backup: Path | None = None
     ui_port: int = 3000
     mlflow_port: int = 5000
     service_port: int = 8000
     watch_port: int = 8001
+    ui_host: str = LOOPBACK
+    service_host: str = LOOPBACK
+    watch_host: str = LOOPBACK
+    behind_proxy: bool = False
+    protected_branch: str = "main"
     token: str = field(default="", repr=False)
+    service_tokens: Path = field(default=None)  # type: ignore[assignment]  # set in __post_init__
     channels: Path = field(default_factory=lambda: project_root() / "deploy" / "channels.toml")
     public_ui_url: str = ""
     public_watch_url: str = ""
     test_data: Path | None = None
     history_url: str = field(default="", repr=False)  # it may hold a password
 
+    def __post_init__(self) -> None:
+        if self.service_tokens is None:
+            object.__setattr__(self, "service_tokens", self.home / "service-tokens.toml")
+
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Reads the settings from ``env`` (default: the environment of this process).
+    def from_env(cls, env: Mapping[str, str] | None = None, part: Part = "all") -> Settings:
+        """Reads the settings from ``env`` (default: the environment of this process) and the environment's file.
+
+        Args:
+            env: environment variables.
+            part: which processes need the settings; prod requires fewer of the scoring service alone.
 
         Raises:
-            SettingsError: an unknown variable, or an invalid value.
+            SettingsError: unknown or invalid settings, or in prod settings that production refuses; it names all.
         """
-        given = {name: value for name, value in (os.environ if env is None else env).items() if name.startswith(PREFIX)}
-        known = [PREFIX + f.name.upper() for f in fields(cls)]
-        values: dict[str, Any] = {}
-        for name, value in given.items():
-            if name not in known:
-                raise SettingsError(f"{name}={_shown(value)} is not a setting; unset it ({_did_you_mean(name, known)})")
-            if not value.strip():
-                raise SettingsError(f"{name}={value!r} is empty; give it a value or unset it")
-            key = name.removeprefix(PREFIX).lower()
-            values[key] = _READERS[key](name, value.strip())
-        home: Path = values.setdefault("home", project_root() / "var")
-        values.setdefault("database_url", f"sqlite:///{home / 'assetline.db'}")
-        settings = cls(**values)
-        settings._refuse_shared_ports()
-        return settings
-
-    def _refuse_shared_ports(self) -> None:
-        taken: dict[int, str] = {}
-        for name in ("ui_port", "mlflow_port", "service_port", "watch_port"):
-            port = getattr(self, name)
-            if port in taken:
-                raise SettingsError(
-                    f"{PREFIX}{name.upper()}={port} is also {PREFIX}{taken[port].upper()}; give each its own port"
-                )
-            taken[port] = name
+        found = read(env, part)
+        if found.settings is None or found.problems:
+            raise found.error
+        return found.settings
 
     @property
     def dagster_home(self) -> Path:
@@ -152,13 +186,13 @@ class Settings:
 
     @property
     def mlflow_database(self) -> Path:
-        """MLflow's SQLite file."""
+        """MLflow's SQLite file, which exists only without ``mlflow_store``."""
         return self.home / "mlflow" / "mlflow.db"
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's tracking and registry URI."""
-        return f"sqlite:///{self.mlflow_database}"
+        """MLflow's tracking and registry URI; it may hold a password."""
+        return self.mlflow_store or f"sqlite:///{self.mlflow_database}"
 
     @property
     def artifacts(self) -> Path:
@@ -178,7 +212,7 @@ class Settings:
     @property
     def ui_url(self) -> str:
         """Address of the Dagster UI."""
-        return f"http://127.0.0.1:{self.ui_port}"
+        return f"http://{address_of(self.ui_host)}:{self.ui_port}"
 
     @property
     def mlflow_url(self) -> str:
@@ -188,12 +222,12 @@ class Settings:
     @property
     def service_url(self) -> str:
         """Address of the scoring service."""
-        return f"http://127.0.0.1:{self.service_port}"
+        return f"http://{address_of(self.service_host)}:{self.service_port}"
 
     @property
     def watch_url(self) -> str:
         """Address of the watch."""
-        return f"http://127.0.0.1:{self.watch_port}"
+        return f"http://{address_of(self.watch_host)}:{self.watch_port}"
 
     @property
     def ui_link(self) -> str:
@@ -206,6 +240,169 @@ class Settings:
         return self.public_watch_url or self.watch_url
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was read: the settings (``None`` if a value is invalid), where each value is from, and what is wrong.
+
+    ``origins`` are by field: ``default``, the path of the environment's file, or the name of a variable.
+    """
+
+    settings: Settings | None
+    origins: Mapping[str, str]
+    problems: Sequence[str]
+
+    @property
+    def error(self) -> SettingsError:
+        """The error that names all problems; prod always gets a list, because one problem is rarely the only one."""
+        is_prod = self.settings is not None and self.settings.env == "prod"
+        return SettingsError(self.problems, f"{PREFIX}ENV=prod: " if is_prod else "")
+
+
+def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
+    """Reads all settings, and finds all that is wrong with them; see :meth:`Settings.from_env`."""
+    from resources.production import against_production
+
+    env = os.environ if env is None else env
+    known = {f.name: f for f in fields(Settings)}
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(known, DEFAULT)
+
+    def take(name: str, label: str, text: str, origin: str) -> None:
+        try:
+            values[name], origins[name] = _READERS[name](label, text), origin
+        except SettingsError as error:
+            problems.extend(error.problems)
+
+    given = {name: value for name, value in env.items() if name.startswith(PREFIX)}
+    environment = given.get(f"{PREFIX}ENV", "").strip() or ENVIRONMENTS[0]
+    if environment in ENVIRONMENTS:  # otherwise its reader refuses it below
+        file = environment_file(environment)
+        for name, text in _from_file(file, known, problems).items():
+            if PREFIX + name.upper() not in given:
+                take(name, f"{_relative(file)}: {name}", text, _relative(file))
+    variables = {PREFIX + name.upper(): name for name in known}
+    for variable, value in given.items():
+        if variable not in variables:
+            mend = did_you_mean(variable, list(variables))
+            problems.append(f"{variable}={_shown(value)} is not a setting; unset it ({mend})")
+        elif not value.strip():
+            problems.append(f"{variable}={value!r} is empty; give it a value or unset it")
+        else:
+            take(variables[variable], variable, value.strip(), variable)
+    if problems:
+        return Reading(None, origins, problems)
+    home: Path = values.setdefault("home", project_root() / "var")
+    values.setdefault("database_url", f"sqlite:///{home / 'assetline.db'}")
+    settings = Settings(**values)
+    problems += [*_shared_ports(settings), *_backup_in_home(settings, origins)]
+    if settings.env == "prod":
+        problems += against_production(settings, origins, env, part)
+    return Reading(settings, origins, problems)
+
+
+def environment_file(environment: str) -> Path:
+    """Path of the settings file of an environment."""
+    return project_root() / "deploy" / "environments" / f"{environment}.toml"
+
+
+def _from_file(file: Path, known: Mapping[str, Field[Any]], problems: list[str]) -> dict[str, str]:
+    """The values of an environment's file as text, by field; adds what is wrong with it to ``problems``."""
+    where = _relative(file)
+    try:
+        stored = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append(f"{where} is missing; restore it with `git checkout -- {where}`")
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{where} is not TOML ({error}); correct it")
+        return {}
+    found = {}
+    for name, value in stored.items():
+        mend = ""
+        if name == "env":
+            mend = f"the variable {PREFIX}ENV chooses the file, so the file cannot choose itself; remove the line"
+        elif name not in known:
+            mend = f"it is not a setting ({did_you_mean(name, list(known))}); remove or correct the line"
+        elif is_secret(known[name]) or _holds_a_password(value):
+            mend = f"it is a secret, and files hold none; remove the line and set {PREFIX}{name.upper()}"
+        elif type(value) is not (wanted := _TYPES.get(str(known[name].type), str)):
+            mend = f"{_shown(str(value))} is not a {_WORDS[wanted]}; write it as one"
+        elif value == "":
+            mend = "it is empty; give it a value or remove the line"
+        if mend:
+            problems.append(f"{where}: {name}: {mend}")
+        else:
+            found[name] = str(value)
+    return found
+
+
+_TYPES: Mapping[str, type] = {"int": int, "bool": bool, "float": float}
+"""Types of values in the file by annotation of the field; all others are text."""
+
+_WORDS: Mapping[type, str] = {int: "whole number", bool: "truth value", float: "number", str: "text in quotes"}
+
+
+def _holds_a_password(value: Any) -> bool:
+    return isinstance(value, str) and re.search(r"://[^/@\s]*:[^/@\s]*@", value) is not None
+
+
+def is_secret(one: Field[Any]) -> bool:
+    """Whether a field is a secret. A URL is not one as long as it holds no password."""
+    return not one.repr and not one.name.endswith(("_url", "_store"))
+
+
+def shown(one: Field[Any], value: Any) -> str:
+    """A value for people: a secret only as `set`, and a URL without its user and password."""
+    if value is None or value == "":
+        return ""
+    if is_secret(one):
+        return "set"
+    return re.sub(r"://[^/@\s]*@", "://***@", str(value))
+
+
+def _relative(file: Path) -> str:
+    return file.relative_to(project_root()).as_posix()
+
+
+def address_of(host: str) -> str:
+    """The host of a URL under which this machine reaches what listens on ``host``."""
+    if host == "localhost":
+        return host
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        return LOOPBACK if address.version == 4 else "[::1]"
+    return f"[{host}]" if address.version == 6 else host
+
+
+def _shared_ports(settings: Settings) -> list[str]:
+    taken: dict[int, str] = {}
+    problems = []
+    for name in ("ui_port", "mlflow_port", "service_port", "watch_port"):
+        port = getattr(settings, name)
+        if port in taken:
+            problems.append(
+                f"{PREFIX}{name.upper()}={port} is also {PREFIX}{taken[port].upper()}; give each its own port"
+            )
+        taken[port] = name
+    return problems
+
+
+def _backup_in_home(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.backup is None or not settings.backup.is_relative_to(settings.home):
+        return []
+    return [
+        f"{label('backup', origins)}={_shown(str(settings.backup))} lies in the state folder {settings.home}; give a "
+        "folder outside of it, best on another machine"
+    ]
+
+
+def label(name: str, origins: Mapping[str, str]) -> str:
+    """The name of a setting in messages, so that people find it: its variable, its line in the file, or its name."""
+    origin = origins[name]
+    return {DEFAULT: name, PREFIX + name.upper(): origin}.get(origin, f"{origin}: {name}")
+
+
 def _folder(name: str, value: str) -> Path:
     if "://" in value:
         raise SettingsError(f"{name}={_shown(value)} is a URL; databases need a folder on this machine")
@@ -213,6 +410,53 @@ def _folder(name: str, value: str) -> Path:
     if path.exists() and not path.is_dir():
         raise SettingsError(f"{name}={_shown(value)} is a file; give a folder")
     return path
+
+
+def _environment(name: str, value: str) -> str:
+    if value not in ENVIRONMENTS:
+        close = difflib.get_close_matches(value, ENVIRONMENTS, n=1, cutoff=0.5)
+        mend = f"did you mean {close[0]}?" if close else f"the environments are {', '.join(ENVIRONMENTS)}"
+        raise SettingsError(f"{name}={_shown(value)} is not an environment ({mend})")
+    return value
+
+
+def _host(name: str, value: str) -> str:
+    if value == "localhost":
+        return value
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise SettingsError(
+            f"{name}={_shown(value)} is not an address; give an IP address of this machine, e.g. {LOOPBACK}"
+        ) from error
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false", "1", "0"):
+        raise SettingsError(f"{name}={_shown(value)} is not a truth value; give true or false")
+    return value.lower() in ("true", "1")
+
+
+def _branch(name: str, value: str) -> str:
+    if re.search(r"[\s~^:?*\[\\]|\.\.", value):
+        raise SettingsError(f"{name}={_shown(value)} is not the name of a branch; give one, e.g. main")
+    return value
+
+
+def _file(name: str, value: str) -> Path:
+    path = (project_root() / Path(value).expanduser()).resolve()
+    if path.is_dir():
+        raise SettingsError(f"{name}={_shown(value)} is a folder; give the path of a file")
+    return path
+
+
+def _postgres(name: str, value: str) -> str:
+    from sqlalchemy import make_url
+
+    url = _database_url(name, value)
+    if make_url(url).get_backend_name() != "postgresql":
+        raise SettingsError(f"{name}={_shown(value)} is not PostgreSQL; unset it for SQLite, or give postgresql://…")
+    return url
 
 
 def _existing_file(name: str, value: str) -> Path:
@@ -282,13 +526,23 @@ def _port(name: str, value: str) -> int:
 
 
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
+    "env": _environment,
     "home": _folder,
     "database_url": _database_url,
+    "mlflow_store": _postgres,
+    "dagster_store": _postgres,
+    "backup": _folder,
     "ui_port": _port,
     "mlflow_port": _port,
     "service_port": _port,
     "watch_port": _port,
+    "ui_host": _host,
+    "service_host": _host,
+    "watch_host": _host,
+    "behind_proxy": _flag,
+    "protected_branch": _branch,
     "token": _token,
+    "service_tokens": _file,
     "channels": _existing_file,
     "public_ui_url": _web_address,
     "public_watch_url": _web_address,
@@ -297,7 +551,8 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
 }
 
 
-def _did_you_mean(value: str, known: list[str] | tuple[str, ...]) -> str:
+def did_you_mean(value: str, known: list[str] | tuple[str, ...]) -> str:
+    """The nearest of the known names as a question, or all of them."""
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.8)
     return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
 

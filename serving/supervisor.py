@@ -33,7 +33,7 @@ from honcho.printer import Message, Printer
 
 from resources.home import end_dead_runs, prepare
 from resources.migrations import MigrationError, migrate
-from resources.settings import PREFIX, Settings, project_root
+from resources.settings import LOOPBACK, PREFIX, Settings, address_of, project_root
 from serving.honcho_internals import SessionManager, SignalReceived, Started, Stopped, event_in
 
 START_TIMEOUT_S = 120.0
@@ -56,7 +56,8 @@ class Program:
     Attributes:
         name: prefix of its output lines.
         command: argument vector.
-        port: TCP port on the loopback interface that it listens on, if any.
+        port: TCP port that it listens on, if any.
+        host: address that it listens on.
         setting: name of the setting for the port.
         label: label of its address in the list of addresses; if empty, the address is not listed.
         ready: returns ``False`` or raises until the process answers.
@@ -68,24 +69,32 @@ class Program:
     port: int | None = None
     setting: str = ""
     label: str = ""
+    host: str = LOOPBACK
 
 
 def programs(settings: Settings) -> list[Program]:
-    """The processes of `make dev`, all on the loopback interface."""
+    """The processes of `make dev`, each on the address and port of its settings."""
     scripts = Path(sys.executable).parent
     workspace = ["-w", str(project_root() / "workspace.yaml")]
     ports = (settings.ui_port, settings.mlflow_port, settings.service_port, settings.watch_port)
     ui, mlflow, service, watch = map(str, ports)
-    listen = ["--host", "127.0.0.1", "--port"]
     began = time.time()
     return [
         Program(
             "ui",
-            [str(scripts / "dagster-webserver"), *listen, ui, *workspace, "--code-server-log-level", "warning"],
+            [
+                str(scripts / "dagster-webserver"),
+                *_listen(settings.ui_host),
+                ui,
+                *workspace,
+                "--code-server-log-level",
+                "warning",
+            ],
             lambda: bool(_get(f"{settings.ui_url}/server_info")),
             settings.ui_port,
             "ui_port",
             "Dagster",
+            settings.ui_host,
         ),
         Program(
             "daemon",
@@ -95,8 +104,7 @@ def programs(settings: Settings) -> list[Program]:
         Program(
             "mlflow",
             [
-                *(sys.executable, "-m", "mlflow", "server", *listen, mlflow, "--workers", "1"),
-                *("--backend-store-uri", settings.tracking_uri),
+                *(sys.executable, "-m", "mlflow", "server", *_listen(LOOPBACK), mlflow, "--workers", "1"),
                 *("--default-artifact-root", str(settings.artifacts), "--uvicorn-opts", "--log-level warning"),
             ],
             lambda: bool(_get(f"{settings.mlflow_url}/health")),
@@ -106,21 +114,27 @@ def programs(settings: Settings) -> list[Program]:
         ),
         Program(
             "service",
-            [sys.executable, "-m", "serving.scoring.service", *listen, service],
+            [sys.executable, "-m", "serving.scoring.service", *_listen(settings.service_host), service],
             lambda: bool(_get(f"{settings.service_url}/health")),
             settings.service_port,
             "service_port",
             "Scoring service",
+            settings.service_host,
         ),
         Program(
             "watch",
-            [sys.executable, "-m", "serving.watch.app", *listen, watch],
+            [sys.executable, "-m", "serving.watch.app", *_listen(settings.watch_host), watch],
             lambda: bool(_get(f"{settings.watch_url}/health")),
             settings.watch_port,
             "watch_port",
             "Alerts",
+            settings.watch_host,
         ),
     ]
+
+
+def _listen(host: str) -> list[str]:
+    return ["--host", host, "--port"]
 
 
 def supervise(settings: Settings, started: Sequence[Program] | None = None) -> int:
@@ -148,7 +162,7 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
     for program in started:
         # `exec` replaces the shell that honcho starts, so that signals reach the program.
         manager.add_process(
-            program.name, f"exec {shlex.join(program.command)}", env=environment(), cwd=str(project_root())
+            program.name, f"exec {shlex.join(program.command)}", env=environment(settings), cwd=str(project_root())
         )
     # A closed terminal (SIGHUP) stops everything like SIGTERM.
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -187,10 +201,10 @@ def refuse_taken_ports(started: Sequence[Program]) -> None:
     for program in started:
         if program.port is None:
             continue
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in program.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", program.port))
+                probe.bind((program.host, program.port))
             except OSError as error:
                 problem = f"port {program.port} of {program.label or program.name} cannot be used ({error.strerror})"
                 taken.append(
@@ -200,14 +214,18 @@ def refuse_taken_ports(started: Sequence[Program]) -> None:
         raise SupervisorError("\n".join([*taken, "nothing was started"]))
 
 
-def environment() -> dict[str, str]:
-    """The environment of the processes: the current one, with this project on the path and no proxy for localhost."""
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of the processes: the current one, with this project on the path and no proxy for localhost.
+
+    The URL of MLflow's store is a variable, because others can see arguments, and it may hold a password.
+    """
     no_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
     path = os.pathsep.join(filter(None, [str(project_root()), os.environ.get("PYTHONPATH")]))
     return {
         **os.environ,
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
         # MLflow's job queue evaluates language models. It starts four more processes, which nothing here uses.
@@ -284,7 +302,7 @@ class _Log(Printer):
                 time.sleep(0.2)
         listed = [program for program in self._programs if program.label]
         width = max((len(program.label) for program in listed), default=0)
-        lines = [f"  {program.label:{width}}  http://127.0.0.1:{program.port}" for program in listed]
+        lines = [f"  {program.label:{width}}  http://{address_of(program.host)}:{program.port}" for program in listed]
         self.say("\n".join(["", *lines, "", "Ctrl-C stops all processes.", ""]))
 
 

@@ -87,7 +87,8 @@ def _removals(
     from resources.tables import ParquetTables
 
     _refuse_missing(settings)
-    mlflow, ledger = MlflowTracking.from_settings(settings), Ledger(database_url=settings.database_url)
+    mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
+    ledger = Ledger(database_url=settings.database_url)
     kept = named(ledger, mlflow)
     # A wrong declaration is refused before anything else is looked for.
     yield from table_days(ParquetTables(root=str(settings.tables)), retention, now)

@@ -51,6 +51,7 @@ from assets.lifecycle.prediction_format import PredictionFormat, format_of  # no
 from assets.models import declared_models  # noqa: E402
 from resources.ledger import CHAMPION, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
+from resources.production import open_bind  # noqa: E402
 from resources.request_log import SHADOW, LogError, Outcome, RequestLog  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.scoring import openapi  # noqa: E402
@@ -484,7 +485,7 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
 
 def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
     """Endpoints of all declared models, or of one. Raises :class:`SystemExit` for a model that is not declared."""
-    mlflow = MlflowTracking.from_settings(settings)
+    mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
     # A kill between the ledger entry and the alias update leaves the alias outdated.
     Ledger(database_url=settings.database_url).reconcile(mlflow)
     names = [declared.name for declared in declared_models()]
@@ -524,15 +525,17 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the service until it receives SIGINT or SIGTERM."""
-    settings = Settings.from_env()
+    settings = Settings.from_env(part="service")
     parser = argparse.ArgumentParser(prog="python -m serving.scoring.service", description="The scoring service.")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="serve this declared model only (default: all)")
     which.add_argument("--bundle", type=Path, help="serve the bundle in this folder and ignore the alias")
-    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
+    parser.add_argument("--host", default=settings.service_host, help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.service_port, help="port (default: %(default)s)")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    if problem := open_bind(settings, given.host):
+        raise SystemExit(f"--host {given.host}{problem}")
     _refuse_taken_port(given.host, given.port)
     import torch
 

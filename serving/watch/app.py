@@ -32,6 +32,7 @@ from metadata.facts import Metadata  # noqa: E402
 from resources import home  # noqa: E402
 from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
 from resources.ledger import Ledger  # noqa: E402
+from resources.production import open_bind  # noqa: E402
 from serving.watch.alerts_page import create_app  # noqa: E402
 from serving.watch.exporter import AssetlineCollector, registry_of  # noqa: E402
 from serving.watch.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
@@ -101,9 +102,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m serving.watch.app", description="Alerts' page, delivery, watchdog."
     )
-    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
+    parser.add_argument("--host", default=settings.watch_host, help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.watch_port, help="port (default: %(default)s)")
     given = parser.parse_args(arguments)
+    if problem := open_bind(settings, given.host):
+        raise SystemExit(f"--host {given.host}{problem}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines contain URLs, and some of those are secret
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -13,7 +13,7 @@ import pytest
 from resources.alerts import AlertStore
 from resources.processes import free_port
 from resources.settings import Settings, project_root
-from serving.supervisor import END_GRACE_S, SupervisorError, programs, refuse_taken_ports
+from serving.supervisor import END_GRACE_S, SupervisorError, environment, programs, refuse_taken_ports
 
 
 def processes_of(home: Path) -> dict[int, str]:
@@ -109,10 +109,28 @@ def test_a_taken_port_is_named_with_its_setting_before_anything_starts(tmp_path)
     assert not (tmp_path / "home").exists()
 
 
-def test_all_listen_on_loopback_alone(tmp_path):
-    for program in programs(Settings.from_env({"ASSETLINE_HOME": str(tmp_path)})):
-        if program.port:
-            assert program.command[program.command.index("--host") + 1] == "127.0.0.1"
+def test_all_listen_on_loopback_alone_unless_the_settings_say_otherwise(tmp_path):
+    given = {"ASSETLINE_HOME": str(tmp_path)}
+    hosts = {"ASSETLINE_UI_HOST": "10.0.0.5", "ASSETLINE_SERVICE_HOST": "0.0.0.0", "ASSETLINE_WATCH_HOST": "::1"}
+
+    def listening(env: dict[str, str]) -> dict[str, str]:
+        return {
+            program.name: program.command[program.command.index("--host") + 1]
+            for program in programs(Settings.from_env(env))
+            if program.port
+        }
+
+    assert set(listening(given).values()) == {"127.0.0.1"}
+    assert listening({**given, **hosts}) == {
+        "ui": "10.0.0.5", "mlflow": "127.0.0.1", "service": "0.0.0.0", "watch": "::1"
+    }  # fmt: skip
+
+
+def test_no_password_is_in_an_argument(tmp_path):
+    url = "postgresql+psycopg://me:hushhush@db/mlflow"
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_MLFLOW_STORE": url})
+    assert "hushhush" not in str([program.command for program in programs(settings)])
+    assert environment(settings)["MLFLOW_BACKEND_STORE_URI"] == url
 
 
 @pytest.mark.slow

@@ -1,0 +1,110 @@
+"""What the environment ``prod`` refuses: one list of all that is wrong, before anything starts.
+
+Belongs here: the requirements of production. Does not belong here: reading and validating single settings
+(``settings.py``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from resources.settings import DEFAULT, PREFIX, label
+
+if TYPE_CHECKING:
+    from resources.settings import Part, Settings
+
+DEBUG_VARIABLES = ("PYTHONDEVMODE", "PYTHONASYNCIODEBUG", "PYTHONINSPECT")
+"""Variables of Python that make a server slow, or open a prompt in it."""
+
+_POSTGRES = "postgresql+psycopg://user:password@host/name"
+
+
+def against_production(
+    settings: Settings, origins: Mapping[str, str], env: Mapping[str, str], part: Part = "all"
+) -> list[str]:
+    """Returns what production refuses, a sentence each: the setting, its value without secrets, and the fix.
+
+    Args:
+        settings: the settings.
+        origins: where each value is from; see :class:`~resources.settings.Reading`.
+        env: environment variables, for debug switches.
+        part: ``service`` leaves out what only the other processes need: Dagster's store, the alerts' token, backups,
+            and the addresses of the other processes.
+    """
+    everything = part == "all"
+    stores = ("database_url", "mlflow_store", *(("dagster_store",) if everything else ()))
+    hosts = ("service_host", *(("ui_host", "watch_host") if everything else ()))
+    return [
+        *(problem for name in stores if (problem := _sqlite(settings, origins, name))),
+        *(_alerts_token(settings) if everything else []),
+        *_service_tokens(settings, origins),
+        *(
+            f"{label(name, origins)}={host!r}{problem}"
+            for name in hosts
+            if (problem := open_bind(settings, host := str(getattr(settings, name))))
+        ),
+        *(_backup(settings, origins) if everything else []),
+        *_debug(settings, origins, env),
+    ]
+
+
+def open_bind(settings: Settings, host: str) -> str:
+    """Returns why production does not listen on ``host``; empty if it may, or in another environment.
+
+    Loopback and private addresses are fine. An address that anybody may reach (all interfaces, or a public one) needs
+    ``behind_proxy``, because none of the processes encrypts, and the Dagster UI has no login.
+    """
+    if settings.env != "prod" or settings.behind_proxy or host == "localhost":
+        return ""
+    address = ipaddress.ip_address(host)
+    if not (address.is_unspecified or address.is_global):
+        return ""
+    which = "every interface" if address.is_unspecified else "a public address"
+    return (
+        f" listens on {which} without encryption; give 127.0.0.1 or a private address, or set "
+        f"{PREFIX}BEHIND_PROXY=true if a proxy or the network of a cluster encrypts and limits the access"
+    )
+
+
+def _sqlite(settings: Settings, origins: Mapping[str, str], name: str) -> str:
+    value = str(getattr(settings, name))
+    if value and not value.startswith("sqlite"):
+        return ""
+    what = {"database_url": "the ledger and the alerts", "mlflow_store": "MLflow", "dagster_store": "Dagster"}[name]
+    given = f"{label(name, origins)}={value!r}" if value else f"{name} is not set, so {what} would use SQLite"
+    given += f" keeps {what} in SQLite" if value else ""
+    return f"{given}; set {PREFIX}{name.upper()}={_POSTGRES}"
+
+
+def _alerts_token(settings: Settings) -> list[str]:
+    if settings.token:
+        return []
+    return [f"token of the alerts is not set; set {PREFIX}TOKEN to the output of `openssl rand -hex 16`"]
+
+
+def _service_tokens(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.service_tokens.is_file():
+        return []
+    return [
+        f"{label('service_tokens', origins)}='{settings.service_tokens}' does not exist; put the file with the hashes "
+        f"of the scoring service's tokens there, or set {PREFIX}SERVICE_TOKENS to its path"
+    ]
+
+
+def _backup(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.backup is None:
+        return [
+            f"backup is not set; set {PREFIX}BACKUP to a folder outside of {settings.home}, best on another machine"
+        ]
+    if not settings.backup.is_dir():
+        return [f"{label('backup', origins)}='{settings.backup}' is not a folder; mount or create it"]
+    return []
+
+
+def _debug(settings: Settings, origins: Mapping[str, str], env: Mapping[str, str]) -> list[str]:
+    found = [f"{name}={env[name]!r} is a debug switch; unset it" for name in DEBUG_VARIABLES if env.get(name)]
+    if origins["test_data"] != DEFAULT:
+        found.append(f"{label('test_data', origins)}='{settings.test_data}' is for tests; unset it")
+    return found
