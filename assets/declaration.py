@@ -323,6 +323,42 @@ class Approval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """How a new version takes over from the one in production: first a copy of the requests, then a growing share.
+
+    While a rollout lasts, both versions score every row, and one of them answers. A step ends when the compared rows
+    show that all figures are within their limits. The version is taken back as soon as they show that one is not, or
+    when the step takes too long. ``docs/rollout.md`` gives the error rates of these decisions.
+
+    Args:
+        shadow_rows: rows that the version scores as a copy before it answers any; 0: none.
+        steps: shares of the entities that the version answers, in ascending order, above 0 and below 1. After the last
+            one it is promoted. A row's entity is the first of ``features.entities``, otherwise its key.
+        rows: compared rows that each of these steps needs.
+        minutes: least duration of a step.
+        hours: longest duration of a step; after it the version is taken back.
+        errors: largest share of rows that the version may fail to score.
+        latency: largest 95th percentile of the time to score a request, as a multiple of the time of the version in
+            production.
+        score_shift: largest difference of the mean score, in standard deviations of the scores of the version in
+            production (for classes: the largest of all classes).
+        margin: what the version may lose of the gate's metric on rows whose labels are known, 0 or less.
+        labelled_rows: fewest rows with labels from which on the margin counts.
+    """
+
+    shadow_rows: int = 500
+    steps: tuple[float, ...] = (0.05, 0.25, 0.5)
+    rows: int = 500
+    minutes: float = 30.0
+    hours: float = 72.0
+    errors: float = 0.01
+    latency: float = 1.5
+    score_shift: float = 0.25
+    margin: float = -0.02
+    labelled_rows: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drift:
     """How a window of rows is compared with the champion's reference profile.
 
@@ -397,6 +433,7 @@ class Model:
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
         approval: a person's approval before a candidate goes live; ``None``: it goes live if the gate passes.
+        rollout: how a new version takes over; ``None``: it answers all requests at once.
         tuning: the search for a better recipe; see :class:`~assets.search_space.Tuning`.
         retrain: cron schedule of retraining (UTC), or ``None``.
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
@@ -422,6 +459,7 @@ class Model:
     gate: Gate = field(default_factory=Gate)
     drift: Drift = field(default_factory=Drift)
     approval: Approval | None = None
+    rollout: Rollout | None = None
     retrain: str | None = None
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
@@ -474,7 +512,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     """
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
-        _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_card,
+        _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
         _wrong_targets,
     )  # fmt: skip
     for part in parts:
@@ -708,6 +746,29 @@ def _wrong_approval(model: Model) -> Wrong:
         yield "approval.by", approval.by, "say who decides: 'team:name' or an e-mail address"
     if not approval.expires_days > 0:
         yield "approval.expires_days", approval.expires_days, "give more than 0 days"
+
+
+def _wrong_rollout(model: Model) -> Wrong:
+    if (rollout := model.rollout) is None:
+        return
+    steps = rollout.steps
+    if not all(0 < share < 1 for share in steps) or list(steps) != sorted(set(steps)):
+        yield "rollout.steps", steps, "give ascending shares between 0 and 1; the version is promoted after the last"
+    if not steps and not rollout.shadow_rows:
+        yield "rollout.steps", steps, "give at least one share, or shadow_rows, or leave out the rollout"
+    for name, least in {"shadow_rows": 0, "rows": 1, "labelled_rows": 1}.items():
+        if getattr(rollout, name) < least:
+            yield f"rollout.{name}", getattr(rollout, name), f"give a whole number of at least {least}"
+    if not 0 <= rollout.minutes < rollout.hours * 60:
+        yield "rollout.minutes", rollout.minutes, "give 0 or more minutes, and less than rollout.hours"
+    if not 0 < rollout.errors < 1:
+        yield "rollout.errors", rollout.errors, "give a share between 0 and 1"
+    if not rollout.latency > 1:
+        yield "rollout.latency", rollout.latency, "give a multiple above 1"
+    if not rollout.score_shift > 0:
+        yield "rollout.score_shift", rollout.score_shift, "give more than 0 standard deviations"
+    if not rollout.margin <= 0:
+        yield "rollout.margin", rollout.margin, "give 0 or less: by how much the version may be worse"
 
 
 def _wrong_crons(model: Model) -> Wrong:

@@ -23,6 +23,7 @@ BENCHMARKS = {
     "stories": "stories: `make run` towards 28 last days, in 22 worlds",
     "service": "service: latency of one row, beside a bare FastAPI + torch application and `mlflow models serve`",
     "gate": "gate: how often the gate refuses an equal challenger, and promotes a worse one",
+    "rollout": "rollout: how often a rollout withdraws a good version, and how soon a bad one",
     "shift": "shift: the fraud model before and after a change of the world, against XGBoost on the same rows",
     "quality": "quality: the backtest on the published weeks, against XGBoost, logistic regression and the ceiling",
 }

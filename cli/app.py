@@ -19,6 +19,7 @@ from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.pipeline import pipeline_app
+from cli.rollout import rollout
 from cli.settings import settings as show_settings
 from cli.state import backup, prune, restore
 from resources.settings import Settings
@@ -48,6 +49,7 @@ app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')
 app.command()(approvals)
 app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)
 app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)
+app.command(epilog='Example: `assetline rollout fraud abort --why "two complaints"`')(rollout)
 app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(backup)
 app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(restore)
 app.command(epilog="Example: `assetline prune --list`")(prune)

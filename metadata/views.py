@@ -147,7 +147,11 @@ class DeploymentRow:
 
     model: Model
     number: Annotated[int, "number of the entry, counted per model"]
-    action: Annotated[str, "promote, refuse, request, approve, reject, deploy (what the targets answered) or withdraw"]
+    action: Annotated[
+        str,
+        "promote, refuse, request, approve, reject, deploy (what the targets answered), withdraw, "
+        "shadow, canary or abort",
+    ]
     version: Version
     previous: Annotated[int | None, "version in production before it"]
     reason: Annotated[str, "why"]

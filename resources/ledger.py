@@ -1,7 +1,7 @@
 """The ledger: the append-only record of which version was in production when, and why.
 
-Belongs here: entries, and the alias derived from them. Does not belong here: the decision to promote
-(``assets/lifecycle``), deployment targets (``targets/``), creating and changing the table (``migrations``).
+Belongs here: entries, and what is derived from them: the alias, the current rollout. Does not belong here: the decision
+to promote (``assets/lifecycle``), deployment targets (``targets/``), creating and changing the table (``migrations``).
 """
 
 import datetime as dt
@@ -43,13 +43,17 @@ _TABLE = sa.Table(
 _TRIES = 20
 
 
-Action = Literal["promote", "refuse", "request", "approve", "reject", "deploy", "withdraw"]
+Action = Literal[
+    "promote", "refuse", "request", "approve", "reject", "deploy", "withdraw", "shadow", "canary", "abort"
+]  # fmt: skip
 """A version went live or was refused by the lifecycle; its approval was requested, given, or rejected by a person; its
-targets answered the promotion; the model was taken out of production, with no version in its place."""
+targets answered the promotion; the model was taken out of production, with no version in its place; a version got a
+copy of the requests, answers a share of them, or was taken back before it went live."""
 
 _SAID = {
     "promote": "promoted", "refuse": "refused", "request": "put up for approval", "approve": "approved",
-    "reject": "rejected", "deploy": "deployed", "withdraw": "withdrawn",
+    "reject": "rejected", "deploy": "deployed", "withdraw": "withdrawn", "shadow": "given a copy of the requests",
+    "canary": "given a share of the requests", "abort": "taken back",
 }  # fmt: skip
 
 
@@ -60,6 +64,9 @@ def action_in_words(action: str) -> str:
 
 _DECIDING: tuple[Action, ...] = ("promote", "withdraw")
 """The entries that change which version is in production."""
+
+SHARE = "share"
+"""Key in the verdicts of a canary's entry: the share of the entities that the version answers, above 0 up to 1."""
 
 
 class LedgerError(Exception):
@@ -123,7 +130,7 @@ class Ledger(dg.ConfigurableResource):
 
     def record(
         self,
-        action: Literal["request", "approve", "reject", "deploy", "withdraw"],
+        action: Literal["request", "approve", "reject", "deploy", "withdraw", "shadow", "canary", "abort"],
         model: str,
         version: str,
         *,
@@ -132,7 +139,8 @@ class Ledger(dg.ConfigurableResource):
         dagster_run: str,
         who: str,
     ) -> Entry:
-        """Records a request for approval, a decision on it, what the targets answered, or a withdrawal.
+        """Records a request for approval, a decision on it, what the targets answered, a withdrawal, or a step of a
+        rollout.
 
         After a withdrawal no version is in production. Two identical entries in a row are one.
 
@@ -145,6 +153,14 @@ class Ledger(dg.ConfigurableResource):
     def champion(self, model: str) -> Entry | None:
         """The current promotion; ``None`` before the first and after a withdrawal."""
         return self._in_effect(self._last(model, actions=_DECIDING))
+
+    def rollout(self, model: str) -> Entry | None:
+        """The current step of a rollout (``shadow`` or ``canary``); ``None`` if no version is being rolled out.
+
+        A promotion ends the rollout: that of its version, or that of another version, which then is out of date.
+        """
+        last = self._last(model, actions=(*_DECIDING, "shadow", "canary", "abort"))
+        return last if last is not None and last.action in ("shadow", "canary") else None
 
     def at(self, model: str, time: dt.datetime) -> Entry | None:
         """The promotion in effect at ``time`` (UTC if it has no zone); ``None`` if there was none."""

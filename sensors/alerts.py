@@ -127,8 +127,10 @@ def _wrong(evaluation: Evaluation) -> Mapping[str, str]:
 
 
 def _severity(evaluation: Evaluation) -> Severity:
-    # A check of a day concerns the version in production. Other checks (a refused candidate) do no harm yet.
-    return "page" if evaluation.day and evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
+    # A check of a day concerns the version in production. Other checks (a refused candidate) do no harm yet, unless
+    # they say so: a version that was withdrawn after it had answered requests.
+    in_production = evaluation.day and evaluation.severity == dg.AssetCheckSeverity.ERROR
+    return "page" if in_production or evaluation.metadata.get("severity") == "page" else "warn"
 
 
 def _links(evaluation: Evaluation) -> dict[str, str]:

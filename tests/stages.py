@@ -16,6 +16,7 @@ from assets.declaration import Model
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.factory import lifecycle_assets
 from resources.ledger import Ledger
+from resources.request_log import RequestLog
 from resources.studies import Studies
 from resources.tables import WHOLE, ParquetTables
 from runner import RANGE_END, RANGE_START
@@ -106,7 +107,8 @@ class Stages:
         self.studies = Studies(database_url=self.ledger.database_url)
         self.resources: dict[str, Any] = {
             "tables": self.tables, "mlflow": self.mlflow, "ledger": self.ledger, "studies": self.studies,
-            "target_local": None, source_resource_key(model): model.table.source, **resources,
+            "target_local": None, "request_log": RequestLog(folder=str(folder / "serving")),
+            source_resource_key(model): model.table.source, **resources,
         }  # fmt: skip
         assets = lifecycle_assets(model)
         defs = dg.Definitions(assets=assets, resources=self.resources, executor=dg.in_process_executor)

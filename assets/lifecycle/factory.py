@@ -27,6 +27,7 @@ from assets.lifecycle.monitoring.predictions import predictions_asset
 from assets.lifecycle.release.approval import approval_asset
 from assets.lifecycle.release.deployment import deployment_asset
 from assets.lifecycle.release.model_card import model_card_asset
+from assets.lifecycle.release.rollout import rollout_asset
 from assets.lifecycle.release.staging import staged_asset
 
 AssetFactory = Callable[[Model], dg.AssetsDefinition | None]
@@ -46,6 +47,7 @@ FACTORIES: tuple[AssetFactory, ...] = (
     backtest_asset,
     staged_asset,
     approval_asset,
+    rollout_asset,
     deployment_asset,
     model_card_asset,
     predictions_asset,

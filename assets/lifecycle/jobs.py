@@ -25,7 +25,8 @@ def job_name(model: Model, work: str) -> str:
 def assets_of_jobs(model: Model) -> dict[str, list[str]]:
     """Returns the names of the assets that each kind of work materializes, by kind of work."""
     table = model.table.name
-    release = ["staged", *(["approval"] if model.approval else []), "deployment", "model_card"]
+    waits = [*(["approval"] if model.approval else []), *(["rollout"] if model.rollout else [])]
+    release = ["staged", *waits, "deployment", "model_card"]
     if not model.is_stream:
         return {
             LIFECYCLE: [

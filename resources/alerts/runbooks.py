@@ -19,6 +19,7 @@ RUNBOOKS: Final = {
     "staged/": "deployment",
     "deployment/": "deployment",
     "approval/": "approval",
+    "rollout/": "rollout",
     "model_card/": "deployment",
     "predictions/": "predictions",
     "run/": "run",

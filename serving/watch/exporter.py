@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from assets.declaration import Model
 from resources.alerts import SEVERITIES, AlertStore
 from resources.dagster_internals import check_evaluations
-from resources.ledger import Ledger
+from resources.ledger import SHARE, Ledger
 from resources.settings import Settings
 from resources.tables import WHOLE, ParquetTables
 
@@ -110,13 +110,18 @@ class AssetlineCollector(Collector):
         for (name, action), n in sorted(counted.items()):
             decisions.add_metric([name, action], n)
         deployed = GaugeMetricFamily("assetline_model_deployed", "1 if a version is in production.", labels=["model"])
+        rollout = GaugeMetricFamily(
+            "assetline_rollout_share", "Share of the entities that a new version answers.", labels=["model", "version"]
+        )
         for model in self._models:
             champion = self._ledger.champion(model.name)
             deployed.add_metric([model.name], float(champion is not None))
             if champion is not None:
                 version.add_metric([model.name, champion.version], 1)
                 since.add_metric([model.name], champion.at.timestamp())
-        return [version, since, decisions, deployed]
+            if (step := self._ledger.rollout(model.name)) is not None:
+                rollout.add_metric([model.name, step.version], float(step.verdicts.get(SHARE, 0.0)))
+        return [version, since, decisions, deployed, rollout]
 
     def _of_runs(self) -> list[Metric]:
         counts: Counter[tuple[str, str]] = Counter()

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from assets.declaration import Approval
+from assets.declaration import Approval, Rollout
 from cli import main
 from resources.ledger import Entry, Ledger
 from resources.settings import Settings
@@ -148,3 +148,37 @@ def test_an_approval_that_cannot_be_given_is_one_sentence(waiting, run, argument
 def test_no_approvals_yet(tmp_path, monkeypatch, run):
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
     assert run("approvals")[:2] == (0, "no version was put up for approval\n")
+
+
+@pytest.fixture
+def rolled_out(promoted, monkeypatch) -> Ledger:
+    """Version 4 of a declared model gets a copy of the requests."""
+    monkeypatch.setattr("assets.models.declared_models", lambda: [plain(name="fraud", rollout=Rollout())])
+    ledger = Ledger.from_settings(Settings.from_env())
+    ledger.record("shadow", "fraud", "4", reason="it gets a copy", **FACTS)
+    return ledger
+
+
+def test_how_far_a_rollout_has_come_is_shown(rolled_out, run):
+    code, out, _ = run("rollout", "fraud")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("fraud: version 4 gets a copy of the requests since ")
+    assert lines[1] == "  0 rows compared, of which it answered 0"
+    assert [line.split()[0] for line in lines[2:]] == ["errors", "latency", "score_shift", "labels", "next:"]
+    found = json.loads(run("rollout", "fraud", "--json")[1])
+    assert (found["version"], found["share"], found["next"]) == ("4", 0.0, "wait")
+
+
+def test_a_person_takes_the_steps_of_a_rollout(rolled_out, run):
+    assert run("rollout", "fraud", "advance", "--why", "looks right", "--who", "bob")[1] == (
+        "fraud: version 4 answers 5% of the entities\n"
+    )
+    assert run("rollout", "fraud", "abort", "--why", "complaints")[1] == "fraud: version 4 is taken back\n"
+    assert run("rollout", "fraud")[1] == "fraud: no version is being rolled out\n"
+    assert run("rollout", "fraud", "--json")[1] == "null\n"
+    actions = [(entry.action, entry.who) for entry in rolled_out.history("fraud")][-2:]
+    assert actions[0] == ("canary", "bob")
+    code, _, err = run("rollout", "fraud", "abort", "--why", "again")
+    assert (code, err) == (1, "assetline rollout: no version of fraud is being rolled out\n")
+    assert "no model 'frad' is declared; there are: fraud" in run("rollout", "frad")[2]

@@ -1,8 +1,8 @@
 """The asset ``deployment``: promotes the candidate, if it has all verdicts, all of them passed, and it is approved.
 
-Belongs here: the refusal of a version with missing or failed verdicts or without the declared approval, and the ledger
-entry. Does not belong here: the rules of the gate (``model/gate.py``), approvals (``approval.py``), deployment targets
-(``resources/targets``), their order (``promotion.py``).
+Belongs here: the refusal of a version with missing or failed verdicts or without the declared approval or rollout, and
+the ledger entry. Does not belong here: the rules of the gate (``model/gate.py``), approvals (``approval.py``), rollouts
+(``rollout.py``), deployment targets (``resources/targets``), their order (``promotion.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from assets.declaration import Model
 from assets.lifecycle.model.version.verdicts import failures, verdicts_on
 from assets.lifecycle.release.approval import approval_against
 from assets.lifecycle.release.promotion import PromotionError, promote_on_all, targets_of
+from assets.lifecycle.release.rollout import rollout_against
 from assets.lifecycle.stage import StageOutput, TableInput, eager, table_asset
 from resources.targets.base import resource_key
 
@@ -25,7 +26,11 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         mlflow, ledger = context.resources.mlflow, context.resources.ledger
         version = str(trained_model["version"].iloc[0])
         verdicts = verdicts_on(mlflow, model, version)
-        against = [*failures(verdicts), *approval_against(ledger, model, version)]
+        against = [
+            *failures(verdicts),
+            *approval_against(ledger, model, version),
+            *rollout_against(ledger, model, version),
+        ]
         who = context.run.tags.get("user", "dagster")
         facts = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
         if against:
@@ -47,6 +52,7 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
             frame, [], {"version": version, "before": before.version if before else "none", "reason": reason}
         )
 
+    waits = [*(["approval"] if model.approval else []), *(["rollout"] if model.rollout else [])]
     return table_asset(
         model,
         "deployment",
@@ -57,8 +63,8 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         stage="release",
         kinds={"mlflow"},
         inputs={"trained_model": TableInput(model.key("trained_model"))},
-        deps=[model.key(name) for name in ("staged", "evaluation", *(["approval"] if model.approval else []))],
-        # With an approval, both are requested in one run, which skips the deployment until the approval is given.
+        deps=[model.key(name) for name in ("staged", "evaluation", *waits)],
+        # With an approval or a rollout, both are requested in one run, which skips the deployment until then.
         automation=eager(None),
         resources={"mlflow", "ledger", *map(resource_key, model.targets)},
         by_day=False,

@@ -9,7 +9,7 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.typing.pandas import Series
 
-from assets.declaration import Approval, Columns, Features, Gate, Model, Table, Training
+from assets.declaration import Approval, Columns, Features, Gate, Model, Rollout, Table, Training
 from resources.sources import CsvFile, Stream
 
 START = dt.date(2026, 1, 1)
@@ -102,6 +102,7 @@ def labelled_stream(**given: Any) -> Model:
 VARIANTS = {
     "plain": plain(),
     "approved": plain(approval=Approval(by="team:risk")),
+    "rolled out": plain(rollout=Rollout()),
     "classes": plain(target="site", gate=Gate()),
     "measured": plain(target="level", gate=Gate()),
     "stream": stream(),

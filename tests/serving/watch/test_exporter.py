@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 
 from assets.models.fraud import model as fraud
 from resources import home
+from resources.ledger import Ledger
 from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
 from serving.scoring.metrics import ServiceMetrics
@@ -54,6 +55,16 @@ def test_it_says_what_there_is(scraped):
         'assetline_exporter_errors_total{part="runs"} 0.0',
     ):
         assert line in lines, line
+
+
+def test_the_share_of_a_new_version_is_told_while_it_is_rolled_out(settings, scraped):
+    ledger = Ledger(database_url=settings.database_url)
+    facts = {"dagster_run": "", "who": "ada"}
+    ledger.record("canary", "fraud", "4", reason="a quarter", verdicts={"share": 0.25}, **facts)
+    assert 'assetline_rollout_share{model="fraud",version="4"} 0.25' in text_of(scraped)
+    ledger.record("withdraw", "fraud", "4", reason="slow", verdicts={}, **facts)
+    scraped._read_at = float("-inf")
+    assert "assetline_rollout_share{" not in text_of(scraped)
 
 
 def test_a_second_scrape_counts_no_evaluation_twice(scraped):
