@@ -36,7 +36,7 @@ class Call:
     Args:
         request_id: its id: that of the header ``X-Request-ID``, or a new one.
         at: when it arrived (UTC, naive).
-        began: the same on the clock of ``time.perf_counter``.
+        began: when it arrived, on the clock of ``time.perf_counter``; with two versions, when this one began to score.
         role: why the version that scores it does so.
     """
 
@@ -52,12 +52,12 @@ class Call:
         return cls(request_id=found) if _REQUEST_ID.fullmatch(found) else cls()
 
     def as_role(self, role: Role) -> Self:
-        """The same request, scored by a version with another role."""
-        return replace(self, role=role)
+        """The same request, scored by one of two versions. The clock begins anew, so that both can be compared."""
+        return replace(self, role=role, began=time.perf_counter())
 
     @property
     def latency_ms(self) -> float:
-        """Milliseconds since the request arrived."""
+        """Milliseconds since :attr:`began`."""
         return (time.perf_counter() - self.began) * 1_000
 
     def scored(

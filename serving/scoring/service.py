@@ -27,7 +27,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from fastapi import FastAPI, HTTPException, Request  # noqa: E402
 from fastapi.responses import Response  # noqa: E402
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
 from pydantic import ValidationError  # noqa: E402
+from starlette.background import BackgroundTask  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
@@ -49,7 +50,7 @@ from assets.lifecycle.model.explain import ExplanationError, can_explain, explai
 from assets.lifecycle.model.version.bundle import Bundle, BundleError  # noqa: E402
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
-from resources.ledger import CHAMPION, Ledger  # noqa: E402
+from resources.ledger import CHAMPION, SHARE, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.production import open_bind  # noqa: E402
 from resources.request_log import SHADOW, LogError, Outcome, RequestLog  # noqa: E402
@@ -78,6 +79,7 @@ from serving.scoring.errors import (  # noqa: E402
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
 from serving.scoring.recording import Call  # noqa: E402
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
+from serving.scoring.routing import Answer, Challenger, Route  # noqa: E402
 
 POLL_S = 2.0
 """Seconds between two checks of the alias and the tables."""
@@ -187,6 +189,16 @@ class Served:
             raise NoAnswerError(f"version {self.version}: {error}; ask for the score without explain=true") from error
         return found.to_json()
 
+    def readable(self, raw: Sequence[Raw], call: Call) -> dict[str, np.ndarray]:
+        """The rows as typed columns, ``[n]`` each. Raises :class:`RefusedRows`, also for a key that occurs twice."""
+        rows = self.parser.parse(raw, call.at)
+        keys = rows[self.model.table.key].tolist()
+        if len(set(keys)) < len(keys):
+            i = next(i for i, key in enumerate(keys) if key in keys[:i])
+            message = f"{self.model.table.key}={keys[i]!r} is twice in the request"
+            raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
+        return rows
+
     def score(self, raw: Sequence[Raw], call: Call) -> tuple[list[dict[str, Any]], np.ndarray]:
         """Scores raw rows, logs them and adds them to the history (except as a shadow).
 
@@ -197,12 +209,8 @@ class Served:
         """
         if not raw:
             return [], np.empty((0, len(self.bundle.facts.feature_names)), np.float32)
-        rows = self.parser.parse(raw, call.at)
+        rows = self.readable(raw, call)
         keys = rows[self.model.table.key].tolist()
-        if len(set(keys)) < len(keys):
-            i = next(i for i, key in enumerate(keys) if key in keys[:i])
-            message = f"{self.model.table.key}={keys[i]!r} is twice in the request"
-            raise RefusedRows([RowProblem(i, self.model.table.key, keys[i], message, "each row once")], n_rows=len(raw))
         self.entity_events.refresh(self.parser)
         X = self.features(rows)
         scores = self.finite_scores(X, keys)
@@ -221,7 +229,7 @@ class Served:
 
 @dataclass
 class Endpoint:
-    """The endpoint of one model: the version it serves and its current problem, if any."""
+    """The endpoint of one model: the version it serves, the one that is rolled out, and its current problem, if any."""
 
     name: str
     tables: ParquetTables
@@ -229,7 +237,10 @@ class Endpoint:
     log: RequestLog | None = None
     served: Served | None = None
     problem: str | None = None
+    ledger: Ledger | None = None
+    challenger: Challenger | None = None
     _failed: tuple[str, float] = ("", 0.0)
+    _failed_challenger: tuple[str, float, str] = ("", 0.0, "")
     _loaded_at: float = 0.0
     _was_stale: bool = False
 
@@ -243,6 +254,16 @@ class Endpoint:
         if self.served is None:
             raise HTTPException(503, self.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
         return self.served
+
+    def route(self, *, explained: bool = False) -> Route:
+        """The versions that score a request. Raises HTTP 503 if none serves yet."""
+        challenger = self.challenger
+        if explained and challenger is not None:
+            try:
+                challenger.served.refuse_explaining()
+            except NotExplainedError:  # the champion explains its own scores
+                challenger = None
+        return Route(self.ready(), challenger)
 
     def log_failure(self, call: Call, raw: Sequence[Raw], outcome: Outcome, error: Exception) -> None:
         """Logs a request that gets no scores. If the log cannot be written, the caller gets the first error."""
@@ -261,6 +282,7 @@ class Endpoint:
             if self.registry is not None:
                 version = await asyncio.to_thread(self.registry.version_of_alias, self.name, CHAMPION)
                 await self._take_over(version)
+            await self._follow_rollout()
             await self._refresh()
         except Exception as error:  # an error in a new version or table must not stop the served version
             serves = f"version {self.served.version} keeps serving" if self.served else "no version serves"
@@ -282,17 +304,65 @@ class Endpoint:
             return
         if self._failed[0] == version and time.monotonic() < self._failed[1]:
             return
-        assert self.registry is not None
-        self._failed = (version, time.monotonic() + RETRY_S)
-        directory = await asyncio.to_thread(self.registry.download, self.name, version)
-        new = await asyncio.to_thread(Served.prepare, version, directory, self.tables, self.log, self.served)
-        new.try_out()
+        if self.challenger is not None and self.challenger.served.version == version:
+            new, self.challenger = self.challenger.served, None  # it is loaded already
+        else:
+            self._drop_challenger()
+            self._failed = (version, time.monotonic() + RETRY_S)
+            new = await self._load(version)
         old, self.served, self.problem, self._failed = self.served, new, None, ("", 0.0)
         if old is not None and old.entity_events is not new.entity_events:
             new.entity_events.take_over(old.entity_events)
             old.entity_events.close()
         self._loaded_at = time.monotonic()
         _log.info("version %s of '%s' serves%s", version, self.name, f" instead of {serving}" if serving else "")
+
+    async def _load(self, version: str) -> Served:
+        assert self.registry is not None
+        directory = await asyncio.to_thread(self.registry.download, self.name, version)
+        new = await asyncio.to_thread(Served.prepare, version, directory, self.tables, self.log, self.served)
+        return new.try_out()
+
+    async def _follow_rollout(self) -> None:
+        """Loads the version that the ledger says is rolled out, and follows its share. An error stops only this."""
+        if self.ledger is None or self.registry is None or self.served is None:
+            return
+        step = await asyncio.to_thread(self.ledger.rollout, self.name)
+        if step is None or step.version == self.served.version:
+            arrived = await asyncio.to_thread(self.ledger.champion, self.name) if self.challenger else None
+            # It answers on until the alias has moved to it, which follows the ledger's entry.
+            if arrived is None or self.challenger is None or arrived.version != self.challenger.served.version:
+                self._drop_challenger()
+            return
+        share = float(step.verdicts.get(SHARE, 0.0))
+        if self.challenger is not None and self.challenger.served.version == step.version:
+            if self.challenger.share != share:
+                self.challenger = replace(self.challenger, share=share)
+                _log.info("version %s of '%s' answers %.0f%% of the entities", step.version, self.name, 100 * share)
+            return
+        self._drop_challenger()
+        failed, until, problem = self._failed_challenger
+        if failed == step.version and time.monotonic() < until:
+            self.problem = self.problem or problem
+            return
+        try:
+            self.challenger = Challenger(await self._load(step.version), share)
+        except Exception as error:
+            problem = (
+                f"version {step.version} of '{self.name}', which is rolled out, cannot be used: {error}; "
+                f"version {self.served.version} answers everything"
+            )
+            if failed != step.version:
+                _log.exception(problem)
+            self._failed_challenger = (step.version, time.monotonic() + RETRY_S, problem)
+            self.problem = self.problem or problem
+            return
+        _log.info("version %s of '%s' is rolled out, with %.0f%% of the entities", step.version, self.name, 100 * share)
+
+    def _drop_challenger(self) -> None:
+        dropped, self.challenger = self.challenger, None
+        if dropped is not None and self.served and dropped.served.entity_events is not self.served.entity_events:
+            dropped.served.entity_events.close()
 
     async def _refresh(self) -> None:
         """Reads changed tables at the second stale check in a row, or at once if the last read is older than 30 s."""
@@ -302,6 +372,9 @@ class Endpoint:
         stale = await asyncio.to_thread(entity_events.is_stale)
         if stale and (self._was_stale or time.monotonic() > self._loaded_at + RETRY_S):
             entity_events.adopt(await asyncio.to_thread(entity_events.load))
+            if self.challenger is not None and self.challenger.served.entity_events is not entity_events:
+                others = self.challenger.served.entity_events
+                others.adopt(await asyncio.to_thread(others.load))
             self._loaded_at, stale = time.monotonic(), False
         self._was_stale = stale
 
@@ -316,6 +389,7 @@ class Endpoint:
             "since": self.served.since.isoformat(timespec="seconds"),
             "problem": self.problem,
             "past": {"rows": entity_events.rows, "until": entity_events.until and entity_events.until.isoformat()},
+            "rollout": self.challenger and {"version": self.challenger.served.version, "share": self.challenger.share},
         }
 
 
@@ -379,7 +453,8 @@ async def _about(endpoint: Endpoint, _: Request) -> Response:
 
 async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request) -> Response:
     """Scores one raw row, or a list of them (all or none)."""
-    call, raw, outcome, rows, explained = Call.of(request), [], "error", 0, False
+    call, outcome, rows, explained, version = Call.of(request), "error", 0, False, ""
+    raw: list[Raw] = []
     try:
         body = parsed(await read_body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
@@ -387,12 +462,14 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         raw = [body] if isinstance(body, dict) else few(body)
         served = endpoint.ready()
         explained = _explains(request, served, raw)
-        responses, X = served.score(raw, call)
+        route = endpoint.route(explained=explained)
+        answers = route.score(raw, call)
+        responses = [one.response for one in answers]
         if explained:
-            explanations = await served.explanations(X)
-            responses = [{**one, "explanation": why} for one, why in zip(responses, explanations, strict=True)]
-        outcome, rows = "ok", len(responses)
-        return Json(responses[0] if isinstance(body, dict) else responses)
+            responses = await _with_explanations(answers)
+        outcome, rows, version = "ok", len(responses), answers[0].served.version if answers else served.version
+        compared = None if route.challenger is None else BackgroundTask(route.compare, raw, answers, call)
+        return Json(responses[0] if isinstance(body, dict) else responses, background=compared)
     except (RefusedRows, TooOldError, NotExplainedError) as error:
         outcome = "refused"
         endpoint.log_failure(call, raw, "refused", error)
@@ -405,9 +482,19 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         endpoint.log_failure(call, raw, "error", error)
         raise
     finally:
-        now = endpoint.served
+        version = version or (endpoint.served.version if endpoint.served else "")
         seconds = call.latency_ms / 1_000
-        metrics.answered(endpoint.name, now.version if now else "", outcome, seconds, rows, explained=explained)
+        metrics.answered(endpoint.name, version, outcome, seconds, rows, explained=explained)
+
+
+async def _with_explanations(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """The responses with explanations, each by the version that answered."""
+    found: dict[int, dict[str, Any]] = {}
+    for served in {id(one.served): one.served for one in answers}.values():
+        mine = [i for i, one in enumerate(answers) if one.served is served]
+        explanations = await served.explanations(np.stack([answers[i].features for i in mine]))
+        found |= {i: {**answers[i].response, "explanation": why} for i, why in zip(mine, explanations, strict=True)}
+    return [found[i] for i in range(len(answers))]
 
 
 async def _score(endpoint: Endpoint, request: Request) -> Response:
@@ -486,14 +573,14 @@ def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsy
 def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
     """Endpoints of all declared models, or of one. Raises :class:`SystemExit` for a model that is not declared."""
     mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
-    # A kill between the ledger entry and the alias update leaves the alias outdated.
-    Ledger(database_url=settings.database_url).reconcile(mlflow)
+    ledger = Ledger(database_url=settings.database_url)
+    ledger.reconcile(mlflow)  # a kill between the ledger entry and the alias update leaves the alias outdated
     names = [declared.name for declared in declared_models()]
     if model is not None and model not in names:
         raise SystemExit(f"--model {model}: no such model is declared; the declared models are: {', '.join(names)}")
     tables = ParquetTables(root=str(settings.tables))
     log = RequestLog(folder=str(settings.serving), url=settings.history_url)
-    return [Endpoint(n, tables, mlflow, log) for n in ([model] if model else names)]
+    return [Endpoint(n, tables, mlflow, log, ledger=ledger) for n in ([model] if model else names)]
 
 
 def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:

@@ -229,7 +229,7 @@ def act(ledger: Ledger, model: Model, action: Literal["advance", "abort", "resta
             raise RolloutError(f"{step_in_words(current)}; advance or abort it")
         if last is None or last.action != "abort":
             raise RolloutError(f"no version of {name} was taken back since the last promotion; train a new one")
-        first = "shadow" if model.rollout.shadow_rows else "canary"
+        first: Literal["shadow", "canary"] = "shadow" if model.rollout.shadow_rows else "canary"
         verdicts = {} if first == "shadow" else {SHARE: next_share(model.rollout, 0.0)}
         return ledger.record(first, name, last.version, reason=f"restarted: {why.strip()}", verdicts=verdicts, **facts)
     if current is None:
