@@ -219,7 +219,6 @@ class RequestLog(dg.ConfigurableResource):
         if not self._writer.startswith(f"{os.getpid()}-"):
             self._writer, self._numbers = f"{os.getpid()}-{uuid.uuid4().hex[:12]}", {}
         first = self._numbers.get((model, day), 0) + 1
-        self._numbers = {key: n for key, n in self._numbers.items() if key[1] == day}
         self._numbers[model, day] = first + count - 1
         return first
 
@@ -280,7 +279,9 @@ class RequestLog(dg.ConfigurableResource):
     def store(self) -> Store:
         """Where the lines are."""
         if self._store is None:
-            self._store = Files(Path(self.folder))
+            from resources.request_log_postgres import Postgres
+
+            self._store = Postgres(self.url) if self.url else Files(Path(self.folder))
         return self._store
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.alerts import alerts_materialization
+from assets.alerts import KEY, alerts_materialization
 from assets.declaration import Model
 from resources.alerts import Alert, Alerts, Seen, Severity, fingerprint_of
 from resources.alerts.runbooks import runbook_of
@@ -41,7 +41,7 @@ def alerts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         required_resource_keys={"alerts", "ledger"},
-        target=dg.AssetSelection.all(),
+        target=dg.AssetSelection.assets(KEY),
         description="Opens and resolves alerts from check evaluations, and updates the table of alerts.",
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:

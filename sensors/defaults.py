@@ -17,6 +17,7 @@ from sensors.approvals import approvals_sensor
 from sensors.arrivals import arrivals_sensor
 from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
+from sensors.requests import requests_sensor
 from sensors.retraining import retraining_sensor
 from sensors.rollouts import rollouts_sensor
 from sensors.runs import run_sensors
@@ -26,9 +27,9 @@ from sensors.tuning import tuning_sensor
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     """The sensors of all models, and of each model what its declaration asks for.
 
-    All models: automation, alerts and runs; approvals and rollouts where declared. Per stream: arrivals, missed days,
-    retraining. A table without days has a sensor for its declared retraining. A declared search for a better recipe
-    has its own.
+    All models: automation, alerts and runs; approvals and rollouts where declared. Each model has one for the requests
+    of the scoring service. Per stream: arrivals, missed days, retraining. A table without days has a sensor for its
+    declared retraining. A declared search for a better recipe has its own.
     """
     sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
     if any(model.approval for model in models):
@@ -36,6 +37,7 @@ def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     if any(model.rollout for model in models):
         sensors.append(rollouts_sensor(models))
     for model in models:
+        sensors.append(requests_sensor(model))
         if isinstance(model.table.source, Stream):
             sensors.append(arrivals_sensor(model))
         if model.is_stream:

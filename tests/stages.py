@@ -31,10 +31,14 @@ class Versions:
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     logged: dict[str, Any] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
+    model: str = ""
 
     def version_of(self, name: str, tags: dict[str, str]) -> str | None:
         self.asked.append(tags)
         return max(self.folders, default=None)
+
+    def versions(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(model=self.model, version=version) for version in self.folders]
 
     def run_of_version(self, name: str, version: str) -> str:
         return f"run-of-{version}"
@@ -103,7 +107,7 @@ class Stages:
         self.model, self.folder = model, folder
         self.tables = ParquetTables(root=str(folder / "tables"))
         self.ledger = Ledger(database_url=f"sqlite:///{folder / 'assetline.db'}")
-        self.mlflow = Versions()
+        self.mlflow = Versions(model=model.name)
         self.studies = Studies(database_url=self.ledger.database_url)
         self.resources: dict[str, Any] = {
             "tables": self.tables, "mlflow": self.mlflow, "ledger": self.ledger, "studies": self.studies,

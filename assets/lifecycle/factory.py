@@ -24,6 +24,7 @@ from assets.lifecycle.monitoring.drift import drift_asset
 from assets.lifecycle.monitoring.estimated_performance import estimated_performance_asset
 from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
+from assets.lifecycle.monitoring.requests import requests_asset
 from assets.lifecycle.release.approval import approval_asset
 from assets.lifecycle.release.deployment import deployment_asset
 from assets.lifecycle.release.model_card import model_card_asset
@@ -53,6 +54,7 @@ FACTORIES: tuple[AssetFactory, ...] = (
     predictions_asset,
     estimated_performance_asset,
     performance_asset,
+    requests_asset,
     drift_asset,
 )
 

@@ -13,7 +13,7 @@ from assets.declaration import Model
 from assets.lifecycle.monitoring.estimate import is_estimated
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
-DAILY, MATURE = "daily", "mature"
+DAILY, MATURE, REQUESTS = "daily", "mature", "requests"
 TRAIN, DEPLOY, BACKTEST, TUNE, LIFECYCLE = "train", "deploy", "backtest", "tune", "lifecycle"
 
 
@@ -37,6 +37,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
             DEPLOY: release,
             BACKTEST: ["backtest"],
             TUNE: ["tuning"],
+            REQUESTS: ["requests"],
         }  # fmt: skip
     estimated = ["estimated_performance"] if is_estimated(model) else []
     return {
@@ -50,6 +51,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         DEPLOY: release,
         BACKTEST: ["backtest"],
         TUNE: ["tuning"],
+        REQUESTS: ["requests"],
     }
 
 
@@ -60,6 +62,7 @@ _WHAT = {
     FEATURES: "Computes point-in-time features.",
     DAILY: "Processes one day, from landed rows to predictions and their drift check.",
     MATURE: "Makes the labels that are due, and evaluates the predictions of that day.",
+    REQUESTS: "Reads a day of requests from the scoring service's log.",
     TRAIN: "Trains a candidate: frozen rows, fit, report, gate.",
     DEPLOY: "Tests the candidate in a temporary process, then promotes it and writes its card.",
     BACKTEST: "Refits the recipe on rolling weeks.",

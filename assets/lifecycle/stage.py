@@ -105,6 +105,7 @@ def table_asset(
     freshness: dg.FreshnessPolicy | None = None,
     op_tags: Mapping[str, Any] | None = None,
     may_wait: bool = False,
+    partitions: dg.PartitionsDefinition | None = None,
 ) -> dg.AssetsDefinition:
     """Builds an asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
@@ -120,9 +121,10 @@ def table_asset(
         op_tags: Dagster tags of the step, which an executor may read.
         may_wait: whether ``compute`` may return no frame, because it waits for a person.
         by_day: whether the table is partitioned by the model's days (``trained_model`` is not).
+        partitions: other days than the model's.
     """
     key = model.key(name)
-    partitions = days_of(model) if by_day else None
+    partitions = partitions or (days_of(model) if by_day else None)
     specs = [
         dg.AssetCheckSpec(
             check.name,

@@ -18,23 +18,17 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.lifecycle.data.landing import LANDING_DAY
-from assets.lifecycle.data.row_outcomes import REASON, ContractError, by_contract, type_and_refuse
+from assets.lifecycle.data.raw_rows import ARRIVED_AT, Raw, RawRows, as_text, text_frame
+from assets.lifecycle.data.row_outcomes import REASON, ContractError
 
-ARRIVED_AT = "arrived_at"
-"""Column of a stream with the arrival time of a row; filled in if the caller leaves it out."""
-
-Raw = Mapping[str, Any]
-"""A row as parsed from JSON: column → text, number, true, false or null."""
+__all__ = ["ARRIVED_AT", "Raw", "RefusedRows", "RequestParser", "RowProblem", "as_text"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +37,6 @@ _DECIMAL = re.compile(r"(?:0|[1-9]\d{0,8})(?:\.(\d{1,6}))?")
 _MOMENT = re.compile(
     r"(?:19[7-9]\d|20\d\d|21\d\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?P<fraction>\.\d{1,6})?(?P<offset>Z|[+-]\d\d:\d\d)?"
 )
-_THREE_PLACES = re.compile(r"-?\d+\.\d{3}")
 _PROBES: Mapping[str, Sequence[str]] = {
     "integer": ["0", "7", "12", "305", "4096", "99999", "123456", "1000001", "98765432101"],
     "decimal": [
@@ -105,15 +98,9 @@ class RequestParser:
     """
 
     def __init__(self, model: Model) -> None:
-        self.columns = tuple(c for c in model.table.columns if c != model.target)
-        self.time = model.table.time
-        schema = model.table.contract.to_schema()
-        self._schema = schema.remove_columns([c for c in schema.columns if c not in self.columns])
-        self._clean = model.table.clean or by_contract(replace(model.table, contract=self._contract))
-        self._read_by_clean: list[str] = []
+        self._rows = RawRows(model)
+        self.columns, self.time, self._schema = self._rows.columns, self._rows.time, self._rows.schema
         self.dtypes = {name: _numpy_dtype(self._schema.columns[name]) for name in self.columns}
-        # Late rows are scored too; the history decides whether they are added to it.
-        self._table = replace(model.table, contract=self._contract, clean=self._tolerant_clean, late_days=_ANY_AGE_DAYS)
         self._readers = self._probed_readers()
 
     @property
@@ -147,9 +134,7 @@ class RequestParser:
 
     def completed(self, row: Raw, at: dt.datetime) -> Raw:
         """The row with its time of arrival, if the contract has that column and the caller left it out."""
-        if self.time is not None and ARRIVED_AT in self.columns and ARRIVED_AT not in row:
-            return {ARRIVED_AT: at.isoformat(sep=" ", timespec="seconds"), **row}
-        return row
+        return self._rows.completed(row, at)
 
     # -- the fast path -----------------------------------------------------------------------------------------------
 
@@ -181,9 +166,9 @@ class RequestParser:
             if kind is None or any(check.name not in _CHECKS for check in column.checks):
                 return {}
             probes[name] = itertools.cycle(_PROBES.get(kind) or sorted(allowed or ()))
-        frame = _text_frame([{name: next(values) for name, values in probes.items()} for _ in range(_PROBE_ROWS)])
+        frame = text_frame([{name: next(values) for name, values in probes.items()} for _ in range(_PROBE_ROWS)])
         try:
-            cleaned = self._tolerant_clean(frame)
+            cleaned = self._rows.clean(frame)
         except Exception:  # a `clean` may fail on made-up rows; the slow path is always right
             _log.info("clean() fails on generated rows, so each row goes through it", exc_info=True)
             return {}
@@ -209,11 +194,8 @@ class RequestParser:
             raise RefusedRows(
                 [RowProblem(i, c, v, f"{c}={v!r} {message}", self._right(c)) for i, c, v in nested], n_rows=len(rows)
             )
-        frame = _text_frame(rows)
-        if self.time is not None:
-            frame[LANDING_DAY] = pd.Timestamp(now.date())
         try:
-            accepted, refused = type_and_refuse(frame, self._table)
+            accepted, refused = self._rows.typed(rows, now)
         except ContractError as error:
             raise RefusedRows(
                 [RowProblem(0, "", None, str(error.description), "a row of the declared table")], n_rows=1
@@ -240,25 +222,6 @@ class RequestParser:
             message = f"{column}={value!r} breaks the rule {rule}"
         return RowProblem(position, column, _printable(value), message, self._right(column))
 
-    def _tolerant_clean(self, raw: pd.DataFrame) -> pd.DataFrame:
-        """Runs ``clean`` with blanks for raw columns that the row lacks; the contract then reports missing columns."""
-        raw = raw.assign(**{c: pd.array([None] * len(raw), dtype=_TEXT) for c in self._read_by_clean if c not in raw})
-        while True:
-            try:
-                typed = self._clean(raw)
-                break
-            except KeyError as error:
-                name = str(error.args[0])
-                if name in raw:
-                    raise
-                self._read_by_clean.append(name)
-                raw[name] = pd.array([None] * len(raw), dtype=_TEXT)
-        return typed[[c for c in self.columns if c in typed]]
-
-    @property
-    def _contract(self) -> Any:
-        return SimpleNamespace(to_schema=lambda: self._schema)
-
     def _right(self, name: str) -> str:
         if name not in self._schema.columns:
             return f"a row with {', '.join(self.columns)}"
@@ -273,8 +236,6 @@ class RequestParser:
         return ", ".join(rules) + meaning
 
 
-_TEXT = pd.StringDtype("pyarrow")
-_ANY_AGE_DAYS = 1_000_000
 _KIND_WORDS = {
     "integer": "a whole number",
     "decimal": "a number",
@@ -291,26 +252,6 @@ _RULE_WORDS = {
     "isin": "one of {allowed_values}",
     "notin": "none of {forbidden_values}",
 }
-
-
-def as_text(value: Any) -> str | None:
-    """Converts a JSON value to the text that a landed row would contain; ``None`` for null."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value):
-        # JSON treats 12.0 and 12 as the same number; 1e-07 is written without an exponent.
-        text = f"{Decimal(repr(int(value) if value.is_integer() else value)):f}"
-    else:
-        text = repr(value)
-    # 1.234 means 1234 where the point separates thousands; 1.2340 is unambiguous.
-    return f"{text}0" if _THREE_PLACES.fullmatch(text) else text
-
-
-def _text_frame(rows: Sequence[Raw]) -> pd.DataFrame:
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return pd.DataFrame({c: pd.array([as_text(row.get(c)) for row in rows], dtype=_TEXT) for c in columns})
 
 
 def _kind(dtype: str, allowed: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The code location: it loads fast, everything in it says what it is, and a fork can replace any part."""
 
+import datetime as dt
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from assets.build import build
 from assets.models import read_folders
+from assets.models.fraud import model as fraud
 from definitions import build_defs, defs
 from resources.settings import project_root
 from tests.declarations.telco import model as telco
@@ -19,6 +21,11 @@ HEAVY = ("torch", "mlflow", "evidently", "dagster_mlflow", "xgboost", "sklearn",
 def test_it_can_be_loaded():
     dg.Definitions.validate_loadable(defs)
     dg.Definitions.validate_loadable(build_defs(models=[telco]))
+
+
+def test_streams_that_start_on_other_days_load_together():
+    later = replace(fraud, name="later", table=replace(fraud.table, start=dt.date(2026, 2, 2)))
+    dg.Definitions.validate_loadable(build_defs(models=[fraud, later, telco]))
 
 
 def test_no_model_is_broken():

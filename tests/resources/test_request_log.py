@@ -75,13 +75,14 @@ def test_lost_lines_show_as_a_gap_and_each_day_and_writer_counts_from_one(log, t
         log.append([record(number)])
     another(log).append([record(6)])
     log.append([record(7, at=NOON + DAY)])
+    log.append([record(8)])  # it arrived before midnight, and was answered after others of the next day
     assert log.day("meter", "2026-03-02").missing == {}
     assert log.day("meter", "2026-03-03").missing == {}
     path = max(tmp_path.rglob("2026-03-02/*.jsonl"), key=lambda path: path.stat().st_size)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:1] + lines[3:]))
     day = log.day("meter", "2026-03-02")
-    assert (day.missing, day.writers, len(day.records)) == ({path.stem: 2}, 2, 4)
+    assert (day.missing, day.writers, len(day.records)) == ({path.stem: 2}, 2, 5)
 
 
 def test_a_record_that_cannot_be_written_is_an_error_and_leaves_a_gap(log, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from assets.models.fraud import model as fraud
 from assets.models.fraud.simulator import PaymentSimulator
 from definitions import build_defs
 from resources.alerts import Alerts
+from resources.request_log import RequestLog
 from resources.tables import ParquetTables
 from sensors.alerts import DRIFT_CAUSE
 from tests.declarations.telco import model as telco
@@ -45,7 +46,7 @@ class Daemon:
     """
 
     def __init__(self, instance: dg.DagsterInstance, folder) -> None:
-        self.instance, self.defs = instance, build_defs(models=[MODEL])
+        self.instance, self.folder, self.defs = instance, folder, build_defs(models=[MODEL])
         self.alerts = Alerts(database_url=f"sqlite:///{folder / 'alerts.db'}")
         self.tables = ParquetTables(root=str(folder / "tables"))
         self.cursors: dict[str, str | None] = collections.defaultdict(lambda: None)
@@ -56,7 +57,8 @@ class Daemon:
             self.instance.report_runless_asset_event(event)
 
     def tick(self) -> None:
-        given = {"alerts": self.alerts, "tables": self.tables, "fraud_source": MODEL.table.source}
+        given = {"alerts": self.alerts, "tables": self.tables, "fraud_source": MODEL.table.source,
+                 "request_log": RequestLog(folder=str(self.folder))}  # fmt: skip
         for sensor in self.defs.sensors or ():
             if sensor.name in WITHOUT_JOB:
                 continue
