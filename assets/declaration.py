@@ -68,6 +68,10 @@ GateMode = Literal["enforce", "advise"]
 """Whether the gate refuses a candidate or only warns."""
 
 
+DriftSource = Literal["table", "requests"]
+"""Rows that the drift check compares."""
+
+
 class DeclarationError(dg.DagsterInvalidDefinitionError):
     """A declaration that cannot work. The message gives the model, the field, the value and the fix."""
 
@@ -365,6 +369,8 @@ class Drift:
     A window is one or more days, or all current rows of a table without event time.
 
     Args:
+        source: which rows are compared: those of the ``table``, once they have landed, or the ``requests`` that the
+            scoring service answered on a day. Requests need a table with `time`.
         columns: features to compare; default: all except the calendar features.
         alpha: family-wise error rate of one window, divided among the columns (Bonferroni).
         page_alpha: family-wise error rate for a page. The pooled rows of ``page_after`` consecutive windows, or each of
@@ -383,6 +389,7 @@ class Drift:
             inverse.
     """
 
+    source: DriftSource = "table"
     columns: tuple[str, ...] | None = None
     alpha: float = 0.03
     page_alpha: float = 0.01
@@ -729,6 +736,10 @@ def _wrong_limits(gate: Gate, model: Model) -> Wrong:
 
 def _wrong_drift(model: Model) -> Wrong:
     drift = model.drift
+    if drift.source not in get_args(DriftSource):
+        yield "drift.source", drift.source, f"choose one of {', '.join(get_args(DriftSource))}"
+    if drift.source == "requests" and not model.is_stream:
+        yield "drift.source", drift.source, "requests need a table with `time`; compare the landed table"
     for name in ("alpha", "page_alpha", "min_effect", "missing", "new", "outside", "volume"):
         if not 0 < getattr(drift, name) < 1:
             yield f"drift.{name}", getattr(drift, name), "give a share between 0 and 1"

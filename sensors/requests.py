@@ -15,7 +15,7 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.jobs import REQUESTS, job_name
-from assets.lifecycle.monitoring.requests import FIRST_DAY
+from assets.lifecycle.monitoring.requests import first_day_of_requests
 from resources.request_log import RequestLog
 
 MOST_DAYS_A_TICK = 31
@@ -35,7 +35,8 @@ def requests_sensor(model: Model) -> dg.SensorDefinition:
     )
     def requests(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         requested: dict[str, str] = json.loads(context.cursor or "{}")
-        found = states_of(context.resources.request_log, model.name, dt.datetime.now(dt.UTC).date())
+        today = dt.datetime.now(dt.UTC).date()
+        found = states_of(context.resources.request_log, model, first_day_of_requests(model), today)
         new = new_days(found, requested)[:MOST_DAYS_A_TICK]
         if not new:
             return dg.SkipReason("the log has no more requests of days that are over")
@@ -51,9 +52,10 @@ def requests_sensor(model: Model) -> dg.SensorDefinition:
     return requests
 
 
-def states_of(log: RequestLog, model: str, today: dt.date) -> dict[str, str]:
-    """The state of each day in the log that is over, by ISO day."""
-    return {day: log.state(model, day) for day in log.days(model) if str(FIRST_DAY) <= day < str(today)}
+def states_of(log: RequestLog, model: Model, first: dt.date, today: dt.date) -> dict[str, str]:
+    """The state of each day in the log from ``first`` to before ``today``, by ISO day."""
+    days = [day for day in log.days(model.name) if str(first) <= day < str(today)]
+    return {day: log.state(model.name, day) for day in days}
 
 
 def new_days(found: Mapping[str, str], requested: Mapping[str, str]) -> list[str]:

@@ -40,18 +40,19 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
             REQUESTS: ["requests"],
         }  # fmt: skip
     estimated = ["estimated_performance"] if is_estimated(model) else []
+    of_table, of_requests = ([], ["drift"]) if model.drift.source == "requests" else (["drift"], [])
     return {
         LAND: [f"raw_{table}", *(["raw_labels"] if model.label_delay_days else [])],
         CLEAN: [table, "quarantine"],
         LABEL: ["labels"],
         FEATURES: ["features"],
-        DAILY: [table, "quarantine", "features", "predictions", *estimated, "drift"],
+        DAILY: [table, "quarantine", "features", "predictions", *estimated, *of_table],
         MATURE: ["labels", "performance"],
         TRAIN: ["training_set", "trained_model", "evaluation"],
         DEPLOY: release,
         BACKTEST: ["backtest"],
         TUNE: ["tuning"],
-        REQUESTS: ["requests"],
+        REQUESTS: ["requests", *of_requests],
     }
 
 

@@ -32,6 +32,8 @@ def tracking(tmp_path_factory) -> MlflowTracking:
 def postgres():
     """Makes databases on a server of its own on the loopback interface, and returns their URLs.
 
+    ``postgres.stop()`` and ``postgres.start()`` end that server and start it again, with all that was committed.
+
     As root it runs as the user `postgres`, who comes with the package. Its folder is not one of pytest's: every run of
     pytest takes the rights of others from the folder above those, also one that a test starts while the server runs.
     """
@@ -48,12 +50,20 @@ def postgres():
 
     run("initdb", "-D", str(folder / "data"), "-U", "assetline", "--auth=trust")
     options = f"-h 127.0.0.1 -p {port} -k {folder}"
-    run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
+
+    def start() -> None:
+        run("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"), "-o", options, "start")
+
+    def stop() -> None:
+        run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+
+    start()
 
     def database(name: str) -> str:
         run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "assetline", name)
         return f"postgresql+psycopg://assetline@127.0.0.1:{port}/{name}"
 
+    database.start, database.stop = start, stop
     yield database
-    run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+    stop()
     shutil.rmtree(folder)

@@ -19,6 +19,7 @@ from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.tables import ParquetTables
+from tests.resources.conftest import postgres  # noqa: F401 - a fixture
 from tests.serving.processes import Service
 
 DAYS = 80

@@ -23,7 +23,7 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
-from assets.lifecycle.model.version.bundle import REFERENCE
+from assets.lifecycle.model.version.bundle import REFERENCE, Bundle
 from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.monitoring.drift_rule import (
     ColumnDrift,
@@ -35,6 +35,7 @@ from assets.lifecycle.monitoring.drift_rule import (
     count,
 )
 from assets.lifecycle.monitoring.quality import faults, level_of_faults
+from assets.lifecycle.monitoring.requested import RowsOfDay, answers_of, features_of_answers
 from assets.lifecycle.monitoring.trailing import row_of_day
 from assets.lifecycle.prediction_format import PREDICTED, SCORE, format_of
 from assets.lifecycle.profile.histograms import difference
@@ -59,6 +60,10 @@ MOST_WINDOWS = 31
 """Number of days searched for earlier windows, and number of landings kept."""
 USUAL_DAYS = 28
 """Number of days from which the usual rows of a weekday are computed."""
+
+
+_Rows = InBatches | RowsOfDay
+"""Rows of days: of a table, or the requests of a day."""
 
 
 @dataclass(frozen=True)
@@ -120,22 +125,33 @@ class DriftConfig(dg.Config):
 
 def drift_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``drift``."""
+    on_requests = model.drift.source == "requests"
+    compared = ("requests",) if on_requests else ("features", "predictions")
 
-    def drift(context: dg.AssetExecutionContext, features: InBatches, predictions: InBatches) -> StageOutput:
+    def drift(context: dg.AssetExecutionContext, **given: InBatches) -> StageOutput:
         mlflow, tables = context.resources.mlflow, context.resources.tables
         always = DriftConfig(**context.op_execution_context.op_config).draw
         lines: list[DriftRow] = []
         check_results: list[CheckResult] = []
         kept: list[dict[str, Any]] = []
         for day in days_in_run(context):
+            predictions: _Rows = answers_of(given["requests"], model, day) if on_requests else given["predictions"]
             version = _version_of(predictions, day)
             if version:
                 # The profile of the version that scored the day is also the right one after a rollback.
-                reference = ReferenceProfile.load(mlflow.download(model.name, version) / REFERENCE)
+                folder = mlflow.download(model.name, version)
+                reference = ReferenceProfile.load(folder / REFERENCE)
                 past = _Past(tables, model, day, version, reference, lines)
+                features: _Rows
+                if isinstance(predictions, RowsOfDay):
+                    bundle = Bundle.load(folder)
+                    own = bundle.model if bundle.code_difference() else model
+                    features = features_of_answers(predictions, tables, model, own)
+                else:
+                    features = given["features"]
                 line = _check(model, reference, version, day, features, predictions, past, tables.root, always)
                 kept = past.landings()
-            elif model.table.quiet_days:
+            elif model.table.quiet_days or on_requests:
                 line = DriftRow(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
             else:
                 raise dg.Failure(description=f"{model.name}: no rows were scored on {day}; materialise its predictions")
@@ -154,13 +170,11 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
         "drift",
         drift,
         description="The day's features and scores compared with the champion's reference profile, and the day's "
-        "counts, which add up over days. Evidently's page is drawn when an alarm begins or escalates, or on request.",
+        "counts, which add up over days. Where the declaration says so, the day's requests instead of its table. "
+        "Evidently's page is drawn when an alarm begins or escalates, or on request.",
         stage="monitoring",
         kinds={"evidently"},
-        inputs={
-            "features": TableInput(model.key("features"), in_batches=True),
-            "predictions": TableInput(model.key("predictions"), in_batches=True),
-        },
+        inputs={name: TableInput(model.key(name), in_batches=True, optional=on_requests) for name in compared},
         checks=[DRIFT, QUALITY],
         code=[compare, difference, faults],
         day_column="day" if model.is_stream else None,
@@ -175,8 +189,8 @@ def _check(
     reference: ReferenceProfile,
     version: str,
     day: str,
-    features: InBatches,
-    predictions: InBatches,
+    features: _Rows,
+    predictions: _Rows,
     past: _Past,
     root: str,
     always: bool,
@@ -213,12 +227,12 @@ def _check(
     return DriftRow(day, version, of_day, first_day, result, found, quality, verdicts, at, landing, report)
 
 
-def _features(reference: ReferenceProfile, features: InBatches, day: str) -> Iterator[pd.DataFrame]:
+def _features(reference: ReferenceProfile, features: _Rows, day: str) -> Iterator[pd.DataFrame]:
     names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
     return features.batches(day, [*names, *reference.unwatched])
 
 
-def _scores(model: Model, predictions: InBatches, day: str) -> Iterator[pd.DataFrame]:
+def _scores(model: Model, predictions: _Rows, day: str) -> Iterator[pd.DataFrame]:
     form = format_of(model.task)
     for batch in predictions.batches(day, form.score_columns):
         yield pd.DataFrame(form.compared(form.scores_in(batch)))
@@ -234,7 +248,7 @@ def sampling(
         yield batch
 
 
-def _version_of(predictions: InBatches, day: str) -> str:
+def _version_of(predictions: _Rows, day: str) -> str:
     """The version that scored most rows of a day; empty if no row was scored."""
     counted: collections.Counter[str] = collections.Counter()
     for batch in predictions.batches(day, ["version"]):

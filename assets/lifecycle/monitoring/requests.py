@@ -21,7 +21,7 @@ from assets.declaration import Model
 from assets.lifecycle.data.raw_rows import RawRows
 from assets.lifecycle.data.row_outcomes import ContractError
 from assets.lifecycle.prediction_format import format_of
-from assets.lifecycle.stage import Check, StageOutput, days_in_run, table_asset
+from assets.lifecycle.stage import Check, StageOutput, days_in_run, days_of, table_asset
 from resources.dagster_internals import CheckResult
 from resources.request_log import SHADOW, LoggedDay, RequestLog
 
@@ -43,15 +43,20 @@ MOST_ERRORS, PAGING_ERRORS = 0.01, 0.1
 """Largest share of rows without score by an error of the service, and the share above which a failure is an error."""
 
 FIRST_DAY = dt.date(2026, 1, 1)
-"""First partition; no release before it had a log."""
+"""First partition of a table without days; no release before it had a log."""
 
 ROW = "row_"
 """Prefix of the columns with the row that was sent."""
 
 
-def request_days() -> dg.DailyPartitionsDefinition:
+def first_day_of_requests(model: Model) -> dt.date:
+    """First day of arrival that has a partition: the first day of the table, if it has days."""
+    return model.table.start or FIRST_DAY
+
+
+def request_days(model: Model) -> dg.DailyPartitionsDefinition:
     """The partitions: days of arrival, which every model has."""
-    return dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
+    return days_of(model) or dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
 
 
 def requests_asset(model: Model) -> dg.AssetsDefinition:
@@ -81,7 +86,7 @@ def requests_asset(model: Model) -> dg.AssetsDefinition:
         day_column="at",
         code=[RawRows],
         resources={"request_log", "mlflow"},
-        partitions=request_days(),
+        partitions=request_days(model),
     )
 
 
