@@ -22,6 +22,7 @@ from cli.pipeline import pipeline_app
 from cli.rollout import rollout
 from cli.settings import settings as show_settings
 from cli.state import backup, prune, restore
+from cli.token import token_app
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(token_app, name="token")
 app.command(epilog="Example: `assetline models --json`")(models)
 app.command(epilog="Example: `assetline versions fraud`")(versions)
 app.command(epilog="Example: `assetline runs fraud --last 10`")(runs)

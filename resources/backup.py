@@ -41,6 +41,8 @@ ARTIFACTS = "mlflow/artifacts"
 _ORDER = (PROJECT_DATABASE, MLFLOW_DATABASE, "dagster/schedules.db", "dagster/runs.db", "dagster/event_log.db")
 """Databases in the order in which they are copied: each may name rows of those after it."""
 
+_SECRETS = ("token", "service-token")
+"""Tokens as text. ``service-tokens.toml`` holds hashes only, and clients go on with their tokens after a restore."""
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")
 _CHUNK = 1 << 20
@@ -98,7 +100,7 @@ class Manifest:
 def back_up(settings: Settings, file: Path) -> Manifest:
     """Writes an archive of the state folder; it appears under its name when it is complete.
 
-    Left out: the token, locks, scratch files and everything else whose name starts with a dot (except artifacts),
+    Left out: tokens, locks, scratch files and everything else whose name starts with a dot (except artifacts),
     sockets, and the captured output of steps (``compute_logs``).
 
     Args:
@@ -214,7 +216,7 @@ def _files(home: Path) -> Iterator[tuple[str, Path]]:
                 continue
             if stat.S_ISLNK(mode):
                 raise BackupError(f"{path} is a link, which an archive cannot hold; put the real folder or file there")
-            if stat.S_ISREG(mode) and (kept or not name.startswith(".")) and member != "token":
+            if stat.S_ISREG(mode) and (kept or not name.startswith(".")) and member not in _SECRETS:
                 yield member, path
 
 

@@ -134,6 +134,11 @@ class Settings:
         test_data: folder with real tables for some of the tests.
         history_url: SQLAlchemy URL of a PostgreSQL with the log of requests, which several scoring services share;
             default: files in the state folder.
+        service_auth: ``token``: each request to the scoring service needs a bearer token; ``off``: none does, which is
+            allowed on a loopback interface only.
+        rate_limit: requests a minute that one token may make at one process of the scoring service; 0: no limit.
+        access_log: where the scoring service writes a line for each request: ``file`` (in its folder), ``stdout``, or
+            ``off``.
     """
 
     home: Path
@@ -158,6 +163,9 @@ class Settings:
     public_watch_url: str = ""
     test_data: Path | None = None
     history_url: str = field(default="", repr=False)  # it may hold a password
+    service_auth: str = "token"
+    rate_limit: int = 12_000
+    access_log: str = "file"
 
     def __post_init__(self) -> None:
         if self.service_tokens is None:
@@ -208,6 +216,11 @@ class Settings:
     def serving(self) -> Path:
         """Folder of the scoring service's state."""
         return self.home / "serving"
+
+    @property
+    def first_service_token(self) -> Path:
+        """The file that shows the token made at the service's first start, readable only by its owner."""
+        return self.home / "service-token"
 
     @property
     def ui_url(self) -> str:
@@ -444,7 +457,7 @@ def _branch(name: str, value: str) -> str:
 
 
 def _file(name: str, value: str) -> Path:
-    path = (project_root() / Path(value).expanduser()).resolve()
+    path = (project_root() / Path(value).expanduser()).absolute()  # not resolved: a mounted Secret is a link that moves
     if path.is_dir():
         raise SettingsError(f"{name}={_shown(value)} is a folder; give the path of a file")
     return path
@@ -519,6 +532,21 @@ def _history_url(name: str, value: str) -> str:
     return url
 
 
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def read(name: str, value: str) -> str:
+        if value not in choices:
+            raise SettingsError(f"{name}={_shown(value)} is unknown; set it to one of {', '.join(choices)}")
+        return value
+
+    return read
+
+
+def _count(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise SettingsError(f"{name}={_shown(value)} is not a whole number from 0 to 999999999")
+    return int(value)
+
+
 def _port(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
         raise SettingsError(f"{name}={_shown(value)} is not a port; give a whole number from 1 to 65535")
@@ -548,6 +576,9 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "public_watch_url": _web_address,
     "test_data": _existing_folder,
     "history_url": _history_url,
+    "service_auth": _one_of("token", "off"),
+    "rate_limit": _count,
+    "access_log": _one_of("file", "stdout", "off"),
 }
 
 

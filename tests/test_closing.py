@@ -18,6 +18,7 @@ from assets.lifecycle.model.version.verdicts import VERDICTS
 from assets.models import declared_models
 from resources.alerts.causes import CAUSES
 from resources.settings import project_root
+from serving.scoring.access import Refusal
 from tests.declarations.readings import VARIANTS
 
 Closing = tuple[str, str]
@@ -41,6 +42,7 @@ def all_that_closes() -> set[Closing]:
         *(("deployment", verdict) for verdict in (*VERDICTS, "approval", "rollout")),
         ("alerts", "check"),
         *(("alerts", cause) for cause in CAUSES),
+        *(("service", reason) for reason in get_args(Refusal)),
     }
 
 

@@ -5,7 +5,11 @@ Belongs here: counting requests and rows. Does not belong here: metrics that rea
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+from serving.scoring.access import Refusal
 
 BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 EXPLAINED_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -32,6 +36,15 @@ class ServiceMetrics:
             "assetline_requests", "Requests by outcome.", [*by_version, "outcome"], registry=self.registry
         )
         self._rows = Counter("assetline_scored_rows", "Scored rows.", by_version, registry=self.registry)
+        self._refused = Counter(
+            "assetline_refused_requests", "Requests refused before they reached a model.", ["reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._failed_lines = Counter(
+            "assetline_access_log_errors", "Lines of the access log that could not be written.", registry=self.registry
+        )
+        for reason in get_args(Refusal):  # so that a rate exists before the first refusal
+            self._refused.labels(reason)
         self._up = Gauge("assetline_endpoint_status", "1 for the endpoint's current status.", ["model", "status"],
                          registry=self.registry)  # fmt: skip
 
@@ -51,6 +64,16 @@ class ServiceMetrics:
         if outcome == "ok":
             (self._explained if explained else self._seconds).labels(model, version).observe(seconds)
             self._rows.labels(model, version).inc(rows)
+
+    def refused(self, reason: Refusal) -> None:
+        """Counts a request that was refused before it reached a model. Neither path nor token is a label: a stranger
+        can invent any number of them.
+        """
+        self._refused.labels(reason).inc()
+
+    def access_line_failed(self) -> None:
+        """Counts a line of the access log that could not be written."""
+        self._failed_lines.inc()
 
     def status(self, model: str, status: str) -> None:
         """Records an endpoint's status: ``ok``, ``waiting`` or ``degraded``."""

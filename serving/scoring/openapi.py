@@ -19,6 +19,7 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.explain import SCALES, TOLERANCE
 from assets.lifecycle.prediction_format import format_of
+from serving.scoring.access import OPEN_PATHS
 from serving.scoring.request_parsing import ARRIVED_AT, RequestParser
 
 Schema = dict[str, Any]
@@ -67,7 +68,14 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "i
 
 
 def document(
-    title: str, version: str, served: Mapping[str, Model], max_rows: int, max_bytes: int, max_explained: int
+    title: str,
+    version: str,
+    served: Mapping[str, Model],
+    max_rows: int,
+    max_bytes: int,
+    max_explained: int,
+    *,
+    secured: bool = False,
 ) -> Schema:
     """The OpenAPI 3.1 document of a service for these models.
 
@@ -76,14 +84,19 @@ def document(
         served: by model name, the declaration of the served version, or the current one if no version serves.
         max_rows, max_bytes: limits of one request.
         max_explained: maximum number of rows of a request that asks for explanations.
+        secured: whether requests need a bearer token.
     """
-    health = _object(status=_STATUS, models={"type": "object", "additionalProperties": _ref("Endpoint")})
+    access = _object(auth={"enum": ["token", "off"]}, problem={"type": ["string", "null"]})
+    endpoints = {"type": "object", "additionalProperties": _ref("Endpoint")}
+    health = _object(status=_STATUS, models=endpoints, access=access)
     named: Schema = {"allOf": [_ref("Endpoint"), _object(name={"type": "string"})]}
     paths: Schema = {
         "/health": {
             "get": _operation("health", "Status of each model's endpoint", ok=health)
             | {"description": "Also 200 while a model waits for a version, because the process is healthy."}
         },
+        "/livez": {"get": _operation("livez", "Whether the process runs", ok=_object(status={"const": "ok"}))},
+        "/readyz": {"get": _readiness()},
         "/models": {"get": _operation("models", "The served models", ok={"type": "array", "items": named})},
         "/metrics": {
             "get": {
@@ -99,12 +112,34 @@ def document(
         schemas[row], schemas[response] = row_schema(model), answer_schema(model)
         schemas[f"{name}_explanation"] = explanation_schema(model)
         paths |= _paths_of(model, row, response, max_rows, max_bytes, max_explained)
-    return {
+    described: Schema = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
         "paths": paths,
         "components": {"schemas": schemas},
     }
+    return _secured(described) if secured else described
+
+
+def _secured(described: Schema) -> Schema:
+    """Adds the security scheme and its responses to all operations but those of open paths.
+
+    What is limited is a token, so the response to too many requests is one of them.
+    """
+    described["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    for path, operations in described["paths"].items():
+        if path in OPEN_PATHS:
+            continue
+        for operation in operations.values():
+            operation["security"] = [{"bearer": []}]
+            operation["responses"]["401"] = {
+                **_response("The request has no valid token.", _ref("Error")),
+                "headers": {"WWW-Authenticate": {"description": "RFC 6750.", "schema": _TEXT}},
+            }
+            operation["responses"]["429"] = {
+                **_response("The token has made too many requests.", _ref("Error")), "headers": _RETRY_AFTER,
+            }  # fmt: skip
+    return described
 
 
 def row_schema(model: Model) -> Schema:
@@ -195,6 +230,13 @@ def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: i
             )
         },
     }
+
+
+def _readiness() -> Schema:
+    said = _object(ready={"type": "boolean"}, reasons={"type": "array", "items": _TEXT})
+    operation = _operation("readyz", "Whether requests should come to this process", ok=said)
+    operation["responses"]["503"] = _response("Not now: it loads its versions, or is stopping.", said)
+    return operation
 
 
 def _operation(

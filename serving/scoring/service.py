@@ -22,7 +22,6 @@ import datetime as dt
 import functools
 import gc
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,8 +53,10 @@ from resources.ledger import CHAMPION, SHARE, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.production import open_bind  # noqa: E402
 from resources.request_log import SHADOW, LogError, Outcome, RequestLog  # noqa: E402
+from resources.service_tokens import TokenError  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.scoring import openapi  # noqa: E402
+from serving.scoring.access import AccessError, Tokens, access_health, tokens_of  # noqa: E402
 from serving.scoring.bodies import (  # noqa: E402
     MAX_BYTES,
     MAX_EXPLAINED_ROWS,
@@ -76,10 +77,13 @@ from serving.scoring.errors import (  # noqa: E402
     NotExplainedError,
     handle_errors,
 )
+from serving.scoring.front import guarded  # noqa: E402
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
+from serving.scoring.probes import Readiness, add_probes  # noqa: E402
 from serving.scoring.recording import Call  # noqa: E402
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
 from serving.scoring.routing import Answer, Challenger, Route  # noqa: E402
+from serving.scoring.server import FINISH_S, KEEP_ALIVE_S, MOST_DRAIN_S, Server, bind, refuse_unknown_process  # noqa: E402
 
 POLL_S = 2.0
 """Seconds between two checks of the alias and the tables."""
@@ -239,6 +243,7 @@ class Endpoint:
     problem: str | None = None
     ledger: Ledger | None = None
     challenger: Challenger | None = None
+    has_started: bool = False
     _failed: tuple[str, float] = ("", 0.0)
     _failed_challenger: tuple[str, float, str] = ("", 0.0, "")
     _loaded_at: float = 0.0
@@ -294,6 +299,7 @@ class Endpoint:
 
     async def _take_over(self, version: str | None) -> None:
         serving = self.served.version if self.served else None
+        self.has_started = self.has_started or version is None or serving is not None
         if version is None:
             self.problem = (
                 f"the alias '{CHAMPION}' no longer exists; version {serving} keeps serving" if serving else None
@@ -311,6 +317,7 @@ class Endpoint:
             self._failed = (version, time.monotonic() + RETRY_S)
             new = await self._load(version)
         old, self.served, self.problem, self._failed = self.served, new, None, ("", 0.0)
+        self.has_started = True
         if old is not None and old.entity_events is not new.entity_events:
             new.entity_events.take_over(old.entity_events)
             old.entity_events.close()
@@ -393,9 +400,14 @@ class Endpoint:
         }
 
 
-def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
-    """Creates the application that serves ``endpoints``. It starts to follow their aliases at startup."""
-    by_name, metrics = {endpoint.name: endpoint for endpoint in endpoints}, ServiceMetrics()
+def create_app(
+    endpoints: Sequence[Endpoint], metrics: ServiceMetrics, readiness: Readiness, tokens: Tokens | None = None
+) -> FastAPI:
+    """Creates the application that serves ``endpoints``. It starts to follow their aliases at startup.
+
+    It describes the need for a token and reports problems with ``tokens``; :func:`guarded` is what checks them.
+    """
+    by_name = {endpoint.name: endpoint for endpoint in endpoints}
 
     app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints))
 
@@ -403,18 +415,22 @@ def create_app(endpoints: Sequence[Endpoint]) -> FastAPI:
         models = {
             name: endpoint.served.model if endpoint.served else declared(name) for name, endpoint in by_name.items()
         }
-        return openapi.document(app.title, app.version, models, MAX_ROWS, MAX_BYTES, MAX_EXPLAINED_ROWS)
+        limits = (MAX_ROWS, MAX_BYTES, MAX_EXPLAINED_ROWS)
+        return openapi.document(app.title, app.version, models, *limits, secured=tokens is not None)
 
     app.openapi = described  # type: ignore[method-assign]
     handle_errors(app)
     _show_metrics(app, metrics, by_name)
+    add_probes(app, readiness)
 
     @app.get("/health")
     async def health() -> Json:
         models = {name: endpoint.health() for name, endpoint in by_name.items()}
         statuses = {model["status"] for model in models.values()}
+        access = access_health(tokens)
+        statuses |= {"degraded"} if access["problem"] else set()
         status = next((s for s in ("degraded", "waiting") if s in statuses), "ok")
-        return Json({"status": status, "models": models})
+        return Json({"status": status, "models": models, "access": access})
 
     @app.get("/models")
     async def models() -> Json:
@@ -597,17 +613,15 @@ def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
     except Exception as error:
         _log.exception("loading %s", directory)
         raise SystemExit(f"--bundle {directory} cannot be served: {error}") from error
-    return Endpoint(served.model.name, tables, served=served)
+    return Endpoint(served.model.name, tables, served=served, has_started=True)
 
 
-def _refuse_taken_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            mend = "stop the process that listens there, or set --port or ASSETLINE_SERVICE_PORT"
-            raise SystemExit(f"cannot listen on {host}:{port} ({error}); {mend}") from error
+def _tokens_of(settings: Settings, host: str, *, staged: bool) -> Tokens | None:
+    """The valid tokens; ``None`` if requests need none. Raises :class:`SystemExit` if they would be open to others."""
+    try:
+        return tokens_of(settings, host, staged=staged)
+    except (AccessError, TokenError) as error:
+        raise SystemExit(str(error)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -619,23 +633,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which.add_argument("--bundle", type=Path, help="serve the bundle in this folder and ignore the alias")
     parser.add_argument("--host", default=settings.service_host, help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.service_port, help="port (default: %(default)s)")
+    parser.add_argument(
+        "--drain", type=float, default=0.0, metavar="SECONDS",
+        help="answer for so long after SIGTERM while /readyz is 503 (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--reuse-port", action="store_true", help="listen beside the service that this one replaces")
+    parser.add_argument("--replace", type=int, metavar="PID", help="send SIGTERM to this process once this one listens")
     given = parser.parse_args(arguments)
+    if not 0 <= given.drain <= MOST_DRAIN_S:
+        parser.error(f"--drain {given.drain:g} is out of range; give 0 to {MOST_DRAIN_S} seconds")
+    if given.replace is not None:
+        if not given.reuse_port:
+            parser.error("--replace needs --reuse-port; without it, two processes cannot listen on one port")
+        refuse_unknown_process(given.replace)
+    if given.bundle and settings.access_log == "file":
+        settings = replace(settings, access_log="off")  # a temporary process leaves nothing behind
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     if problem := open_bind(settings, given.host):
         raise SystemExit(f"--host {given.host}{problem}")
-    _refuse_taken_port(given.host, given.port)
+    tokens = _tokens_of(settings, given.host, staged=given.bundle is not None)
+    listening = bind(given.host, given.port, reuse_port=given.reuse_port)
     import torch
 
     torch.set_num_threads(1)  # for a single row, waiting for a thread costs more than computing
     endpoints = [staged_endpoint(settings, given.bundle)] if given.bundle else endpoints_of(settings, given.model)
-    uvicorn.run(
-        create_app(endpoints),
-        host=given.host,
-        port=given.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=3,
-    )
+    metrics = ServiceMetrics()
+    readiness = Readiness(endpoints)
+    config = uvicorn.Config(
+        guarded(create_app(endpoints, metrics, readiness, tokens), settings, tokens, metrics), log_level="warning",
+        access_log=False, ws="none", timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=FINISH_S,
+    )  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
+        Server(config, readiness, drain_s=given.drain, replaces=given.replace).run([listening])
 
 
 if __name__ == "__main__":

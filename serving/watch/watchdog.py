@@ -160,11 +160,14 @@ def _of_ticks(
 
 def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
     """The problems in a ``/health`` response of the scoring service; waiting for a first version is not a problem."""
-    return [
+    problems = [
         Problem(model=name, cause=DEGRADED, severity="page", summary=str(model["problem"]))
         for name, model in health["models"].items()
         if model["status"] == "degraded"
     ]
+    if access := health.get("access", {}).get("problem"):
+        problems.append(Problem(model=NOBODY, cause=DEGRADED, severity="page", summary=str(access)))
+    return problems
 
 
 Look = Callable[[], list[Problem]]

@@ -127,7 +127,8 @@ def test_the_manifest_says_what_and_of_what(world, archive):
 
 
 def test_secrets_locks_scratch_and_captured_output_are_left_out(world, archive, tmp_path):
-    left = ["token", ".runner.lock", "tables/meter/readings/.2026-03-01.77.tmp", "dagster/storage/r/compute_logs/x.out"]
+    left = ["token", "service-token", ".runner.lock", "tables/meter/readings/.2026-03-01.77.tmp",
+            "dagster/storage/r/compute_logs/x.out"]  # fmt: skip
     hidden = "mlflow/artifacts/meter/.part-of-a-model"
     for name in [*left, hidden]:
         path = world.settings.home / name
@@ -145,6 +146,7 @@ def test_secrets_locks_scratch_and_captured_output_are_left_out(world, archive, 
     assert not [name for name in found if name.endswith(("-wal", "-shm", ".lock", ".prepared"))]
     (world.settings.home / hidden).unlink()
     (world.settings.home / "token").unlink()
+    (world.settings.home / "service-token").unlink()
     assert {*found} - {hidden} == {name.removeprefix("state/") for name in members(archive)}
 
 

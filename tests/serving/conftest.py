@@ -95,8 +95,8 @@ def serve() -> Iterator:
     """Starts services and ends them after the test."""
     started: list[Service] = []
 
-    def start(home: Path, *arguments: str) -> Service:
-        started.append(Service(home, *arguments))
+    def start(home: Path, *arguments: str, **settings: str) -> Service:
+        started.append(Service(home, *arguments, **settings))
         return started[-1]
 
     yield start
@@ -113,6 +113,14 @@ def staged(tmp_path_factory, world, bundles) -> Iterator[Service]:
     yield service
     service.end()
     assert sorted(path.name for path in home.iterdir() if path.suffix != ".log") == ["tables"], "it left something"
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory) -> Iterator[Service]:
+    """A service without a version, which made its first token."""
+    service = Service(tmp_path_factory.mktemp("locked"), "--model", "fraud", ASSETLINE_RATE_LIMIT="600")
+    yield service
+    service.end()
 
 
 def as_raw(rows: pd.DataFrame) -> list[dict]:

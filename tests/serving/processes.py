@@ -17,16 +17,18 @@ from resources.settings import project_root
 class Service:
     """The real process, and a client of it."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
-        port = str(free_port())
+    def __init__(self, home: Path, *arguments: str, **settings: str) -> None:
+        self.home, port = home, str(free_port())
         command = [sys.executable, "-m", "serving.scoring.service", "--port", port, *arguments]
-        environment = {**os.environ, "ASSETLINE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "ASSETLINE_HOME": str(home), "OMP_NUM_THREADS": "1", **settings}
         self.output = (home / f"service-{port}.log").open("w+")
         self.process = subprocess.Popen(
             command, cwd=project_root(), env=environment, stdout=self.output, stderr=subprocess.STDOUT
         )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
         self.until(lambda: self.client.get("/health").status_code == 200, seconds=60)
+        if (token := home / "service-token").exists():
+            self.client.headers["Authorization"] = f"Bearer {token.read_text().strip()}"
 
     def until(self, holds, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds

@@ -1,0 +1,39 @@
+"""What a request passes before it reaches the application.
+
+Belongs here: the order of the middleware, and where access lines go. Does not belong here: what each one does.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from resources.settings import Settings
+from serving.scoring.access import RequireToken, Tokens
+from serving.scoring.access_log import AccessLog, LineFile, write_to_stdout
+from serving.scoring.limits import RateLimit
+from serving.scoring.metrics import ServiceMetrics
+
+
+def guarded(app: FastAPI, settings: Settings, tokens: Tokens | None, metrics: ServiceMetrics) -> ASGIApp:
+    """Wraps the application. The middleware is outside of FastAPI's own, so that nothing of it runs for a stranger.
+
+    Args:
+        app: the application.
+        settings: the rate limit, and where access lines go.
+        tokens: the valid tokens; ``None``: requests need none.
+        metrics: counts the refused requests and the lines that could not be written.
+    """
+    paths = [route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path]
+    wrapped: ASGIApp = app
+    if settings.rate_limit:
+        wrapped = RateLimit(wrapped, settings.rate_limit, metrics.refused)
+    if tokens is not None:
+        wrapped = RequireToken(wrapped, tokens, metrics.refused)
+    write = {
+        "file": LineFile(settings.serving / "access.jsonl").write,
+        "stdout": write_to_stdout,
+        "off": None,
+    }[settings.access_log]
+    return AccessLog(wrapped, paths, write, metrics.access_line_failed)
