@@ -66,6 +66,8 @@ def test_what_is_not_understood_is_named_beside_the_usage(arguments, message, ca
         ["history"],
         ["rollback"],
         ["alerts", "ack"],
+        ["token", "create"],
+        ["token", "rotate"],
         ["alerts", "silence"],
     ],
 )

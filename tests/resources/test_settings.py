@@ -30,6 +30,10 @@ def test_each_variable_is_read(tmp_path):
             "ASSETLINE_MLFLOW_PORT": " 5100 ",
             "ASSETLINE_SERVICE_PORT": "8100",
             "ASSETLINE_TEST_DATA": str(tmp_path),
+            "ASSETLINE_SERVICE_TOKENS": str(tmp_path / "mounted.toml"),
+            "ASSETLINE_SERVICE_AUTH": "off",
+            "ASSETLINE_RATE_LIMIT": "0",
+            "ASSETLINE_ACCESS_LOG": "stdout",
         }
     )
     assert settings == Settings(
@@ -39,7 +43,13 @@ def test_each_variable_is_read(tmp_path):
         mlflow_port=5100,
         service_port=8100,
         test_data=tmp_path,
+        service_tokens=tmp_path / "mounted.toml",
+        service_auth="off",
+        rate_limit=0,
+        access_log="stdout",
     )
+    assert settings.service_token_file == tmp_path / "mounted.toml"
+    assert Settings.from_env({"ASSETLINE_HOME": str(tmp_path)}).service_token_file == tmp_path / "service-tokens.toml"
     assert settings.ui_url == settings.ui_link == "http://127.0.0.1:3100"
 
 
@@ -85,6 +95,11 @@ FILE = str(Path(__file__).resolve())
         ("ASSETLINE_MLFLOW_PORT", "²", "whole number from 1 to 65535"),
         ("ASSETLINE_MLFLOW_PORT", "8000", "its own port"),
         ("ASSETLINE_TEST_DATA", "/no/such/folder", "does not exist"),
+        ("ASSETLINE_SERVICE_TOKENS", "tests", "is a folder; give the path of a file"),
+        ("ASSETLINE_SERVICE_AUTH", "none", "set it to one of token, off"),
+        ("ASSETLINE_RATE_LIMIT", "-5", "whole number from 0 to 999999999"),
+        ("ASSETLINE_RATE_LIMIT", "many", "whole number from 0 to 999999999"),
+        ("ASSETLINE_ACCESS_LOG", "syslog", "set it to one of file, stdout, off"),
         ("ASSETLINE_DATABASE_URL", "assetline.db", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "nosql://host/name", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "sqlite://", "stores nothing on disk"),

@@ -134,6 +134,13 @@ def test_a_service_that_is_degraded_is_a_problem_and_one_that_waits_is_not():
     assert (problem.model, problem.cause, problem.summary) == ("fraud", "service/degraded", "version 3 cannot be used")
 
 
+def test_a_service_that_cannot_read_its_tokens_is_a_problem():
+    access = {"auth": "token", "problem": "the token file x cannot be read"}
+    [problem] = problems_of_service({"models": {"fraud": {"status": "ok"}}, "access": access})
+    assert (problem.cause, problem.summary) == ("service/degraded", "the token file x cannot be read")
+    assert not problems_of_service({"models": {}, "access": {"auth": "off", "problem": None}})
+
+
 @pytest.fixture
 def store(tmp_path) -> AlertStore:
     return AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}")
