@@ -91,17 +91,19 @@ def rollback(
 ) -> None:
     """Put an earlier version back into production, after it has answered in a process of its own."""
     settings = read_settings("assetline rollback")
+    import dagster as dg
+
     from assets.lifecycle.release.rollback import RollbackError, roll_back
     from assets.models import declared_models
     from resources.defaults import default_resources
     from resources.targets.base import resource_key
 
-    resources = default_resources(settings, {}, ready=True)
-    declared = next((one.targets for one in declared_models() if one.name == model), ("local",))
-    targets = {name: resources[resource_key(name)] for name in declared}
-    given = {"mlflow": resources["mlflow"], "ledger": resources["ledger"], "targets": targets}
-    with reported("assetline rollback", RollbackError):
-        entry = roll_back(model, to=to, why=why, who=who, **given)
+    resources = default_resources(settings, {})
+    names = next((one.targets for one in declared_models() if one.name == model), ("local",))
+    wanted = {key: resources[key] for key in ("mlflow", "ledger", *map(resource_key, names))}
+    with reported("assetline rollback", RollbackError), dg.build_resources(wanted) as ready:
+        targets = {name: getattr(ready, resource_key(name)) for name in names}
+        entry = roll_back(model, to=to, why=why, who=who, mlflow=ready.mlflow, ledger=ready.ledger, targets=targets)
     print(f"version {entry.version} of {model} is in production, in place of version {entry.previous}")
 
 

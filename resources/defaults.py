@@ -15,6 +15,8 @@ from resources.studies import Studies
 from resources.tables import ParquetTables
 from resources.targets.base import DeploymentTarget, resource_key
 from resources.targets.batch_table import BatchTable
+from resources.targets.container_image import ContainerImage
+from resources.targets.kubernetes import Kubernetes
 from resources.targets.local_service import LocalService
 
 
@@ -31,7 +33,7 @@ def default_resources(settings: Settings, sources: Mapping[str, Any], *, ready: 
         mlflow, alerts = mlflow.process_config_and_initialize(), alerts.process_config_and_initialize()
         ledger, studies = ledger.process_config_and_initialize(), studies.process_config_and_initialize()
         request_log = request_log.process_config_and_initialize()
-    targets = default_targets(mlflow, ledger)
+    targets = default_targets(settings, mlflow, ledger)
     return {
         "tables": ParquetTables(root=str(settings.home / "tables")),
         "mlflow": mlflow,
@@ -45,9 +47,20 @@ def default_resources(settings: Settings, sources: Mapping[str, Any], *, ready: 
     }
 
 
-def default_targets(mlflow: MlflowTracking, ledger: Ledger) -> dict[str, DeploymentTarget]:
+def default_targets(settings: Settings, mlflow: MlflowTracking, ledger: Ledger) -> dict[str, DeploymentTarget]:
     """Deployment targets by the name that a declaration uses, ``Model(targets=("local",))``; a fork adds its own."""
-    return {"local": LocalService(mlflow=mlflow), "batch": BatchTable(ledger=ledger)}
+    images = ContainerImage.from_settings(settings, mlflow)
+    return {
+        "local": LocalService(mlflow=mlflow),
+        "batch": BatchTable(ledger=ledger),
+        "image": images,
+        "kubernetes": Kubernetes(
+            images=images,
+            namespace=settings.namespace,
+            kubeconfig=str(settings.kubeconfig or ""),
+            token_file=str(settings.home / "service-token"),
+        ),
+    }
 
 
 RETENTION = Retention()

@@ -139,6 +139,11 @@ class Settings:
         rate_limit: requests a minute that one token may make at one process of the scoring service; 0: no limit.
         access_log: where the scoring service writes a line for each request: ``file`` (in its folder), ``stdout``, or
             ``off``.
+        image_tool: what builds images of model versions: ``docker`` or ``buildah``; default: only the build context.
+        image_base: image of the scoring service that they build on; default: ``assetline-service:latest``.
+        image_repository: where they are pushed, without the model's name; default: they stay on this machine.
+        namespace: namespace of the target ``kubernetes``.
+        kubeconfig: its kubeconfig; default: the account of the pod that this process runs in.
     """
 
     home: Path
@@ -166,6 +171,12 @@ class Settings:
     service_auth: str = "token"
     rate_limit: int = 12_000
     access_log: str = "file"
+    # The targets `image` and `kubernetes`
+    image_tool: Literal["", "docker", "buildah"] = ""
+    image_base: str = ""
+    image_repository: str = ""
+    namespace: str = "default"
+    kubeconfig: Path | None = None
 
     def __post_init__(self) -> None:
         if self.service_tokens is None:
@@ -553,6 +564,31 @@ def _port(name: str, value: str) -> int:
     return int(value)
 
 
+def _image_tool(name: str, value: str) -> str:
+    if value not in ("docker", "buildah"):
+        raise SettingsError(f"{name}={_shown(value)} is not known; give docker or buildah")
+    return value
+
+
+def _image_name(name: str, value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][\w.-]*(:\d+)?(/[a-z0-9][\w.-]*)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", value):
+        raise SettingsError(f"{name}={_shown(value)} is not a name of images; write one like registry.example.org/team")
+    return value
+
+
+def _namespace(name: str, value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise SettingsError(f"{name}={_shown(value)} is not a namespace; use lower-case letters, digits and hyphens")
+    return value
+
+
+def _kubeconfig(name: str, value: str) -> Path:
+    path = (project_root() / Path(value).expanduser()).resolve()
+    if not path.is_file():
+        raise SettingsError(f"{name}={_shown(value)} is not a file; give the path of a kubeconfig")
+    return path
+
+
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "env": _environment,
     "home": _folder,
@@ -579,6 +615,11 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "service_auth": _one_of("token", "off"),
     "rate_limit": _count,
     "access_log": _one_of("file", "stdout", "off"),
+    "image_tool": _image_tool,
+    "image_base": _image_name,
+    "image_repository": _image_name,
+    "namespace": _namespace,
+    "kubeconfig": _kubeconfig,
 }
 
 

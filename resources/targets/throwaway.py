@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -36,19 +36,29 @@ def throwaway_service(bundle: Path, *, service: str = SERVICE, start_timeout_s: 
         DeploymentError: it does not become healthy; the message has its last output.
     """
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
     address = ["--host", "127.0.0.1", "--port", str(port)]
     command = [sys.executable, "-m", service, "--bundle", str(bundle.resolve()), *address]
+    with running(command, f"http://127.0.0.1:{port}", f"{service} of {bundle}", start_timeout_s) as staged:
+        yield staged
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], url: str, what: str, start_timeout_s: float) -> Iterator[Staged]:
+    """Runs a command until ``/health`` of ``url`` answers, yields the address, and ends the process after the block.
+
+    Raises:
+        DeploymentError: it does not become healthy; the message names ``what`` and has the last output.
+    """
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
-            tied_to_parent(command),
+            tied_to_parent(list(command)),
             cwd=project_root(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_until_healthy(process, url, f"{service} of {bundle}", start_timeout_s, output)
+            _wait_until_healthy(process, url, what, start_timeout_s, output)
             yield Staged(url)
         finally:
             process.terminate()
@@ -59,10 +69,9 @@ def throwaway_service(bundle: Path, *, service: str = SERVICE, start_timeout_s: 
                 process.wait()
 
 
-def wait_until_healthy(
+def _wait_until_healthy(
     process: subprocess.Popen[bytes], url: str, what: str, start_timeout_s: float, output: IO[str]
 ) -> None:
-    """Returns once ``/health`` answers; raises :class:`DeploymentError` if ``process`` ends or the time is over."""
     # Ignore proxies from the environment for requests to this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + start_timeout_s

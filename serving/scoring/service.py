@@ -3,6 +3,7 @@
     python -m serving.scoring.service                      every declared model, following its alias ``champion``
     python -m serving.scoring.service --model fraud        one of them
     python -m serving.scoring.service --bundle DIR         one bundle, ignoring the aliases: a temporary process
+    python -m serving.scoring.service --bundle DIR --version 3    the same as a deployment: an image of version 3
 
 Belongs here: HTTP, and following the alias. Does not belong here: parsing a raw row (``request_parsing.py``), its
 history (``entity_events.py``), the network (the bundle).
@@ -599,8 +600,8 @@ def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
     return [Endpoint(n, tables, mlflow, log, ledger=ledger) for n in ([model] if model else names)]
 
 
-def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
-    """Endpoint of one bundle; it reads the tables and keeps no log.
+def staged_endpoint(settings: Settings, directory: Path, version: str = STAGED) -> Endpoint:
+    """Endpoint of one bundle; it reads the tables. It keeps a log only if a version is given: then it is a deployment.
 
     Raises:
         SystemExit: the folder does not exist, or the bundle cannot be served.
@@ -608,12 +609,13 @@ def staged_endpoint(settings: Settings, directory: Path) -> Endpoint:
     if not directory.is_dir():
         raise SystemExit(f"--bundle {directory}: no such folder; give the folder of a bundle")
     tables = ParquetTables(root=str(settings.tables))
+    log = None if version == STAGED else RequestLog(folder=str(settings.serving), url=settings.history_url)
     try:
-        served = Served.prepare(STAGED, directory, tables, None).try_out()
+        served = Served.prepare(version, directory, tables, log).try_out()
     except Exception as error:
         _log.exception("loading %s", directory)
         raise SystemExit(f"--bundle {directory} cannot be served: {error}") from error
-    return Endpoint(served.model.name, tables, served=served, has_started=True)
+    return Endpoint(served.model.name, tables, log=log, served=served, has_started=True)
 
 
 def _tokens_of(settings: Settings, host: str, *, staged: bool) -> Tokens | None:
@@ -633,6 +635,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which.add_argument("--bundle", type=Path, help="serve the bundle in this folder and ignore the alias")
     parser.add_argument("--host", default=settings.service_host, help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.service_port, help="port (default: %(default)s)")
+    parser.add_argument("--version", default=STAGED, help="number of the version in --bundle, which it then reports")
     parser.add_argument(
         "--drain", type=float, default=0.0, metavar="SECONDS",
         help="answer for so long after SIGTERM while /readyz is 503 (default: %(default)s)",
@@ -640,23 +643,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reuse-port", action="store_true", help="listen beside the service that this one replaces")
     parser.add_argument("--replace", type=int, metavar="PID", help="send SIGTERM to this process once this one listens")
     given = parser.parse_args(arguments)
+    if given.version != STAGED and given.bundle is None:
+        parser.error("--version needs --bundle; without a bundle, the alias decides which version is served")
     if not 0 <= given.drain <= MOST_DRAIN_S:
         parser.error(f"--drain {given.drain:g} is out of range; give 0 to {MOST_DRAIN_S} seconds")
     if given.replace is not None:
         if not given.reuse_port:
             parser.error("--replace needs --reuse-port; without it, two processes cannot listen on one port")
         refuse_unknown_process(given.replace)
-    if given.bundle and settings.access_log == "file":
+    is_temporary = given.bundle is not None and given.version == STAGED
+    if is_temporary and settings.access_log == "file":
         settings = replace(settings, access_log="off")  # a temporary process leaves nothing behind
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     if problem := open_bind(settings, given.host):
         raise SystemExit(f"--host {given.host}{problem}")
-    tokens = _tokens_of(settings, given.host, staged=given.bundle is not None)
+    tokens = _tokens_of(settings, given.host, staged=is_temporary)
     listening = bind(given.host, given.port, reuse_port=given.reuse_port)
     import torch
 
     torch.set_num_threads(1)  # for a single row, waiting for a thread costs more than computing
-    endpoints = [staged_endpoint(settings, given.bundle)] if given.bundle else endpoints_of(settings, given.model)
+    endpoints = (
+        [staged_endpoint(settings, given.bundle, given.version)]
+        if given.bundle
+        else endpoints_of(settings, given.model)
+    )
     metrics = ServiceMetrics()
     readiness = Readiness(endpoints)
     config = uvicorn.Config(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastapi import FastAPI
 
 from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.features import compute_features, events_of
@@ -19,6 +20,9 @@ from assets.lifecycle.model.version.bundle import Bundle
 from assets.models.fraud import model
 from assets.models.fraud.simulator import PaymentSimulator
 from resources.tables import ParquetTables
+from serving.scoring.metrics import ServiceMetrics
+from serving.scoring.probes import Readiness
+from serving.scoring.service import Endpoint, create_app
 from tests.resources.conftest import postgres  # noqa: F401 - a fixture
 from tests.serving.processes import Service
 
@@ -121,6 +125,11 @@ def locked(tmp_path_factory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("locked"), "--model", "fraud", ASSETLINE_RATE_LIMIT="600")
     yield service
     service.end()
+
+
+def app_of(endpoint: Endpoint) -> FastAPI:
+    """The application of one endpoint, which asks for no token."""
+    return create_app([endpoint], ServiceMetrics(), Readiness([endpoint]))
 
 
 def as_raw(rows: pd.DataFrame) -> list[dict]:

@@ -20,8 +20,9 @@ def test_every_target_of_the_project_is_in_this_suite(tmp_path):
     from resources.targets.base import target_names
 
     resources = default_resources(Settings.from_env({"ASSETLINE_HOME": str(tmp_path)}), {})
-    assert sorted(target_names(resources)) == sorted(CASES)
-    assert all(isinstance(resources[f"target_{name}"], DeploymentTarget) for name in CASES)
+    names = target_names(resources)
+    assert set(names) <= set(CASES)
+    assert all(isinstance(resources[f"target_{name}"], DeploymentTarget) for name in names)
 
 
 def test_a_staged_bundle_answers_and_is_then_gone(case, tmp_path):
@@ -106,7 +107,7 @@ def test_what_a_target_answers_can_be_recorded(case):
 
 
 def test_requests_to_a_staged_service_ignore_the_proxies_of_the_environment(case, tmp_path, monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
-    assert urllib.request.getproxies()["http"].endswith(":9")
-    with case.target.stage(bundle_of(tmp_path / "bundle")) as staged:
+    with case.target.stage(bundle_of(tmp_path / "bundle")) as staged, monkeypatch.context() as patched:
+        patched.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
+        assert urllib.request.getproxies()["http"].endswith(":9")
         assert case.target.smoke_test(staged, "toy")

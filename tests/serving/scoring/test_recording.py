@@ -7,8 +7,8 @@ from starlette.testclient import TestClient
 
 from resources.request_log import LogError, RequestLog
 from serving.scoring.recording import MOST_REFUSED_ROWS
-from serving.scoring.service import Endpoint, Served, create_app
-from tests.serving.conftest import payment
+from serving.scoring.service import Endpoint, Served
+from tests.serving.conftest import app_of, payment
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def endpoint(tables, bundles, log) -> Endpoint:
 
 @pytest.fixture
 def client(endpoint):
-    with TestClient(create_app([endpoint]), raise_server_exceptions=False) as client:
+    with TestClient(app_of(endpoint), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -94,7 +94,7 @@ def test_an_error_of_the_service_is_logged_as_one(client, log, monkeypatch):
 
 
 def test_a_request_before_the_first_version_is_logged(tables, log):
-    with TestClient(create_app([Endpoint("fraud", tables, None, log)])) as client:
+    with TestClient(app_of(Endpoint("fraud", tables, None, log))) as client:
         assert client.post("/models/fraud/predict", json=payment(1)).status_code == 503
     found = logged(log).iloc[0]
     assert (found["outcome"], found["version"]) == ("error", "")
@@ -123,6 +123,6 @@ def test_what_cannot_be_logged_is_not_answered_does_not_count_and_shows_as_a_gap
 def test_features_alone_and_a_staged_bundle_are_not_logged(client, tables, bundles, log):
     assert client.post("/models/fraud/score", json={"features": []}).status_code == 200
     staged = Endpoint("fraud", tables, served=Served.prepare("staged", bundles["1"], tables, None))
-    with TestClient(create_app([staged])) as other:
+    with TestClient(app_of(staged)) as other:
         assert other.post("/models/fraud/predict", json=payment(1)).status_code == 200
     assert log.days("fraud") == []

@@ -16,8 +16,8 @@ from resources.ledger import CHAMPION, Ledger
 from resources.request_log import LogError, RequestLog
 from resources.tables import ParquetTables
 from serving.scoring.routing import Challenger
-from serving.scoring.service import Endpoint, Served, create_app
-from tests.serving.conftest import payment
+from serving.scoring.service import Endpoint, Served
+from tests.serving.conftest import app_of, payment
 from tests.serving.scoring.test_service import register, registry, saved
 
 
@@ -35,7 +35,7 @@ def endpoint(tables, bundles, log) -> Endpoint:
 
 @pytest.fixture
 def client(endpoint):
-    with TestClient(create_app([endpoint]), raise_server_exceptions=False) as client:
+    with TestClient(app_of(endpoint), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -93,7 +93,7 @@ def test_both_score_as_they_do_alone(client, endpoint, tables, bundles, log):
     found = logged(log)
     for version, bundle in (("7", "1"), ("8", "2")):
         alone = Endpoint("fraud", tables, None, None, Served.prepare(version, bundles[bundle], tables, None))
-        with TestClient(create_app([alone])) as other:
+        with TestClient(app_of(alone)) as other:
             expected = [one["probability"] for one in ask(other, sent)]
         of_version = found[found["version"] == version].set_index("key")["score"]
         np.testing.assert_allclose(of_version[[one["transaction_id"] for one in sent]].tolist(), expected, atol=1e-12)
