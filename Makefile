@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IN_ENV = $(if $(ENV),ASSETLINE_ENV="$(ENV)" )
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev settings new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
+.PHONY: help install run dev settings reproduce new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
 
 ##@ Start
 help: ## show this list
@@ -52,6 +52,9 @@ settings: $(STAMP) ## show the settings in effect and where each one is from: [E
 	@$(IN_ENV)$(BIN)/assetline settings
 
 ##@ Models
+reproduce: $(STAMP) ## train a version again from its commit and its rows, and compare weights and figures: VERSION=3 [MODEL=fraud]
+	@$(BIN)/assetline reproduce $(MODEL) --version "$(VERSION)" $(if $(TOLERANCE),--tolerance "$(TOLERANCE)")
+
 new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
 	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
 		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)") \

@@ -19,6 +19,7 @@ from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.pipeline import pipeline_app
+from cli.reproduce import reproduce
 from cli.rollout import rollout
 from cli.settings import settings as show_settings
 from cli.state import backup, prune, restore
@@ -43,6 +44,7 @@ app.command(epilog="Example: `assetline runs fraud --last 10`")(runs)
 app.command(epilog="Example: `assetline compare 1 3 --model fraud`")(compare)
 app.command(epilog="Example: `assetline lineage --version 3`")(lineage)
 app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(rows)
+app.command(epilog="Example: `assetline reproduce fraud --version 3`")(reproduce)
 app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(query)
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)

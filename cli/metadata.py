@@ -64,7 +64,7 @@ def versions(model: OfModel = None, as_json: AsJson = False) -> None:
         rows = metadata.rows("versions", model)
     columns = (
         "model", "version", "status", "created_at", "rows", "fit_days", "test_days", "data_version", "git_commit",
-        "gate", "staging",
+        "git_branch", "gate", "staging",
     )  # fmt: skip
     _print_rows(rows, columns, as_json, empty="no version is registered yet")
 
@@ -82,8 +82,8 @@ def runs(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="Number of a version.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Number of another version.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Number of a version, or a branch: its latest version.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another number or branch.")],
     model: Model = None,
     as_json: AsJson = False,
 ) -> None:
@@ -255,6 +255,7 @@ def format_lineage(found: Lineage) -> str:
     dirty = {True: ", with changes that were not committed", False: "", None: ""}[version.git_dirty]
     made += [
         ("code", f"{version.code}, commit {version.git_commit or 'unknown'}{dirty}"),
+        ("branch", version.git_branch or "unknown"),
         ("recipe", ", ".join(f"{name} {value}" for name, value in found.params.items())),
         ("MLflow run", version.mlflow_run_id),
         ("Dagster run", f"{version.dagster_run_id or 'unknown'}, registered {version.created_at} UTC"),
@@ -339,6 +340,9 @@ def _code_lines(found: Comparison) -> str:
     lines = [f"{one.path}: {one.change}" for one in found.code] or ["no file of the model folder differs"]
     commits = [f"{v.git_commit[:10] or 'unknown'}{' with uncommitted changes' if v.git_dirty else ''}" for v in (a, b)]
     lines.append(f"commit {commits[0]}" + (", the same" if commits[0] == commits[1] else f" and {commits[1]}"))
+    if a.git_branch or b.git_branch:
+        branches = [v.git_branch or "unknown" for v in (a, b)]
+        lines.append(f"branch {branches[0]}" + (", the same" if branches[0] == branches[1] else f" and {branches[1]}"))
     return "\n".join(lines)
 
 

@@ -121,13 +121,13 @@ def compare(metadata: Metadata, model: str, a: str, b: str, *, score: bool = Tru
     Args:
         metadata: the facts.
         model: name of the model.
-        a, b: numbers of the versions.
+        a, b: numbers of the versions, or names of branches, which stand for their latest versions.
         score: whether to score both on the same rows, which loads both networks.
 
     Raises:
-        UnknownError: there is no such model or version.
+        UnknownError: there is no such model, version or branch.
     """
-    first, second = metadata.version(model, a), metadata.version(model, b)
+    first, second = metadata.version_or_latest(model, a), metadata.version_or_latest(model, b)
     folders = [metadata.folder(one) for one in (first, second)]
     same_rows: list[Pair] = []
     newer = max(first.version, second.version)
@@ -143,7 +143,7 @@ def compare(metadata: Metadata, model: str, a: str, b: str, *, score: bool = Tru
         a=first,
         b=second,
         tables=_tables(metadata, first, second),
-        code=_code(*folders),
+        code=code_differences(*folders),
         recipe=_recipe(metadata, first, second),
         own_rows=_own_rows(metadata, first, second),
         same_rows=same_rows,
@@ -174,7 +174,8 @@ def _tables(metadata: Metadata, a: VersionRow, b: VersionRow) -> list[TableDiffe
     return found
 
 
-def _code(a: Path, b: Path) -> list[CodeDifference]:
+def code_differences(a: Path, b: Path) -> list[CodeDifference]:
+    """Returns the modules of the model folder that differ between the folders of two versions."""
     of_a, of_b = code_files(a), code_files(b)
     found = []
     for path in sorted(of_a.keys() | of_b.keys()):
@@ -230,15 +231,20 @@ def pairs_on(rows: pd.DataFrame, a: np.ndarray, b: np.ndarray, model: Model, kno
         known: bool ``[n]``: rows whose entity is known as positive, or ``None``; see
             :func:`~assets.lifecycle.model.evaluation.known_entities`.
     """
-    how: dict[str, Any] = {
-        "evaluation": model.evaluation, "target": model.target, "task": model.task, "time": model.table.time,
-        "review_cost": model.review_cost, "known": known, "seed": model.training.seed,
-    }  # fmt: skip
+    how = how_evaluated(model, known)
     # A report has slices only of its first score.
     of_a = evaluate(rows, {"a": a}, **how)
     of_b = evaluate(rows, {"b": b, "a": a}, **how)
     differences = {name: Figure(one.value, one.low, one.high) for name, one in of_b.differences["a"].items()}
     return _pairs(_figures(of_a.to_dict()), _figures(of_b.to_dict()), differences)
+
+
+def how_evaluated(model: Model, known: np.ndarray | None) -> dict[str, Any]:
+    """Returns the arguments of :func:`~assets.lifecycle.model.metrics.evaluate` for test rows; ``known`` as above."""
+    return {
+        "evaluation": model.evaluation, "target": model.target, "task": model.task, "time": model.table.time,
+        "review_cost": model.review_cost, "known": known, "seed": model.training.seed,
+    }  # fmt: skip
 
 
 def _features(metadata: Metadata, bundle: Bundle, newer: Bundle, found: FoundRows, test: Any) -> Any:

@@ -39,8 +39,10 @@ from metadata.views import (
 )
 from resources.alerts import Alert, AlertStore
 from resources.dagster_internals import Evaluation, check_evaluations
+from resources.git import BRANCH, BRANCH_OF_RUN, PULL_REQUEST
 from resources.ledger import Entry, Ledger
 from resources.mlflow import MODEL_FOLDER, MlflowTracking, ModelVersion, TrackedRun, TrackingError
+from resources.runtime import LOCK
 from resources.settings import Settings
 from resources.tables import ParquetTables, TableError
 
@@ -113,6 +115,27 @@ class Metadata:
         known = ", ".join(str(row.version) for row in found) or "none"
         raise UnknownError(f"{model} has no version '{number}'; its versions are: {known}")
 
+    def version_or_latest(self, model: str, name: str) -> VersionRow:
+        """A version by its number, or the latest version of a branch by its name.
+
+        The name of a branch without versions also stands for the builds of its pull request.
+
+        Raises:
+            UnknownError: there is no such model, version or branch.
+        """
+        if name.isdigit():
+            return self.version(model, name)
+        self.known_model(model)
+        found = [row for row in self.versions() if row.model == model]
+        for branch in (name, f"{PULL_REQUEST}{name}"):
+            if of_branch := [row for row in found if row.git_branch == branch]:
+                return max(of_branch, key=lambda row: row.version)
+        branches = ", ".join(sorted({row.git_branch for row in found if row.git_branch})) or "none"
+        versions = ", ".join(str(row.version) for row in found) or "none"
+        raise UnknownError(
+            f"{model} has no version of a branch '{name}'; its branches are: {branches}; its versions are: {versions}"
+        )
+
     def rows(self, view: str, model: str | None = None) -> list[Any]:
         """The rows of a view, of one model or of all. Raises :class:`UnknownError` for an unknown view or model."""
         if view not in VIEWS:
@@ -164,6 +187,7 @@ class Metadata:
                     test_days=fitted.get("test"), code=version.tags.get("code", ""),
                     git_commit=tags.get("git_commit", ""),
                     git_dirty=tags["git_dirty"] == "true" if "git_dirty" in tags else None,
+                    git_branch=tags.get(BRANCH, ""), lock=version.tags.get(LOCK, ""),
                     gate=verdicts["gate"]["passed"] if verdicts["gate"] else None,
                     staging=verdicts["staging"]["passed"] if verdicts["staging"] else None,
                     mlflow_run_id=version.run_id, dagster_run_id=version.tags.get("dagster_run_id", ""),
@@ -176,18 +200,22 @@ class Metadata:
         if self._instance is None:
             return []
         versions = {version.tags.get("dagster_run_id"): int(version.version) for version in self._versions}
-        tracked = {run.tags.get("dagster_run_id"): run.run_id for run in self._runs}  # the latest one wins
+        tracked = {run.tags.get("dagster_run_id"): run for run in self._runs}  # the latest one wins
         rows = []
         for record in reversed(self._instance.get_run_records()):
             run = record.dagster_run
             began, ended = record.start_time, record.end_time
+            of_run = tracked.get(run.run_id)
             rows.append(
                 RunRow(
                     dagster_run_id=run.run_id, model=self._model_of(run), job=run.job_name, status=run.status.value,
-                    reason=run.tags.get("assetline/why", ""), created_at=_text(record.create_timestamp),
+                    reason=run.tags.get("assetline/why", ""),
+                    # Dagster's button Materialize gives no tags, but a training records the branch by itself.
+                    git_branch=run.tags.get(BRANCH_OF_RUN) or (of_run.tags.get(BRANCH, "") if of_run else ""),
+                    created_at=_text(record.create_timestamp),
                     started_at=_text_of_seconds(began), ended_at=_text_of_seconds(ended),
                     seconds=round(ended - began, 3) if began and ended else None,
-                    version=versions.get(run.run_id), mlflow_run_id=tracked.get(run.run_id),
+                    version=versions.get(run.run_id), mlflow_run_id=of_run.run_id if of_run else None,
                 )
             )  # fmt: skip
         return rows

@@ -58,6 +58,8 @@ class VersionRow:
     code: Annotated[str, "hash of the model folder's modules"]
     git_commit: Annotated[str, "commit of the project, or the reason why it is unknown"]
     git_dirty: Annotated[bool | None, "whether files differed from the commit; empty if unknown"]
+    git_branch: Annotated[str, "branch of the project; empty if unknown"]
+    lock: Annotated[str, "hash of packages, Python, processor and threads; empty for a version without this record"]
     gate: Annotated[bool | None, "verdict of the gate; empty without one"]
     staging: Annotated[bool | None, "verdict of staging; empty without one"]
     mlflow_run_id: MlflowRun
@@ -73,6 +75,7 @@ class RunRow:
     job: Annotated[str, "name of the job"]
     status: Annotated[str, "Dagster's status, e.g. SUCCESS or FAILURE"]
     reason: Annotated[str, "why it was started, if it was said"]
+    git_branch: Annotated[str, "branch of the project; empty if unknown"]
     created_at: Annotated[str, "time at which it was requested"]
     started_at: Annotated[str | None, "time at which it started"]
     ended_at: Annotated[str | None, "time at which it ended"]

@@ -8,6 +8,7 @@ from typing import Any
 from resources.alerts import Alerts
 from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
+from resources.release_policy import ReleasePolicy
 from resources.request_log import RequestLog
 from resources.retention.periods import Retention
 from resources.settings import Settings
@@ -41,6 +42,7 @@ def default_resources(settings: Settings, sources: Mapping[str, Any], *, ready: 
         "request_log": request_log,
         "studies": studies,
         **{resource_key(name): target for name, target in targets.items()},
+        "release_policy": ReleasePolicy.from_settings(settings),
         "alerts": alerts,
         **{f"channel_{name}": channel for name, channel in alerts.declared.items()},
         **sources,

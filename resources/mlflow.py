@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 import warnings
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dagster as dg
 from pydantic import Field
 
+from resources.git import BRANCH, COMMIT, DIRTY, git_tags
 from resources.processes import still_runs
 from resources.settings import Settings, project_root
 from resources.sqlite import synchronous_off
@@ -284,7 +284,8 @@ class MlflowTracking(dg.ConfigurableResource):
     ) -> str:
         """Copies ``directory`` to the run's artifacts and registers it as a version of the model ``name``.
 
-        Idempotent: each run has one version of a model, and a second call returns it. With ``loader_module`` (a module
+        Idempotent: each run has one version of a model, and a second call returns it. The version carries the run's
+        commit and branch as tags. With ``loader_module`` (a module
         with ``_load_pyfunc(path)``), ``mlflow.pyfunc.load_model("models:/<name>/<version>")`` can load the version.
 
         Returns:
@@ -304,7 +305,8 @@ class MlflowTracking(dg.ConfigurableResource):
         with _allowing("RESOURCE_ALREADY_EXISTS"):
             client.create_registered_model(name)
         source = f"{run.info.artifact_uri}/{MODEL_FOLDER}"
-        given = {"dagster_run_id": run.data.tags.get("dagster_run_id", ""), **(tags or {})}
+        carried = {name: run.data.tags[name] for name in (COMMIT, DIRTY, BRANCH) if name in run.data.tags}
+        given = {"dagster_run_id": run.data.tags.get("dagster_run_id", ""), **carried, **(tags or {})}
         return str(client.create_model_version(name, source, run_id, tags=given).version)
 
     def adopt(
@@ -530,27 +532,6 @@ def create_store_in(url: str, artifacts: Path) -> None:
 
     logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
     SqlAlchemyStore(url, str(artifacts)).engine.dispose()
-
-
-def git_tags(root: Path) -> dict[str, str]:
-    """Tags with the commit at ``root`` and whether files differ from it, or the reason why it is unknown."""
-    try:
-        head = _git(root, "rev-parse", "HEAD")
-        if head.returncode == 0:
-            changed = _git(root, "status", "--porcelain").stdout.strip()
-            commit = head.stdout.strip()
-            return {"git_commit": commit, "git_dirty": str(bool(changed)).lower(), "mlflow.source.git.commit": commit}
-        reason = next(iter(head.stderr.splitlines()), f"git exited with status {head.returncode}")
-    except FileNotFoundError:
-        reason = "git is not installed"
-    except subprocess.TimeoutExpired:
-        reason = "git did not answer"
-    return {"git_commit": f"unknown ({reason})"}
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
 
 
 def _dagster_mlflow(context: dg.AssetExecutionContext, tracking_uri: str, experiment: str, run_id: str) -> MlFlow:

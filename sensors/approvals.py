@@ -13,6 +13,8 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.release.approval import waiting_states
+from resources.git import BRANCH_OF_RUN, branch_of
+from resources.settings import project_root
 
 
 def approvals_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
@@ -41,12 +43,13 @@ def approvals_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         description="Deploys a version once a person has approved it.",
     )
     def approvals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        of_branch = {BRANCH_OF_RUN: branch} if (branch := branch_of(project_root())) else {}
         states = waiting_states(context.resources.ledger, asked, dt.datetime.now(dt.UTC))
         requests = [
             dg.RunRequest(
                 run_key=f"{name}-approval-{state.decision.id}",
                 asset_selection=keys[name],
-                tags={"assetline/why": state.message, "user": state.decision.who},
+                tags={"assetline/why": state.message, "user": state.decision.who, **of_branch},
             )
             for name, state in states.items()
             if state.decision is not None and state.status in ("approved", "rejected")

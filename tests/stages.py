@@ -16,6 +16,7 @@ from assets.declaration import Model
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.factory import lifecycle_assets
 from resources.ledger import Ledger
+from resources.release_policy import ReleasePolicy
 from resources.request_log import RequestLog
 from resources.studies import Studies
 from resources.tables import WHOLE, ParquetTables
@@ -112,7 +113,7 @@ class Stages:
         self.resources: dict[str, Any] = {
             "tables": self.tables, "mlflow": self.mlflow, "ledger": self.ledger, "studies": self.studies,
             "target_local": None, "request_log": RequestLog(folder=str(folder / "serving")),
-            source_resource_key(model): model.table.source, **resources,
+            "release_policy": ReleasePolicy(), source_resource_key(model): model.table.source, **resources,
         }  # fmt: skip
         assets = lifecycle_assets(model)
         defs = dg.Definitions(assets=assets, resources=self.resources, executor=dg.in_process_executor)

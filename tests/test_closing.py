@@ -39,7 +39,7 @@ def all_that_closes() -> set[Closing]:
     return {
         *(check for model in models for check in checks_of(model)),
         *(("gate", rule) for rule in get_args(Rule)),
-        *(("deployment", verdict) for verdict in (*VERDICTS, "approval", "rollout")),
+        *(("deployment", verdict) for verdict in (*VERDICTS, "approval", "rollout", "branch", "commit")),
         ("alerts", "check"),
         *(("alerts", cause) for cause in CAUSES),
         *(("service", reason) for reason in get_args(Refusal)),

@@ -11,6 +11,8 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.monitoring.estimate import is_estimated
+from resources.git import BRANCH_OF_RUN, branch_of
+from resources.settings import project_root
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE, REQUESTS = "daily", "mature", "requests"
@@ -76,12 +78,14 @@ KINDS_OF_WORK = tuple(_WHAT)
 
 
 def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
-    """Returns all jobs of one model."""
+    """Returns all jobs of one model; their runs carry the branch of the code as a tag."""
+    branch = branch_of(project_root())
     return [
         dg.define_asset_job(
             job_name(model, work),
             selection=dg.AssetSelection.assets(*[model.key(name) for name in names]),
             description=f"{model.name}: {_WHAT[work]}",
+            tags={BRANCH_OF_RUN: branch} if branch else None,
         )
         for work, names in assets_of_jobs(model).items()
     ]

@@ -19,7 +19,9 @@ from metadata.facts import Metadata, MetadataError
 from metadata.lineage import lineage_of
 from metadata.query import query
 from metadata.views import VIEWS
-from resources.settings import Settings
+from resources.git import branch_of
+from resources.runtime import Runtime
+from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
 from serving.watch.alerts_page import create_app
 from tests.declarations.gauges import model
@@ -57,6 +59,8 @@ def lived(make_world, tmp_path_factory) -> Lived:
         result = trained.run("train", training_set={"as_of": as_of})
         assert result.success, why(result)
         rows_of[number] = world.tables.read_bytes(model.key("training_set"))
+    for number, branch in (("1", "main"), ("2", "pull-request/mine")):
+        world.mlflow.set_version_tag("gauge", number, "git_branch", branch)
     facts = {"verdicts": {}, "dagster_run": "run-1", "who": "ada"}
     world.ledger.promote("gauge", "1", reason="the first", **facts)
     world.ledger.refuse("gauge", "2", reason="not needed", **facts)
@@ -119,6 +123,10 @@ def test_the_views_say_what_the_stores_say(lived):
     trained = [(run.job, run.status, run.version) for run in metadata.runs() if run.version is not None]
     assert trained == [("gauge_train", "SUCCESS", 1), ("gauge_train", "SUCCESS", 2)]
     assert {run.model for run in metadata.runs()} == {"gauge"}
+    assert {run.git_branch for run in metadata.runs()} == {branch_of(project_root())}
+    assert (first.git_branch, second.git_branch) == ("main", "pull-request/mine")
+    assert (first.lock, first.git_commit) == (Runtime.read(metadata.folder(first)).lock, second.git_commit)
+    assert tags["lock"] == first.lock
     assert [(one.action, one.version, one.until) for one in metadata.deployments()] == [
         ("promote", 1, None), ("refuse", 2, None)
     ]  # fmt: skip
@@ -348,6 +356,9 @@ def test_commands_show_text_and_json(lived, command):
     assert "no file of the model folder differs" in text
     shown = json.loads(command("compare", "1", "2", "--model", "gauge", "--json")[1])
     assert shown["same_rows_of"] == 2
+    assert "branch main and pull-request/mine" in text
+    assert command("compare", "main", "mine", "--model", "gauge")[1] == text, "branches stand for their latest versions"
+    assert command("compare", "main", "pull-request/mine", "--model", "gauge")[1] == text
     rows = json.loads(command("query", "SELECT version, status FROM versions ORDER BY version", "--json")[1])
     assert rows == [{"version": 1, "status": "production"}, {"version": 2, "status": "refused"}]
     code, out, err = command("query", "SELECT version, NULL AS other FROM versions ORDER BY 1", "--limit", "1")
@@ -363,6 +374,11 @@ def test_commands_show_text_and_json(lived, command):
         (["versions", "gague"], "versions: there is no model 'gague'; the models are: "),
         (["runs", "gague"], "runs: there is no model 'gague'; the models are: "),
         (["compare", "1", "3", "--model", "gauge"], "compare: gauge has no version '3'; its versions are: 1, 2"),
+        (
+            ["compare", "main", "yours", "--model", "gauge"],
+            "compare: gauge has no version of a branch 'yours'; its "
+            "branches are: main, pull-request/mine; its versions are: 1, 2",
+        ),
         (
             ["lineage", "--model", "gauge", "--version", "one"],
             "lineage: gauge has no version 'one'; its versions are: 1",

@@ -13,7 +13,7 @@ import dagster as dg
 import mlflow as library
 import pytest
 
-from resources.mlflow import MlflowTracking, TrackingError, create_store, git_tags
+from resources.mlflow import MlflowTracking, TrackingError, create_store
 from resources.settings import Settings, project_root
 
 
@@ -365,32 +365,6 @@ def test_others_can_load_a_version_by_its_name(tracking, trained, bundle):
         assert loaded.predict([1, 2]) == ["toy", "toy"]
     finally:
         library.set_tracking_uri(None)
-
-
-# -- git -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_commit_is_recorded_and_whether_files_differ(tmp_path):
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-        command = ["git", *identity, "-C", str(tmp_path), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init", "-q")
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
-    git("commit", "-q", "-m", "first")
-    commit = git("rev-parse", "HEAD")
-    assert git_tags(tmp_path) == {"git_commit": commit, "git_dirty": "false", "mlflow.source.git.commit": commit}
-    (tmp_path / "a").write_text("2")
-    assert git_tags(tmp_path)["git_dirty"] == "true"
-
-
-def test_an_unknown_commit_says_why(tmp_path, monkeypatch):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert "unknown (fatal: not a git repository" in git_tags(tmp_path)["git_commit"]
-    monkeypatch.setenv("PATH", "")
-    assert git_tags(tmp_path) == {"git_commit": "unknown (git is not installed)"}
 
 
 def test_settings_give_the_addresses(tmp_path):

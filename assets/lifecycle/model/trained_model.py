@@ -38,6 +38,9 @@ from assets.lifecycle.profile.design_effect import of_residuals
 from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
+from resources.git import BRANCH, DIRTY, git_tags
+from resources.runtime import LOCK, Runtime
+from resources.settings import project_root
 
 CONVERGED = Check(
     name="converged", description="The loss is finite, and the candidate beats the base rate on the folds."
@@ -67,7 +70,10 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             "recipe": f"{code_version} {recipe.model.training}",
         }
         # Training is deterministic: a version of the same rows, code and recipe is reused, so a retry is idempotent.
-        version = mlflow.version_of(model.name, tags)
+        # A branch has versions of its own. A clean tree does not reuse one of a tree with changes, which prod refuses.
+        git = git_tags(project_root())
+        same = {BRANCH: git.get(BRANCH, ""), **({DIRTY: "false"} if git.get(DIRTY) == "false" else {})}
+        version = mlflow.version_of(model.name, {**tags, **{name: value for name, value in same.items() if value}})
         if version is None:
             version = _train(context, training_set, recipe, tags, compared)
         else:
@@ -184,6 +190,8 @@ def _train(
                     "epochs": selection.epochs,
                     "seed": model.training.seed,
                     "tuned": dict(recipe_used.tuned),
+                    # As the search stores them, so that the same recipe can be fitted again (refit.py).
+                    "chosen": {k: model.search_space[k].stored(v) for k, v in recipe_used.tuned.items()},
                     "study": recipe_used.study,
                     "folds_score": selection.score,
                     "shares": selection.shares,
@@ -209,10 +217,16 @@ def _train(
             )
             profile.save(folder / REFERENCE)
             RowsRecord.of_table(context.resources.tables, model, frozen).save(folder)
+            runtime = Runtime.now()
+            runtime.save(folder)
             if candidate.trees is not None:
                 candidate.trees.save(folder / TREES_FILE)
             return mlflow.register(
-                model.name, run.mlflow_run_id, folder, tags=tags, loader_module="assets.lifecycle.model.version.bundle"
+                model.name,
+                run.mlflow_run_id,
+                folder,
+                tags={**tags, LOCK: runtime.lock},
+                loader_module="assets.lifecycle.model.version.bundle",
             )
 
 

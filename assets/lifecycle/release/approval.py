@@ -22,6 +22,7 @@ from pydantic import Field
 
 from assets.declaration import Approval, Model
 from assets.lifecycle.model.version.verdicts import failures, verdicts_on
+from assets.lifecycle.release.policy import policy_against
 from assets.lifecycle.stage import Check, StageOutput, TableInput, eager, table_asset
 from resources.dagster_internals import CheckResult
 from resources.ledger import Entry, Ledger
@@ -217,7 +218,7 @@ def approval_asset(model: Model) -> dg.AssetsDefinition | None:
     def approval(context: dg.AssetExecutionContext, trained_model: pd.DataFrame) -> StageOutput:
         ledger, version = context.resources.ledger, str(trained_model["version"].iloc[0])
         verdicts = verdicts_on(context.resources.mlflow, model, version)
-        if against := failures(verdicts):
+        if against := [*failures(verdicts), *policy_against(context.resources, model, version)]:
             raise dg.Failure(
                 description=f"version {version} of {model.name} is not put up for approval: {' | '.join(against)}",
                 allow_retries=False,
@@ -263,7 +264,7 @@ def approval_asset(model: Model) -> dg.AssetsDefinition | None:
         deps=[model.key("staged"), model.key("evaluation")],
         checks=[DECIDED],
         automation=eager(None),
-        resources={"mlflow", "ledger"},
+        resources={"mlflow", "ledger", "release_policy"},
         may_wait=True,
         by_day=False,
     )

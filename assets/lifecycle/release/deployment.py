@@ -1,8 +1,9 @@
 """The asset ``deployment``: promotes the candidate, if it has all verdicts, all of them passed, and it is approved.
 
-Belongs here: the refusal of a version with missing or failed verdicts or without the declared approval or rollout, and
-the ledger entry. Does not belong here: the rules of the gate (``model/gate.py``), approvals (``approval.py``), rollouts
-(``rollout.py``), deployment targets (``resources/targets``), their order (``promotion.py``).
+Belongs here: the refusal of a version with missing or failed verdicts, without the declared approval or rollout, or of
+another branch than the protected one, and the ledger entry. Does not belong here: the rules of the gate
+(``model/gate.py``), approvals (``approval.py``), rollouts (``rollout.py``), the rule of the environment
+(``resources/release_policy.py``), deployment targets (``resources/targets``), their order (``promotion.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.model.version.verdicts import failures, verdicts_on
 from assets.lifecycle.release.approval import approval_against
+from assets.lifecycle.release.policy import policy_against
 from assets.lifecycle.release.promotion import PromotionError, promote_on_all, targets_of
 from assets.lifecycle.release.rollout import rollout_against
 from assets.lifecycle.stage import StageOutput, TableInput, eager, table_asset
@@ -30,6 +32,7 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
             *failures(verdicts),
             *approval_against(ledger, model, version),
             *rollout_against(ledger, model, version),
+            *policy_against(context.resources, model, version),
         ]
         who = context.run.tags.get("user", "dagster")
         facts = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
@@ -66,6 +69,6 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
         deps=[model.key(name) for name in ("staged", "evaluation", *waits)],
         # With an approval or a rollout, both are requested in one run, which skips the deployment until then.
         automation=eager(None),
-        resources={"mlflow", "ledger", *map(resource_key, model.targets)},
+        resources={"mlflow", "ledger", "release_policy", *map(resource_key, model.targets)},
         by_day=False,
     )

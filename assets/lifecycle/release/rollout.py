@@ -24,6 +24,7 @@ from assets.declaration import Model, Rollout
 from assets.lifecycle.model.version.verdicts import failures, verdicts_on
 from assets.lifecycle.release.approval import approval_against
 from assets.lifecycle.release.paired_answers import Figure, Pairs, as_table, compare
+from assets.lifecycle.release.policy import policy_against
 from assets.lifecycle.stage import Check, StageOutput, TableInput, eager, table_asset
 from resources.dagster_internals import CheckResult
 from resources.ledger import SHARE, Entry, Ledger
@@ -271,7 +272,11 @@ def rollout_asset(model: Model) -> dg.AssetsDefinition | None:
     def rollout(context: dg.AssetExecutionContext, trained_model: pd.DataFrame) -> StageOutput:
         resources = context.resources
         ledger, version = resources.ledger, str(trained_model["version"].iloc[0])
-        against = [*failures(verdicts_on(resources.mlflow, model, version)), *approval_against(ledger, model, version)]
+        against = [
+            *failures(verdicts_on(resources.mlflow, model, version)),
+            *approval_against(ledger, model, version),
+            *policy_against(resources, model, version),
+        ]
         if against:
             raise dg.Failure(
                 description=f"version {version} of {model.name} is not rolled out: {' | '.join(against)}",
@@ -310,7 +315,7 @@ def rollout_asset(model: Model) -> dg.AssetsDefinition | None:
         deps=[model.key(name) for name in ("staged", "evaluation", *(["approval"] if model.approval else []))],
         checks=[ARRIVED],
         automation=eager(None),
-        resources={"mlflow", "ledger", "request_log", "tables"},
+        resources={"mlflow", "ledger", "request_log", "release_policy", "tables"},
         may_wait=True,
         by_day=False,
     )

@@ -7,6 +7,7 @@
     reference/       the reference profile of the drift checks
     background.npy   some rows of features, float32 [n, n_features], with which an explanation compares a row; versions
                      made before there were explanations do not have it
+    runtime.json     packages, Python and processor of the training (``resources/runtime.py``)
     rows.json        data versions of the training rows and of the days they come from (``training_rows.py``)
     trees.ubj        XGBoost's own file of the trees, if the ensemble has trees and rows are not weighted; the
                      evaluation reuses them as its baseline, because rows and settings are the same
@@ -113,7 +114,7 @@ class Bundle:
         fitted: Mapping[str, Any],
         background: np.ndarray | None = None,
     ) -> None:
-        """Writes the folder, except ``reference/``, ``rows.json`` and ``trees.ubj``, which the caller adds.
+        """Writes the folder; the caller adds ``reference/``, ``rows.json``, ``runtime.json`` and ``trees.ubj``.
 
         ``background``: rows of features for explanations, float32 ``[n, n_features]``.
 

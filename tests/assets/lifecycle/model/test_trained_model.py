@@ -45,6 +45,23 @@ def test_a_candidate_that_beats_the_base_rate_passes(tmp_path, toy_bundle):
     assert (shown["epochs"], shown["threshold"], shown["folds_average_precision"]) == (1, 0.5, 0.41)
 
 
+@pytest.mark.parametrize(
+    ("git", "same"),
+    [
+        ({"git_branch": "main", "git_dirty": "false"}, {"git_branch": "main", "git_dirty": "false"}),
+        ({"git_branch": "main", "git_dirty": "true"}, {"git_branch": "main"}),
+        ({"git_commit": "unknown (git is not installed)"}, {}),
+    ],
+    ids=["a clean tree needs a version of a clean tree", "a tree with changes takes either", "without git"],
+)
+def test_a_branch_has_versions_of_its_own(tmp_path, toy_bundle, monkeypatch, git, same):
+    monkeypatch.setattr(trained_model, "git_tags", lambda _: git)
+    stages, made = candidate(tmp_path, toy_bundle, folds_score=0.41, chance=0.4)
+    assert made.success, made.why
+    [asked] = stages.mlflow.asked
+    assert {name: value for name, value in asked.items() if name.startswith("git_")} == same
+
+
 @pytest.mark.closes("trained_model", "converged")
 @pytest.mark.parametrize("score", [0.4, 0.1, float("nan"), float("-inf")], ids=["chance", "worse", "nan", "-inf"])
 def test_a_candidate_that_learnt_nothing_stops_there(tmp_path, toy_bundle, score):

@@ -12,6 +12,7 @@ from assets.lifecycle.factory import lifecycle_assets
 from assets.lifecycle.model.version.verdicts import VERDICTS, record_verdict
 from assets.lifecycle.release.approval import ApprovalError, approval_job, decide, state_of
 from resources.ledger import Ledger
+from resources.release_policy import ReleasePolicy
 from sensors.approvals import approvals_sensor
 from tests.declarations.readings import plain
 from tests.stages import Stages
@@ -133,6 +134,15 @@ def test_one_with_a_bad_verdict_is_not_put_up_for_approval(stages):
     record_verdict(stages.mlflow, MODEL, "3", "gate", False, ["too bad"])
     assert "version 3 of meter is not put up for approval: gate: too bad" in ask(stages).why
     assert len(stages.ledger.history("meter")) == 1
+
+
+def test_a_version_of_another_branch_is_not_put_up_where_it_could_not_be_promoted(stages):
+    protected = Stages(MODEL, stages.folder, target=Target(), release_policy=ReleasePolicy(protected_branch="main"))
+    protected.mlflow.tags["3"] = {**stages.mlflow.tags["3"], "git_branch": "mine", "git_dirty": "false"}
+    assert "version 3 of meter is not put up for approval: branch: version 3 was trained on" in ask(protected).why
+    assert [entry.action for entry in protected.ledger.history("meter")] == ["promote"]
+    protected.mlflow.tags["3"]["git_branch"] = "main"
+    assert ask(protected).success
 
 
 @pytest.mark.parametrize(

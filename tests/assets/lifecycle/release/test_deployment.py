@@ -5,8 +5,10 @@ import pytest
 
 from assets.lifecycle.model.version.verdicts import VERDICTS, record_verdict, verdicts_on
 from assets.lifecycle.release.deployment import deployment_asset
+from resources.release_policy import ReleasePolicy
+from resources.settings import ENVIRONMENTS, Settings
 from tests.declarations.readings import plain, stream
-from tests.stages import Stages
+from tests.stages import Outcome, Stages
 
 MODEL = plain()
 
@@ -101,6 +103,71 @@ def test_a_version_with_a_bad_verdict_or_none_is_refused_and_on_record(promoting
     assert (refused.action, refused.version, refused.reason) == ("refuse", "3", words)
     assert refused.verdicts[name]["passed"] is False
     assert (refused.dagster_run, refused.who) == (made.result.run_id, "dagster")
+
+
+MAIN = ReleasePolicy(protected_branch="main")
+CLEAN = {"git_commit": "0123456789abcdef", "git_dirty": "false", "git_branch": "main"}
+
+
+def of_branch(promoting: Stages, policy: ReleasePolicy, **tags: str) -> Outcome:
+    """The deployment of version 3 with these tags, under a rule."""
+    again = Stages(MODEL, promoting.folder, target=promoting.resources["target"], release_policy=policy)
+    again.mlflow.tags["3"] = {**promoting.mlflow.tags["3"], **tags}
+    return again.make("deployment")
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        pytest.param({**CLEAN, "git_branch": "mine"},
+                     "branch: version 3 was trained on the branch mine, and only versions of main go to production; "
+                     "merge it and train there", marks=pytest.mark.closes("deployment", "branch")),
+        pytest.param({**CLEAN, "git_branch": "pull-request/main"}, "branch: version 3 was trained on the branch "
+                     "pull-request/main, and only", marks=pytest.mark.closes("deployment", "branch")),
+        pytest.param({**CLEAN, "git_branch": ""}, "branch: version 3 was trained on no known branch, and only",
+                     marks=pytest.mark.closes("deployment", "branch")),
+        pytest.param({**CLEAN, "git_dirty": "true"},
+                     "commit: version 3 was trained with changes that are not in commit 0123456789; commit them and "
+                     "train again", marks=pytest.mark.closes("deployment", "commit")),
+        pytest.param({**CLEAN, "git_commit": "unknown (git is not installed)", "git_dirty": ""},
+                     "commit: the code of version 3 is unknown (git is not installed); train it in a git repository",
+                     marks=pytest.mark.closes("deployment", "commit")),
+    ],
+)  # fmt: skip
+def test_only_a_clean_commit_of_the_protected_branch_goes_to_production(promoting, target, tags, words):
+    made = of_branch(promoting, MAIN, **tags)
+    assert not made.success
+    assert made.why.startswith(f"version 3 of meter is not promoted: {words}")
+    assert target.promoted == []
+    assert not promoting.has("deployment")
+    refused = promoting.ledger.history("meter")[-1]
+    assert (refused.action, refused.version) == ("refuse", "3")
+    assert refused.reason.startswith(words)
+
+
+def test_a_clean_commit_of_the_protected_branch_is_promoted(promoting, target):
+    made = of_branch(promoting, MAIN, **CLEAN)
+    assert made.success, made.why
+    assert target.promoted == [("meter", "3")]
+
+
+def test_without_a_protected_branch_every_version_is_promoted(promoting, target):
+    made = of_branch(promoting, ReleasePolicy(), git_branch="mine", git_dirty="true", git_commit="unknown (no git)")
+    assert made.success, made.why
+    assert target.promoted == [("meter", "3")]
+
+
+def test_a_version_from_before_the_tags_is_judged_by_its_run(promoting):
+    """The double's run has a commit with changes and no branch."""
+    made = of_branch(promoting, MAIN)
+    assert "branch: version 3 was trained on no known branch" in made.why
+    assert "commit: version 3 was trained with changes that are not in commit 0123abc" in made.why
+
+
+def test_only_prod_protects_its_branch(tmp_path):
+    given = {"home": tmp_path, "database_url": "sqlite://", "protected_branch": "release"}
+    rules = {env: ReleasePolicy.from_settings(Settings(env=env, **given)) for env in ENVIRONMENTS}
+    assert {env: rule.protected_branch for env, rule in rules.items()} == {"dev": "", "staging": "", "prod": "release"}
 
 
 def test_the_verdicts_of_another_version_say_nothing(promoting):
