@@ -102,8 +102,18 @@ def test_before_any_model_it_says_what_to_do_and_then_follows_the_alias(home, bu
     mlflow.set_alias("fraud", CHAMPION, first)
     service.until(lambda: service.health()["version"] == first and service.health()["status"] == "ok")
     acknowledged = service.health()["past"]["rows"]
+    assert service.client.get("/readyz").status_code == 200
+    mlflow.set_alias("fraud", CHAMPION, third)
+    service.until(lambda: service.health()["status"] == "degraded")
+    assert service.client.get("/readyz").status_code == 200, "it serves the version before, as all replicas do"
     service.kill()
+    # A new process cannot load what is deployed, so no requests should come to it until it can.
     again = serve(home)
+    unready = again.client.get("/readyz")
+    assert unready.status_code == 503
+    assert [f"version {third}" in reason for reason in unready.json()["reasons"]] == [True]
+    mlflow.set_alias("fraud", CHAMPION, first)
+    again.until(lambda: again.client.get("/readyz").status_code == 200)
     assert again.health()["past"]["rows"] == acknowledged
     assert again.health()["version"] == first
     assert again.client.get("/models/fraud").json()["features"] == list(model.features.names)
