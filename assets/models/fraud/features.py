@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from assets.declaration import Columns, Features
+from assets.models.fraud import suspicion
 
 LOOKBACK_DAYS = 60
 LABEL_DAYS = 7
@@ -41,7 +42,11 @@ TROUBLE_DAYS = 28
 ORDINARY_CENTS, SMALL_CENTS = 22_000, 10_000
 """A fraud of at most these amounts is evidence about the terminal rather than about the amount."""
 
+FIRST_DAYS = 59
+"""A terminal's trouble that began at most this many midnights ago, current or over, may explain its known frauds."""
+
 _DAY = 86_400
+_TERMINALS_AT_ONCE = 20_000  # rows for which windows are weighed together; more would not fit into the cache
 
 
 def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
@@ -57,10 +62,12 @@ def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
         feature that is undefined for a customer without earlier payments is NaN.
     """
     past = _Past.of(events, wanted)
+    amounts = _Amounts.of(past)
     return (
         _published(past)
-        | past.customers.restored(_customer_habit(past))
+        | past.customers.restored(_customer_habit(past, amounts))
         | past.terminals.restored(_terminal_history(past))
+        | _suspicion(past, amounts)
     )
 
 
@@ -102,6 +109,17 @@ class _Timeline:
     def before(self, moments: np.ndarray) -> np.ndarray:
         """Returns the position up to which rows are earlier than the given keys."""
         return np.searchsorted(self.keys, moments, side="left")
+
+    def starts(self, second: np.ndarray, ages: range, part: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Returns positions before the midnights that many days ago, ``[len(ages), n]``, of asked rows.
+
+        Args:
+            second: the asked rows' seconds.
+            ages: days before today's midnight; negative: after it.
+            part: which of the asked rows; default: all.
+        """
+        midnight = self.asked[part] - second % _DAY
+        return self.before(midnight[None, :] - np.array(ages)[:, None] * _DAY)
 
     @property
     def moment(self) -> np.ndarray:
@@ -173,30 +191,60 @@ def _customer_windows(past: _Past) -> dict[str, np.ndarray]:
     return features
 
 
-def _customer_habit(past: _Past) -> dict[str, np.ndarray]:
-    """Compares the payment with the customer's usual amount, and counts recent unusually large payments."""
-    line = past.customers
-    cents, label = past.cents[line.rows], past.label[line.rows]
-    good = label == 0
-    goods, frauds = _running(good), _running(label == 1)
+@dataclass(frozen=True)
+class _Amounts:
+    """What is usual for the customer of every row, as known at the time of the row; in the customers' order.
 
-    # The usual amount of every row as known at its time; it decides which recent payments are large.
-    first, known, now = line.after(line.keys, USUAL_DAYS), line.after(line.keys, LABEL_DAYS), line.before(line.keys)
-    count, total = goods[known] - goods[first], _between(_running(np.where(good, cents, 0)), first, known)
-    enough = count >= ENOUGH_GOOD
-    count = np.where(enough, count, now - first)
-    total = np.where(enough, total, _between(_running(cents), first, now))
+    Attributes:
+        cents, label: of the row itself.
+        first, known, before: positions from which rows are recent enough, up to which labels are known, and up to which
+            rows are earlier.
+        enough: whether enough good payments are known; otherwise the amounts are those of all earlier payments.
+        count, total, squares: number, sum and sum of squares of the usual amounts, in cents.
+    """
+
+    cents: np.ndarray
+    label: np.ndarray
+    first: np.ndarray
+    known: np.ndarray
+    before: np.ndarray
+    enough: np.ndarray
+    count: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, past: _Past) -> _Amounts:
+        line = past.customers
+        cents, label = past.cents[line.rows], past.label[line.rows]
+        good = label == 0
+        first, known, now = line.after(line.keys, USUAL_DAYS), line.after(line.keys, LABEL_DAYS), line.before(line.keys)
+        count = _between(_running(good), first, known)
+        enough = count >= ENOUGH_GOOD
+        until = np.where(enough, known, now)
+        total, squares = (
+            np.where(enough, _between(_running(good * of), first, known), _between(_running(of), first, until))
+            for of in (cents, cents * cents)
+        )
+        return cls(cents, label, first, known, now, enough, np.where(enough, count, now - first), total, squares)
+
+
+def _customer_habit(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
+    """Compares the payment with the customer's usual amount, and counts recent unusually large payments."""
+    line, cents = past.customers, amounts.cents
+    goods, frauds = _running(amounts.label == 0), _running(amounts.label == 1)
+    count, total = amounts.count, amounts.total
     percent = np.where(total > 0, np.minimum(100 * cents * count // np.maximum(total, 1), MOST_PERCENT), 100)
     large = percent > LARGE_PERCENT
     larges = _running(large)
 
     # From here on, for the wanted rows. Rows of the same second share their past, so the first one represents all.
     own, now = past.cents[past.wanted][line.order], line.before(line.asked)
-    first, count, total = first[now], count[now], total[now]
-    week, known_week = line.after(line.asked, LABEL_DAYS), line.after(line.asked, LABEL_DAYS + 7)
+    first, count, total = amounts.first[now], count[now], total[now]
+    week, known_week = amounts.known[now], line.after(line.asked, LABEL_DAYS + 7)
     fortnight, three_weeks = line.after(line.asked, SUSPICION_DAYS), line.after(line.asked, LABEL_DAYS + 14)
     usual = _ratio(total, count)
-    squares = _ratio(_between(_running(np.where(good, cents * cents, 0)), first, week), np.where(enough[now], count, 0))
+    squares = _ratio(amounts.squares[now], np.where(amounts.enough[now], count, 0))
     recent, large_recent = now - fortnight, larges[now] - larges[fortnight]
     last_large, moment = _last(large)[now], line.moment
     return {
@@ -250,6 +298,72 @@ def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
         "terminal_days_since_label": _days_since(moment, known, line.asked, first, LOOKBACK_DAYS),
         "terminal_goods_since_fraud": np.where(last_fraud > first, known - since_fraud, 0),
     }
+
+
+def _suspicion(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
+    """Log odds of trouble: of the terminal, of the customer's card, that the payment is a theft, and that it is a fraud
+    for either reason. That every payment above an ordinary amount is a fraud is not part of them."""
+    customers, terminals = past.customers, past.terminals
+    own_customer, own_theft = _customer_suspicion(past, amounts)
+    terminal, customer, theft = np.empty((3, len(past.wanted)))
+    terminal[terminals.order] = _terminal_suspicion(past)
+    customer[customers.order], theft[customers.order] = own_customer, own_theft
+    return {
+        "terminal_log_odds": terminal.astype(np.float32),
+        "customer_log_odds": customer.astype(np.float32),
+        "theft_log_odds": theft.astype(np.float32),
+        "fraud_log_odds": suspicion.either(terminal, theft).astype(np.float32),
+    }
+
+
+def _customer_suspicion(past: _Past, amounts: _Amounts) -> tuple[np.ndarray, np.ndarray]:
+    """Log odds that the customer's card is stolen, and that the payment is a theft."""
+    line, label = past.customers, amounts.label
+    mean, variance = suspicion.usual(amounts.count, amounts.total, amounts.squares)
+    ratio = suspicion.of_amount(amounts.cents, mean, variance)
+    unknown = suspicion.of_unknown(ratio)
+    # Above the ordinary amounts every payment is a fraud, so the label says nothing that the amount does not say.
+    by_label = np.where(label == 1, suspicion.of_known_fraud(ratio), suspicion.GOOD_EVIDENCE)
+    unknown_until = _running(unknown)
+    known_until = _running(np.where(np.isnan(label) | (amounts.cents > ORDINARY_CENTS), unknown, by_label))
+
+    now = line.before(line.asked)
+    labelled = amounts.known[now]
+    starts = line.starts(past.second[past.wanted][line.order], range(suspicion.THEFT_DAYS))
+    within = _between(known_until, np.minimum(starts, labelled), labelled)
+    within += _between(unknown_until, np.maximum(starts, labelled), now)
+    customer = suspicion.log_odds(within, None, suspicion.THEFT_RATE)
+    own = suspicion.of_amount(past.cents[past.wanted][line.order], mean[now], variance[now])
+    return customer, suspicion.theft_log_odds(customer, own)
+
+
+def _terminal_suspicion(past: _Past) -> np.ndarray:
+    """Log odds that the terminal is in trouble."""
+    line, days = past.terminals, suspicion.TERMINAL_DAYS
+    second = past.second[past.wanted][line.order]
+    fraud, cents = past.label[line.rows] == 1, past.cents[line.rows]
+    evidence = _running(np.where(fraud & (cents <= ORDINARY_CENTS), suspicion.of_fraud(cents), 0))
+    goods, known = _running(~fraud), line.after(line.asked, LABEL_DAYS)
+
+    # Without a known fraud, all windows that begin after the last good payment have the same weight.
+    midnight = line.asked - second % _DAY
+    last_good = line.moment[_last(~fraud)[known]]
+    windows = np.where(
+        last_good > midnight - FIRST_DAYS * _DAY,  # not an earlier one, nor one of another terminal
+        np.clip(-((last_good - midnight) // _DAY), 1, days),
+        days,
+    )
+    odds = np.log(windows * suspicion.TERMINAL_RATE)
+
+    oldest = np.minimum(line.before(midnight - (FIRST_DAYS - 1) * _DAY), known)
+    suspicious = np.flatnonzero(evidence[known] != evidence[oldest])
+    for part in np.split(suspicious, range(_TERMINALS_AT_ONCE, len(suspicious), _TERMINALS_AT_ONCE)):
+        starts = np.minimum(line.starts(second[part], range(-days, FIRST_DAYS), part), known[part])
+        first, end = starts[days:], starts[:-days]
+        possible = goods[end] == goods[first]
+        weights = np.where(possible, _between(evidence, first, end), -np.inf)
+        odds[part] = suspicion.log_odds(weights[:days], weights[days:], suspicion.TERMINAL_RATE)
+    return odds
 
 
 def _running(values: np.ndarray) -> np.ndarray:
@@ -309,6 +423,10 @@ features = Features(
         "terminal_days_since_fraud",
         "terminal_days_since_label",
         "terminal_goods_since_fraud",
+        "terminal_log_odds",
+        "customer_log_odds",
+        "theft_log_odds",
+        "fraud_log_odds",
     ),
     entities=("customer_id", "terminal_id"),
     calendar=("is_weekend", "is_night"),
