@@ -3,8 +3,8 @@
 The training runs in a git worktree of the version's commit, in a process of its own, so that the code is that of the
 commit. Nothing is registered, and the worktree is removed.
 
-Belongs here: the worktree, the process, the comparison. Does not belong here: fitting
-(``assets/lifecycle/model/refit.py``), finding the rows (``version/training_rows.py``), text output.
+Belongs here: the worktree, the process, the comparison. Does not belong here: fitting (``cli/refit.py`` and
+``assets/lifecycle/model/refit.py``), finding the rows (``version/training_rows.py``), text output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from resources.git import UNKNOWN
 from resources.runtime import Runtime, threads_variables
 from resources.settings import PREFIX, project_root
 
-_REFIT = Path("assets") / "lifecycle" / "model" / "refit.py"
+_REFIT = "cli.refit"
+"""Module that fits, in the version's commit."""
 _NOT_COMPARED = ("rows", "tuned", "study")
 """Parameters that are not compared: the rows are proven by their hash, and each tuned setting is a parameter itself."""
 
@@ -226,8 +227,8 @@ def _fit(
     out: Path,
     recorded: Runtime | None,
 ) -> None:
-    """Runs the commit's own ``refit`` in a process of its own."""
-    if not (tree / _REFIT).exists():
+    """Runs the commit's own module in a process of its own."""
+    if not (tree / f"{_REFIT.replace('.', '/')}.py").exists():
         raise ReproductionError(
             f"commit {version.git_commit[:10]} is from before versions could be reproduced. {_still(version)}"
         )
@@ -239,7 +240,7 @@ def _fit(
         **threads_variables(recorded.threads if recorded else 1),
     }
     arguments = ["--model", version.model, "--tables", tables, "--bundle", folder, "--out", out]
-    command = [sys.executable, "-W", "ignore", "-m", "assets.lifecycle.model.refit", *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-m", _REFIT, *map(str, arguments)]
     ended = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
         said = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1]
@@ -310,7 +311,7 @@ def _tensors(folder: Path) -> dict[str, np.ndarray]:
 def _selected(facts: Facts) -> dict[str, float]:
     """The figures of the selection on the folds, and the numbers of the head."""
     fitted = facts.fitted
-    figures = {name: fitted[name] for name in ("folds_score", "chance", "epochs") if name in fitted}
+    figures: dict[str, float] = {name: fitted[name] for name in ("folds_score", "chance", "epochs") if name in fitted}
     figures |= {f"share.{part}": share for part, share in fitted.get("shares", {}).items()}
     for name, value in facts.head.items():
         for n, one in enumerate(value if isinstance(value, list) else [value]):

@@ -1,36 +1,23 @@
 """Fits a version again: the same rows, this commit's code and the version's recipe, without any store.
 
-``python -m assets.lifecycle.model.refit --model NAME --tables DIR --bundle DIR --out DIR`` is what ``assetline
-reproduce`` runs in a git worktree of the version's commit. A newer release calls the module as it is in an older
-commit, so its arguments and files do not change.
-
-Belongs here: fitting and saving. Does not belong here: finding the rows, the worktree, comparing
-(``metadata/reproduction.py``).
+Belongs here: fitting and saving. Does not belong here: the process that calls it (``cli/refit.py``), finding the rows,
+the worktree and comparing (``metadata/reproduction.py``).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from resources.settings import give_memory_back, one_thread_each, quiet_telemetry
+import pandas as pd
 
-quiet_telemetry()
-one_thread_each()
-give_memory_back()
-
-import pandas as pd  # noqa: E402
-
-from assets.declaration import Model  # noqa: E402
-from assets.lifecycle.data.features import features_of  # noqa: E402
-from assets.lifecycle.model.candidate import Candidate, fit_candidate  # noqa: E402
-from assets.lifecycle.model.training_set import fit_rows  # noqa: E402
-from assets.lifecycle.model.version.bundle import Bundle, Facts  # noqa: E402
-from resources.runtime import Runtime  # noqa: E402
-from resources.tables import ParquetTables  # noqa: E402
+from assets.declaration import Model
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.candidate import Candidate, fit_candidate
+from assets.lifecycle.model.training_set import fit_rows
+from assets.lifecycle.model.version.bundle import Bundle, Facts
+from resources.runtime import Runtime
 
 RECIPE = "recipe.json"
 """File with the parameters of the fit as text, as MLflow has them."""
@@ -96,31 +83,3 @@ def _save(out: Path, candidate: Candidate, model: Model) -> None:
         fitted=fitted,
     )
     Runtime.now().save(out)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Fits one version again. Ends with a sentence and status 1 if it cannot be fitted."""
-    parser = argparse.ArgumentParser(prog="python -m assets.lifecycle.model.refit")
-    parser.add_argument("--model", required=True, help="name of the model")
-    parser.add_argument("--tables", type=Path, required=True, help="folder of tables with the frozen training set")
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of the version")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    given = parser.parse_args(arguments)
-    from assets.models import read_folders
-
-    found, broken = read_folders()
-    declared = {model.name: model for model in found}
-    if given.model not in declared:
-        reasons = {one.name: one.reason for one in broken}
-        said = reasons.get(given.model, f"the declared models are: {', '.join(declared) or 'none'}")
-        raise SystemExit(f"this commit does not declare the model '{given.model}' ({said})")
-    model = declared[given.model]
-    rows = ParquetTables(root=str(given.tables)).read(model.key("training_set"))
-    try:
-        refit(model, rows, Facts.read(given.bundle), given.out)
-    except RefitError as error:
-        raise SystemExit(str(error)) from error
-
-
-if __name__ == "__main__":
-    main()
