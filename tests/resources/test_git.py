@@ -1,7 +1,6 @@
 """The commit and the branch, from git and from CI providers."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -87,14 +86,16 @@ def test_the_branch_of_a_build_is_that_of_its_provider(env, branch):
     assert branch_of_build(env) == branch
 
 
-def test_the_jobs_carry_the_branch():
+def test_the_runs_of_jobs_and_of_automation_carry_the_branch():
     from assets.lifecycle.jobs import model_jobs
     from resources.git import BRANCH_OF_RUN
     from resources.settings import project_root
+    from sensors.automation import automation_sensor
     from tests.declarations.readings import plain
 
     branch = branch_of(project_root())
     wanted = {BRANCH_OF_RUN: branch} if branch else {}
     for job in model_jobs(plain()):
         assert {name: value for name, value in (job.tags or {}).items() if name == BRANCH_OF_RUN} == wanted
-    assert Path(project_root() / "definitions.py").exists()
+    # Runs of automation conditions are of no job of a model.
+    assert automation_sensor.run_tags == wanted
