@@ -17,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 
 from resources.processes import still_runs
-from resources.settings import Settings, project_root, quiet_telemetry
+from resources.settings import Settings, hidden_user, project_root, quiet_telemetry
 from resources.sqlite import synchronous_off
 
 _LOCK_TIMEOUT_S = 300
@@ -104,8 +104,8 @@ def _for_dagster(url: str) -> str:
 
 def _seal(config: bytes, settings: Settings) -> str:
     versions = [f"{package} {importlib.metadata.version(package)}" for package in ("dagster", "mlflow")]
-    stores = hashlib.sha256(settings.mlflow_store.encode()).hexdigest() if settings.mlflow_store else ""
-    return "\n".join([*versions, hashlib.sha256(config).hexdigest(), stores])
+    store = hidden_user(settings.mlflow_store)  # another database needs its tables
+    return "\n".join([*versions, hashlib.sha256(config).hexdigest(), store])
 
 
 def _create_dagster(settings: Settings, config: bytes) -> None:
@@ -121,8 +121,6 @@ def _create_dagster(settings: Settings, config: bytes) -> None:
         os.replace(aside, settings.dagster_home)
     finally:
         os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
-    if settings.dagster_store:
-        os.environ[_STORE_VARIABLE] = _for_dagster(settings.dagster_store)
         shutil.rmtree(aside, ignore_errors=True)
 
 

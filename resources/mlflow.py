@@ -12,7 +12,6 @@ import datetime as dt
 import json
 import logging
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -29,7 +28,7 @@ from pydantic import Field
 
 from resources.git import BRANCH, COMMIT, DIRTY, git_tags
 from resources.processes import still_runs
-from resources.settings import Settings, project_root
+from resources.settings import Settings, hidden_user, project_root
 from resources.sqlite import synchronous_off
 
 if TYPE_CHECKING:
@@ -285,8 +284,8 @@ class MlflowTracking(dg.ConfigurableResource):
         """Copies ``directory`` to the run's artifacts and registers it as a version of the model ``name``.
 
         Idempotent: each run has one version of a model, and a second call returns it. The version carries the run's
-        commit and branch as tags. With ``loader_module`` (a module
-        with ``_load_pyfunc(path)``), ``mlflow.pyfunc.load_model("models:/<name>/<version>")`` can load the version.
+        commit and branch as tags. With ``loader_module`` (a module with ``_load_pyfunc(path)``),
+        ``mlflow.pyfunc.load_model("models:/<name>/<version>")`` can load the version.
 
         Returns:
             The version.
@@ -410,7 +409,7 @@ class MlflowTracking(dg.ConfigurableResource):
     @property
     def address(self) -> str:
         """The store for messages, without user and password."""
-        return re.sub(r"://[^/@\s]*@", "://***@", self.tracking_uri)
+        return hidden_user(self.tracking_uri)
 
     def exists(self) -> bool:
         """Whether there is a store. The first run creates a SQLite store; reading does not need to."""

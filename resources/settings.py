@@ -382,7 +382,12 @@ def shown(one: Field[Any], value: Any) -> str:
         return ""
     if is_secret(one):
         return "set"
-    return re.sub(r"://[^/@\s]*@", "://***@", str(value))
+    return hidden_user(str(value))
+
+
+def hidden_user(url: str) -> str:
+    """A URL without its user and password; other text as it is."""
+    return re.sub(r"://[^/@\s]*@", "://***@", url)
 
 
 def _relative(file: Path) -> str:

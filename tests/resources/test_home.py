@@ -181,3 +181,13 @@ with dg.DagsterInstance.get() as instance:
         assert seen["ended"] == [orphan.run_id]
         assert instance.get_run_by_id(orphan.run_id).status == dg.DagsterRunStatus.FAILURE
         assert home.end_dead_runs(instance) == []
+
+
+def test_a_store_that_cannot_be_created_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path / "home")})
+    monkeypatch.setenv("DAGSTER_HOME", os.environ.get("DAGSTER_HOME", ""))  # prepare() changes it
+    monkeypatch.setattr(dg.DagsterInstance, "from_config", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        home.prepare(settings)
+    assert list(settings.home.glob(".dagster-*")) == []
+    assert not settings.dagster_home.exists()
