@@ -92,7 +92,7 @@ bench: $(DEV_STAMP) ## measure every speed and quality claim, as ratios in one r
 	$(BIN)/python -m benchmarks
 
 ##@ Pipeline (docs/ci.md)
-.PHONY: unit integration performance train gate compare deploy smoke promote tell-failure newest
+.PHONY: unit integration performance train gate compare deploy smoke promote tell-failure newest pipeline-tools
 OUT ?= build
 REPORTS := $(OUT)/reports
 PIPELINE = $(BIN)/assetline pipeline
@@ -100,7 +100,8 @@ AT = --out $(OUT) $(addprefix --model ,$(MODEL))
 
 unit: $(DEV_STAMP) ## run the quick tests, with JUnit and coverage in build/reports [TESTS=paths JOBS=2]
 	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/unit.xml \
-		--cov --cov-report=xml:$(REPORTS)/coverage.xml --cov-report=term:skip-covered $(TESTS)
+		--cov --cov-report=xml:$(REPORTS)/coverage.xml $(TESTS)
+	@echo "coverage: $$($(BIN)/python -m coverage report --format=total) %"
 
 integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths]
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(REPORTS)/integration.xml $(TESTS)
@@ -131,6 +132,12 @@ tell-failure: $(STAMP) ## tell people about a failed stage: STAGE=gate [STATUS=s
 
 newest: $(DEV_STAMP) ## try the newest versions of the dependencies with the quick tests [TESTS=paths]
 	$(BIN)/python -m pipeline.newest --out $(OUT) $(TESTS)
+
+TOOLS := .cache/pipelines
+pipeline-tools: ## install what only the tests of the pipelines need: gitlab-ci-local (npm) and check-jsonschema
+	npm install --silent --no-audit --no-fund --prefix $(TOOLS) node@22 gitlab-ci-local@4.75.1
+	test -x $(TOOLS)/schemas/bin/python || $(PYTHON) -m venv $(TOOLS)/schemas
+	$(TOOLS)/schemas/bin/python -m pip install --quiet --disable-pip-version-check check-jsonschema==0.39.0
 
 ##@ Pictures and state
 dashboards: $(DEV_STAMP) ## write Grafana's dashboards from deploy/grafana/dashboards.py

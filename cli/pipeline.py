@@ -177,12 +177,16 @@ def tell_failure(
     command = "assetline pipeline tell-failure"
     settings = read_settings(command)
     from pipeline.stages import StageError
-    from pipeline.telling import tell
-    from resources.alerts import AlertError, ChannelsError
+    from pipeline.telling import nothing_to_tell, tell
 
-    with reported(command, StageError, AlertError, ChannelsError):
-        for line in tell(settings, stage, status):
-            _say(line)
+    with reported(command, StageError):
+        if said := nothing_to_tell(settings, stage, status):
+            _say(said)
+            return
+        from resources.alerts import AlertError, ChannelsError
+
+        with reported(command, AlertError, ChannelsError):
+            _say(tell(settings, stage, status))
 
 
 def _say(line: str) -> None:

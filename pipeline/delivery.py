@@ -60,14 +60,14 @@ def place_of(name: str) -> Iterator[Place]:
 
     if name not in ENVIRONMENTS:
         raise StageError(f"ENV={name} is not an environment; the environments are: {', '.join(ENVIRONMENTS)}")
-    with environment(_variables(name) | {"DAGSTER_HOME": None}):
+    with environment(variables_of(name) | {"DAGSTER_HOME": None}):
         settings = Settings.from_env()
         prepare(settings)
         with FileLock(settings.home / ".delivery.lock"):
             yield Place(name, settings, default_resources(settings, {}))
 
 
-def _variables(name: str) -> dict[str, str | None]:
+def variables_of(name: str) -> dict[str, str | None]:
     """The variables that choose the settings of an environment."""
     if "env" in {field.name for field in dataclasses.fields(Settings)}:
         return {"ASSETLINE_ENV": ENVIRONMENTS[name]}

@@ -35,11 +35,11 @@ class NewestError(Exception):
 def pinned(text: str) -> dict[str, str]:
     """Versions by package of ``constraints.txt`` or of ``pip freeze``, in the form ``name==version``."""
     pairs = (line.split("==", 1) for line in text.splitlines() if "==" in line and not line.startswith("#"))
-    return {_normal(name): version.strip() for name, version in pairs}
+    return {_normal(name): version.strip().partition("+")[0] for name, version in pairs}  # "+cpu" names a build
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """The packages whose version differs, as (name, pinned, newest); a version is empty where there is none."""
+    """The packages whose version differs, as (name, pinned, installed); a version is empty where there is none."""
     names = sorted(before.keys() | now.keys())
     return [
         (name, before.get(name, ""), now.get(name, "")) for name in names if before.get(name, "") != now.get(name, "")
@@ -74,7 +74,7 @@ def text_of(changed: Sequence[tuple[str, str, str]], broken: Sequence[tuple[str,
         parts.append("\n".join(["| test that fails | what it says |", "|---|---|", *lines]))
     if changed:
         lines = [f"| {name} | {old or 'not there'} | {new or 'not there'} |" for name, old, new in changed]
-        parts.append("\n".join(["| package | pinned | newest |", "|---|---|---|", *lines]))
+        parts.append("\n".join(["| package | pinned | installed now |", "|---|---|---|", *lines]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,16 +6,18 @@ Belongs here: the alert of a stage, and links to the provider's page. Does not b
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.stages import StageError
-from resources.alerts import Alert, Alerts, Change
-from resources.alerts.causes import PIPELINE
-from resources.alerts.delivery import deliver_all
-from resources.alerts.runbooks import runbook_of
 from resources.settings import Settings, project_name
+
+if TYPE_CHECKING:
+    from resources.alerts import Alert, Change
 
 PASSED = ("success", "passed", "0")
 """Words of the providers for a stage that passed."""
@@ -62,7 +64,25 @@ def job_of(env: Mapping[str, str]) -> Job:
     )
 
 
-def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | None = None) -> list[str]:
+def nothing_to_tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | None = None) -> str:
+    """Says why nobody has to be told about a stage; empty if somebody has. Arguments are those of :func:`tell`.
+
+    A stage that passes on a fresh machine ends here, without the seconds that the alerts take to import.
+
+    Raises:
+        StageError: the stage has no name.
+    """
+    name = stage.strip().lower()
+    if not name:
+        raise StageError("STAGE is empty; name the stage, e.g. `make tell-failure STAGE=gate`")
+    if job_of(os.environ if env is None else env).request:
+        return f"the stage {name}: {status}; the provider tells the author of the request, so no alert is opened"
+    if status in PASSED and _no_alerts_yet(settings):
+        return f"the stage {name} passed; there is nothing to tell"
+    return ""
+
+
+def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | None = None) -> str:
     """Opens the alert of a failed stage, or resolves it if the stage passed, and delivers the change.
 
     Args:
@@ -72,26 +92,33 @@ def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | N
         env: variables of the provider; default: those of this process.
 
     Returns:
-        What was done, in sentences.
+        What was done, in one sentence.
 
     Raises:
         StageError: the stage has no name, or a channel cannot be reached; the alert is stored all the same.
         ChannelsError: the secret of a channel is not set.
     """
-    if not stage.strip():
-        raise StageError("STAGE is empty; name the stage, e.g. `make tell-failure STAGE=gate`")
+    if said := nothing_to_tell(settings, stage, status, env):
+        return said
     stage, job = stage.strip().lower(), job_of(os.environ if env is None else env)
-    if job.request:
-        return [f"the stage {stage}: {status}; the provider tells the author of the request, so no alert is opened"]
+    from resources.alerts import Alerts, AlertStore, Messenger
+    from resources.alerts.causes import PIPELINE
+    from resources.alerts.delivery import deliver_all
+    from resources.alerts.runbooks import runbook_of
+
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
+    # A machine of a provider is gone in seconds, so the change does not wait for others to share a message.
+    routes = [replace(channel.route(name), delay=dt.timedelta(0)) for name, channel in alerts.declared.items()]
+    store = AlertStore(alerts.database_url, routes)
     cause, model = f"{PIPELINE}{stage}", project_name()
     where = " ".join(part for part in (f"on {job.branch}" if job.branch else "", job.commit[:10]) if part)
     changed: tuple[Alert, Change] | None
     if status in PASSED:
-        changed = alerts.store.resolve(model, cause, reason=f"the stage {stage} passed {where}".strip())
-        said = [f"the stage {stage} passed" + ("; its alert is resolved" if changed else "; there is nothing to tell")]
+        changed = store.resolve(model, cause, reason=f"the stage {stage} passed {where}".strip())
+        words = "its alert is resolved" if changed else "there is nothing to tell"
+        said_of_stage = f"the stage {stage} passed; {words}"
     else:
-        changed = alerts.store.report(
+        changed = store.report(
             model,
             cause,
             severity="page" if stage in URGENT else "warn",
@@ -99,11 +126,19 @@ def tell(settings: Settings, stage: str, status: str, env: Mapping[str, str] | N
             runbook=runbook_of(cause),
             links={"job": job.url} if job.url else {},
         )
-        said = [f"the stage {stage} failed; this is alert {changed[0].id}" if changed else ""]
+        said_of_stage = f"the stage {stage} failed; this is alert {changed[0].id}" if changed else ""
     alerts.tell(changed)
-    deliver_all(alerts.messengers())
-    unreached = {name: one for name, one in alerts.store.outbox.backlog().items() if one.error}
+    deliver_all([Messenger(store, name, channel, alerts.addresses) for name, channel in alerts.channels().items()])
+    unreached = {name: one for name, one in store.outbox.backlog().items() if one.error}
     if unreached:
         reasons = "; ".join(f"{name} ({one.error})" for name, one in unreached.items())
-        raise StageError(f"{said[0]}, but not every channel could be reached, and the message waits for it: {reasons}")
-    return said
+        raise StageError(
+            f"{said_of_stage}, but not every channel could be reached, and the message waits for it: {reasons}"
+        )
+    return said_of_stage
+
+
+def _no_alerts_yet(settings: Settings) -> bool:
+    """Whether the database of the alerts is a file that does not exist."""
+    prefix = "sqlite:///"
+    return settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def train(
     if not models:
         raise StageError("no model is declared in assets/models; add one with `make new-model`")
     trained: dict[str, Any] = {}
+    _forget(folder)
     with at_home(folder) as settings:
         for model in models:
             with alone(settings, lambda model=model: model) as runner:  # type: ignore[misc]
@@ -82,6 +84,13 @@ def train(
             say(f"version {row['version']} of {model.name} is trained, on rows {row['data_version']}")
         pack(folder, settings)
     folder.record(TRAINED, {"models": trained})
+
+
+def _forget(folder: Folder) -> None:
+    """Removes what an earlier pipeline left, so that no later stage takes it for that of this one."""
+    shutil.rmtree(folder.releases, ignore_errors=True)
+    for record in folder.state.glob("*.json"):
+        record.unlink()
 
 
 def prepare_rows(runner: Runner, say: Say, until: dt.date | None = None, *, landed: bool = False) -> dt.date | None:
@@ -153,6 +162,7 @@ def gate(folder: Folder, declared: Sequence[Model], say: Say) -> dict[str, str]:
         raise StageError(f"{', '.join(gone)} was trained and is not declared any more; run `make train` again")
     refused = {}
     unpack(folder)
+    shutil.rmtree(folder.releases, ignore_errors=True)
     with at_home(folder) as settings:
         for name, facts in trained.items():
             model, version = models[name], str(facts["version"])
