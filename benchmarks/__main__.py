@@ -22,6 +22,7 @@ BENCHMARKS = {
     "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
     "stories": "stories: `make run` towards 28 last days, in 22 worlds",
     "service": "service: latency of one row, beside a bare FastAPI + torch application and `mlflow models serve`",
+    "requests": "requests: what the log of requests costs, in files and, with ASSETLINE_HISTORY_URL, in PostgreSQL",
     "gate": "gate: how often the gate refuses an equal challenger, and promotes a worse one",
     "rollout": "rollout: how often a rollout withdraws a good version, and how soon a bad one",
     "shift": "shift: the fraud model before and after a change of the world, against XGBoost on the same rows",

@@ -174,6 +174,15 @@ class Store(Protocol):
     def follow(self, model: str, since: str) -> Follower:
         """A follower that begins with the lines of the day ``since``."""
 
+    def models(self) -> list[str]:
+        """Models that have lines, sorted."""
+
+    def size(self, model: str, day: str) -> int:
+        """Bytes of the lines of a day."""
+
+    def remove(self, model: str, day: str) -> None:
+        """Removes the lines of a day; for retention only."""
+
     def close(self) -> None:
         """Frees files and connections."""
 
@@ -266,6 +275,11 @@ class RequestLog(dg.ConfigurableResource):
         """
         return self.store.follow(model, since)
 
+    def models(self) -> list[str]:
+        """Names of the models that have lines, of this or of an earlier release. Raises :class:`LogError`."""
+        earlier = {path.parent.name for path in Path(self.folder).glob("*/*.jsonl")}
+        return sorted({*self.store.models(), *earlier})
+
     def earlier_release(self, model: str) -> list[Path]:
         """Files of releases before this log, one for each event day, with the typed rows that were scored."""
         return sorted((Path(self.folder) / model).glob("*.jsonl"))
@@ -281,7 +295,9 @@ class RequestLog(dg.ConfigurableResource):
         if self._store is None:
             from resources.request_log_postgres import Postgres
 
-            self._store = Postgres(self.url) if self.url else Files(Path(self.folder))
+            # Dagster resolves the variable only for runs and sensors.
+            url = self.url.get_value() if isinstance(self.url, dg.EnvVar) else self.url
+            self._store = Postgres(url) if url else Files(Path(self.folder))
         return self._store
 
 
@@ -364,6 +380,21 @@ class Files:
     def follow(self, model: str, since: str) -> Follower:
         """See :class:`Store`."""
         return _FileFollower(self._of(model), since)
+
+    def models(self) -> list[str]:
+        """See :class:`Store`."""
+        return sorted(path.parent.name for path in self._folder.glob("*/requests"))
+
+    def size(self, model: str, day: str) -> int:
+        """See :class:`Store`."""
+        return sum(path.stat().st_size for path in self._paths(model, day))
+
+    def remove(self, model: str, day: str) -> None:
+        """See :class:`Store`."""
+        for path in self._paths(model, day):
+            path.unlink()
+        with contextlib.suppress(OSError):  # another process has just begun a file
+            (self._of(model) / day).rmdir()
 
     def close(self) -> None:
         """See :class:`Store`."""

@@ -76,6 +76,11 @@ SELECT w.name, max(l.n), count(*) FROM request_writers w JOIN request_lines l ON
 WHERE w.model = %s AND w.day = %s GROUP BY w.name ORDER BY w.name
 """
 
+_SIZE = """
+SELECT coalesce(sum(length(l.line)), 0) FROM request_writers w JOIN request_lines l ON l.writer = w.id
+WHERE w.model = %s AND w.day = %s
+"""
+
 
 class Postgres:
     """The log in the database of a URL. See :class:`~resources.request_log.Store` for its methods."""
@@ -124,6 +129,21 @@ class Postgres:
     def follow(self, model: str, since: str) -> Follower:
         """See :class:`~resources.request_log.Store`."""
         return _PostgresFollower(_Connection(self._url), model, since)
+
+    def models(self) -> list[str]:
+        """See :class:`~resources.request_log.Store`."""
+        query = "SELECT DISTINCT model FROM request_writers ORDER BY model"
+        return [str(model) for (model,) in self._connection.execute(query, (), seconds=REPLAY_S)]
+
+    def size(self, model: str, day: str) -> int:
+        """See :class:`~resources.request_log.Store`."""
+        [(size,)] = self._connection.execute(_SIZE, (model, day), seconds=REPLAY_S)
+        return int(size)
+
+    def remove(self, model: str, day: str) -> None:
+        """See :class:`~resources.request_log.Store`."""
+        query = "DELETE FROM request_writers WHERE model = %s AND day = %s"
+        self._connection.execute(query, (model, day), seconds=REPLAY_S)
 
     def close(self) -> None:
         """See :class:`~resources.request_log.Store`."""

@@ -24,6 +24,9 @@ class Retention(dg.Config):
     alert_days: int = Field(default=365, ge=1, description="Days for resolved alerts and their history.")
     latest_alerts: int = Field(default=100, ge=1, description="The latest alerts that stay at any age.")
     delivery_days: int = Field(default=30, ge=1, description="Days for delivered messages in the outbox.")
+    request_days: int = Field(
+        default=30, ge=7, description="Days for the log of requests; only days that the table requests has."
+    )
     table_days: dict[str, int] = Field(
         default={}, description="Days of data for tables by name, e.g. fraud/predictions: 400. Others stay."
     )

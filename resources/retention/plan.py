@@ -79,8 +79,10 @@ def _removals(
 ) -> Iterator[Removal]:
     from resources.ledger import Ledger
     from resources.mlflow import MlflowTracking
+    from resources.request_log import RequestLog
     from resources.retention.alerts import alerts, deliveries
     from resources.retention.named import named
+    from resources.retention.requests import logged_days
     from resources.retention.runs import runs
     from resources.retention.tables import table_days
     from resources.retention.versions import versions
@@ -91,7 +93,10 @@ def _removals(
     ledger = Ledger(database_url=settings.database_url)
     kept = named(ledger, mlflow)
     # A wrong declaration is refused before anything else is looked for.
-    yield from table_days(ParquetTables(root=str(settings.tables)), retention, now)
+    tables = ParquetTables(root=str(settings.tables))
+    yield from table_days(tables, retention, now)
+    log = RequestLog(folder=str(settings.serving), url=settings.history_url)
+    yield from logged_days(log, tables, retention, now)
     yield from runs(instance, settings, retention, kept, now)
     yield from versions(mlflow, ledger, settings, retention, kept, now)
     yield from deliveries(settings.database_url, retention, now)

@@ -44,6 +44,17 @@ def test_what_is_appended_is_read_by_others_as_it_was_in_files(url, tmp_path):
     assert shared.state("meter", "2026-03-02") != before
 
 
+def test_a_day_is_removed_with_all_its_lines(url):
+    log = process(url)
+    log.append([record(1), record(2, at=NOON + DAY)])
+    assert log.models() == ["meter"]
+    assert log.store.size("meter", "2026-03-02") > 100
+    log.store.remove("meter", "2026-03-02")
+    assert log.days("meter") == ["2026-03-03"]
+    with sa.create_engine(url).connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM request_lines")).scalar() == 1
+
+
 def test_lost_lines_show_as_a_gap(url):
     log = process(url)
     log.append([record(n) for n in range(1, 6)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from resources.request_log import RequestLog
 from resources.settings import Settings, SettingsError, one_thread_each, project_root, quiet_telemetry
 
 
@@ -103,6 +104,8 @@ FILE = str(Path(__file__).resolve())
         ("ASSETLINE_DATABASE_URL", "assetline.db", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "nosql://host/name", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "sqlite://", "stores nothing on disk"),
+        ("ASSETLINE_HISTORY_URL", "sqlite:////tmp/requests.db", "is not a PostgreSQL; write one like postgresql+psyc"),
+        ("ASSETLINE_HISTORY_URL", "here", "is not a database URL"),
         ("ASSETLINE_DATABASE_URL", "oracle+cx_oracle://host/name", "pip install cx_Oracle"),
     ],
 )
@@ -126,8 +129,10 @@ def test_a_refusal_shows_no_password(url):
 
 
 def test_settings_print_no_password():
-    settings = Settings(home=Path("/x"), database_url="postgresql://me:hush@host/name")
+    url = "postgresql+psycopg://me:hush@host/name"
+    settings = Settings(home=Path("/x"), database_url=url, history_url=url)
     assert "hush" not in repr(settings)
+    assert "hush" not in repr(RequestLog.from_settings(settings)), "the UI shows the fields of resources"
 
 
 def test_libraries_compute_with_one_thread_unless_the_operator_says_otherwise(monkeypatch):

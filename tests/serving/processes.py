@@ -26,7 +26,7 @@ class Service:
             command, cwd=project_root(), env=environment, stdout=self.output, stderr=subprocess.STDOUT
         )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
-        self.until(lambda: self.client.get("/health").status_code == 200, seconds=60)
+        self.until(lambda: self.client.get("/health").status_code == 200, seconds=180)
         if (token := home / "service-token").exists():
             self.client.headers["Authorization"] = f"Bearer {token.read_text().strip()}"
 

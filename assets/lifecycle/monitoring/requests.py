@@ -24,6 +24,7 @@ from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, days_in_run, days_of, table_asset
 from resources.dagster_internals import CheckResult
 from resources.request_log import SHADOW, LoggedDay, RequestLog
+from resources.tables import ParquetTables
 
 ERRORS = Check(
     name="errors",
@@ -68,6 +69,7 @@ def requests_asset(model: Model) -> dg.AssetsDefinition:
         frames, check_results, by_day = [], [], {}
         for day in days_in_run(context):
             logged = log.day(model.name, day)
+            _refuse_less(context.resources.tables, model, day, len(logged.records))
             frames.append(table_of(model, logged.records))
             check_results += _check_results(logged, known, day)
             by_day[day] = _metadata(logged)
@@ -88,6 +90,17 @@ def requests_asset(model: Model) -> dg.AssetsDefinition:
         resources={"request_log", "mlflow"},
         partitions=request_days(model),
     )
+
+
+def _refuse_less(tables: ParquetTables, model: Model, day: str, rows: int) -> None:
+    """Keeps a day of the table if the log has fewer records of it, because retention or a person removed some."""
+    stamp = tables.stamp(model.key("requests"), day)
+    if stamp is not None and rows < stamp.rows:
+        raise dg.Failure(
+            description=f"the log has {rows:,} records of {day}, and the table has {stamp.rows:,}; the table is kept, "
+            "because old days are removed from the log (the period request_days)",
+            allow_retries=False,
+        )
 
 
 def table_of(model: Model, records: pd.DataFrame) -> pd.DataFrame:

@@ -20,10 +20,12 @@ from resources.alerts import AlertStore, Route
 from resources.backup import maintenance
 from resources.dagster_internals import _FACTS
 from resources.ledger import Ledger
+from resources.request_log import RequestLog
 from resources.restore import _move_paths
 from resources.retention import Retention, RetentionError, plan, prune
 from resources.settings import Settings
 from tests.resources.conftest import POSTGRES
+from tests.resources.test_request_log import record
 from tests.state import DAYS, MODEL, new_version, run_of, small_state, snapshot
 from tests.worlds import QUIET, World
 
@@ -453,3 +455,20 @@ def test_the_ledger_is_never_shortened(world):
     assert json.dumps([entry.to_json() for entry in ledger.history()]) == before
     with pytest.raises(sa.exc.DBAPIError, match="append-only"), sa.create_engine(ledger.database_url).begin() as one:
         one.execute(sa.text("DELETE FROM promotions"))
+
+
+def test_days_of_the_log_go_once_the_table_of_requests_has_them(world):
+    log, now = RequestLog(folder=str(world.settings.serving)), dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    log.append([record(n, at=now - dt.timedelta(days=n)) for n in (29, 31, 32)])
+    days = log.days("meter")
+    old = world.settings.serving / "meter" / f"{days[0]}.jsonl"  # as an earlier release has logged
+    old.write_text("{}")
+    world.tables.write(MODEL.key("requests"), pd.DataFrame({"at": []}), days[1])
+    world.tables.write(MODEL.key("requests"), pd.DataFrame({"at": []}), days[2])
+    assert [what for what in pruned(world, 0) if "in the log" in what] == [
+        f"requests to meter of {days[1]}, in the log",
+        f"rows of meter of {days[0]}, in the log of an earlier release",
+    ]
+    assert log.days("meter") == [days[0], days[2]], "a day went that no table has, or that is young"
+    assert not old.exists()
+    assert not [what for what in pruned(world, 0) if "in the log" in what]

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from resources.request_log import LogError, RequestLog
-from serving.scoring.recording import MOST_REFUSED_ROWS
+from serving.scoring.recording import MOST_REFUSED_ROWS, Call
 from serving.scoring.service import Endpoint, Served
 from tests.serving.conftest import app_of, payment
 
@@ -118,6 +118,22 @@ def test_what_cannot_be_logged_is_not_answered_does_not_count_and_shows_as_a_gap
     assert endpoint.served.entity_events.rows == rows + 1
     missing = [n for day in log.days("fraud") for n in log.day("fraud", day).missing.values()]
     assert sum(missing) == 2, "the score, and that there was none"
+
+
+def test_two_services_on_one_folder_answer_as_one(tables, bundles, tmp_path):
+    def service(folder: str) -> Served:
+        return Served.prepare("7", bundles["1"], tables, RequestLog(folder=str(tmp_path / folder)))
+
+    alone, both, apart = service("alone"), [service("shared") for _ in range(2)], [service("one"), service("two")]
+    begin = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0) - dt.timedelta(minutes=5)
+    expected, shared, unshared = [], [], []
+    for number in range(12):
+        row = payment(number, paid_at=str(begin + dt.timedelta(seconds=number)), arrived_at=str(begin))
+        expected.append(alone.score([row], Call())[0])
+        shared.append(both[number % 2].score([row], Call())[0])
+        unshared.append(apart[number % 2].score([row], Call())[0])
+    assert shared == expected
+    assert unshared != expected, "the answers do not depend on the past"
 
 
 def test_features_alone_and_a_staged_bundle_are_not_logged(client, tables, bundles, log):

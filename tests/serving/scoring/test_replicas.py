@@ -52,7 +52,7 @@ def replicas(tmp_path_factory, world, bundles, postgres):
             if history:
                 environment.setenv(URL, history)
             started.append(Service(home, "--model", "fraud"))
-        started[-1].until(lambda: started[-1].health()["version"] == "1", seconds=60)
+        started[-1].until(lambda: started[-1].health()["version"] == "1", seconds=180)
         return started[-1]
 
     yield Replicas(start(), [start(url), start(url)], url, start)

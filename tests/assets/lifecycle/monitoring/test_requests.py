@@ -145,16 +145,27 @@ def test_a_record_that_the_log_lost_shows_and_a_torn_line_is_counted(stages, tmp
     log_of(stages).append([answered(n) for n in range(1, 4)])
     (path,) = tmp_path.rglob("*.jsonl")
     whole = path.read_bytes()
-    path.write_bytes(whole + b'{"n":4,"requ')
-    killed = stages.make("requests", DAY).check("complete", DAY)
-    assert killed.passed
-    said = "3 records of 1 processes, none is missing; 1 lines are incomplete, as after a kill"
-    assert killed.description == said
     path.write_bytes(b"".join(line for line in whole.splitlines(keepends=True) if b'"n":2' not in line))
     lost = stages.make("requests", DAY).check("complete", DAY)
     assert not lost.passed
     assert lost.description.startswith("1 records of 1 processes are missing, and 2 are there;")
     assert lost.metadata["missing"].value == {path.stem: 1}
+    path.write_bytes(whole + b'{"n":4,"requ')
+    killed = stages.make("requests", DAY).check("complete", DAY)
+    assert killed.passed
+    said = "3 records of 1 processes, none is missing; 1 lines are incomplete, as after a kill"
+    assert killed.description == said
+
+
+def test_a_table_is_kept_where_the_log_has_lost_records_of_its_day(stages, tmp_path):
+    log_of(stages).append([answered(1), answered(2)])
+    assert stages.make("requests", DAY).success
+    (path,) = tmp_path.rglob("*.jsonl")
+    path.unlink()
+    again = stages.make("requests", DAY)
+    assert not again.success
+    assert again.why.startswith(f"the log has 0 records of {DAY}, and the table has 2; the table is kept")
+    assert len(stages.tables.read(stages.model.key("requests"), [DAY])) == 2
 
 
 def test_the_sample_shows_no_column_that_the_contract_does_not_have(stages):
