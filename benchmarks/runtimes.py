@@ -63,7 +63,9 @@ def to_onnx(folder: Path) -> None:
     import torch
 
     program = torch.export.load(folder / "network.pt2")
-    torch.onnx.export(program, dynamo=True, verbose=False).save(str(folder / "network.onnx"))
+    converted = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert converted is not None
+    converted.save(str(folder / "network.onnx"))
 
 
 def measure(runtime: str, folder: Path) -> dict[str, float | list[float]]:

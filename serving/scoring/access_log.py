@@ -146,22 +146,23 @@ class AccessLog:
         identity = _request_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = identity.decode()
-        status, sent = 500, 0
+        status, sent, took = 500, 0, 0.0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, took
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", identity)]
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))
             await send(message)
+            took = time.perf_counter() - began  # of the response; what runs after it does not count
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             if self._write is not None:
-                self._note(scope, status, sent, 1e3 * (time.perf_counter() - began))
+                self._note(scope, status, sent, 1e3 * (took or time.perf_counter() - began))
 
     def _note(self, scope: Scope, status: int, sent: int, ms: float) -> None:
         state, client, path, method = scope["state"], scope.get("client"), scope["path"], scope["method"]

@@ -5,8 +5,9 @@
     python -m serving.scoring.service --bundle DIR         one bundle, ignoring the aliases: a temporary process
     python -m serving.scoring.service --bundle DIR --version 3    the same as a deployment: an image of version 3
 
-Belongs here: HTTP, and following the alias. Does not belong here: parsing a raw row (``request_parsing.py``), its
-history (``entity_events.py``), the network (the bundle).
+Belongs here: HTTP, and following the alias. Does not belong here: who may ask (``front.py``), listening and stopping
+(``server.py``), parsing a raw row (``request_parsing.py``), its history (``entity_events.py``), the network (the
+bundle).
 
 A new champion is loaded and warmed up on a real row. It then takes over by one assignment between two requests, so no
 request fails. If a version cannot be loaded, the old one keeps serving and ``/health`` reports the problem. All

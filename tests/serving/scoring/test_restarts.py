@@ -21,7 +21,7 @@ from assets.models.fraud import model
 from resources.processes import free_port
 from resources.settings import project_root
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 HANDOVERS, RESTARTS = 20, 4
 BODY = json.dumps({"features": [[1.0] * len(model.features.names)]}).encode()
