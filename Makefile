@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IN_ENV = $(if $(ENV),ASSETLINE_ENV="$(ENV)" )
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev settings reproduce new-model remove-model update test ci slow lint mutate format bench dashboards timeline screenshots clean
+.PHONY: help install run dev settings reproduce new-model remove-model update test ci slow lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
 
 ##@ Start
 help: ## show this list
@@ -79,6 +79,9 @@ lint: $(DEV_STAMP) ## run ruff (lint and format), mypy and the check of import d
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+check-deploy: $(STAMP) ## check Dockerfiles and compose.yaml with hadolint and check-jsonschema, in an environment of their own
+	$(BIN)/python -m deploy.check
+
 mutate: $(DEV_STAMP) ## put faults into the modules that decide, one at a time: docs/mutation.md [MODULE=path JOBS=2]
 	$(BIN)/python -m tests.mutation --jobs $(JOBS) $(MODULE)
 
@@ -138,6 +141,13 @@ pipeline-tools: ## install what only the tests of the pipelines need: gitlab-ci-
 	npm install --silent --no-audit --no-fund --prefix $(TOOLS) node@22 gitlab-ci-local@4.75.1
 	test -x $(TOOLS)/schemas/bin/python || $(PYTHON) -m venv $(TOOLS)/schemas
 	$(TOOLS)/schemas/bin/python -m pip install --quiet --disable-pip-version-check check-jsonschema==0.39.0
+##@ Images
+image: $(STAMP) ## build an image: WHAT=service or code [TOOL=docker or buildah, BASE=image, NAME=image]
+	@$(BIN)/python -m deploy.images.build $(WHAT) $(if $(TOOL),--tool "$(TOOL)") $(if $(BASE),--base "$(BASE)") \
+		$(if $(NAME),--name "$(NAME)")
+
+image-test: $(STAMP) ## build the service's image from nothing and ask it for scores; as root on Debian [BUNDLE=folder BASE=image]
+	@$(BIN)/python -m deploy.images.rehearsal $(if $(BUNDLE),--bundle "$(BUNDLE)") $(if $(BASE),--base "$(BASE)")
 
 ##@ Pictures and state
 dashboards: $(DEV_STAMP) ## write Grafana's dashboards from deploy/grafana/dashboards.py

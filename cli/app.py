@@ -15,6 +15,7 @@ import typer
 
 from cli.alerts import alerts_app
 from cli.card import card
+from cli.deployment import deployments, undeploy
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
@@ -50,6 +51,8 @@ app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(whi
 app.command(epilog="Example: `assetline history fraud --json`")(history)
 app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(card)
 app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(rollback)
+app.command(epilog="Example: `assetline deployments fraud`")(deployments)
+app.command(epilog='Example: `assetline undeploy fraud --why "replaced by fraud_v2"`')(undeploy)
 app.command()(approvals)
 app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)
 app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)

@@ -1,0 +1,1 @@
+"""Container images: their Dockerfiles, and the commands that build and try them."""
