@@ -1,7 +1,7 @@
 """The state folder (``var/``, or ``ASSETLINE_HOME``): created completely and only once, by any process.
 
 Belongs here: the layout of the folder, its Dagster instance, and cleaning up after killed processes. Does not belong
-here: the contents of a store (``mlflow.py``, ``tables.py``, ``deployment.py``).
+here: the contents of a store (``mlflow.py``, ``tables.py``, ``ledger.py``).
 """
 
 from __future__ import annotations

@@ -177,3 +177,29 @@ def test_quiet_telemetry_leaves_what_the_operator_set(monkeypatch):
         assert os.environ["DO_NOT_TRACK"] == "yes"
     finally:
         monkeypatch.undo()
+
+
+def test_images_and_clusters_are_described_by_settings(tmp_path):
+    (tmp_path / "config").write_text("")
+    given = {"IMAGE_TOOL": "buildah", "IMAGE_BASE": "registry.example.org:5000/team/service:1.2",
+             "IMAGE_REPOSITORY": "registry.example.org/team", "NAMESPACE": "models",
+             "KUBECONFIG": str(tmp_path / "config")}  # fmt: skip
+    settings = Settings.from_env({f"ASSETLINE_{name}": value for name, value in given.items()})
+    assert (settings.image_tool, settings.image_base) == ("buildah", "registry.example.org:5000/team/service:1.2")
+    assert (settings.image_repository, settings.namespace) == ("registry.example.org/team", "models")
+    assert settings.kubeconfig == tmp_path / "config"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mend"),
+    [
+        ("IMAGE_TOOL", "podman", "give docker or buildah"),
+        ("IMAGE_BASE", "https://registry.example.org/x", "write one like registry.example.org/team"),
+        ("IMAGE_REPOSITORY", "Team Images", "write one like registry.example.org/team"),
+        ("NAMESPACE", "My_Models", "use lower-case letters, digits and hyphens"),
+        ("KUBECONFIG", "/nowhere/config", "give the path of a kubeconfig"),
+    ],
+)
+def test_wrong_images_and_clusters_are_refused(name, value, mend):
+    with pytest.raises(SettingsError, match=f"ASSETLINE_{name}='{value}' is not .*{mend}"):
+        Settings.from_env({f"ASSETLINE_{name}": value})
