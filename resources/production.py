@@ -7,7 +7,7 @@ Belongs here: the requirements of production. Does not belong here: reading and 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from resources.settings import DEFAULT, PREFIX, label
@@ -22,32 +22,35 @@ _POSTGRES = "postgresql+psycopg://user:password@host/name"
 
 
 def against_production(
-    settings: Settings, origins: Mapping[str, str], env: Mapping[str, str], part: Part = "all"
+    settings: Settings,
+    origins: Mapping[str, str],
+    env: Mapping[str, str],
+    part: Part = "all",
+    invalid: Collection[str] = (),
 ) -> list[str]:
     """Returns what production refuses, a sentence each: the setting, its value without secrets, and the fix.
 
     Args:
-        settings: the settings.
+        settings: the settings, with the default for an invalid one.
         origins: where each value is from; see :class:`~resources.settings.Reading`.
         env: environment variables, for debug switches.
         part: ``service`` leaves out what only the other processes need: Dagster's store, the alerts' token, backups,
             and the addresses of the other processes.
+        invalid: settings whose value was refused already; nothing is said of them again.
     """
     everything = part == "all"
     stores = ("database_url", "mlflow_store", *(("dagster_store",) if everything else ()))
     hosts = ("service_host", *(("ui_host", "watch_host") if everything else ()))
-    return [
-        *(problem for name in stores if (problem := _sqlite(settings, origins, name))),
-        *(_alerts_token(settings) if everything else []),
-        *_service_tokens(settings, origins),
-        *(
-            f"{label(name, origins)}={host!r}{problem}"
-            for name in hosts
-            if (problem := open_bind(settings, host := str(getattr(settings, name))))
-        ),
-        *(_backup(settings, origins) if everything else []),
-        *_debug(settings, origins, env),
+    found = [
+        *((name, _sqlite(settings, origins, name)) for name in stores),
+        *([("token", _alerts_token(settings))] if everything else []),
+        ("service_tokens", _service_tokens(settings, origins)),
+        *((name, _open_host(settings, origins, name)) for name in hosts),
+        *([("backup", _backup(settings, origins))] if everything else []),
+        ("test_data", _test_data(settings, origins)),
     ]
+    debug = [f"{name}={env[name]!r} is a debug switch; unset it" for name in DEBUG_VARIABLES if env.get(name)]
+    return [*(problem for name, problem in found if problem and name not in invalid), *debug]
 
 
 def open_bind(settings: Settings, host: str) -> str:
@@ -78,33 +81,37 @@ def _sqlite(settings: Settings, origins: Mapping[str, str], name: str) -> str:
     return f"{given}; set {PREFIX}{name.upper()}={_POSTGRES}"
 
 
-def _alerts_token(settings: Settings) -> list[str]:
+def _open_host(settings: Settings, origins: Mapping[str, str], name: str) -> str:
+    host = str(getattr(settings, name))
+    problem = open_bind(settings, host)
+    return f"{label(name, origins)}={host!r}{problem}" if problem else ""
+
+
+def _alerts_token(settings: Settings) -> str:
     if settings.token:
-        return []
-    return [f"token of the alerts is not set; set {PREFIX}TOKEN to the output of `openssl rand -hex 16`"]
+        return ""
+    return f"token of the alerts is not set; set {PREFIX}TOKEN to the output of `openssl rand -hex 16`"
 
 
-def _service_tokens(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+def _service_tokens(settings: Settings, origins: Mapping[str, str]) -> str:
     if settings.service_tokens.is_file():
-        return []
-    return [
+        return ""
+    return (
         f"{label('service_tokens', origins)}='{settings.service_tokens}' does not exist; put the file with the hashes "
         f"of the scoring service's tokens there, or set {PREFIX}SERVICE_TOKENS to its path"
-    ]
+    )
 
 
-def _backup(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+def _backup(settings: Settings, origins: Mapping[str, str]) -> str:
     if settings.backup is None:
-        return [
-            f"backup is not set; set {PREFIX}BACKUP to a folder outside of {settings.home}, best on another machine"
-        ]
+        mend = f"set {PREFIX}BACKUP to a folder outside of {settings.home}, best on another machine"
+        return f"backup is not set; {mend}"
     if not settings.backup.is_dir():
-        return [f"{label('backup', origins)}='{settings.backup}' is not a folder; mount or create it"]
-    return []
+        return f"{label('backup', origins)}='{settings.backup}' is not a folder; mount or create it"
+    return ""
 
 
-def _debug(settings: Settings, origins: Mapping[str, str], env: Mapping[str, str]) -> list[str]:
-    found = [f"{name}={env[name]!r} is a debug switch; unset it" for name in DEBUG_VARIABLES if env.get(name)]
-    if origins["test_data"] != DEFAULT:
-        found.append(f"{label('test_data', origins)}='{settings.test_data}' is for tests; unset it")
-    return found
+def _test_data(settings: Settings, origins: Mapping[str, str]) -> str:
+    if origins["test_data"] == DEFAULT:
+        return ""
+    return f"{label('test_data', origins)}='{settings.test_data}' is for tests; unset it"

@@ -266,11 +266,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: the settings (``None`` if a value is invalid), where each value is from, and what is wrong.
+    """What was read: the environment, the settings (``None`` if a value is invalid), their origins, what is wrong.
 
     ``origins`` are by field: ``default``, the path of the environment's file, or the name of a variable.
     """
 
+    environment: str
     settings: Settings | None
     origins: Mapping[str, str]
     problems: Sequence[str]
@@ -278,8 +279,7 @@ class Reading:
     @property
     def error(self) -> SettingsError:
         """The error that names all problems; prod always gets a list, because one problem is rarely the only one."""
-        is_prod = self.settings is not None and self.settings.env == "prod"
-        return SettingsError(self.problems, f"{PREFIX}ENV=prod: " if is_prod else "")
+        return SettingsError(self.problems, f"{PREFIX}ENV=prod: " if self.environment == "prod" else "")
 
 
 def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
@@ -289,6 +289,7 @@ def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
     env = os.environ if env is None else env
     known = {f.name: f for f in fields(Settings)}
     problems: list[str] = []
+    invalid: set[str] = set()
     values: dict[str, Any] = {}
     origins = dict.fromkeys(known, DEFAULT)
 
@@ -297,12 +298,13 @@ def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
             values[name], origins[name] = _READERS[name](label, text), origin
         except SettingsError as error:
             problems.extend(error.problems)
+            invalid.add(name)
 
     given = {name: value for name, value in env.items() if name.startswith(PREFIX)}
     environment = given.get(f"{PREFIX}ENV", "").strip() or ENVIRONMENTS[0]
     if environment in ENVIRONMENTS:  # otherwise its reader refuses it below
         file = environment_file(environment)
-        for name, text in _from_file(file, known, problems).items():
+        for name, text in _from_file(file, known, problems, invalid).items():
             if PREFIX + name.upper() not in given:
                 take(name, f"{_relative(file)}: {name}", text, _relative(file))
     variables = {PREFIX + name.upper(): name for name in known}
@@ -312,17 +314,17 @@ def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
             problems.append(f"{variable}={_shown(value)} is not a setting; unset it ({mend})")
         elif not value.strip():
             problems.append(f"{variable}={value!r} is empty; give it a value or unset it")
+            invalid.add(variables[variable])
         else:
             take(variables[variable], variable, value.strip(), variable)
-    if problems:
-        return Reading(None, origins, problems)
     home: Path = values.setdefault("home", project_root() / "var")
     values.setdefault("database_url", f"sqlite:///{home / 'assetline.db'}")
     settings = Settings(**values)
-    problems += [*_shared_ports(settings), *_backup_in_home(settings, origins)]
+    if not invalid:
+        problems += [*_shared_ports(settings), *_backup_in_home(settings, origins)]
     if settings.env == "prod":
-        problems += against_production(settings, origins, env, part)
-    return Reading(settings, origins, problems)
+        problems += against_production(settings, origins, env, part, invalid)
+    return Reading(environment, None if invalid else settings, origins, problems)
 
 
 def environment_file(environment: str) -> Path:
@@ -330,8 +332,8 @@ def environment_file(environment: str) -> Path:
     return project_root() / "deploy" / "environments" / f"{environment}.toml"
 
 
-def _from_file(file: Path, known: Mapping[str, Field[Any]], problems: list[str]) -> dict[str, str]:
-    """The values of an environment's file as text, by field; adds what is wrong with it to ``problems``."""
+def _from_file(file: Path, known: Mapping[str, Field[Any]], problems: list[str], invalid: set[str]) -> dict[str, str]:
+    """The values of an environment's file as text, by field; adds what is wrong to ``problems`` and ``invalid``."""
     where = _relative(file)
     try:
         stored = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -356,6 +358,7 @@ def _from_file(file: Path, known: Mapping[str, Field[Any]], problems: list[str])
             mend = "it is empty; give it a value or remove the line"
         if mend:
             problems.append(f"{where}: {name}: {mend}")
+            invalid.add(name)
         else:
             found[name] = str(value)
     return found

@@ -164,7 +164,7 @@ def test_production_without_anything_is_one_list_of_all_that_is_missing(tmp_path
     assert heading == "ASSETLINE_ENV=prod: 9 settings are wrong"
     begins = [
         "database_url=", "mlflow_store ", "dagster_store ", "token ", "service_tokens=", "ASSETLINE_UI_HOST=",
-        "backup ", "PYTHONDEVMODE=", "ASSETLINE_TEST_DATA=",
+        "backup ", "ASSETLINE_TEST_DATA=", "PYTHONDEVMODE=",
     ]  # fmt: skip
     assert [line.startswith(f"  - {begin}") for line, begin in zip(lines, begins, strict=True)] == [True] * 9
     assert all("set ASSETLINE_" in line or "unset it" in line for line in lines)
@@ -198,6 +198,17 @@ def test_production_refuses_one_thing(production, change, problem):
     [found] = refused(env)
     assert found.startswith(problem)
     assert Settings.from_env({**env, "ASSETLINE_ENV": "dev"}), "dev does not"
+
+
+def test_invalid_values_and_what_is_missing_are_in_one_list_and_nothing_is_said_twice(production):
+    production |= {"ASSETLINE_UI_PORT": "x", "ASSETLINE_DATABASE_URL": "nosql://h/n", "ASSETLINE_HOEM": "/tmp"}
+    del production["ASSETLINE_TOKEN"]
+    problems = refused(production)
+    assert [problem.split("=")[0].split(" ")[0] for problem in problems] == [
+        "ASSETLINE_DATABASE_URL", "ASSETLINE_UI_PORT", "ASSETLINE_HOEM", "token",
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match=r"^ASSETLINE_ENV=prod: 4 settings are wrong\n"):
+        Settings.from_env(production)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "10.1.2.3", "192.168.0.7", "fd00::7"])
