@@ -225,7 +225,7 @@ def _go_live(place: Place, one: Release, model: Model, version: str, who: str, s
     """Promotes a version by the ledger and the deployment target, unless something speaks against it."""
     mlflow, ledger = place.resources["mlflow"], place.resources["ledger"]
     verdicts = verdicts_on(mlflow, model, version)
-    facts = {"verdicts": verdicts, "dagster_run": one.manifest.dagster_run, "who": who}
+    facts: dict[str, Any] = {"verdicts": verdicts, "dagster_run": one.manifest.dagster_run, "who": who}
     before = ledger.champion(model.name)
     if before is not None and before.version == version:
         say(f"version {version} of {model.name} is live in {place.name} already: {before.reason}")
