@@ -341,9 +341,8 @@ class Files:
 
     def write(self, model: str, day: str, writer: str, first: int, lines: Sequence[str]) -> Appended:
         """See :class:`Store`."""
-        path = self._of(model) / day / f"{writer}.jsonl"
         try:
-            file = self._file(model, path)
+            file = self._file(model, f"{day}/{writer}.jsonl")
             start = file.end
             file.append(("\n".join(lines) + "\n").encode())
         except OSError as error:
@@ -354,13 +353,14 @@ class Files:
             ) from error
         return Appended(day, writer, start, file.end)
 
-    def _file(self, model: str, path: Path) -> _OpenFile:
+    def _file(self, model: str, name: str) -> _OpenFile:
         file = self._open.get(model)
-        if file is None or file.path != path:
+        if file is None or file.name != name:
             if file is not None:
                 self._open.pop(model).close()
+            path = self._of(model) / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._open[model] = _OpenFile(path)
+            file = self._open[model] = _OpenFile(path, name)
         return file
 
     def days(self, model: str) -> list[str]:
@@ -412,8 +412,8 @@ class Files:
 class _OpenFile:
     """A file of this process, open for appending. ``end`` is its size."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         self.end = os.fstat(self._file).st_size
         if self.end:  # a write of this process failed before; its line may be incomplete
@@ -437,22 +437,27 @@ class _FileFollower:
     folder: Path
     since: str
     _ends: dict[str, int] = field(default_factory=dict)
+    _today: dt.date | None = None
+    _days: list[tuple[str, str]] = field(default_factory=list)
 
     def fetch(self) -> list[dict[str, Any]]:
         """See :class:`Follower`."""
         found: list[dict[str, Any]] = []
         today = dt.datetime.now(dt.UTC).date()
+        if today != self._today:
+            self._today, self._days = today, self._days_until(today)
         try:
-            for day in self._days(today):
-                for entry in _entries(self.folder / day):
+            for day, folder in self._days:
+                for entry in _entries(folder):
                     name = f"{day}/{entry.name}"
-                    if entry.name.endswith(".jsonl") and entry.stat().st_size > self._ends.get(name, 0):
+                    if entry.stat().st_size > self._ends.get(name, 0) and name.endswith(".jsonl"):
                         found += self._new_of(name)
         except OSError as error:
             raise LogError(f"the log of requests cannot be read ({error}); send the request again") from error
         # The clock of another process may be behind, or ahead, by less than a day.
-        self.since = max(self.since, str(today - dt.timedelta(days=1)))
-        self._ends = {name: end for name, end in self._ends.items() if name >= self.since}
+        if self.since < (yesterday := str(today - dt.timedelta(days=1))):
+            self.since, self._days = yesterday, self._days_until(today, yesterday)
+            self._ends = {name: end for name, end in self._ends.items() if name >= yesterday}
         return found
 
     def passed(self, appended: Sequence[Appended]) -> None:
@@ -465,11 +470,12 @@ class _FileFollower:
     def close(self) -> None:
         """See :class:`Follower`."""
 
-    def _days(self, today: dt.date) -> Iterable[str]:
-        if not self.since or self.since < str(today - dt.timedelta(days=2)):
-            return sorted(name for name in _names(self.folder) if name >= self.since and not name.startswith("."))
-        first = dt.date.fromisoformat(self.since)
-        return [str(first + dt.timedelta(days=n)) for n in range((today - first).days + 2)]
+    def _days_until(self, today: dt.date, since: str = "") -> list[tuple[str, str]]:
+        """Days to look at, with their folders: those there are from the start on, and the ones around today."""
+        around = {str(today + dt.timedelta(days=n)) for n in (-1, 0, 1)}
+        there = {name for name in _names(self.folder) if not name.startswith(".")}
+        first = since or self.since
+        return [(day, str(self.folder / day)) for day in sorted(there | around) if day >= first]
 
     def _new_of(self, name: str) -> list[dict[str, Any]]:
         path, start = self.folder / name, self._ends.get(name, 0)
@@ -501,7 +507,7 @@ def _names(folder: Path) -> list[str]:
     return [entry.name for entry in _entries(folder)]
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return list(found)

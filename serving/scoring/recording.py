@@ -107,7 +107,7 @@ class Call:
         if isinstance(error, RefusedRows):
             for problem in error.problems:
                 by_row.setdefault(problem.row, problem.problem)
-        shown = list(raw[:MOST_REFUSED_ROWS]) or [None]
+        shown: list[Raw | None] = [*raw[:MOST_REFUSED_ROWS]] or [None]
         said = getattr(error, "detail", None) or str(error) or type(error).__name__
         others = "another row of the request was refused" if by_row else str(said)[:500]
         left_out = len(raw) - len(shown)

@@ -66,7 +66,9 @@ def requests_asset(model: Model) -> dg.AssetsDefinition:
     def requests(context: dg.AssetExecutionContext) -> StageOutput:
         log: RequestLog = context.resources.request_log
         known = {one.version for one in context.resources.mlflow.versions() if one.model == model.name}
-        frames, check_results, by_day = [], [], {}
+        frames: list[pd.DataFrame] = []
+        check_results: list[CheckResult] = []
+        by_day: dict[str, dict[str, Any]] = {}
         for day in days_in_run(context):
             logged = log.day(model.name, day)
             _refuse_less(context.resources.tables, model, day, len(logged.records))
