@@ -44,11 +44,12 @@ METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "r2"}
 def main(names: list[str]) -> bool:
     """Prints a line for each table and model; whether the claim holds on all."""
     print("table      metric    model     mean ± standard error   of 5 seeds                          s a seed")
-    held = [_one(name, path, target) for name, path, target in _tables(names)]
+    held = [_one(name, path, target) for name, path, target in tables_of(names)]
     return all(held)
 
 
-def _tables(names: list[str]) -> Iterator[tuple[str, Path, str]]:
+def tables_of(names: list[str]) -> Iterator[tuple[str, Path, str]]:
+    """Name, file and target of each named table, or of all; a made one's file is there until the next one is asked."""
     folder = os.environ.get("ASSETLINE_TEST_DATA")
     for name, (file, target) in REAL.items():
         if names and name not in names:

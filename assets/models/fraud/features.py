@@ -302,17 +302,19 @@ def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
 
 def _suspicion(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
     """Log odds of trouble: of the terminal, of the customer's card, that the payment is a theft, and that it is a fraud
-    for either reason. That every payment above an ordinary amount is a fraud is not part of them."""
+    for either reason or by its amount alone."""
     customers, terminals = past.customers, past.terminals
     own_customer, own_theft = _customer_suspicion(past, amounts)
     terminal, customer, theft = np.empty((3, len(past.wanted)))
     terminal[terminals.order] = _terminal_suspicion(past)
     customer[customers.order], theft[customers.order] = own_customer, own_theft
+    # Every payment above the ordinary amounts is a fraud.
+    fraud = np.where(past.cents[past.wanted] > ORDINARY_CENTS, suspicion.MOST, suspicion.either(terminal, theft))
     return {
         "terminal_log_odds": terminal.astype(np.float32),
         "customer_log_odds": customer.astype(np.float32),
         "theft_log_odds": theft.astype(np.float32),
-        "fraud_log_odds": suspicion.either(terminal, theft).astype(np.float32),
+        "fraud_log_odds": fraud.astype(np.float32),
     }
 
 

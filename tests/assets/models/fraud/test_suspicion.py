@@ -13,7 +13,7 @@ from assets.lifecycle.model.metrics import average_precision
 from assets.models.fraud import suspicion
 from assets.models.fraud.ceiling import ceiling
 from assets.models.fraud.features import LABEL_DAYS, ORDINARY_CENTS, compute
-from assets.models.fraud.simulator import ALWAYS_FRAUD_ABOVE, PaymentSimulator
+from assets.models.fraud.simulator import PaymentSimulator
 from benchmarks.features import events_of
 from tests.assets.models.fraud.test_features import DAY, START, Row, of_last
 
@@ -100,6 +100,7 @@ def test_a_payment_is_a_theft_by_its_customer_and_its_amount_and_a_fraud_by_eith
     stolen = payments_of((1, 6_000, np.nan), own=6_000)
     assert stolen["theft_log_odds"] > large["theft_log_odds"]
     assert large["theft_log_odds"] < large["fraud_log_odds"] > large["terminal_log_odds"]
+    assert large["fraud_log_odds"] < suspicion.MOST == payments_of(own=ORDINARY_CENTS + 1)["fraud_log_odds"]
 
 
 def test_either_of_two_odds() -> None:
@@ -126,8 +127,6 @@ def test_the_odds_alone_come_near_the_best_possible_ranking() -> None:
     payments = source.payments(dt.date(2018, 4, 1), dt.date(2018, 7, 10))
     wanted = np.flatnonzero(payments["paid_at"] >= pd.Timestamp("2018-06-27"))
     odds = compute(events_of(payments), wanted)["fraud_log_odds"]
-    rows = payments.iloc[wanted]
-    truth = rows["is_fraud"].to_numpy()
-    alone = np.where(rows["amount"] > ALWAYS_FRAUD_ABOVE, 99.0, odds)
+    truth = payments["is_fraud"].to_numpy()[wanted]
     best = average_precision(truth, ceiling(source, payments, wanted))
-    assert 0.96 * best < average_precision(truth, alone) < best
+    assert 0.96 * best < average_precision(truth, odds) < best
