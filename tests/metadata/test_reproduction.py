@@ -193,6 +193,17 @@ model = plain(
 )
 """
 
+TRAIN = """
+from assets.models import declared_models
+from resources.settings import Settings
+from runner import alone
+[model] = [one for one in declared_models() if one.name == "trial_meter"]
+assets = ("raw_readings", "readings", "quarantine", "labels", "features", "training_set", "trained_model")
+with alone(Settings.from_env(), lambda: model) as runner:
+    job = runner.defs.resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=runner.instance, asset_selection=[model.key(name) for name in assets])
+"""
+
 
 class Clone:
     """A repository of its own with the project and a small model, and its state folder beside it."""
@@ -242,7 +253,7 @@ class Clone:
 def clone(tmp_path_factory) -> Clone:
     """Version 1 is of the first commit; the second one trains longer."""
     clone = Clone(tmp_path_factory.mktemp("clone"))
-    ended = clone.run("-m", "cli", "materialize", "--model", "trial_meter")
+    ended = clone.run("-c", TRAIN)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     clone.module.write_text(clone.module.read_text().replace("max_epochs=2", "max_epochs=3"))
     clone.commit("more epochs")
@@ -250,6 +261,7 @@ def clone(tmp_path_factory) -> Clone:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two processes that start everything
 def test_a_version_is_reproduced_byte_for_byte(clone):
     ended = clone.run("-m", "cli", "reproduce", "trial_meter", "--version", "1", "--json")
     assert ended.returncode == 0, ended.stderr
@@ -265,6 +277,7 @@ def test_a_version_is_reproduced_byte_for_byte(clone):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two processes that start everything
 def test_what_another_commit_makes_differently_is_named(clone):
     clone.tag("git_commit", git(clone.folder, "rev-parse", "HEAD"))  # as if the version said so of itself
     try:
@@ -281,6 +294,7 @@ def test_what_another_commit_makes_differently_is_named(clone):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two processes that start everything
 def test_rows_that_changed_are_named(clone):
     tables, key = ParquetTables(root=str(clone.settings.tables)), dg.AssetKey(["trial_meter", "labels"])
     labels, frozen = tables.read(key), dg.AssetKey(["trial_meter", "training_set"])
