@@ -61,8 +61,12 @@ def _committed(folder: Folder) -> None:
 @pytest.fixture
 def folder(made, tmp_path) -> Folder:
     """The records and releases alone, as a job gets them on a machine of its own."""
+    from mlflow.tracking._tracking_service import utils
+
     for name in ("state", "releases"):
         shutil.copytree(made[0].root / name, tmp_path / "build" / name)
+    # MLflow remembers in a process where the files of a run are; a job of a pipeline is a process of its own.
+    utils._artifact_repos_cache.clear()
     return Folder(tmp_path / "build")
 
 
