@@ -71,8 +71,7 @@ def variables_of(name: str) -> dict[str, str | None]:
     """The variables that choose the settings of an environment."""
     if "env" in {field.name for field in dataclasses.fields(Settings)}:
         return {"ASSETLINE_ENV": ENVIRONMENTS[name]}
-    home = Settings.from_env().home / "environments" / ENVIRONMENTS[name]
-    return {"ASSETLINE_HOME": str(home), "ASSETLINE_DATABASE_URL": f"sqlite:///{home / 'assetline.db'}"}
+    return {"ASSETLINE_HOME": str(Settings.from_env().home / "environments" / ENVIRONMENTS[name])}
 
 
 def deploy(folder: Folder, name: str, models: Sequence[str], say: Say) -> None:

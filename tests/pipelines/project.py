@@ -14,6 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from benchmarks.made import energy
 from resources.settings import Settings, project_root
 from scaffold.new_model import new_model
@@ -139,6 +141,26 @@ class Project:
     def places(self) -> Path:
         """Folder of the environments."""
         return self.root / "places"
+
+    def production(self, database_url: str, mlflow_store: str, dagster_store: str) -> Path:
+        """Writes the variables of the environment ``production``, as its provider's store has them; returns the file.
+
+        The file has the form of gitlab-ci-local.
+        """
+        backups, tokens = self.root / "backups", self.root / "service-tokens.toml"
+        backups.mkdir(exist_ok=True)
+        tokens.touch()
+        values = {
+            "DATABASE_URL": database_url, "MLFLOW_STORE": mlflow_store, "DAGSTER_STORE": dagster_store,
+            "TOKEN": "a-token-of-enough-letters", "BACKUP": str(backups), "SERVICE_TOKENS": str(tokens),
+        }  # fmt: skip
+        known = {field.name.upper() for field in fields(Settings)}
+        scoped = {
+            f"ASSETLINE_{name}": {"values": {"production": value}} for name, value in values.items() if name in known
+        }
+        path = self.root / "variables.yml"
+        path.write_text(yaml.safe_dump(scoped))
+        return path
 
     # -- its model and its tests -------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +15,13 @@ from resources.ledger import Ledger
 from tests.pipelines.project import NAME, Project
 from tests.pipelines.test_providers import FAILURES, NAMES
 from tests.pipelines.tools import GITLAB, NO_GITLAB, NODE, has_gitlab
+from tests.resources.conftest import POSTGRES
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.timeout(1_800), pytest.mark.skipif(not has_gitlab(), reason=NO_GITLAB)
 ]  # fmt: skip
+
+needs_postgres = pytest.mark.skipif(POSTGRES is None, reason="needs the Debian package postgresql, for production")
 
 PROTECTED = {"CI_COMMIT_REF_PROTECTED": "true"}
 ALONE = "include: .gitlab-ci.yml\ndefault:\n  after_script: []\n"
@@ -91,14 +93,17 @@ def test_an_unprotected_branch_goes_no_further_than_the_image(scripted):
 
 
 @pytest.fixture(scope="module")
-def delivered(tmp_path_factory) -> tuple[Project, subprocess.CompletedProcess[str]]:
-    """A project whose pipeline went all the way to production."""
+def delivered(tmp_path_factory, postgres) -> tuple[Project, subprocess.CompletedProcess[str], str]:
+    """A project whose pipeline went all the way to production, its output, and the ledger of production."""
     project = Project(tmp_path_factory.mktemp("real"), "real")
-    return project, run(project, "--manual", "promote")
+    urls = [postgres(f"pipeline_{name}") for name in ("ledger", "mlflow", "dagster")]
+    secrets = project.production(*urls)
+    return project, run(project, "--variables-file", str(secrets), "--manual", "promote"), urls[0]
 
 
+@needs_postgres
 def test_a_commit_goes_all_the_way_to_production(delivered):
-    project, ran = delivered
+    project, ran, ledger = delivered
     assert ran.returncode == 0, ran.stdout
     assert stages_in(ran.stdout) == NAMES, ran.stdout
     build = project.folder / "build"
@@ -108,15 +113,16 @@ def test_a_commit_goes_all_the_way_to_production(delivered):
     manifest = json.loads((build / "releases" / NAME / "manifest.json").read_text())
     assert manifest["commit"] == project.git("rev-parse", "HEAD").strip()
     assert not manifest["dirty"]
-    entry = ledger_of(project, "prod").champion(NAME)
+    entry = Ledger(database_url=ledger).champion(NAME)
     assert entry is not None
     assert entry.reason.startswith("release ")
     assert set(entry.verdicts) == {"gate", "staging"}
-    assert ledger_of(project, "staging").champion(NAME) is None
+    assert not list(project.places.glob("**/staging/assetline.db")), "nothing was promoted in staging"
 
 
+@needs_postgres
 def test_a_gate_that_refuses_ends_its_job_with_the_reason(delivered):
-    project, _ = delivered
+    project, *_ = delivered
     path = f"assets/models/{NAME}/__init__.py"
     project.replace(path, "model = Model(", "model = Model(\n    gate=Gate(floor=0.999),")
     project.replace(path, "import Model", "import Gate, Model")
@@ -131,17 +137,12 @@ def test_a_gate_that_refuses_ends_its_job_with_the_reason(delivered):
     assert run(project, "gate").returncode == 0, "the reason is gone"
 
 
+@needs_postgres
 def test_a_service_that_does_not_start_ends_the_smoke_test_with_its_last_words(delivered):
-    project, _ = delivered
+    project, *_ = delivered
     project.replace("serving/scoring/service.py", "from __future__", "raise SystemExit('no past')\nfrom __future__")
     ran = run(project, "smoke")
     assert ran.returncode == 1, ran.stdout
     assert f"of {NAME} fails its smoke test in staging" in ran.stdout
     assert "no past" in ran.stdout
     project.git("checkout", "--", ".")
-
-
-def ledger_of(project: Project, environment: str) -> Ledger:
-    """The ledger of an environment of the project."""
-    path = next(iter(project.root.glob(f"places/**/{environment}/assetline.db")))
-    return Ledger(database_url=f"sqlite:///{Path(path)}")

@@ -147,7 +147,9 @@ def test_the_same_rows_train_nothing_again_and_what_came_after_is_forgotten(made
     assert releases_in(folder.releases) == [], "the gate has not judged it yet"
 
 
-def test_a_gate_that_refuses_says_why_and_releases_nothing(folder):
+def test_a_gate_that_refuses_says_why_and_releases_nothing(folder, monkeypatch):
+    # The state folder of a pipeline takes no database of its caller.
+    monkeypatch.setenv("ASSETLINE_DATABASE_URL", "postgresql+psycopg://assetline:secret@nowhere.invalid/ledger")
     strict = replace(model, gate=replace(model.gate, floor=0.999))
     assert releases_in(folder.releases), "of an earlier run"
     lines: list[str] = []
@@ -156,6 +158,7 @@ def test_a_gate_that_refuses_says_why_and_releases_nothing(folder):
     assert "misses the floor 0.9990" in refused["gauge"]
     assert lines == [f"version 1 of gauge is refused by the gate: {refused['gauge']}"]
     assert releases_in(folder.releases) == []
+    assert os.environ["ASSETLINE_DATABASE_URL"].endswith("/ledger")
     assert (folder.reports / "gauge" / "evaluation.html").stat().st_size > 10_000, "the report says why"
 
 
@@ -222,12 +225,6 @@ def test_training_without_models_or_labels_is_refused(tmp_path, prepared):
     with pytest.raises(RunError, match=r"needs \d+ labelled days, but \d+ are missing"):
         train(folder, [model], print, until=dt.date(2026, 1, 4))
     assert not (folder.state / TRAINED).exists()
-
-
-def test_the_settings_of_the_caller_stay_out(folder, monkeypatch):
-    monkeypatch.setenv("ASSETLINE_DATABASE_URL", "postgresql+psycopg://assetline:secret@nowhere.invalid/ledger")
-    assert gate(folder, [model], print) == {}
-    assert os.environ["ASSETLINE_DATABASE_URL"].endswith("/ledger")
 
 
 # -- releases --------------------------------------------------------------------------------------------------------
@@ -323,6 +320,7 @@ def test_a_kill_in_the_middle_of_a_move_is_made_good(folder, places, answering, 
         assert [one.version for one in place.resources["mlflow"].versions()] == ["2"]
 
 
+@pytest.mark.slow
 def test_the_real_service_answers_as_where_the_version_was_trained(folder, places):
     deploy(folder, "staging", [], print)
     smoke(folder, "staging", [model], [], print)
