@@ -160,4 +160,4 @@ screenshots: $(DEV_STAMP) ## take the README's pictures from the real UI (needs 
 	$(BIN)/python -m docs.screenshots
 
 clean: ## remove all state, keep the installation
-	rm -rf var
+	rm -rf var build

@@ -142,9 +142,9 @@ def promote(folder: Folder, name: str, declared: Sequence[Model], models: Sequen
     if name == "production":
         _refuse_untested(folder, found)
     with place_of(name) as place:
+        for one in found if name == "production" else ():  # all of them, before the first changes anything
+            _refuse_unprotected(one, place.settings)
         for one in found:
-            if name == "production":
-                _refuse_unprotected(one, place.settings)
             version, model = _moved(place, one, say), by_name[one.manifest.model]
             if not verdicts_on(place.resources["mlflow"], model, version)["staging"]["passed"]:
                 _tested(place, one, model, version, say)
