@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 HANDOVERS, RESTARTS = 20, 4
 BODY = json.dumps({"features": [[1.0] * len(model.features.names)]}).encode()
+WAIT_S = 600
+"""For a process to start or to end, on a machine that does much else."""
 PAUSE_S = 0.01
 """Between two requests of a client, so that the processes that start get some of the machine."""
 
@@ -88,7 +90,7 @@ class Replica:
             )  # fmt: skip
 
     def until_ready(self) -> "Replica":
-        for _ in range(1200):
+        for _ in range(10 * WAIT_S):
             assert self.process.poll() is None, self.log.read_text()
             if self.status("/readyz") == 200:
                 return self
@@ -109,7 +111,7 @@ class Replica:
         self.process.send_signal(signal.SIGTERM)
 
     def ended(self) -> int:
-        return self.process.wait(120)
+        return self.process.wait(WAIT_S)
 
 
 def test_a_service_is_replaced_on_its_port_twenty_times_and_no_request_fails(world, bundles, tmp_path):
