@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -250,11 +250,12 @@ class ContainerImage(DeploymentTarget):
                 shutil.rmtree(scratch, ignore_errors=True)
         return context
 
-    def _read(self, model: str) -> dict[str, object]:
+    def _read(self, model: str) -> dict[str, Any]:
         path = Path(self.folder) / model / "versions.json"
-        return json.loads(path.read_text()) if path.exists() else {"current": None, "versions": {}}
+        found: dict[str, Any] = {"current": None, "versions": {}}
+        return found if not path.exists() else {**found, **json.loads(path.read_text())}
 
-    def _write(self, model: str, record: dict[str, object]) -> None:
+    def _write(self, model: str, record: dict[str, Any]) -> None:
         path = Path(self.folder) / model / "versions.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".versions.{os.getpid()}")

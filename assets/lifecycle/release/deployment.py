@@ -8,6 +8,8 @@ another branch than the protected one, and the ledger entry. Does not belong her
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import pandas as pd
 
@@ -35,7 +37,7 @@ def deployment_asset(model: Model) -> dg.AssetsDefinition:
             *policy_against(context.resources, model, version),
         ]
         who = context.run.tags.get("user", "dagster")
-        facts = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
+        facts: dict[str, Any] = {"verdicts": verdicts, "dagster_run": context.run.run_id, "who": who}
         if against:
             ledger.refuse(model.name, version, reason=" | ".join(against), **facts)
             raise dg.Failure(

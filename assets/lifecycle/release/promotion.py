@@ -93,7 +93,7 @@ def promote_on_all(
 def _put_back(done: Mapping[str, DeploymentTarget], model: str, before: Entry | None) -> dict[str, str]:
     """Puts the version from before back on targets that have the new one, last first; returns the state of each."""
     states = {}
-    for name in reversed(done):
+    for name in reversed(list(done)):
         try:
             if before is None:
                 done[name].undeploy(model)
@@ -119,10 +119,11 @@ def withdraw_from_all(
     before = next((e for e in reversed(ledger.history(model)) if e.action in ("promote", "withdraw")), None)
     if before is None:
         raise PromotionError(f"no version of '{model}' is in production")
-    facts = {"verdicts": {}, "dagster_run": dagster_run, "who": who}
     entry = before
     if before.action == "promote":
-        entry = ledger.record("withdraw", model, before.version, reason=why.strip(), **facts)
+        entry = ledger.record(
+            "withdraw", model, before.version, reason=why.strip(), verdicts={}, dagster_run=dagster_run, who=who
+        )
     failed = {}
     for name, target in targets.items():
         try:

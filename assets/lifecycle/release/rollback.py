@@ -78,9 +78,18 @@ def roll_back(
     tested = _tested(name, version, champion.version, mlflow, targets)
     reason = f"rollback from version {champion.version}: {why.strip()}"
     verdicts = {"rollback": {"passed": True, "reasons": [reason, tested]}}
-    facts = {"reason": reason, "verdicts": verdicts, "dagster_run": dagster_run, "who": who}
     try:
-        return promote_on_all(targets, ledger, name, version, back=True, **facts)
+        return promote_on_all(
+            targets,
+            ledger,
+            name,
+            version,
+            reason=reason,
+            verdicts=verdicts,
+            dagster_run=dagster_run,
+            who=who,
+            back=True,
+        )
     except PromotionError as error:
         raise RollbackError(str(error)) from error
 
