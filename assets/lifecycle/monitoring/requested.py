@@ -83,9 +83,13 @@ def _answers(tables: ParquetTables, model: Model, day: str) -> pd.DataFrame:
 
     # Not tables.read(): beside refused rows, whole numbers would become decimals.
     table = pq.read_table(io.BytesIO(tables.read_bytes(model.key("requests"), day)))
-    live = pc.and_(pc.equal(table["outcome"], "ok"), pc.equal(table["role"], "champion"))
-    table = table.filter(pc.and_(live, pc.is_valid(table[ROW + model.table.key])))
-    return table.to_pandas().drop_duplicates(ROW + model.table.key, keep="last", ignore_index=True)
+    # Rows that a version under rollout answered are there as a shadow of the version in production.
+    live = pc.and_(pc.equal(table["outcome"], "ok"), pc.not_equal(table["role"], "canary"))
+    rows = table.filter(pc.and_(live, pc.is_valid(table[ROW + model.table.key]))).to_pandas()
+    answered = rows["role"] == "champion"
+    shadows = rows[~answered & ~rows[ROW + model.table.key].isin(rows.loc[answered, ROW + model.table.key])]
+    rows = pd.concat([rows[answered], shadows]).sort_index()
+    return rows.drop_duplicates(ROW + model.table.key, keep="last", ignore_index=True)
 
 
 def _sent(answers: pd.DataFrame, model: Model) -> pd.DataFrame:

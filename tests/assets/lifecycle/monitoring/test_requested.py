@@ -94,15 +94,17 @@ def test_features_of_answers_are_those_of_the_service(stages):
     np.testing.assert_array_equal(found.frame.to_numpy(), expected)
 
 
-def test_only_answers_of_production_count_and_each_key_once(stages):
+def test_only_scores_of_production_count_and_each_key_once(stages):
     rows = typed(DAYS[0], 20)
     put_requests(stages, DAYS[0], rows.iloc[:10])
     put_requests(stages, DAYS[0], rows.iloc[:4], score=0.25)  # sent again
-    put_requests(stages, DAYS[0], rows.iloc[10:], role="shadow", version="2")
-    put_requests(stages, DAYS[0], rows.iloc[10:12], outcome="refused", score=None, alert=None)
+    put_requests(stages, DAYS[0], rows.iloc[:10], role="shadow", version="2", score=0.9)
+    put_requests(stages, DAYS[0], rows.iloc[10:12], role="canary", version="2", score=0.9)
+    put_requests(stages, DAYS[0], rows.iloc[10:12], role="shadow", score=0.75)
+    put_requests(stages, DAYS[0], rows.iloc[12:14], outcome="refused", score=None, alert=None)
     answers = answers_of(InBatches(stages.tables, MODEL.key("requests"), (DAYS[0],)), MODEL, DAYS[0])
-    assert answers.frame["row_reading_id"].tolist() == rows["reading_id"][:10].tolist()
-    assert sorted(answers.frame["probability"]) == [0.25] * 4 + [0.5] * 6
+    assert sorted(answers.frame["row_reading_id"]) == sorted(rows["reading_id"][:12])
+    assert sorted(answers.frame["probability"]) == [0.25] * 4 + [0.5] * 6 + [0.75] * 2
 
 
 def test_the_drift_of_requests_belongs_to_their_job():

@@ -121,7 +121,7 @@ def test_more_than_one_percent_of_errors_warns_and_more_than_ten_is_an_error(sta
     log = log_of(stages)
     log.append([answered(n) for n in range(99)])
     log.append([failed(100, "error", "the disk is full"), failed(101, "refused", "no row")])
-    log.append([failed(102, "error", "a shadow's", role="shadow")])
+    log.append([failed(102, "error", "a shadow's", role="shadow"), failed(1, "error", "not finite", role="canary")])
     few = stages.make("requests", DAY).check("errors", DAY)
     assert few.passed
     assert few.description == "1 of 101 rows got no score because of an error"
