@@ -215,7 +215,6 @@ def _worktree(root: Path, version: VersionRow, tree: Path) -> Iterator[Path]:
     finally:
         _git(root, "worktree", "remove", "--force", str(tree))
         shutil.rmtree(tree, ignore_errors=True)
-        _git(root, "worktree", "prune")
 
 
 def _fit(
