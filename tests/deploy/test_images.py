@@ -9,13 +9,19 @@ import sys
 import time
 import urllib.request
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
+from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.objectives import ScoreTransform
+from assets.lifecycle.model.version.bundle import Bundle
 from deploy.images.build import BuildError, command, pip_config, tool_of
 from resources.ledger import Ledger
 from resources.processes import free_port
 from resources.settings import project_root
+from tests.declarations.telco import model
 from tests.deploy.only_service_packages import closure, hidden, named
 
 ROOT = project_root()
@@ -46,18 +52,37 @@ def ask(url: str, body: dict | None = None) -> dict:
         return json.load(answer)
 
 
-def test_the_service_serves_with_the_packages_of_its_image_only(tmp_path, toy_bundle):
-    names = json.loads((toy_bundle / "bundle.json").read_text())["feature_names"]
-    with service("-", toy_bundle, tmp_path) as (process, url):
-        deadline = time.monotonic() + 120
+@pytest.fixture
+def churn(tmp_path):
+    """A bundle of the model `churn` of tests/declarations/telco, never fitted, with rows for explanations."""
+
+    class Line(torch.nn.Module):
+        def __init__(self, inputs: int) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(inputs, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.line(torch.nan_to_num(x) / 100).squeeze(-1)
+
+    names = features_of(model).names
+    background = np.random.default_rng(0).normal(size=(32, len(names)))
+    Bundle.save(tmp_path / "churn", module=Line(len(names)), model=model, feature_names=names, head=ScoreTransform(),
+                threshold=0.5, fitted={}, background=background)  # fmt: skip
+    return tmp_path / "churn"
+
+
+def test_the_service_serves_with_the_packages_of_its_image_only(tmp_path, churn):
+    bundle, names = churn, features_of(model).names
+    with service("-", bundle, tmp_path) as (process, url):
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             assert process.poll() is None, process.stdout.read()
             with contextlib.suppress(OSError):
-                assert ask(f"{url}/health")["models"]["meter"]["status"] == "ok"
+                assert ask(f"{url}/health")["models"]["churn"]["status"] == "ok"
                 break
             time.sleep(0.1)
-        assert len(ask(f"{url}/models/meter/score", {"features": [[1.0] * len(names)]})["scores"]) == 1
-        explained = ask(f"{url}/models/meter/score?explain=true", {"features": [[1.0] * len(names)]})
+        assert len(ask(f"{url}/models/churn/score", {"features": [[1.0] * len(names)]})["scores"]) == 1
+        explained = ask(f"{url}/models/churn/score?explain=true", {"features": [[1.0] * len(names)]})
         assert explained["explanations"]
 
 
