@@ -6,7 +6,7 @@ feature looks back further than :data:`LOOKBACK_DAYS`. A single day, the whole h
 customer's and its terminal's past therefore give identical bits.
 
 The first 15 features are those of Le Borgne et al. (2022). The others compare a payment with the customer's usual
-amount and summarise the terminal's labelled history.
+amount, summarise the terminal's labelled history, and weigh both as log odds of trouble (``suspicion.py``).
 
 Belongs here: the features. Does not belong here: how days are assembled for them (the lifecycle), any model that uses
 them.
@@ -197,8 +197,7 @@ class _Amounts:
 
     Attributes:
         cents, label: of the row itself.
-        first, known, before: positions from which rows are recent enough, up to which labels are known, and up to which
-            rows are earlier.
+        first, known: positions from which rows are recent enough, and up to which labels are known.
         enough: whether enough good payments are known; otherwise the amounts are those of all earlier payments.
         count, total, squares: number, sum and sum of squares of the usual amounts, in cents.
     """
@@ -207,7 +206,6 @@ class _Amounts:
     label: np.ndarray
     first: np.ndarray
     known: np.ndarray
-    before: np.ndarray
     enough: np.ndarray
     count: np.ndarray
     total: np.ndarray
@@ -226,7 +224,7 @@ class _Amounts:
             np.where(enough, _between(_running(good * of), first, known), _between(_running(of), first, until))
             for of in (cents, cents * cents)
         )
-        return cls(cents, label, first, known, now, enough, np.where(enough, count, now - first), total, squares)
+        return cls(cents, label, first, known, enough, np.where(enough, count, now - first), total, squares)
 
 
 def _customer_habit(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
