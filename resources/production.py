@@ -45,6 +45,7 @@ def against_production(
         *((name, _sqlite(settings, origins, name)) for name in stores),
         *([("token", _alerts_token(settings))] if everything else []),
         ("service_tokens", _service_tokens(settings, origins)),
+        ("service_auth", _service_auth(settings, origins)),
         *((name, _open_host(settings, origins, name)) for name in hosts),
         *([("backup", _backup(settings, origins))] if everything else []),
         ("test_data", _test_data(settings, origins)),
@@ -100,6 +101,12 @@ def _service_tokens(settings: Settings, origins: Mapping[str, str]) -> str:
         f"{label('service_tokens', origins)}='{settings.service_tokens}' does not exist; put the file with the hashes "
         f"of the scoring service's tokens there, or set {PREFIX}SERVICE_TOKENS to its path"
     )
+
+
+def _service_auth(settings: Settings, origins: Mapping[str, str]) -> str:
+    if settings.service_auth != "off":
+        return ""
+    return f"{label('service_auth', origins)}='off' lets the scoring service answer anybody; unset it"
 
 
 def _backup(settings: Settings, origins: Mapping[str, str]) -> str:

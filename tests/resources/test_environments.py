@@ -157,16 +157,17 @@ def test_production_starts_with_all_that_it_needs(production):
 
 def test_production_without_anything_is_one_list_of_all_that_is_missing(tmp_path):
     env = {"ASSETLINE_ENV": "prod", "ASSETLINE_HOME": str(tmp_path), "ASSETLINE_UI_HOST": "0.0.0.0",
-           "ASSETLINE_TEST_DATA": str(tmp_path), "PYTHONDEVMODE": "1"}  # fmt: skip
+           "ASSETLINE_SERVICE_AUTH": "off", "ASSETLINE_TEST_DATA": str(tmp_path), "PYTHONDEVMODE": "1"}  # fmt: skip
     with pytest.raises(SettingsError) as error:
         Settings.from_env(env)
     heading, *lines = str(error.value).splitlines()
-    assert heading == "ASSETLINE_ENV=prod: 9 settings are wrong"
+    assert heading == "ASSETLINE_ENV=prod: 10 settings are wrong"
     begins = [
-        "database_url=", "mlflow_store ", "dagster_store ", "token ", "service_tokens=", "ASSETLINE_UI_HOST=",
+        "database_url=", "mlflow_store ", "dagster_store ", "token ", "service_tokens=",
+        "ASSETLINE_SERVICE_AUTH=", "ASSETLINE_UI_HOST=",
         "backup ", "ASSETLINE_TEST_DATA=", "PYTHONDEVMODE=",
     ]  # fmt: skip
-    assert [line.startswith(f"  - {begin}") for line, begin in zip(lines, begins, strict=True)] == [True] * 9
+    assert [line.startswith(f"  - {begin}") for line, begin in zip(lines, begins, strict=True)] == [True] * 10
     assert all("set ASSETLINE_" in line or "unset it" in line for line in lines)
 
 
