@@ -48,7 +48,10 @@ def all_that_closes() -> set[Closing]:
 
 def marks_in(source: str) -> set[Closing]:
     """The marks of the tests of a file that run by ``make test``."""
-    tree = ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except SystemError:  # CPython gh-106905: another thread of the process parsed at the same time
+        tree = ast.parse(source)
     found: set[Closing] = set()
     if any(isinstance(node, ast.Assign) and "pytestmark" in ast.unparse(node) and ".slow" in ast.unparse(node)
            for node in tree.body):  # fmt: skip

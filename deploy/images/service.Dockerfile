@@ -45,7 +45,7 @@ WORKDIR /app
 ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib \
-    ASSETLINE_HOME=/state
+    ASSETLINE_HOME=/state ASSETLINE_ACCESS_LOG=stdout
 USER 10001:10001
 VOLUME ["/state"]
 EXPOSE 8000
