@@ -184,9 +184,9 @@ def _check_results(logged: LoggedDay, known: set[str], day: str) -> Sequence[Che
 
 def _errors(logged: LoggedDay, day: str) -> CheckResult:
     records = logged.records
-    failed = records["outcome"] == "error"
     # What a version under rollout cannot score, the version in production answers.
-    live = records[(records["role"] != SHADOW) & ~(failed & (records["role"] == "canary"))]
+    answered_by_other = (records["outcome"] == "error") & (records["role"] == "canary")
+    live = records[(records["role"] != SHADOW) & ~answered_by_other]
     failed = live[live["outcome"] == "error"]
     share = len(failed) / len(live) if len(live) else 0.0
     passed = share <= MOST_ERRORS
