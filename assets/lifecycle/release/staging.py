@@ -110,7 +110,7 @@ def request_scores_of_all(
             return response
         offline = loaded(directory).predict(X) if offline is None else offline
         difference = largest_difference(model, offline, response.scores)
-        if not difference <= largest:  # NaN is furthest
+        if difference > largest:
             furthest, largest = response, difference
     return furthest
 

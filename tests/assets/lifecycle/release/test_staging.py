@@ -21,7 +21,7 @@ from assets.lifecycle.release.staging import (
     staged_asset,
 )
 from resources.mlflow import MlflowTracking
-from resources.targets.base import STAGED
+from resources.targets.base import STAGED, DeploymentError
 from resources.targets.local_service import LocalService
 from tests.assets.lifecycle.release.test_deployment import MODEL
 from tests.declarations.readings import plain, readings, stream
@@ -250,3 +250,39 @@ def test_the_service_calls_a_staged_version_what_staging_expects():
     from serving.scoring.service import STAGED as SAID
 
     assert SAID == STAGED
+
+
+class Elsewhere(LocalService):
+    """A second target: its service answers 1 more than the candidate's, or is not healthy."""
+
+    sick: bool = False
+
+    def smoke_test(self, staged, model):
+        if self.sick:
+            raise DeploymentError("it is sick")
+        return super().smoke_test(staged, model)
+
+    def stage(self, bundle):
+        answers = json.loads((bundle / "answers.json").read_text())
+        status, body = answers["POST /models/meter/score"]
+        said = json.loads(body)
+        said["scores"] = [score * 0.5 for score in said["scores"]]
+        other = copied_bundle(bundle, bundle.parent / "elsewhere")
+        (other / "answers.json").write_text(
+            json.dumps({**answers, "POST /models/meter/score": [status, json.dumps(said)]})
+        )
+        return super().stage(other)
+
+
+@pytest.mark.parametrize(("sick", "check"), [(True, "smoke"), (False, "parity")])
+def test_a_candidate_must_serve_on_each_of_its_targets(stages, tmp_path, sick, check):
+    answering(stages)
+    given = {"mlflow": MlflowTracking(tracking_uri="sqlite:////none"), "service": "tests.resources.fake_service"}
+    targets = {"target_local": LocalService(**given), "target_image": Elsewhere(sick=sick, **given)}
+    both = Stages(plain(targets=("local", "image")), tmp_path, **targets)
+    both.mlflow.folders["3"] = stages.mlflow.folders["3"]
+    made = both.make("staged")
+    assert not made.check(check).passed
+    assert not both.mlflow.verdict("3", "staging")["passed"]
+    if sick:
+        assert made.check("smoke").description == "image: it is sick"
