@@ -120,17 +120,17 @@ def compared(figures: Sequence[Figure]) -> bool:
     frame = frame.set_index(keys).loc[value.index].reset_index()
     print("\n| table | seeds | metric | " + " | ".join(value.columns) + " |\n|" + "---|" * (3 + len(value.columns)))
     for (table, metric), rows in frame.groupby(["table", "metric"], sort=False):
-        mean = rows.groupby("who")[["value", "seconds"]].mean()
-        cells = (f"{mean.loc[who, 'value']:.4f} ({mean.loc[who, 'seconds']:.0f} s)" for who in value.columns)
-        print(f"| {table} | {rows['seed'].nunique()} | {metric} | " + " | ".join(cells) + " |")
+        values, took = (rows.groupby("who")[column].mean() for column in ("value", "seconds"))
+        cells = (f"{values[who]:.4f} ({took[who]:.0f} s)" for who in value.columns)
+        print(f"| {table!s} | {rows['seed'].nunique()} | {metric!s} | " + " | ".join(cells) + " |")
     held = True
+    seconds = frame.groupby("who")["seconds"].mean()
     for who in PEERS:
-        ratio = np.log(value[OURS] / value[who])
-        of_tables = ratio.groupby("table").mean().to_numpy()
+        ratio = (value[OURS] / value[who]).map(np.log)
+        of_tables = ratio.groupby("table").mean().to_numpy(dtype=float)
         mean, n = float(of_tables.mean()), len(of_tables)
         error = float(of_tables.std(ddof=1)) / n**0.5 if n > 1 else 0.0
-        seconds = frame.groupby("who")["seconds"].mean()
-        holds = mean <= error
+        holds = bool(mean <= error)
         print(f"error of {OURS} / {who}: {np.exp(mean):.3f} in the mean of {n} tables, standard error {error:.3f}; "
               f"CPU time × {seconds[OURS] / seconds[who]:.2f}: {'at least a tie' if holds else 'behind'}")  # fmt: skip
         held &= holds
