@@ -3,8 +3,8 @@
 A terminal in trouble makes each of its payments a fraud for some weeks; a stolen card makes a part of a customer's
 payments larger for some days. Both begin on some day. Each possible first day is a window; its weight is the product of
 the likelihood ratios of what was observed within it. The odds are the sum of the weights of the windows that cover
-today. The constants below describe how fraud behaves here in general, as labelled payments show it. Nothing is known of
-a single terminal or customer but its own payments and the labels known by then.
+today. The constants below describe how fraud behaves here in general; they follow the published description of the
+simulation. Nothing is known of a single terminal or customer but its own payments and the labels known by then.
 
 Evidence of a payment is a whole number of thousandths of a natural logarithm, so that sums do not depend on the order.
 
