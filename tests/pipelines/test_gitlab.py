@@ -140,7 +140,10 @@ def test_a_gate_that_refuses_ends_its_job_with_the_reason(delivered):
 @needs_postgres
 def test_a_service_that_does_not_start_ends_the_smoke_test_with_its_last_words(delivered):
     project, *_ = delivered
-    project.replace("serving/scoring/service.py", "from __future__", "raise SystemExit('no past')\nfrom __future__")
+    assert run(project, "deploy").returncode == 0
+    project.replace(
+        "serving/scoring/service.py", "\nimport argparse\n", "\nimport argparse\nraise SystemExit('no past')\n"
+    )
     ran = run(project, "smoke")
     assert ran.returncode == 1, ran.stdout
     assert f"of {NAME} fails its smoke test in staging" in ran.stdout
