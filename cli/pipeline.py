@@ -39,16 +39,26 @@ Environment = Annotated[Literal["staging", "production"], typer.Option("--env", 
 def _stage(name: str) -> Iterator[None]:
     """Ends the command with one line if the stage cannot run or does not pass."""
     from assets.lifecycle.model.version.bundle import BundleError
+    from assets.lifecycle.release.promotion import PromotionError
     from pipeline.stages import StageError
     from resources.backup import BackupError
-    from resources.deployment import DeploymentError
     from resources.mlflow import TrackingError
     from resources.restore import RestoreError
     from resources.settings import SettingsError
     from resources.sources import SourceError
+    from resources.targets.base import DeploymentError
     from runner import RunError
 
-    expected = (RunError, StageError, BackupError, RestoreError, TrackingError, BundleError, DeploymentError)
+    expected = (
+        RunError,
+        StageError,
+        BackupError,
+        RestoreError,
+        TrackingError,
+        BundleError,
+        DeploymentError,
+        PromotionError,
+    )
     command = f"assetline pipeline {name}"
     with reported(command, SettingsError, code=2), reported(command, *expected, SourceError):
         yield

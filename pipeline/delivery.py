@@ -1,7 +1,7 @@
 """The stages ``deploy``, ``smoke`` and ``promote``: a release into an environment, tested there, then in production.
 
 Belongs here: the order and the conditions of these steps. Does not belong here: the settings of an environment
-(``deploy/environments``), deployment targets (``resources``), the ledger, the rules of the gate.
+(``deploy/environments``), deployment targets (``resources/targets``), the ledger, the rules of the gate.
 
 The tables of an environment are its own: a release brings a version and its evidence, never rows.
 """
@@ -9,7 +9,7 @@ The tables of an environment are its own: a release brings a version and its evi
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import datetime as dt
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +23,13 @@ from assets.declaration import Model
 from assets.lifecycle.model.version.bundle import BundleError, loaded
 from assets.lifecycle.model.version.verdicts import failures, record_verdict, verdicts_on
 from assets.lifecycle.release.approval import approval_against, request_approval, waits_for_approval
-from assets.lifecycle.release.staging import PARITY_TOLERANCE, largest_difference, request_scores
+from assets.lifecycle.release.promotion import promote_on_all
+from assets.lifecycle.release.rollout import begin, progress_of, rollout_against, step_in_words, take, taken_back
+from assets.lifecycle.release.staging import PARITY_TOLERANCE, largest_difference, request_scores_of_all
 from pipeline.release import Release, facts_of, read, releases_in
 from pipeline.stages import Folder, StageError, environment
 from resources.settings import Settings, project_root
+from resources.targets.base import DeploymentTarget, resource_key
 
 Say = Callable[[str], None]
 
@@ -44,6 +47,10 @@ class Place:
     settings: Settings
     resources: Mapping[str, Any]
 
+    def targets_of(self, model: Model) -> dict[str, DeploymentTarget]:
+        """The deployment targets of a model by name, in the declared order."""
+        return {name: self.resources[resource_key(name)] for name in model.targets}
+
 
 @contextlib.contextmanager
 def place_of(name: str) -> Iterator[Place]:
@@ -53,9 +60,10 @@ def place_of(name: str) -> Iterator[Place]:
         StageError: there is no such environment.
         SettingsError: its settings are not complete or not safe.
     """
+    import dagster as dg
     from filelock import FileLock
 
-    from resources.defaults import default_resources
+    from resources.defaults import default_resources, default_targets
     from resources.home import prepare
 
     if name not in ENVIRONMENTS:
@@ -63,15 +71,17 @@ def place_of(name: str) -> Iterator[Place]:
     with environment(variables_of(name) | {"DAGSTER_HOME": None}):
         settings = Settings.from_env()
         prepare(settings)
-        with FileLock(settings.home / ".delivery.lock"):
-            yield Place(name, settings, default_resources(settings, {}))
+        resources = default_resources(settings, {})
+        targets = default_targets(settings, resources["mlflow"], resources["ledger"])
+        keys = ["mlflow", "ledger", "request_log", "tables", *map(resource_key, targets)]
+        wanted = {key: resources[key] for key in keys}
+        with FileLock(settings.home / ".delivery.lock"), dg.build_resources(wanted) as ready:
+            yield Place(name, settings, {key: getattr(ready, key) for key in keys})
 
 
 def variables_of(name: str) -> dict[str, str | None]:
     """The variables that choose the settings of an environment."""
-    if "env" in {field.name for field in dataclasses.fields(Settings)}:
-        return {"ASSETLINE_ENV": ENVIRONMENTS[name]}
-    return {"ASSETLINE_HOME": str(Settings.from_env().home / "environments" / ENVIRONMENTS[name])}
+    return {"ASSETLINE_ENV": ENVIRONMENTS[name]}
 
 
 def deploy(folder: Folder, name: str, models: Sequence[str], say: Say) -> None:
@@ -193,7 +203,7 @@ def _moved(place: Place, one: Release, say: Say) -> str:
 def _tested(place: Place, one: Release, model: Model, version: str, say: Say) -> None:
     """Starts a version through the deployment target, compares its scores, and records the verdict."""
     X, expected = one.probe
-    fault = _smoke_fault(place, one, version, X, expected)
+    fault = _smoke_fault(place, model, version, X, expected)
     reason = fault or f"{len(X)} rows score over HTTP as where the version was trained"
     record_verdict(place.resources["mlflow"], model, version, "staging", not fault, [reason])
     if fault:
@@ -201,16 +211,15 @@ def _tested(place: Place, one: Release, model: Model, version: str, say: Say) ->
     say(f"version {version} of {model.name} passed its smoke test in {place.name}: {reason}")
 
 
-def _smoke_fault(place: Place, one: Release, version: str, X: np.ndarray, expected: np.ndarray) -> str:
+def _smoke_fault(place: Place, model: Model, version: str, X: np.ndarray, expected: np.ndarray) -> str:
     """What is wrong with a version in an environment; empty if nothing is."""
-    mlflow, target = place.resources["mlflow"], place.resources["target"]
-    directory = mlflow.download(one.manifest.model, version)
+    directory = place.resources["mlflow"].download(model.name, version)
     try:
         bundle = loaded(directory)
         offline = bundle.predict(X)
     except BundleError as error:
         return str(error)
-    response = request_scores(target, directory, bundle, version, X)
+    response = request_scores_of_all(place.targets_of(model), directory, bundle, version, X)
     if response.scores is None:
         return response.fault
     for what, scores in (("offline scores here", offline), ("scores where it was trained", expected)):
@@ -221,7 +230,10 @@ def _smoke_fault(place: Place, one: Release, version: str, X: np.ndarray, expect
 
 
 def _go_live(place: Place, one: Release, model: Model, version: str, who: str, say: Say) -> None:
-    """Promotes a version by the ledger and the deployment target, unless something speaks against it."""
+    """Promotes a version by the ledger and the deployment targets, unless something speaks against it.
+
+    A model with a rollout begins it, or goes on with it; its version is promoted once the rollout has arrived.
+    """
     mlflow, ledger = place.resources["mlflow"], place.resources["ledger"]
     verdicts = verdicts_on(mlflow, model, version)
     facts: dict[str, Any] = {"verdicts": verdicts, "dagster_run": one.manifest.dagster_run, "who": who}
@@ -238,10 +250,35 @@ def _go_live(place: Place, one: Release, model: Model, version: str, who: str, s
             if not waits_for_approval(ledger, model, version):
                 ledger.refuse(model.name, version, reason=reason, **facts)
             raise StageError(f"version {version} of {model.name} is not promoted in {place.name}: {reason}")
+        if rollout_against(ledger, model, version) and not _rolled_out(place, model, version, who, say):
+            return
         reason = "; ".join(verdicts["gate"]["reasons"])
-        ledger.promote(model.name, version, reason=f"release {one.id}: {reason}", **facts)
+        promote_on_all(
+            place.targets_of(model), ledger, model.name, version, reason=f"release {one.id}: {reason}", **facts
+        )
         say(f"version {version} of {model.name} is promoted in {place.name} by {who}: {reason}")
-    place.resources["target"].promote(model.name, version)
+        return
+    for target in place.targets_of(model).values():
+        if target.follows_ledger:  # a kill between the ledger's entry and the alias leaves the alias outdated
+            target.promote(model.name, version)
+
+
+def _rolled_out(place: Place, model: Model, version: str, who: str, say: Say) -> bool:
+    """Begins the rollout of a version, or takes its next step; whether the version answers everything."""
+    ledger, facts = place.resources["ledger"], {"dagster_run": "", "who": who}
+    if (entry := taken_back(ledger, model.name, version)) is not None:
+        raise StageError(f"version {version} of {model.name} was taken back in {place.name}: {entry.reason}")
+    begin(ledger, model, version, **facts)
+    tables, log = place.resources["tables"], place.resources["request_log"]
+    progress = progress_of(model, ledger, log, tables, dt.datetime.now(dt.UTC))
+    assert progress is not None
+    entry = take(ledger, model, progress, **facts)
+    if entry.action == "abort":
+        raise StageError(f"version {version} of {model.name} was taken back in {place.name}: {entry.reason}")
+    if not rollout_against(ledger, model, version):
+        return True
+    say(f"{model.name}: {step_in_words(entry)} in {place.name}; `make promote` again once its rollout has arrived")
+    return False
 
 
 def _tested_in(name: str) -> str:
@@ -272,7 +309,7 @@ def _refuse_untested(folder: Folder, found: Sequence[Release]) -> None:
 
 def _refuse_unprotected(one: Release, settings: Settings) -> None:
     """Refuses a release whose commit is neither on the protected branch nor tagged, or whose files were changed."""
-    branch, commit = getattr(settings, "protected_branch", "main"), one.manifest.commit
+    branch, commit = settings.protected_branch, one.manifest.commit
     what = f"release {one.id} of {one.manifest.model}"
     if one.manifest.dirty:
         raise StageError(f"{what} was trained with changes that are not in commit {commit[:10]}; commit them and train")

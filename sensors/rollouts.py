@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.declaration import Model
-from assets.lifecycle.release.rollout import progress_of
+from assets.lifecycle.release.rollout import progress_of, take
+from resources.tables import ParquetTables
 
 
 def rollouts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
@@ -46,7 +47,10 @@ def rollouts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
             if progress is None:
                 continue
             messages.append(f"{model.name}: {progress.message}")
-            if progress.step.action != "wait":
+            if progress.step.action != "wait" and not _is_trained_here(resources.tables, model, progress.entry.version):
+                # A release of a pipeline: no asset here is of this version, and `make promote` promotes it.
+                take(resources.ledger, model, progress, dagster_run="", who="dagster")
+            elif progress.step.action != "wait":
                 requests.append(
                     dg.RunRequest(
                         # A run that failed is requested again after a while: a bad version must not stay.
@@ -62,3 +66,9 @@ def rollouts_sensor(models: Sequence[Model]) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests)
 
     return rollouts
+
+
+def _is_trained_here(tables: ParquetTables, model: Model, version: str) -> bool:
+    """Whether a version is the latest that was trained with this state."""
+    key = model.key("trained_model")
+    return bool(tables.days(key)) and str(tables.read(key)["version"].iloc[0]) == version

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets.declaration import Approval
+from assets.declaration import Approval, Rollout
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.windows import history_days
 from assets.lifecycle.release.staging import StagedResponse
@@ -90,10 +90,10 @@ def answering(monkeypatch):
     """Lets a staged version answer with what it scores offline, changed by ``by``; without a process."""
 
     def answer(by: float = 0.0, fault: str = "") -> None:
-        def respond(target, directory, bundle, version, X):
+        def respond(targets, directory, bundle, version, X):
             return StagedResponse(None, fault) if fault else StagedResponse(bundle.predict(X) + by)
 
-        monkeypatch.setattr(delivery, "request_scores", respond)
+        monkeypatch.setattr(delivery, "request_scores_of_all", respond)
 
     answer()
     return answer
@@ -425,6 +425,44 @@ def test_a_declared_approval_is_asked_for_and_waited_for(folder, places, answeri
         decide(ledger, waiting, approve=True, who="eve", comment="better")
     promote(folder, "production", [waiting], [], "ada", print)
     assert champion("production") == "1"
+
+
+def test_a_declared_rollout_is_begun_and_the_version_is_promoted_once_it_has_arrived(folder, places, answering):
+    from assets.lifecycle.release.rollout import act
+
+    careful = replace(model, rollout=Rollout(steps=(0.5,)))
+    deploy(folder, "staging", [], print)
+    smoke(folder, "staging", [careful], [], print)
+    with place_of("production") as place:
+        facts = {"verdicts": {}, "dagster_run": "", "who": "ada"}
+        place.resources["ledger"].promote("gauge", "99", reason="the one before", **facts)
+    for _ in range(2):
+        said = said_by(promote, folder, "production", [careful], [], "ada")
+        words = "gets a copy of the requests in production; `make promote` again once its rollout has arrived"
+        assert said[-1] == (f"gauge: version 1 {words}")
+    with place_of("production") as place:
+        ledger = place.resources["ledger"]
+        assert [entry.action for entry in ledger.history("gauge")] == ["promote", "shadow"]
+        for _ in range(2):
+            act(ledger, careful, "advance", who="eve", why="looks right")
+    promote(folder, "production", [careful], [], "ada", print)
+    assert champion("production") == "1"
+
+
+def test_a_version_that_was_taken_back_is_not_promoted(folder, places, answering):
+    from assets.lifecycle.release.rollout import act
+
+    careful = replace(model, rollout=Rollout())
+    deploy(folder, "staging", [], print)
+    smoke(folder, "staging", [careful], [], print)
+    with place_of("production") as place:
+        ledger = place.resources["ledger"]
+        ledger.promote("gauge", "99", reason="the one before", verdicts={}, dagster_run="", who="ada")
+    promote(folder, "production", [careful], [], "ada", print)
+    with place_of("production") as place:
+        act(place.resources["ledger"], careful, "abort", who="eve", why="complaints")
+    with pytest.raises(StageError, match="version 1 of gauge was taken back in production: complaints"):
+        promote(folder, "production", [careful], [], "ada", print)
 
 
 @pytest.mark.parametrize(

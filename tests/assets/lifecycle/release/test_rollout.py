@@ -11,7 +11,15 @@ import pytest
 from assets.declaration import Approval, DeclarationError, Rollout
 from assets.lifecycle.model.version.verdicts import VERDICTS, record_verdict
 from assets.lifecycle.release.paired_answers import Figure
-from assets.lifecycle.release.rollout import RolloutError, act, judge_step, progress_of, rollout_against, share_of
+from assets.lifecycle.release.rollout import (
+    RolloutError,
+    act,
+    begin,
+    judge_step,
+    progress_of,
+    rollout_against,
+    share_of,
+)
 from resources.alerts import Alerts
 from resources.dagster_internals import check_evaluations
 from resources.ledger import Ledger
@@ -258,6 +266,17 @@ def test_the_sensor_asks_for_a_run_only_if_a_step_follows(stages):
     assert [key.path[1] for key in request.asset_selection] == ["rollout", "deployment", "model_card", "predictions",
                                                                 "drift"]  # fmt: skip
     assert request.run_key.startswith("meter-rollout-2-advance-")
+
+
+def test_the_sensor_itself_takes_the_steps_of_a_version_that_a_pipeline_brought(stages):
+    stages.put("trained_model", pd.DataFrame({"version": ["1"]}))
+    begin(stages.ledger, MODEL, "3", dagster_run="", who="ada")
+    given = {name: stages.resources[name] for name in ("ledger", "request_log", "tables")}
+    requests(stages, 400)
+    sensor = rollouts_sensor([MODEL])
+    tick = sensor.evaluate_tick(dg.build_sensor_context(instance=stages.instance, resources=given))
+    assert not tick.run_requests
+    assert steps(stages) == [("shadow", "3", 0), ("canary", "3", 0.2)]
 
 
 def test_each_step_is_in_the_alerts_and_a_version_that_goes_back_pages(stages, tmp_path):
