@@ -342,8 +342,8 @@ class Rollout:
         minutes: least duration of a step.
         hours: longest duration of a step; after it the version is taken back.
         errors: largest share of rows that the version may fail to score.
-        latency: largest 95th percentile of the time to score a request, as a multiple of the time of the version in
-            production.
+        latency: largest 95th percentile of the processor time to score a request, as a multiple of the time of the
+            version in production.
         score_shift: largest difference of the mean score, in standard deviations of the scores of the version in
             production (for classes: the largest of all classes).
         margin: what the version may lose of the gate's metric on rows whose labels are known, 0 or less.

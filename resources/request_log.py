@@ -69,8 +69,8 @@ class RequestRecord:
         row: the raw input; ``None`` if the request could not be read.
         score: the score: a number, or a list with one for each class; ``None`` without a score.
         alert: the decision; ``None`` if the model makes none.
-        latency_ms: milliseconds from the request's arrival until it was logged; while a version is rolled out, from
-            when this version began to score.
+        latency_ms: milliseconds from the request's arrival until it was logged; while a version is rolled out, the
+            processor time that this version took to score.
         outcome: see :data:`Outcome`.
         problem: why there is no score; empty if there is one.
     """

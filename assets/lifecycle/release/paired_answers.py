@@ -65,7 +65,7 @@ class Pairs:
         key: key of the row, as text.
         entity: entity of the row, as text.
         champion, challenger: scores, ``[n]`` or ``[n, classes]``; NaN where a version could not score the row.
-        champion_ms, challenger_ms: milliseconds that each version took for the request.
+        champion_ms, challenger_ms: milliseconds of processor time that each version took for the request.
         failed: whether the challenger could not score the row.
         answered: whether the challenger answered the row.
     """
@@ -166,7 +166,7 @@ def _binomial(hits: int, n: int, alpha: float) -> tuple[float, float]:
 
 
 def latency(pairs: Pairs, limit: float) -> Figure:
-    """The challenger's 95th percentile of the time for a request as a multiple of the champion's.
+    """The challenger's 95th percentile of the processor time for a request as a multiple of the champion's.
 
     A request counts once, however many rows it has. The bounds are those of bootstrap draws of the logarithm.
     """
@@ -188,8 +188,8 @@ def latency(pairs: Pairs, limit: float) -> Figure:
     p95 = f"{np.quantile(new, QUANTILE):.2f} ms against {np.quantile(old, QUANTILE):.2f} ms"
     return _bounded(
         "latency", value, error, math.log(limit),
-        lambda v, low, high: f"95 % of {len(new):,} requests took at most {p95}: {v:.2f} times as long "
-        f"({low:.2f} to {high:.2f}); {limit:.2f} is allowed",
+        lambda v, low, high: f"95 % of {len(new):,} requests took at most {p95} of processor time, {v:.2f} times as "
+        f"much ({low:.2f} to {high:.2f}); {limit:.2f} is allowed",
         unit=math.exp,
     )  # fmt: skip
 

@@ -148,7 +148,7 @@ def test_a_version_that_has_not_arrived_is_not_promoted(stages, begun):
     [
         ({"shift": 0.3}, "the mean score of 400 rows differs by"),
         ({"errors": 40}, "it could not score 40 of 400 rows"),
-        ({"slower": 4}, "times as long"),
+        ({"slower": 4}, "times as much"),
     ],
 )
 def test_a_bad_version_goes_back_for_its_own_reason(stages, fault, words):
