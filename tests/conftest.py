@@ -26,6 +26,21 @@ hypothesis.settings.load_profile("assetline")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Forgets the Dagster instance of a test that is over.
+
+    Dagster keeps the store of the instance that was entered last in a context variable. Instances of fixtures are left
+    in another order than they were entered, and then it keeps one that no longer exists, for all tests after it.
+    """
+    from dagster._core.storage.defs_state.base import _current_storage
+
+    try:
+        return (yield)
+    finally:
+        _current_storage.set(None)
+
+
 @pytest.fixture(scope="session")
 def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Makes worlds, and puts the environment back."""

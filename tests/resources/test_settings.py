@@ -49,8 +49,8 @@ def test_each_variable_is_read(tmp_path):
         rate_limit=0,
         access_log="stdout",
     )
-    assert settings.service_token_file == tmp_path / "mounted.toml"
-    assert Settings.from_env({"ASSETLINE_HOME": str(tmp_path)}).service_token_file == tmp_path / "service-tokens.toml"
+    assert settings.service_tokens == tmp_path / "mounted.toml"
+    assert Settings.from_env({"ASSETLINE_HOME": str(tmp_path)}).service_tokens == tmp_path / "service-tokens.toml"
     assert settings.ui_url == settings.ui_link == "http://127.0.0.1:3100"
 
 

@@ -111,7 +111,7 @@ CLEAN = {"git_commit": "0123456789abcdef", "git_dirty": "false", "git_branch": "
 
 def of_branch(promoting: Stages, policy: ReleasePolicy, **tags: str) -> Outcome:
     """The deployment of version 3 with these tags, under a rule."""
-    again = Stages(MODEL, promoting.folder, target=promoting.resources["target"], release_policy=policy)
+    again = Stages(MODEL, promoting.folder, target_local=promoting.resources["target_local"], release_policy=policy)
     again.mlflow.tags["3"] = {**promoting.mlflow.tags["3"], **tags}
     return again.make("deployment")
 
