@@ -232,6 +232,9 @@ def test_a_browser_draws_the_pages(ui, tmp_path, page, words):
 
 
 def test_the_service_beside_it_says_that_there_is_no_model_yet(ui):
-    answer = httpx.post(f"http://127.0.0.1:{ui.ports['SERVICE_PORT']}/models/fraud/predict", json={}, trust_env=False)
+    url = f"http://127.0.0.1:{ui.ports['SERVICE_PORT']}/models/fraud/predict"
+    assert httpx.post(url, json={}, trust_env=False).status_code == 401
+    token = (ui.home / "service-token").read_text().strip()
+    answer = httpx.post(url, json={}, trust_env=False, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 503
     assert "no version of 'fraud' is deployed yet" in answer.text
