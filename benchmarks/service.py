@@ -2,7 +2,7 @@
 
 All of them answer in the same run, one after the other, from processes of their own, over connections that stay open.
 The bare application and MLflow get features that are ready; the service gets a raw payment, finds the past of its
-customer and its terminal, computes 35 features and logs the row before it answers.
+customer and its terminal, computes 39 features and logs the row before it answers.
 
 Belongs here: the peers and the figures. Does not belong here: what the service answers (its tests).
 
