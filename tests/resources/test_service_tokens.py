@@ -170,3 +170,24 @@ def test_a_damaged_file_is_named_with_what_is_wrong_and_no_value_of_it(file, con
 def test_a_missing_file_says_how_to_make_one(file):
     with pytest.raises(TokenError, match="does not exist; `assetline token create NAME` makes it"):
         file.read()
+
+
+@pytest.mark.closes("service", "unauthorized")
+def test_an_application_behind_the_guard_answers_nobody_without_a_token(tmp_path):
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    from resources.settings import Settings
+    from serving.scoring.access import tokens_of
+    from serving.scoring.front import guarded
+    from serving.scoring.metrics import ServiceMetrics
+
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_ACCESS_LOG": "off"})
+    app = FastAPI()
+    app.get("/models")(lambda: "answered")
+    tokens = tokens_of(settings, "127.0.0.1", staged=False)
+    client = TestClient(guarded(app, settings, tokens, ServiceMetrics()))
+    refused = client.get("/models")
+    assert (refused.status_code, refused.headers["WWW-Authenticate"].split()[0]) == (401, "Bearer")
+    token = settings.first_service_token.read_text().strip()
+    assert client.get("/models", headers={"Authorization": f"Bearer {token}"}).json() == "answered"
