@@ -41,6 +41,10 @@ def back_off(tries: int) -> dt.timedelta:
     return dt.timedelta(seconds=min(FIRST_BACK_OFF_S * 2 ** min(tries - 1, 20), LONGEST_BACK_OFF_S))
 
 
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
 class Messenger:
     """Delivers changes to one channel.
 
@@ -49,6 +53,7 @@ class Messenger:
         name, channel: the channel and its name.
         addresses: base addresses of the pages that messages link to.
         back_off: delay before the next retry, by the number of failed tries.
+        clock: returns the current time in UTC. The tests give their own.
     """
 
     def __init__(
@@ -58,8 +63,10 @@ class Messenger:
         channel: Channel,
         addresses: Addresses,
         back_off: Callable[[int], dt.timedelta] = back_off,
+        clock: Callable[[], dt.datetime] = _utc_now,
     ) -> None:
         self.store, self.outbox, self.name, self.channel, self._back_off = store, store.outbox, name, channel, back_off
+        self._clock = clock
         self._addresses = addresses
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}"
         self._failures, self._rest_until = 0, 0.0
@@ -83,7 +90,7 @@ class Messenger:
 
     def keep(self) -> None:
         """Sends the heartbeat and synchronises open alerts if they are due. Raises any error of the channel."""
-        now = dt.datetime.now(dt.UTC)
+        now = self._clock()
         if self.channel.SYNCS and self._is_due("synced_at", self.channel.sync_seconds):
             self.channel.sync([self._addresses.link(alert) for alert in self.store.open_alerts()], now)
             self.outbox.mark(self.name, "synced_at", now)
@@ -93,24 +100,24 @@ class Messenger:
 
     def _is_due(self, what: Mark, seconds: float) -> bool:
         last = self.outbox.marked(self.name, what)
-        return last is None or dt.datetime.now(dt.UTC) - last >= dt.timedelta(seconds=seconds)
+        return last is None or self._clock() - last >= dt.timedelta(seconds=seconds)
 
     def _take_turn(self) -> bool:
-        now = dt.datetime.now(dt.UTC)
+        now = self._clock()
         until = now + dt.timedelta(seconds=max(TURN_S, 3 * self.channel.timeout_seconds))
-        other = self.outbox.take_turn(self.name, self._holder, until)
+        other = self.outbox.take_turn(self.name, self._holder, until, now)
         if other is None:
             return True
         host, _, process = other.partition(":")
         pid, _, since = process.partition(":")
         if host == socket.gethostname() and not still_runs(int(pid), float(since)):
             self.outbox.release_turn(self.name, other)  # it was killed
-            return self.outbox.take_turn(self.name, self._holder, until) is None
+            return self.outbox.take_turn(self.name, self._holder, until, now) is None
         return False
 
     def _next_group(self) -> list[Delivery]:
         """The changes of the next message; empty if none is due or the rate limit is reached."""
-        now = dt.datetime.now(dt.UTC)
+        now = self._clock()
         due = self.outbox.due(self.name, now, pages_only=self.channel.is_quiet(now))
         if due and len(self.outbox.messages_since(self.name, now - MINUTE)) >= self.channel.per_minute:
             return []
@@ -126,13 +133,13 @@ class Messenger:
             message = self.channel.hidden(error)
             wait = self._back_off(1 + max(change.tries for change in group))
             _log.warning("delivery to the channel %s failed (%s); next try in %s", self.name, message, wait)
-            self.outbox.undelivered(ids, message, dt.datetime.now(dt.UTC) + wait)
+            self.outbox.undelivered(ids, message, self._clock() + wait)
             if self._failures >= FAILURES_IN_A_ROW:
                 rest = self._back_off(self._failures - FAILURES_IN_A_ROW + 1)
                 self._rest_until = time.monotonic() + rest.total_seconds()
             return 0
         self._failures = 0
-        self.outbox.delivered(ids, uuid.uuid4().hex)
+        self.outbox.delivered(ids, uuid.uuid4().hex, self._clock())
         return len(ids)
 
 

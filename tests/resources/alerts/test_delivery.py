@@ -49,12 +49,30 @@ def url(tmp_path) -> str:
     return f"sqlite:///{tmp_path / 'alerts.db'}"
 
 
+class Clock:
+    """The time of a messenger, which moves when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = dt.datetime.now(dt.UTC)
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += dt.timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 def store_of(url: str, channel: Channel) -> AlertStore:
     return AlertStore(url, [channel.route("c")])
 
 
-def opened(store, *names: str, severity="page"):
-    return [store.report("fraud", name, severity=severity, summary="x")[0] for name in names]
+def opened(store, *names: str, severity="page", at=None):
+    return [store.report("fraud", name, severity=severity, summary="x", at=at)[0] for name in names]
 
 
 def test_it_waits_longer_after_each_failure():
@@ -69,15 +87,17 @@ def test_what_was_told_is_not_told_again(url):
     assert told == [["opened"]]
 
 
-def test_what_was_not_taken_is_tried_again_when_it_is_time(url):
+def test_what_was_not_taken_is_tried_again_when_it_is_time(url, clock):
     store = store_of(url, Recorder())
-    opened(store, "a")
+    opened(store, "a", at=clock())
     fails.append(ConnectionError("nobody answers"))
-    messenger = Messenger(store, "c", Recorder(), ADDRESSES, lambda _: dt.timedelta(seconds=0.2))
+    messenger = Messenger(store, "c", Recorder(), ADDRESSES, lambda _: dt.timedelta(seconds=2), clock)
     assert messenger.deliver() == 0
     waits = store.outbox.backlog()["c"]
     assert (waits.waiting, waits.tries, waits.error, list(waits.oldest)) == (1, 1, "nobody answers", ["page"])
-    time.sleep(0.25)
+    clock.move(1.9)
+    assert messenger.deliver() == 0
+    clock.move(0.2)
     assert messenger.deliver() == 1
     assert store.outbox.backlog() == {}
 
@@ -92,24 +112,28 @@ def test_a_channel_that_is_down_is_left_alone_for_a_while(url):
     assert len(told) == FAILURES_IN_A_ROW
 
 
-def test_changes_that_come_together_are_one_message(url):
-    channel = Recorder(group_seconds=0.3, most_in_group=4)
+def test_changes_that_come_together_are_one_message(url, clock):
+    channel = Recorder(group_seconds=30, most_in_group=4)
     store = store_of(url, channel)
-    messenger = Messenger(store, "c", channel, ADDRESSES)
-    opened(store, "a", "b", "c", "d", "e")
+    messenger = Messenger(store, "c", channel, ADDRESSES, clock=clock)
+    opened(store, "a", "b", "c", "d", "e", at=clock())
+    clock.move(29)
     assert messenger.deliver() == 0
-    time.sleep(0.4)
+    clock.move(2)
     assert messenger.deliver() == 5
     assert told == [["opened"] * 4, ["opened"]]
 
 
-def test_no_more_messages_than_the_rate_allows_even_after_a_restart(url):
+def test_no_more_messages_than_the_rate_allows_even_after_a_restart(url, clock):
     channel = Recorder(per_minute=3, most_in_group=1)
     store = store_of(url, channel)
-    opened(store, *"abcde")
-    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 3
-    assert Messenger(store, "c", channel, ADDRESSES).deliver() == 0
+    opened(store, *"abcde", at=clock())
+    assert Messenger(store, "c", channel, ADDRESSES, clock=clock).deliver() == 3
+    clock.move(59)
+    assert Messenger(store, "c", channel, ADDRESSES, clock=clock).deliver() == 0
     assert store.outbox.backlog()["c"].waiting == 2
+    clock.move(2)
+    assert Messenger(store, "c", channel, ADDRESSES, clock=clock).deliver() == 2
 
 
 def test_warnings_wait_for_the_morning_and_pages_do_not(url):
@@ -153,15 +177,16 @@ def test_quiet_hours_are_in_the_zone_of_who_sleeps(hours, at, quiet):
     assert channel.is_quiet(dt.datetime.fromisoformat(f"2026-07-10T{at}:00+00:00")) == quiet
 
 
-def test_a_sign_of_life_comes_once_in_its_time(url):
+def test_a_sign_of_life_comes_once_in_its_time(url, clock):
     channel = Recorder(heartbeat_minutes=10)
     store = store_of(url, channel)
     opened(store, "a")
-    Messenger(store, "c", channel, ADDRESSES).keep()
-    Messenger(store, "c", channel, ADDRESSES).keep()
+    Messenger(store, "c", channel, ADDRESSES, clock=clock).keep()
+    clock.move(9 * 60)
+    Messenger(store, "c", channel, ADDRESSES, clock=clock).keep()
     assert told == [["alive", 1]]
-    store.outbox.mark("c", "heartbeat_at", dt.datetime.now(dt.UTC) - dt.timedelta(minutes=11))
-    Messenger(store, "c", channel, ADDRESSES).keep()
+    clock.move(2 * 60)
+    Messenger(store, "c", channel, ADDRESSES, clock=clock).keep()
     assert len(told) == 2
 
 
