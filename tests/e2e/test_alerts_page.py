@@ -59,7 +59,7 @@ def address(store, tmp_path):
             time.sleep(0.1)
     yield address
     watch.terminate()
-    watch.wait(20)
+    watch.wait(60)
     log.close()
 
 
@@ -73,7 +73,7 @@ def browser(tmp_path):
         options.add_argument(flag)
     options.binary_location = shutil.which("chromium")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.implicitly_wait(5)
+    driver.implicitly_wait(30)
     yield driver
     driver.quit()
 
@@ -88,7 +88,7 @@ def test_a_person_handles_an_alert(browser, address, store):
             return ""
 
     def shows(words: str) -> bool:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while words not in seen() and time.monotonic() < deadline:
             time.sleep(0.1)
         return words in seen()

@@ -95,7 +95,7 @@ class Ui:
         self.client.close()
         self.process.send_signal(signal.SIGINT)
         self.process.stdout.read()
-        self.process.wait(30)
+        self.process.wait(120)
         for pid in processes_of(self.home):
             os.kill(pid, signal.SIGKILL)
 

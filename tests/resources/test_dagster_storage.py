@@ -116,7 +116,7 @@ def test_threads_do_not_share_a_transaction(ours):
     with log._one_transaction():
         thread = threading.Thread(target=look)
         thread.start()
-        thread.join(30)
+        thread.join(120)
         with log.index_connection() as mine:
             assert mine is not seen["other"]
             with log.index_connection() as again:

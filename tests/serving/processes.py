@@ -25,7 +25,7 @@ class Service:
         self.process = subprocess.Popen(
             command, cwd=project_root(), env=environment, stdout=self.output, stderr=subprocess.STDOUT
         )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
         self.until(lambda: self.client.get("/health").status_code == 200, seconds=180)
         if (token := home / "service-token").exists():
             self.client.headers["Authorization"] = f"Bearer {token.read_text().strip()}"
@@ -58,5 +58,5 @@ class Service:
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(10)
+            self.process.wait(60)
         self.output.close()

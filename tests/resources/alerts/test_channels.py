@@ -291,7 +291,7 @@ def alertmanager(tmp_path):
             raise AssertionError((tmp_path / "am.log").read_text())
         yield address
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.slow

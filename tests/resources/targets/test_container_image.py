@@ -176,7 +176,7 @@ def real_registry(tmp_path, monkeypatch):
 
 def read(url: str, accept: str = "*/*"):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return opener.open(urllib.request.Request(url, headers={"Accept": accept}), timeout=10)
+    return opener.open(urllib.request.Request(url, headers={"Accept": accept}), timeout=60)
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def target(tracking) -> LocalService:
 
 def read(url: str) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{url}/health", timeout=5) as answer:
+    with opener.open(f"{url}/health", timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -128,7 +128,7 @@ with target.stage(Path({str(bundle)!r})) as staged:
     assert read(url) == '{"name": "toy"}'
     run.send_signal(signal.SIGKILL)
     run.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             read(url)

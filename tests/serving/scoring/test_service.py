@@ -152,7 +152,7 @@ def test_an_invalid_payment_is_a_422_with_column_value_and_what_is_right(staged,
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(staged):
     as_json = {"Content-Type": "application/json"}
     host, port = staged.client.base_url.host, staged.client.base_url.port
-    with socket.create_connection((host, port), timeout=10) as connection:  # 30 MB are said, and none is sent
+    with socket.create_connection((host, port), timeout=60) as connection:  # 30 MB are said, and none is sent
         head = "POST /models/fraud/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: 30000000\r\n\r\n".encode())
         assert connection.recv(64).startswith(b"HTTP/1.1 413 ")

@@ -90,7 +90,7 @@ class Prometheus:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
         self.log.close()
 
 
@@ -135,6 +135,6 @@ def test_every_query_finds_its_series(home, bundles, serve, tmp_path, monkeypatc
     finally:
         prometheus.end()
         watch.terminate()
-        watch.wait(20)
+        watch.wait(60)
         log.close()
         doubles.shutdown()
