@@ -1,29 +1,52 @@
 """First stage: immutable landed rows with their source and arrival time, and the labels that land later.
 
-Belongs here: requesting a day (or the whole table) from the source, and refusing an empty landing. Does not belong
-here: any interpretation of a row's values.
+Belongs here: requesting a day (or the whole table) from the source, trying again while it is unavailable, and refusing
+an empty landing or one with other columns than before. Does not belong here: any interpretation of a row's values.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+from pydantic import Field
 
 from assets.declaration import Model
+from assets.lifecycle.data.landed_schema import LOOKED_AT, changes_of_schema, told
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
 from resources.dagster_internals import CheckResult
-from resources.sources import SourceError, Stream
-from resources.tables import WHOLE
+from resources.sources import Snapshot, SourceError, SourceUnavailable, Stream
+from resources.tables import WHOLE, ParquetTables, TableError
 
 ARRIVED = Check(name="arrived", description="The source returned rows for this day; an empty landing is refused.")
+
+SCHEMA = Check(
+    name="schema",
+    description="The source has all columns of the landing before, with values of the same kind; a renamed, dropped or "
+    "retyped column is refused until a person accepts it.",
+)
+
+TRIES, FIRST_WAIT_S = 3, 10
+"""Number of tries of a run while the source is unavailable, and the wait after the first one; it doubles each time."""
+UNAVAILABLE = "assetline/source_unavailable"
+"""Tag of a run that failed because its source was unavailable; the arrivals sensor requests its day again."""
 
 LANDING_DAY = "landing_day"
 ROW_ID = "row_id"
 """Permanent id of a landed row: ``<landing day>-<position>``. Sorting by it sorts by arrival."""
+
+
+class LandingConfig(dg.Config):
+    """Settings of a landing in the launchpad."""
+
+    accept_schema: bool = Field(
+        default=False,
+        description="Land although columns of the source were renamed, dropped or retyped. The next landing is then "
+        "compared with this one. Change `clean` and the contract first, if they read these columns.",
+    )
 
 
 def raw_table_asset(model: Model) -> dg.AssetsDefinition:
@@ -41,10 +64,12 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
     upstream = model.table.source if isinstance(model.table.source, dg.AssetKey) else None
 
     def land(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> StageOutput:
+        tables: ParquetTables = context.resources.tables
         if upstream is not None:
             landed = {WHOLE: frames["upstream"]}
         else:
-            landed = {day: _ask(getattr(context.resources, source_key), day, labels) for day in days_in_run(context)}
+            source = getattr(context.resources, source_key)
+            landed = _asked(context, lambda: _read(source, tables, model.key(name), days_in_run(context), labels))
         check_results = [
             CheckResult(
                 check=ARRIVED.name,
@@ -57,6 +82,14 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
             )
             for day, rows in landed.items()
         ]
+        if not context.op_execution_context.op_config["accept_schema"]:
+            check_results += _schema_checks(tables, model.key(name), landed)
+        else:
+            check_results += [
+                CheckResult(check=SCHEMA.name, day=None if day == WHOLE else day, passed=True,
+                            description="accepted by a person, as it is now")
+                for day in landed
+            ]  # fmt: skip
         by_day = {day: {"dagster/partition_row_count": len(rows)} for day, rows in landed.items() if day != WHOLE}
         rows = sum(len(frame) for frame in landed.values())
         return StageOutput(number_rows(landed), check_results, {"dagster/row_count": rows, "source": name}, by_day)
@@ -70,10 +103,11 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
         stage="data",
         kinds={"parquet"},
         inputs={"upstream": TableInput(upstream)} if upstream else {},
-        checks=[ARRIVED],
+        checks=[ARRIVED, SCHEMA],
         day_column=LANDING_DAY,
         code=[] if upstream else [model.table.source],
         resources=set() if upstream else {source_key},
+        config=LandingConfig,
     )
 
 
@@ -118,13 +152,116 @@ def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _ask(source: object, day: str, labels: bool) -> pd.DataFrame:
+def _asked(context: dg.AssetExecutionContext, read: Callable[[], dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Rows by day from the source. An unavailable source is asked again; other errors fail at once.
+
+    Raises:
+        dagster.RetryRequested: the source is unavailable, and this was not the last try.
+        dagster.Failure: the source cannot be read. After the last try, the run has the tag :data:`UNAVAILABLE`.
+    """
     try:
-        if isinstance(source, Stream):
-            date = dt.date.fromisoformat(day)
-            if date > source.landed_until():
-                raise SourceError(f"{day} has not landed yet: the latest complete day is {source.landed_until()}")
-            return source.land_labels(date) if labels else source.land(date)
-        return source.read()  # type: ignore[attr-defined]
+        return read()
+    except SourceUnavailable as error:
+        number = context.op_execution_context.retry_number
+        if number + 1 < TRIES:
+            context.log.warning(f"{error}; this was try {number + 1} of {TRIES}")
+            raise dg.RetryRequested(max_retries=TRIES - 1, seconds_to_wait=FIRST_WAIT_S * 2**number) from error
+        context.instance.add_run_tags(context.run_id, {UNAVAILABLE: "true"})
+        raise dg.Failure(description=str(error), allow_retries=False) from error
     except SourceError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def _read(
+    source: Stream | Snapshot, tables: ParquetTables, key: dg.AssetKey, days: list[str], labels: bool
+) -> dict[str, pd.DataFrame]:
+    if not isinstance(source, Stream):
+        return {WHOLE: source.read()}
+    until, column = source.landed_until(), source.growing_column()
+    rows: dict[str, pd.DataFrame] = {}
+    for day in days:
+        date = dt.date.fromisoformat(day)
+        if date > until:
+            raise SourceError(f"{day} has not landed yet: the latest complete day is {until}")
+        if labels:
+            rows[day] = source.land_labels(date)
+        elif column is None:
+            rows[day] = source.land(date)
+        else:
+            rows[day] = _after_the_last(source, tables, key, day, column, rows)
+    return rows
+
+
+def _after_the_last(
+    source: Stream, tables: ParquetTables, key: dg.AssetKey, day: str, column: str, before: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """The rows of ``day`` by the source's growing column: those above all rows of earlier days.
+
+    Raises:
+        SourceError: a later day has landed, so its rows would land twice.
+    """
+    there = tables.days(key)
+    after = next((greatest(rows, column) for rows in reversed(before.values()) if len(rows)), None)
+    if after is None:
+        earlier = (tables.read(key, [d], [column]) for d in reversed(there) if d < day)
+        after = next((greatest(rows, column) for rows in earlier if len(rows)), None)
+    if day in there:
+        landed = tables.read(key, [day], [column])
+        return source.land_after(dt.date.fromisoformat(day), after, greatest(landed, column) if len(landed) else after)
+    if later := [d for d in there if d > day]:
+        raise SourceError(
+            f"{later[0]} has landed, so {day} cannot: rows land in the order of '{column}', and those of {day} are in "
+            f"{later[0]}"
+        )
+    return source.land_after(dt.date.fromisoformat(day), after, None)
+
+
+def greatest(rows: pd.DataFrame, column: str) -> str:
+    """The greatest value of a growing column, as text; whole numbers are compared as numbers, other values as text.
+
+    Raises:
+        SourceError: the source has no such column, or a value is missing.
+    """
+    if column not in rows:
+        raise SourceError(f"the source has no column '{column}'; the columns are: {', '.join(map(str, rows.columns))}")
+    values = rows[column]
+    if values.isna().any():
+        raise SourceError(f"'{column}' is missing in {int(values.isna().sum())} rows, so their order is unknown")
+    whole = values.str.fullmatch(r"[+-]?\d+").all()
+    return str(max(values, key=int)) if whole else str(values.max())
+
+
+def _schema_checks(tables: ParquetTables, key: dg.AssetKey, landed: Mapping[str, pd.DataFrame]) -> list[CheckResult]:
+    """The check of each landing against the one before it, in this run or on disk; blank days are left out."""
+    check_results = []
+    before = _rows_before(tables, key, min(landed))
+    for day, rows in landed.items():
+        changes = changes_of_schema(before, rows) if before is not None and len(rows) else []
+        check_results.append(
+            CheckResult(
+                check=SCHEMA.name,
+                day=None if day == WHOLE else day,
+                passed=not any(change.refused for change in changes),
+                description=told(changes)
+                if before is not None
+                else "the first landing; the next one is compared with it",
+                metadata={"columns": rows.shape[1]},
+            )
+        )
+        if len(rows):
+            before = rows
+    return check_results
+
+
+def _rows_before(tables: ParquetTables, key: dg.AssetKey, first: str) -> pd.DataFrame | None:
+    """Some rows of the latest landing before ``first`` that has any; ``None`` if there is none."""
+    for day in reversed(tables.days(key)):
+        if day != WHOLE and day >= first:
+            continue
+        try:
+            rows = next(tables.batches(key, day, rows=LOOKED_AT), None)
+        except TableError:  # a damaged file is being landed again
+            continue
+        if rows is not None and len(rows):
+            return rows.drop(columns=[name for name in (ROW_ID, LANDING_DAY) if name in rows])
+    return None

@@ -1,57 +1,21 @@
-"""Sources: the upstream systems that tables read their rows from.
+"""Files on this machine: a CSV or Parquet file as a whole table, or as a stream of days.
 
-Belongs here: the two kinds of source (a stream delivers one day at a time, a snapshot is one whole table) and the
-ready-made sources. Does not belong here: a source of a single model (in that model's folder), cleaning.
+Belongs here: sources that need one local file and nothing else. Does not belong here: files elsewhere or by pattern,
+reading a file's bytes (``resources/files.py``).
 """
 
 from __future__ import annotations
 
-import abc
 import datetime as dt
 from typing import TYPE_CHECKING
 
-import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from resources.settings import project_root
+from resources.sources.base import Snapshot, SourceError, Stream
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class SourceError(Exception):
-    """A source cannot be read. The message names it and the fix."""
-
-
-class Source(dg.ConfigurableResource, abc.ABC):
-    """The base class of sources. It is a Dagster resource, so the UI shows it and tests can replace it."""
-
-
-class Stream(Source, abc.ABC):
-    """A source that delivers rows one day at a time and their labels later."""
-
-    @abc.abstractmethod
-    def land(self, day: dt.date) -> pd.DataFrame:
-        """Rows that *arrived* on ``day``, as text (``string[pyarrow]`` columns); ``arrived_at`` is one of the columns.
-
-        It is deterministic: the same day returns the same rows. Raises :class:`SourceError` if it cannot be read.
-        """
-
-    @abc.abstractmethod
-    def land_labels(self, day: dt.date) -> pd.DataFrame:
-        """Labels that became known on ``day``: the table's key, the target, and any columns that explain the target."""
-
-    @abc.abstractmethod
-    def landed_until(self) -> dt.date:
-        """Latest day whose rows are complete (for a real-time source: yesterday, UTC)."""
-
-
-class Snapshot(Source, abc.ABC):
-    """A source that is one whole table."""
-
-    @abc.abstractmethod
-    def read(self) -> pd.DataFrame:
-        """All rows, as text (``string[pyarrow]`` columns). Raises :class:`SourceError` if they cannot be read."""
 
 
 class CsvFile(Snapshot):

@@ -1,0 +1,8 @@
+"""Sources: the upstream systems that tables read their rows from; the ready-made ones by name."""
+
+from resources.sources.base import Snapshot, Source, SourceError, SourceUnavailable, Stream, hidden
+from resources.sources.local_files import CsvFile, FileByDay, ParquetFile
+
+__all__ = [
+    "CsvFile", "FileByDay", "ParquetFile", "Snapshot", "Source", "SourceError", "SourceUnavailable", "Stream", "hidden",
+]  # fmt: skip
