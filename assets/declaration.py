@@ -93,6 +93,8 @@ class Table:
         late_days: a row may land at most this many days after its event day; later rows are quarantined.
         max_refused: maximum share of a landing that may be quarantined; above it, the whole landing is refused.
         quiet_days: whether a day without rows is normal; if not, an empty landing is refused.
+        source_down_hours: hours for which the source of a stream may be unavailable before an alert opens; its days are
+            requested again in the meantime. 0 opens the alert at once.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Table:
     late_days: int = 3
     max_refused: float = 0.05
     quiet_days: bool = False
+    source_down_hours: float = 6.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -547,6 +550,8 @@ def _wrong_table(model: Model) -> Wrong:
         yield "table.source", type(table.source).__name__, "a Stream needs a table with `time`"
     if isinstance(table.source, Snapshot) and model.is_stream:
         yield "table.source", type(table.source).__name__, "a Snapshot needs a table without `time`"
+    if table.source_down_hours < 0:
+        yield "table.source_down_hours", table.source_down_hours, "give 0 or more hours"
     if model.label_delay_days < 0 or (model.label_delay_days and not model.is_stream):
         yield (
             "label_delay_days",

@@ -18,6 +18,8 @@ from resources.alerts.runbooks import runbook_of
 from resources.dagster_internals import Planned, planned_assets
 from sensors.alerts import retraining_alerts
 
+UNAVAILABLE_SOURCE = "SourceUnavailable"
+"""Error of a landing whose source was unavailable; for a stream, the arrivals sensor requests the day and alerts."""
 REFUSALS = ("DagsterAssetCheckFailedError", "Refused")
 """Errors of steps that failed because of a check; the check has its own alert."""
 MOST_LETTERS = 300
@@ -27,6 +29,7 @@ MOST_LETTERS = 300
 def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     """The sensors that open alerts for failed runs and resolve them."""
     owners = {model.name: model.owner for model in models}
+    landings = {model.name: f"raw_{model.table.name}" for model in models if model.is_stream}
     trainings = {job_name(model, TRAIN): model.name for model in models}
 
     @dg.run_failure_sensor(
@@ -40,11 +43,13 @@ def run_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
         why = {event.step_key or "": _why(event) for event in context.get_step_failure_events()}
         planned = planned_assets(context.instance, run.run_id)
         for model, asset, day, step in _failed(planned, why, run.job_name):
-            refused, message = why.get(step, (False, str(context.failure_event.message)))
+            errors, message = why.get(step, ((), str(context.failure_event.message)))
             if run.job_name in trainings and asset != "evaluation":  # the ledger reports refusals by the gate
                 for alert in retraining_alerts(alerts, model):
                     alerts.store.update(alert.id, f"retraining failed at {asset}: {message}")
-            if refused:
+            if any(name in REFUSALS for name in errors):
+                continue
+            if UNAVAILABLE_SOURCE in errors and asset in (landings.get(model), "raw_labels"):
                 continue
             cause = f"{RUN}{asset}"
             changed = alerts.store.report(
@@ -85,7 +90,7 @@ Failed = tuple[str, str, str | None, str]
 """Model, asset, latest day and step."""
 
 
-def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[bool, str]], job: str) -> list[Failed]:
+def _failed(planned: Sequence[Planned], why: Mapping[str, tuple[Sequence[str], str]], job: str) -> list[Failed]:
     """The assets that a run did not make because their steps failed.
 
     If the run ended without a failed step (for example, its process was killed), the first asset that it did not make.
@@ -107,8 +112,8 @@ def _latest(planned: Iterable[Planned]) -> list[Failed]:
     return [(model, asset, day, step) for (model, asset, step), day in days.items()]
 
 
-def _why(event: dg.DagsterEvent) -> tuple[bool, str]:
-    """Whether a failed check caused a step failure, and the first line of the description or innermost error."""
+def _why(event: dg.DagsterEvent) -> tuple[Sequence[str], str]:
+    """The names of the errors that caused a step failure, and the first line of the description or innermost error."""
     error = event.step_failure_data.error
     failure = event.step_failure_data.user_failure_data
     chain = []
@@ -116,4 +121,4 @@ def _why(event: dg.DagsterEvent) -> tuple[bool, str]:
         chain.append(error)
         error = error.cause
     message = (failure.description if failure else None) or (chain[-1].message if chain else "") or "no reason is given"
-    return any(one.cls_name in REFUSALS for one in chain), message.strip().splitlines()[0][:MOST_LETTERS]
+    return [one.cls_name or "" for one in chain], message.strip().splitlines()[0][:MOST_LETTERS]

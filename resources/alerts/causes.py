@@ -12,6 +12,8 @@ RUN: Final = "run/"
 """Followed by an asset that a failed run did not materialise, or by the job name if the run has no assets."""
 PIPELINE: Final = "pipeline/"
 """Followed by the stage of a pipeline that failed; of no model, but of the project."""
+SOURCE: Final = "source/down"
+"""The source of a stream has been unavailable for longer than declared (``sensors/arrivals.py``)."""
 DAEMON: Final = "watchdog/daemon/"
 LOCATION: Final = "watchdog/location"
 SENSOR: Final = "watchdog/sensor/"
@@ -24,5 +26,5 @@ DOWN: Final = "service/down"
 
 WATCHED: Final = (DAEMON, LOCATION, SENSOR, SCHEDULE, WEBSERVER, STALE, DEGRADED, DOWN)
 """Causes that the watchdog detects."""
-CAUSES: Final = (RUN, PIPELINE, PROCESS, *WATCHED)
+CAUSES: Final = (RUN, PIPELINE, SOURCE, PROCESS, *WATCHED)
 """All causes."""

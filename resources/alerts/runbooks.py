@@ -24,6 +24,7 @@ RUNBOOKS: Final = {
     "predictions/": "predictions",
     "run/": "run",
     "pipeline/": "pipeline",
+    "source/": "source",
     "freshness/": "freshness",
     "service/": "service",
     "watchdog/": "watchdog",

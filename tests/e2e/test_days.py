@@ -37,6 +37,8 @@ class Upstream(PaymentSimulator):
             return rows.rename(columns={"amount": "amount_eur"})
         if self.fault == "wrong types":
             return rows.assign(amount="twelve")
+        if self.fault == "wrong values":
+            return rows.assign(amount="-12")
         raise AssertionError(self.fault)
 
 
@@ -137,8 +139,9 @@ def test_a_late_row_reaches_its_own_day_and_makes_the_days_that_look_back_stale(
     ("fault", "work", "words"),
     [
         ("empty", "land", ["fraud/raw_payments", "returned no rows for", "check the upstream system"]),
-        ("renamed", "clean", ["amount: the column did not land", "renamed to 'amount_eur'", "fix the upstream"]),
-        ("wrong types", "clean", ["fraud/payments", "100.0%", "amount: missing or unreadable"]),
+        ("renamed", "land", ["no column 'amount' any more; is it 'amount_eur' now?", "owner of the source"]),
+        ("wrong types", "land", ["'amount' held numbers and now holds text, for example 'twelve'", "accept_schema"]),
+        ("wrong values", "clean", ["fraud/payments", "100.0%", "amount"]),
     ],
 )
 def test_a_faulty_day_is_refused_in_words_and_harms_no_other(make_world, tmp_path, fault, work, words):

@@ -59,7 +59,7 @@ def test_a_landing_reaches_its_own_day_the_days_it_is_late_for_and_those_that_lo
 
 def test_a_day_that_its_checks_refuse_goes_no_further(world, monkeypatch):
     def mangled(self, date):
-        return whole(self, date).assign(amount="twelve")
+        return whole(self, date).assign(amount="-12")  # still a number, so it lands
 
     whole = PaymentSimulator.land
     monkeypatch.setattr(PaymentSimulator, "land", mangled)

@@ -166,7 +166,7 @@ def _asked(context: dg.AssetExecutionContext, read: Callable[[], dict[str, pd.Da
         if number + 1 < TRIES:
             context.log.warning(f"{error}; this was try {number + 1} of {TRIES}")
             raise dg.RetryRequested(max_retries=TRIES - 1, seconds_to_wait=FIRST_WAIT_S * 2**number) from error
-        context.instance.add_run_tags(context.run_id, {UNAVAILABLE: "true"})
+        context.instance.add_run_tags(context.run.run_id, {UNAVAILABLE: "true"})
         raise dg.Failure(description=str(error), allow_retries=False) from error
     except SourceError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
@@ -201,13 +201,13 @@ def _after_the_last(
         SourceError: a later day has landed, so its rows would land twice.
     """
     there = tables.days(key)
-    after = next((greatest(rows, column) for rows in reversed(before.values()) if len(rows)), None)
+    after = next((greatest(rows, column) for rows in reversed(list(before.values())) if len(rows)), None)
     if after is None:
         earlier = (tables.read(key, [d], [column]) for d in reversed(there) if d < day)
         after = next((greatest(rows, column) for rows in earlier if len(rows)), None)
-    if day in there:
-        landed = tables.read(key, [day], [column])
-        return source.land_after(dt.date.fromisoformat(day), after, greatest(landed, column) if len(landed) else after)
+    landed = tables.read(key, [day], [column]) if day in there else pd.DataFrame()
+    if len(landed):
+        return source.land_after(dt.date.fromisoformat(day), after, greatest(landed, column))
     if later := [d for d in there if d > day]:
         raise SourceError(
             f"{later[0]} has landed, so {day} cannot: rows land in the order of '{column}', and those of {day} are in "
