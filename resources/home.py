@@ -75,6 +75,15 @@ def dagster_yaml(settings: Settings) -> bytes:
         del config[store]
     # The file names the variable and not the URL, which may hold a password.
     config["storage"] = {"postgres": {"postgres_url": {"env": _STORE_VARIABLE}}}
+    config["concurrency"]["runs"]["max_concurrent_runs"] = settings.runs_at_once
+    if settings.runs_at_once > 1:
+        # Each model is a pool, and so is training, which uses the whole machine. A run needs a slot of all its pools.
+        config["concurrency"]["pools"] = {"default_limit": 1, "granularity": "run"}
+        # Without threads, the queue starts a run only when the process of the one before has imported everything.
+        config["run_coordinator"] = {
+            "module": "dagster._core.run_coordinator", "class": "QueuedRunCoordinator",
+            "config": {"dequeue_use_threads": True},
+        }  # fmt: skip
     return yaml.safe_dump(config, sort_keys=False).encode()
 
 

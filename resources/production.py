@@ -49,6 +49,7 @@ def against_production(
         *((name, _open_host(settings, origins, name)) for name in hosts),
         *([("backup", _backup(settings, origins))] if everything else []),
         ("test_data", _test_data(settings, origins)),
+        ("stack", _stack(settings, origins)),
     ]
     debug = [f"{name}={env[name]!r} is a debug switch; unset it" for name in DEBUG_VARIABLES if env.get(name)]
     return [*(problem for name, problem in found if problem and name not in invalid), *debug]
@@ -116,6 +117,15 @@ def _backup(settings: Settings, origins: Mapping[str, str]) -> str:
     if not settings.backup.is_dir():
         return f"{label('backup', origins)}='{settings.backup}' is not a folder; mount or create it"
     return ""
+
+
+def _stack(settings: Settings, origins: Mapping[str, str]) -> str:
+    if settings.stack != "postgres":
+        return ""
+    return (
+        f"{label('stack', origins)}='postgres' is a server inside the state folder, for one machine; unset it and give "
+        f"the three databases by URL, for example {PREFIX}DATABASE_URL={_POSTGRES}"
+    )
 
 
 def _test_data(settings: Settings, origins: Mapping[str, str]) -> str:

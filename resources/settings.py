@@ -29,6 +29,8 @@ DEFAULT = "default"
 """Origin of a value that neither the file nor a variable gives."""
 
 LOOPBACK = "127.0.0.1"
+RUNS_AT_ONCE = 4
+"""Default number of runs in progress together where all databases are on PostgreSQL by ``stack = "postgres"``."""
 
 Part = Literal["all", "service"]
 """Which processes a machine runs: all of them, or only the scoring service, which needs fewer settings in prod."""
@@ -115,6 +117,10 @@ class Settings:
     Args:
         home: absolute path of the state folder.
         env: the environment: ``dev``, ``staging`` or ``prod``.
+        stack: where the databases are by default: ``sqlite`` (files of the state folder) or ``postgres`` (a PostgreSQL
+            server of the state folder, which commands start and stop). A state folder with such a server keeps to it.
+        runs_at_once: number of Dagster runs that may be in progress together; more than 1 needs all databases on
+            PostgreSQL. Runs of one model still follow each other.
         database_url: SQLAlchemy URL of the project's own tables: alerts and the ledger of promotions.
         mlflow_store: PostgreSQL URL of MLflow's store; default: a SQLite file in the state folder.
         dagster_store: PostgreSQL URL of Dagster's runs, events and schedules; default: SQLite files there.
@@ -148,6 +154,8 @@ class Settings:
 
     home: Path
     env: str = "dev"
+    stack: str = "sqlite"
+    runs_at_once: int = 1
     database_url: str = field(repr=False)  # it may hold a password
     mlflow_store: str = field(default="", repr=False)
     dagster_store: str = field(default="", repr=False)
@@ -318,13 +326,42 @@ def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
         else:
             take(variables[variable], variable, value.strip(), variable)
     home: Path = values.setdefault("home", project_root() / "var")
-    values.setdefault("database_url", f"sqlite:///{home / 'assetline.db'}")
+    _set_databases(values, origins, home)
     settings = Settings(**values)
     if not invalid:
-        problems += [*_shared_ports(settings), *_backup_in_home(settings, origins)]
+        problems += [*_too_many_runs(settings, origins), *_shared_ports(settings), *_backup_in_home(settings, origins)]
     if settings.env == "prod":
         problems += against_production(settings, origins, env, part, invalid)
     return Reading(environment, None if invalid else settings, origins, problems)
+
+
+def _set_databases(values: dict[str, Any], origins: dict[str, str], home: Path) -> None:
+    """Adds the default URLs of the databases, and the stack of a state folder that has a server."""
+    from resources import local_postgres
+
+    if origins["stack"] == DEFAULT and local_postgres.exists(home):
+        values["stack"], origins["stack"] = "postgres", "the state folder"
+    if values.get("stack") == "postgres":
+        values.setdefault("runs_at_once", RUNS_AT_ONCE)
+        values.setdefault("mlflow_store", local_postgres.url(home, local_postgres.MLFLOW))
+        values.setdefault("dagster_store", local_postgres.url(home, local_postgres.DAGSTER))
+        values.setdefault("database_url", local_postgres.url(home, local_postgres.OWN))
+    values.setdefault("database_url", f"sqlite:///{home / 'assetline.db'}")
+
+
+def _too_many_runs(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.runs_at_once < 1:
+        return [f"{label('runs_at_once', origins)}={settings.runs_at_once} runs nothing; give 1 or more"]
+    in_sqlite = [
+        name for name in ("database_url", "mlflow_store", "dagster_store")
+        if not str(getattr(settings, name)).startswith("postgresql")
+    ]  # fmt: skip
+    if settings.runs_at_once == 1 or not in_sqlite:
+        return []
+    return [
+        f"{label('runs_at_once', origins)}={settings.runs_at_once} needs PostgreSQL, because SQLite locks when runs "
+        f"write at the same time; unset it, or set {PREFIX}STACK=postgres (in SQLite now: {', '.join(in_sqlite)})"
+    ]
 
 
 def environment_file(environment: str) -> Path:
@@ -600,6 +637,8 @@ def _kubeconfig(name: str, value: str) -> Path:
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "env": _environment,
     "home": _folder,
+    "stack": _one_of("sqlite", "postgres"),
+    "runs_at_once": _count,
     "database_url": _database_url,
     "mlflow_store": _postgres,
     "dagster_store": _postgres,

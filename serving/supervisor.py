@@ -13,6 +13,7 @@ its children live on (they hold its output open), so each session is killed when
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import shlex
@@ -31,6 +32,7 @@ import dagster as dg
 import sqlalchemy as sa
 from honcho.printer import Message, Printer
 
+from resources import local_postgres
 from resources.home import end_dead_runs, prepare
 from resources.migrations import MigrationError, migrate
 from resources.settings import LOOPBACK, PREFIX, Settings, address_of, project_root
@@ -80,6 +82,7 @@ def programs(settings: Settings) -> list[Program]:
     ui, mlflow, service, watch = map(str, ports)
     began = time.time()
     return [
+        *_database(settings),
         Program(
             "ui",
             [
@@ -133,6 +136,14 @@ def programs(settings: Settings) -> list[Program]:
     ]
 
 
+def _database(settings: Settings) -> list[Program]:
+    """The process that ends when the state folder's PostgreSQL does, so that the others are stopped then, too."""
+    if settings.stack != "postgres":
+        return []
+    command = [sys.executable, "-m", "resources.local_postgres", str(settings.home)]
+    return [Program("postgres", command, lambda: local_postgres.is_running(settings.home))]
+
+
 def _listen(host: str) -> list[str]:
     return ["--host", host, "--port"]
 
@@ -150,9 +161,15 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
     Raises:
         SupervisorError: a port is taken.
         MigrationError: a newer release has upgraded the database.
+        LocalPostgresError: the state folder's PostgreSQL does not start.
     """
     started = programs(settings) if started is None else started
     refuse_taken_ports(started)
+    with local_postgres.in_use(settings.home) if settings.stack == "postgres" else contextlib.nullcontext():
+        return _supervise(settings, started)
+
+
+def _supervise(settings: Settings, started: Sequence[Program]) -> int:
     migrate(sa.create_engine(settings.database_url, poolclass=sa.NullPool))
     prepare(settings)
     with dg.DagsterInstance.get() as instance:
@@ -181,10 +198,17 @@ def _page_of_the_end(settings: Settings, ended: str) -> None:
 
     alerts = Alerts.from_settings(settings).process_config_and_initialize()
     cause = f"{PROCESS}{ended}"
-    changed = alerts.store.report(
-        "assetline", cause, severity="page",
-        summary=f"the process '{ended}' exited by itself, so all processes were stopped", runbook=runbook_of(cause),
-    )  # fmt: skip
+    try:
+        changed = alerts.store.report(
+            "assetline", cause, severity="page",
+            summary=f"the process '{ended}' exited by itself, so all processes were stopped", runbook=runbook_of(cause),
+        )  # fmt: skip
+    except sa.exc.OperationalError as error:  # the database may be what ended
+        print(
+            f"no alert was opened, because its database does not answer ({str(error.orig).splitlines()[0]})",
+            file=sys.stderr,
+        )
+        return
     alerts.tell(changed)
     try:
         messengers = alerts.messengers()
@@ -326,7 +350,7 @@ def main() -> None:
     """Entry point of `python -m serving.supervisor`."""
     try:
         sys.exit(supervise(Settings.from_env()))
-    except (SupervisorError, MigrationError) as error:
+    except (SupervisorError, MigrationError, local_postgres.LocalPostgresError) as error:
         sys.exit(str(error))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,12 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Bundle.save(folder, module=Line(len(names)), model=plain(), feature_names=names, head=ScoreTransform(),
                 threshold=0.5, fitted={"folds_score": 0.5, "chance": 0.4, "epochs": 1, "curves": {}})  # fmt: skip
     return folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the user `postgres` may enter; pytest takes the rights of others from its own folders."""
+    folder = Path(tempfile.mkdtemp(prefix="assetline-open-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

@@ -65,6 +65,9 @@ class StageOutput:
     by_day: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+TRAINING_POOL = "training"
+"""Pool of the steps that use the whole machine, whatever their model."""
+
 Compute = Callable[..., StageOutput]
 
 
@@ -106,6 +109,7 @@ def table_asset(
     op_tags: Mapping[str, Any] | None = None,
     may_wait: bool = False,
     partitions: dg.PartitionsDefinition | None = None,
+    pool: str = "",
 ) -> dg.AssetsDefinition:
     """Builds an asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
@@ -122,6 +126,7 @@ def table_asset(
         may_wait: whether ``compute`` may return no frame, because it waits for a person.
         by_day: whether the table is partitioned by the model's days (``trained_model`` is not).
         partitions: other days than the model's.
+        pool: Dagster's pool of the step; default: the model's. Only one run at a time uses a pool.
     """
     key = model.key(name)
     partitions = partitions or (days_of(model) if by_day else None)
@@ -158,6 +163,7 @@ def table_asset(
         op_tags=op_tags,
         output_required=not may_wait,
         io_manager_key="tables",
+        pool=pool or model.name,
     )
     def stage_asset(context: dg.AssetExecutionContext, **frames: Any) -> Iterator[Any]:
         output = compute(context, **frames)

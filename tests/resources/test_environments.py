@@ -191,6 +191,7 @@ def test_production_without_anything_is_one_list_of_all_that_is_missing(tmp_path
         ({"ASSETLINE_WATCH_HOST": "::"}, "ASSETLINE_WATCH_HOST='::' listens on every interface"),
         ({"ASSETLINE_UI_HOST": "8.8.8.8"}, "ASSETLINE_UI_HOST='8.8.8.8' listens on a public address"),
         ({"PYTHONASYNCIODEBUG": "1"}, "PYTHONASYNCIODEBUG='1' is a debug switch; unset it"),
+        ({"ASSETLINE_STACK": "postgres"}, "ASSETLINE_STACK='postgres' is a server inside the state folder, for one"),
         ({"PYTHONINSPECT": "1"}, "PYTHONINSPECT='1' is a debug switch; unset it"),
     ],
 )  # fmt: skip

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from resources.local_postgres import url
 from resources.request_log import RequestLog
-from resources.settings import Settings, SettingsError, one_thread_each, project_root, quiet_telemetry
+from resources.settings import Settings, SettingsError, one_thread_each, project_root, quiet_telemetry, read
 
 
 def test_project_root_is_the_folder_of_the_code_location():
@@ -52,6 +53,25 @@ def test_each_variable_is_read(tmp_path):
     assert settings.service_tokens == tmp_path / "mounted.toml"
     assert Settings.from_env({"ASSETLINE_HOME": str(tmp_path)}).service_tokens == tmp_path / "service-tokens.toml"
     assert settings.ui_url == settings.ui_link == "http://127.0.0.1:3100"
+
+
+def test_the_stack_postgres_puts_all_databases_on_the_server_of_the_state_folder(tmp_path):
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_STACK": "postgres"})
+    urls = (settings.database_url, settings.tracking_uri, settings.dagster_store)
+    assert urls == tuple(url(tmp_path, name) for name in ("assetline", "mlflow", "dagster"))
+    assert settings.runs_at_once > 1
+    own = {"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_STACK": "postgres", "ASSETLINE_DATABASE_URL": "sqlite:////x.db",
+           "ASSETLINE_RUNS_AT_ONCE": "1"}  # fmt: skip
+    assert Settings.from_env(own).database_url == "sqlite:////x.db", "a URL that is given stays"
+
+
+def test_a_state_folder_with_a_server_keeps_to_it(tmp_path):
+    (tmp_path / "postgres" / "data").mkdir(parents=True)
+    found = read({"ASSETLINE_HOME": str(tmp_path)})
+    assert (found.settings.stack, found.origins["stack"]) == ("postgres", "the state folder")
+    assert found.settings.database_url == url(tmp_path, "assetline")
+    given = Settings.from_env({"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_STACK": "sqlite"})
+    assert given.database_url == f"sqlite:///{tmp_path}/assetline.db"
 
 
 def test_links_for_people_lead_where_people_are():
@@ -101,6 +121,9 @@ FILE = str(Path(__file__).resolve())
         ("ASSETLINE_RATE_LIMIT", "-5", "whole number from 0 to 999999999"),
         ("ASSETLINE_RATE_LIMIT", "many", "whole number from 0 to 999999999"),
         ("ASSETLINE_ACCESS_LOG", "syslog", "set it to one of file, stdout, off"),
+        ("ASSETLINE_STACK", "mysql", "set it to one of sqlite, postgres"),
+        ("ASSETLINE_RUNS_AT_ONCE", "2", "needs PostgreSQL, because SQLite locks when runs write at the same time"),
+        ("ASSETLINE_RUNS_AT_ONCE", "0", "runs nothing; give 1 or more"),
         ("ASSETLINE_DATABASE_URL", "assetline.db", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "nosql://host/name", "write one like sqlite:///"),
         ("ASSETLINE_DATABASE_URL", "sqlite://", "stores nothing on disk"),

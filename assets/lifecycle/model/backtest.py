@@ -21,7 +21,7 @@ from assets.lifecycle.model.evaluation import baseline_scores, ceiling_scores, k
 from assets.lifecycle.model.metrics import evaluate
 from assets.lifecycle.model.recipe import recipe_in_use
 from assets.lifecycle.model.training_set import fit_rows, freeze, matrix, test_rows
-from assets.lifecycle.stage import StageOutput, TableInput, table_asset
+from assets.lifecycle.stage import TRAINING_POOL, StageOutput, TableInput, table_asset
 from resources.tables import ParquetTables
 
 
@@ -65,6 +65,7 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
         kinds={"torch", "xgboost"},
         config=BacktestConfig,
         op_tags=model.training.tags,
+        pool=TRAINING_POOL,
         inputs={"tuning": TableInput(model.key("tuning"), optional=True)},
         deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
         resources={source_resource_key(model)} if with_ceiling else set(),

@@ -36,7 +36,7 @@ from assets.lifecycle.model.version.training_rows import RowsRecord
 from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.profile.design_effect import of_residuals
 from assets.lifecycle.profile.reference import ReferenceProfile, calibration_of
-from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
+from assets.lifecycle.stage import TRAINING_POOL, Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
 from resources.git import BRANCH, DIRTY, git_tags
 from resources.runtime import LOCK, Runtime
@@ -123,6 +123,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         },
         checks=[CONVERGED],
         op_tags=model.training.tags,
+        pool=TRAINING_POOL,
         # The profile is part of a version. If a newer check cannot read it, training again replaces it.
         code=[
             features.compute,

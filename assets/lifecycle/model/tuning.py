@@ -30,7 +30,7 @@ from assets.lifecycle.model.recipe import fingerprint, format_value, format_valu
 from assets.lifecycle.model.search import CLEAR, SearchResult, Trial, search
 from assets.lifecycle.model.training_set import fold_rows
 from assets.lifecycle.model.version.bundle import model_code
-from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
+from assets.lifecycle.stage import TRAINING_POOL, Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
 
 LEAST_TRIALS = 5
@@ -121,6 +121,7 @@ def tuning_asset(model: Model) -> dg.AssetsDefinition:
         checks=[SEARCHED],
         config=TuningConfig,
         op_tags=model.training.tags,
+        pool=TRAINING_POOL,
         code=[
             features.compute, model.network, search, select_on_folds, fold_rows, fit, linear_model, fit_linear,
             fit_trees, objective_of, tabular,

@@ -28,11 +28,12 @@ def typed(day: str, rows: int = 400) -> pd.DataFrame:
     return readings(rows, dt.date.fromisoformat(day)).drop(columns="faulty")
 
 
-def put_requests(stages: Stages, day: str, rows: pd.DataFrame, **other) -> None:
-    """Logs a day of requests and makes its table. They arrive a minute after they were read."""
+def put_requests(stages: Stages, day: str, rows: pd.DataFrame, later_s: int = 0, **other) -> None:
+    """Logs a day of requests and makes its table. They arrive ``later_s`` seconds after they were read."""
     records = [
         RequestRecord(**{
-            "request_id": f"{row.reading_id}", "at": row.read_at.to_pydatetime(), "model": "meter", "version": "1",
+            "request_id": f"{row.reading_id}", "at": (row.read_at + pd.Timedelta(seconds=later_s)).to_pydatetime(),
+            "model": "meter", "version": "1",
             "role": "champion", "key": row.reading_id, "entity": row.site, "score": 0.5, "alert": False,
             "row": {"reading_id": row.reading_id, "read_at": f"{row.read_at:%Y-%m-%d %H:%M:%S}", "site": row.site,
                     "level": row.level}, "latency_ms": 1.0, "outcome": "ok", **other,
@@ -97,7 +98,8 @@ def test_features_of_answers_are_those_of_the_service(stages):
 def test_only_scores_of_production_count_and_each_key_once(stages):
     rows = typed(DAYS[0], 20)
     put_requests(stages, DAYS[0], rows.iloc[:10])
-    put_requests(stages, DAYS[0], rows.iloc[:4], score=0.25)  # sent again
+    # Sent again later. At the same microsecond, the order of two processes' requests is not known.
+    put_requests(stages, DAYS[0], rows.iloc[:4], later_s=1, score=0.25)
     put_requests(stages, DAYS[0], rows.iloc[:10], role="shadow", version="2", score=0.9)
     put_requests(stages, DAYS[0], rows.iloc[10:12], role="canary", version="2", score=0.9)
     put_requests(stages, DAYS[0], rows.iloc[10:12], role="shadow", score=0.75)
