@@ -7,7 +7,8 @@ Two paths give the same result. The slow path is the lifecycle's own (``type_and
 pandera). The fast path accepts only *canonical* values, which have a single reading under the contract's types, and
 applies the contract's checks to the plain value. It refuses nothing: rows that it does not accept go through the slow
 path. When the model is loaded, a probe tests that ``clean`` leaves canonical values unchanged. If it does not, or if
-the contract has a check that is not built into pandera, the table always uses the slow path.
+the contract has a check that is not built into pandera, the table always uses the slow path. So does a table with free
+text and a ``clean`` of its own, because no probe can show that it leaves every text unchanged.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.raw_rows import ARRIVED_AT, Raw, RawRows, as_text, text_frame
 from assets.lifecycle.data.row_outcomes import REASON, ContractError
+from assets.words import FALSE, TRUE
 
 __all__ = ["ARRIVED_AT", "Raw", "RefusedRows", "RequestParser", "RowProblem", "as_text"]
 
@@ -37,6 +39,14 @@ _DECIMAL = re.compile(r"(?:0|[1-9]\d{0,8})(?:\.(\d{1,6}))?")
 _MOMENT = re.compile(
     r"(?:19[7-9]\d|20\d\d|21\d\d)-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?P<fraction>\.\d{1,6})?(?P<offset>Z|[+-]\d\d:\d\d)?"
 )
+_WORDS = {
+    form: yes
+    for words, yes in ((TRUE, True), (FALSE, False))
+    for word in words
+    if word.isascii()
+    for form in (word, word.capitalize(), word.upper())
+}
+"""Words for yes and no, as people write them; other spellings take the slow path."""
 _PROBES: Mapping[str, Sequence[str]] = {
     "integer": ["0", "7", "12", "305", "4096", "99999", "123456", "1000001", "98765432101"],
     "decimal": [
@@ -52,9 +62,12 @@ _PROBES: Mapping[str, Sequence[str]] = {
             "2026-07-01T12:30:45.25-05:30",
         ),
     ],
-    "truth": ["true", "false"],
+    "truth": [*_WORDS],
+    "text": ["7590-VHVEG", "Zoë", "two words", "A. N. Other", "00123", "NA", "-", "true", "1e5", "2026-07-01", "东京"],
 }
 _PROBE_ROWS = 200
+_MISSING: Any = object()
+"""What a reader returns for a missing value of a nullable column."""
 _CHECKS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "greater_than": lambda v, s: v > s["min_value"],
     "greater_than_or_equal_to": lambda v, s: v >= s["min_value"],
@@ -99,6 +112,7 @@ class RequestParser:
 
     def __init__(self, model: Model) -> None:
         self._rows = RawRows(model)
+        self._cleans = model.table.clean is not None
         self.columns, self.time, self._schema = self._rows.columns, self._rows.time, self._rows.schema
         self.dtypes = {name: _numpy_dtype(self._schema.columns[name]) for name in self.columns}
         self._readers = self._probed_readers()
@@ -146,9 +160,9 @@ class RequestParser:
             if name not in row or (value := read(as_text(row[name]))) is None:
                 return None
             for check, statistics in checks:
-                if not check(value, statistics):
+                if value is not _MISSING and not check(value, statistics):
                     return None
-            typed[name] = value
+            typed[name] = np.nan if value is _MISSING else value
         if self.time is not None and typed[self.time].date() > now.date():
             return None
         return typed
@@ -162,10 +176,11 @@ class RequestParser:
         probes = {}
         for name, column in schema.columns.items():
             allowed = next((c.statistics["allowed_values"] for c in column.checks if c.name == "isin"), None)
-            kinds[name] = kind = _kind(str(column.dtype), allowed)
+            kinds[name] = kind = _kind(str(column.dtype), allowed) or ("text" if not self._cleans else None)
             if kind is None or any(check.name not in _CHECKS for check in column.checks):
                 return {}
-            probes[name] = itertools.cycle(_PROBES.get(kind) or sorted(allowed or ()))
+            values = _PROBES.get(kind) or sorted(allowed or ())
+            probes[name] = itertools.cycle([*values, None, ""] if self._may_be_missing(name) else values)
         frame = text_frame([{name: next(values) for name, values in probes.items()} for _ in range(_PROBE_ROWS)])
         try:
             cleaned = self._rows.clean(frame)
@@ -176,7 +191,7 @@ class RequestParser:
         for name, kind in kinds.items():
             finest = _FINEST.get(str(kind), 0)
             for fineness in range(finest, -1, -1):
-                read = _reader(str(kind), fineness)
+                read = _reader(str(kind), fineness, nullable=self._may_be_missing(name))
                 if same := _kept(frame[name], cleaned[name], read):
                     break
             if not same:
@@ -184,6 +199,10 @@ class RequestParser:
                 return {}
             readers[name] = (read, [(_CHECKS[c.name], c.statistics) for c in schema.columns[name].checks])
         return readers
+
+    def _may_be_missing(self, name: str) -> bool:
+        """Whether a missing value has a plain form: NaN, in a column of numbers."""
+        return bool(self._schema.columns[name].nullable) and self.dtypes[name].kind == "f"
 
     # -- the slow path -----------------------------------------------------------------------------------------------
 
@@ -282,14 +301,14 @@ def _to_numpy(values: pd.Series, dtype: np.dtype[Any]) -> np.ndarray:
     return values.to_numpy(dtype=dtype, na_value=np.nan) if dtype.kind == "f" else values.to_numpy(dtype=dtype)
 
 
-_FINEST = {"decimal": 6, "moment": 2}
+_FINEST = {"decimal": 6, "moment": 2, "truth": 1}
 """The finest canonical form by kind. For decimals, the maximum number of decimal places. For moments, 1 allows an
-offset and 2 also allows fractions of a second."""
+offset and 2 also allows fractions of a second. For truths, 1 allows words other than true and false."""
 
 
-def _reader(kind: str, fineness: int) -> Callable[[str | None], Any]:
+def _reader(kind: str, fineness: int, *, nullable: bool = False) -> Callable[[str | None], Any]:
     """Returns a function ``text -> value``. It returns ``None`` for text that is not canonical, because a ``clean`` may
-    read such text differently."""
+    read such text differently. If ``nullable``, it returns :data:`_MISSING` for no text and for empty text."""
 
     def integer(text: str | None) -> int | None:
         return int(text) if text is not None and _INTEGER.fullmatch(text) else None
@@ -309,21 +328,29 @@ def _reader(kind: str, fineness: int) -> Callable[[str | None], Any]:
         return read.astimezone(dt.UTC).replace(tzinfo=None) if found["offset"] else read
 
     def truth(text: str | None) -> bool | None:
-        return None if text is None else {"true": True, "false": False}.get(text)
+        return None if text is None or (fineness < 1 and text not in ("true", "false")) else _WORDS.get(text)
+
+    def plain(text: str | None) -> str | None:
+        return text if text and text.isprintable() and text == text.strip() else None
 
     def member(text: str | None) -> str | None:
         return text  # the contract's isin check decides whether it is allowed
 
     readers: dict[str, Callable[[str | None], Any]] = {
-        "integer": integer, "decimal": decimal, "moment": moment, "truth": truth, "member": member}  # fmt: skip
-    return readers[kind]
+        "integer": integer, "decimal": decimal, "moment": moment, "truth": truth, "member": member,
+        "text": plain}  # fmt: skip
+    read = readers[kind]
+    return (lambda text: read(text) if text else _MISSING) if nullable else read
 
 
 def _kept(raw: pd.Series, cleaned: pd.Series, read: Callable[[str | None], Any]) -> bool:
     """Whether ``clean`` returned every canonical value exactly as ``read`` reads it."""
-    pairs = [(read(text), value) for text, value in zip(raw, cleaned, strict=True)]
+    pairs = [(read(None if pd.isna(text) else text), value) for text, value in zip(raw, cleaned, strict=True)]
     canonical = [(mine, value) for mine, value in pairs if mine is not None]
-    return bool(canonical) and all(not pd.isna(value) and bool(mine == value) for mine, value in canonical)
+    return bool(canonical) and all(
+        bool(pd.isna(value)) if mine is _MISSING else not pd.isna(value) and bool(mine == value)
+        for mine, value in canonical
+    )
 
 
 def _check_words(check: Any) -> str:

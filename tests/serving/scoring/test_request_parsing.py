@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from assets.declaration import Model, Table
@@ -183,3 +183,82 @@ def test_a_number_is_itself_where_the_table_has_decimal_commas(sent):
     parser = RequestParser(Model(name="churn", table=replace(table, clean=clean), target="left"))
     accepted = parser.parse([{"id": 3, "plan": "full", "monthly": sent}], NOW)
     assert accepted["monthly"][0] == (float(sent.replace(",", ".")) if isinstance(sent, str) else sent)
+
+
+class Visitors(pa.DataFrameModel):
+    """Text without rules, numbers that may be missing, and yes or no."""
+
+    name: str
+    note: str = pa.Field(nullable=True)
+    visits: float = pa.Field(ge=0, le=1_000, nullable=True)
+    member: bool
+    left: bool
+
+
+def visitors(clean=None) -> RequestParser:
+    table = Table(name="visitors", source=CsvFile(path="none.csv"), key="name", contract=Visitors, clean=clean)
+    return RequestParser(Model(name="visits", table=table, target="left"))
+
+
+PLAIN = visitors()
+VISITOR = {"name": "7590-VHVEG", "note": "two words", "visits": 12.5, "member": "Yes"}
+text = st.one_of(st.text(max_size=8), st.sampled_from(["NA", " a", "a ", "\u00a0a", "a\u2028", "\x1ca", "true", "1e5"]))
+words = st.sampled_from(
+    ["yes", "Yes", "YES", "yEs", "no", "t", "F", "1", "0", "1.0", "oui", "SÍ", "是", " yes", "maybe"]
+)
+
+
+def same(one, other) -> bool:
+    """Whether two verdicts are equal; missing values are equal to each other."""
+    plain = lambda values: {n: [None if pd.isna(v) else v for v in of] for n, of in values.items()}  # noqa: E731
+    return plain(one) == plain(other) if isinstance(one, dict) and isinstance(other, dict) else one == other
+
+
+@settings(max_examples=40)
+@given(
+    row=st.fixed_dictionaries({
+        "name": st.one_of(text, st.none(), st.integers(0, 99)),
+        "note": st.one_of(text, st.none()),
+        "visits": st.one_of(st.floats(-1, 1_001), st.integers(0, 1_001), st.sampled_from(["", " ", "1e2", None])),
+        "member": st.one_of(words, st.booleans(), st.none()),
+    })
+)  # fmt: skip
+@example(row={**VISITOR, "visits": None})
+@example(row={**VISITOR, "visits": 1_001})
+@example(row={**VISITOR, "note": None})
+@example(row={**VISITOR, "name": "\u2003a"})
+def test_text_and_missing_numbers_have_the_same_verdict_whichever_way_they_go(row):
+    assert same(verdict(PLAIN.parse, row), verdict(PLAIN._slow, row))
+
+
+def test_text_and_missing_numbers_go_the_fast_way_where_the_contract_alone_types_them():
+    assert PLAIN._fast(VISITOR, NOW) is not None
+    assert PLAIN._fast({**VISITOR, "visits": None, "member": False}, NOW) is not None
+    assert PLAIN._fast({**VISITOR, "name": " a"}, NOW) is None
+
+
+def test_free_text_beside_a_clean_goes_through_it():
+    def renames(raw: pd.DataFrame) -> pd.DataFrame:
+        return typed(raw.assign(name=raw["name"].replace({"München": "Munich"})), Visitors)
+
+    parser = visitors(renames)
+    assert not parser._readers
+    assert parser.parse([{**VISITOR, "name": "München"}], NOW)["name"].tolist() == ["Munich"]
+
+
+def test_words_for_yes_and_no_go_the_fast_way_where_clean_reads_them():
+    class Members(pa.DataFrameModel):
+        id: int
+        member: bool
+
+    def parser(clean) -> RequestParser:
+        table = Table(name="members", source=CsvFile(path="none.csv"), key="id", contract=Members, clean=clean)
+        return RequestParser(Model(name="members", table=table, target="id"))
+
+    def only_true(raw: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"id": 1, "member": raw["member"].str.lower() == "true"})
+
+    assert parser(lambda raw: typed(raw, Members))._fast({"member": "YES"}, NOW) == {"member": True}
+    strict = parser(only_true)
+    assert strict._fast({"member": "yes"}, NOW) is None
+    assert strict.parse([{"member": "yes"}], NOW)["member"].tolist() == [False]
