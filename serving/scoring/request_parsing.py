@@ -155,7 +155,7 @@ class RequestParser:
     def _fast(self, row: Raw, now: dt.datetime) -> dict[str, Any] | None:
         if len(row) != len(self.columns):  # a column is missing, or `clean` may read an extra one
             return None
-        typed = {}
+        typed: dict[str, Any] = {}
         for name, (read, checks) in self._readers.items():
             if name not in row or (value := read(as_text(row[name]))) is None:
                 return None
