@@ -2,7 +2,9 @@
 
 from resources.sources.base import Snapshot, Source, SourceError, SourceUnavailable, Stream, hidden
 from resources.sources.local_files import CsvFile, FileByDay, ParquetFile
+from resources.sources.sql import SqlByDay, SqlTable
 
 __all__ = [
-    "CsvFile", "FileByDay", "ParquetFile", "Snapshot", "Source", "SourceError", "SourceUnavailable", "Stream", "hidden",
+    "CsvFile", "FileByDay", "ParquetFile", "Snapshot", "Source", "SourceError", "SourceUnavailable", "SqlByDay",
+    "SqlTable", "Stream", "hidden",
 ]  # fmt: skip
