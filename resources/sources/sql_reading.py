@@ -252,7 +252,7 @@ def parsed_url(url: str) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # a port that is no number
         raise SourceError(
             "the source's url is not the URL of a database; write it as postgresql://user@host:5432/database, "
             "mysql://user@host/database, sqlite:///file.db or duckdb:///file.duckdb, with special letters of the "
@@ -276,7 +276,8 @@ def parsed_url(url: str) -> sa.URL:
 
 def shown(url: sa.URL) -> str:
     """A URL for messages: without password and options."""
-    return url.set(drivername=url.drivername.partition("+")[0], password=None, query={}).render_as_string()
+    name = url.drivername.partition("+")[0]
+    return sa.URL.create(name, url.username, None, url.host, url.port, url.database).render_as_string()
 
 
 def secrets(url: sa.URL) -> list[str]:
@@ -292,7 +293,7 @@ def has_secret(url: str) -> bool:
     """Whether a text is a URL with a password or another secret."""
     try:
         return bool(secrets(sa.make_url(url)))
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         return bool(re.search(r"://[^/@]*:[^/]*@", url))
 
 
@@ -351,7 +352,8 @@ def _begin(connection: sa.Connection, statement_s: int) -> tuple[dt.datetime, dt
         connection.exec_driver_sql("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         return clock, local
-    connection.exec_driver_sql("BEGIN" if name == "sqlite" else "BEGIN TRANSACTION")
+    if name == "sqlite":  # DuckDB's dialect begins by itself
+        connection.exec_driver_sql("BEGIN")
     ours = dt.datetime.now(dt.UTC).replace(tzinfo=None)
     return ours, ours
 
