@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import pkgutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -130,7 +129,9 @@ def tune(
 @app.command(epilog="Example: `assetline new-model --name churn --table customers.csv --target Churn`")
 def new_model(
     name: Annotated[str, typer.Option(help="Name of the model: lower-case letters, digits and _.")],
-    table: Annotated[Path, typer.Option(help="Path of a CSV or Parquet file.")],
+    table: Annotated[
+        str, typer.Option(help="Path of a CSV or Parquet file, or postgresql://user@host/shop#payments (no password).")
+    ],
     target: Annotated[str, typer.Option(help="Column that holds the true value.")],
     time: Annotated[str, typer.Option(help="Column of the event time; without it the table is a snapshot.")] = "",
     key: Annotated[str, typer.Option(help="Column that identifies a row (default: guessed).")] = "",

@@ -53,6 +53,7 @@ class Clock:
 
     column: Column
     start: dt.date
+    last: dt.date
     window_days: int
     test_days: int
     quiet_days: bool
@@ -115,7 +116,8 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     left_out: dict[str, str] = {}
     clock = _clock(found[roles["TIME"]], table, _truth(goal, table), kind, warnings) if roles["TIME"] else None
     reserved = {goal.header, roles["TIME"], roles["KEY"]}
-    key_header = roles["KEY"] or _key(found, reserved)
+    known = table.key if table.key not in reserved else ""
+    key_header = roles["KEY"] or known or _key(found, reserved)
     if key_header:
         warnings += _about_key(table.rows[key_header])
     entity = _entity(found, {*reserved, key_header}, len(table.rows))
@@ -140,6 +142,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         reasons = "; ".join(f"{header}: {why}" for header, why in left_out.items())
         raise ScaffoldError(f"{table.path}: no column is left to predict '{goal.header}' from ({reasons})")
     warnings += _to_look_at(kept, table)
+    notes += _about_arrival(table, clock)
     notes += _good_to_know(goal, key_header, entity, table)
     return Guess(
         columns=kept,
@@ -153,6 +156,17 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         notes=notes,
         warnings=warnings,
     )
+
+
+def _about_arrival(table: RawTable, clock: Clock | None) -> list[str]:
+    """Offers the column with the time of arrival, if the user has named another one."""
+    if clock is None or not table.arrivals or clock.column.header in table.arrivals:
+        return []
+    header = table.arrivals[0]
+    return [
+        f"'{header}' looks like the time at which a row is written: with arrived=\"{header}\" instead of "
+        f'time="{clock.column.header}" in the source and late_days=3 in the table, rows that are written late land, too'
+    ]
 
 
 def _about_key(values: pd.Series) -> list[str]:
@@ -417,6 +431,7 @@ def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, wa
     return Clock(
         column=column,
         start=first,
+        last=last,
         window_days=span - 3 * test_days,
         test_days=test_days,
         quiet_days=days[(days >= first) & (days <= last)].nunique() < span,

@@ -21,8 +21,11 @@ from datetime import datetime
 from pathlib import Path
 
 from assets.declaration import DeclarationError, Model
+from resources.moments import moments
+from resources.sources import SourceError, Stream
+from scaffold.databases import is_database, read_database
 from scaffold.guessing import Asked, Guess, guess, is_named
-from scaffold.tables import RawTable, ScaffoldError, read_table
+from scaffold.tables import RawTable, ScaffoldError, path_in, read_table
 from scaffold.writing import files_of
 
 TAKEN = frozenset(
@@ -44,8 +47,9 @@ class NewModel:
 
 
 def new_model(
-    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = "", header: int = 0
-) -> NewModel:
+    root: Path, name: str, table: Path | str, target: str, *, time: str = "", key: str = "", task: Asked = "",
+    header: int = 0,
+) -> NewModel:  # fmt: skip
     """Writes ``assets/models/<name>/`` from a table.
 
     The folder is tested on the table's rows before it is moved into place. If anything fails, no folder remains.
@@ -53,7 +57,7 @@ def new_model(
     Args:
         root: root of the project.
         name: name of the model.
-        table: path of the CSV or Parquet file.
+        table: path of a CSV or Parquet file, or the URL of a database with ``#`` and a table or view.
         target: header of the column that holds the truth.
         time: header of the event time; without it, the table is a snapshot.
         key: header of the key, if the guess would be wrong.
@@ -70,6 +74,7 @@ def new_model(
         raise ScaffoldError(f"{folder.relative_to(root)} already exists and nothing was changed; choose another NAME")
     with drafted(root, name, table, target, time=time, key=key, task=task, header=header) as draft:
         features, leaks = _try_out(draft.model, draft.raw)
+        _try_day(draft)
         shutil.rmtree(draft.folder / "__pycache__", ignore_errors=True)
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in draft.folder.iterdir())
         try:
@@ -91,8 +96,9 @@ class Draft:
 
 @contextmanager
 def drafted(
-    root: Path, name: str, table: Path, target: str, *, time: str = "", key: str = "", task: Asked = "", header: int = 0
-) -> Iterator[Draft]:
+    root: Path, name: str, table: Path | str, target: str, *, time: str = "", key: str = "", task: Asked = "",
+    header: int = 0,
+) -> Iterator[Draft]:  # fmt: skip
     """Yields an imported draft folder and deletes it at the end, unless it has been moved away.
 
     Arguments and errors are those of :func:`new_model`.
@@ -101,9 +107,14 @@ def drafted(
         raise ScaffoldError(f"TASK={task}: use binary, multiclass or regression, or leave it out")
     if header < 0:
         raise ScaffoldError(f"HEADER={header}: give the number of the line with the column names, counted from 1")
-    raw = read_table(table, header=header, named=lambda cell: is_named(cell, target))
+    if is_database(table):
+        raw = read_database(root, str(table))
+        path = str(raw.path)
+    else:
+        raw = read_table(Path(table), header=header, named=lambda cell: is_named(cell, target))
+        path = path_in(root, Path(table))
     found = guess(raw, target, time=time, key=key, task=task)
-    files = files_of(name, _table_name(raw, name), _path_in(root, table), raw, found)
+    files = files_of(name, _table_name(raw, name), path, raw, found)
     models = root / "assets" / "models"
     _sweep(models)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=models) as scratch:
@@ -128,12 +139,6 @@ def _table_name(raw: RawTable, name: str) -> str:
     if not made or made[0].isdigit() or made in TAKEN or made.startswith("raw_") or keyword.iskeyword(made):
         made = f"{name}_rows"
     return made
-
-
-def _path_in(root: Path, table: Path) -> str:
-    """Returns the file's path relative to the project's root if it needs at most one ``..``, else the absolute path."""
-    relative = os.path.relpath(table.resolve(), root.resolve())
-    return relative if relative.count("..") <= 1 else str(table.resolve())
 
 
 def _format(folder: Path, root: Path) -> None:
@@ -164,6 +169,25 @@ def _imported(name: str, draft: Path) -> Iterator[Model]:
     finally:
         for loaded in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
             del sys.modules[loaded]
+
+
+def _try_day(draft: Draft) -> None:
+    """Lands a day from the database, as the lifecycle will. Raises :class:`ScaffoldError` if it has other rows."""
+    source, clock = draft.model.table.source, draft.guess.clock
+    if draft.raw.source is None or clock is None or not isinstance(source, Stream):
+        return
+    times = moments(draft.raw.rows[clock.column.header], clock.column.form)
+    expected = int((times.dt.date == clock.last).sum())
+    try:
+        landed = len(source.land(clock.last))
+    except SourceError as error:
+        raise ScaffoldError(f"TIME={clock.column.header}: {error}") from error
+    if landed != expected:
+        raise ScaffoldError(
+            f"TIME={clock.column.header}: {landed} rows land on {clock.last}, but {expected} of {draft.raw.path} are on "
+            "this day; try again if rows are being written to it, else read a view that casts the time to a timestamp "
+            "in UTC"
+        )
 
 
 def _try_out(model: Model, raw: RawTable) -> tuple[int, list[str]]:

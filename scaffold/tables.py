@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,15 +76,31 @@ class ScaffoldError(Exception):
 
 
 @dataclass(frozen=True)
-class RawTable:
-    """A file's rows as text, and how the file has to be read.
+class SourceCall:
+    """The source that read a table, as the declaration writes it.
 
     Args:
-        path: path of the file.
-        rows: text columns; missing values of a Parquet file are missing, blanks of a CSV file are blanks.
+        name: name of the class in ``resources.sources``.
+        arguments: its arguments by name; a ``dg.EnvVar`` is written as one.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table's rows as text, and how the table has to be read.
+
+    Args:
+        path: path of the file, or the name of a database's table.
+        rows: text columns; missing values of a Parquet file or database are missing, blanks of a CSV file are blanks.
         form: form of a CSV file.
         notes: what the user should know about the reading.
         first_lines: first lines of a CSV file, numbered, to show to a user who has to name the header.
+        source: the source that read the rows; ``None`` for a file, whose source follows from its form.
+        key: header of the primary key, if the source knows one.
+        arrivals: headers of columns that look like the time at which a row was written.
     """
 
     path: Path
@@ -90,11 +108,20 @@ class RawTable:
     form: CsvForm = field(default_factory=CsvForm)
     notes: list[str] = field(default_factory=list)
     first_lines: str = ""
+    source: SourceCall | None = None
+    key: str = ""
+    arrivals: Sequence[str] = ()
 
     @property
     def is_parquet(self) -> bool:
         """Whether the file is a Parquet file."""
         return is_parquet(self.path)
+
+
+def path_in(root: Path, table: Path) -> str:
+    """Returns the file's path relative to the project's root if it needs at most one ``..``, else the absolute path."""
+    relative = os.path.relpath(table.resolve(), root.resolve())
+    return relative if relative.count("..") <= 1 else str(table.resolve())
 
 
 Named = Callable[[str], bool]

@@ -6,12 +6,15 @@ belong here: guessing, or moving the folder into place (``new_model.py``).
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import re
 from collections import Counter
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
+
+import dagster as dg
 
 from resources.moments import ISO
 from scaffold.columns import Column
@@ -20,7 +23,8 @@ from scaffold.tables import RawTable
 
 LINE, LONG = 116, 80
 """Maximum characters of a line, and of a string that is written in one piece."""
-IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay")
+IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay", "SqlTable",
+            "SqlByDay")  # fmt: skip
 """Names that a contract cannot have, because the files import them."""
 SHARED_LISTS = 3
 """Minimum number of columns with the same categories for which the list gets a name."""
@@ -42,21 +46,18 @@ def files_of(name: str, table_name: str, path: str, table: RawTable, guess: Gues
     return {
         "__init__.py": _declaration(name, table_name, contract, path, table, guess),
         "table.py": _table(contract, table, guess),
-        f"test_{name}.py": _test(name, guess),
+        f"test_{name}.py": _test(name, table, guess),
     }
 
 
 def _declaration(name: str, table_name: str, contract: str, path: str, table: RawTable, guess: Guess) -> str:
     target, clock = guess.target.name, guess.clock
-    source, given = ("ParquetFile", "") if table.is_parquet else ("CsvFile", _csv_options(table))
-    if clock is not None:
-        source, form = "FileByDay", f', form="{clock.column.form}"' if clock.column.form != ISO else ""
-        given = f", time={_quoted(clock.column.header)}{form}{given}"
+    source, given = _source(path, table, guess)
     imports = ["Model", "Table", *(["Evaluation"] if guess.entity else []), *(["Training"] if clock else [])]
     lines = [
         f'"""{_prose(guess.target.header)} of the rows of {_prose(Path(path).name)}."""',
         "",
-        *(["import datetime as dt", ""] if clock else []),
+        *_imports(["import datetime as dt"] if clock else [], ["import dagster as dg"] if "dg." in given else []),
         f"from assets.declaration import {', '.join(sorted(imports))}",
         f"from assets.models.{name}.table import {contract}, clean",
         f"from resources.sources import {source}",
@@ -66,11 +67,11 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         f"    description={_quoted(f'Predicts {target} from {Path(path).name}.')},",
         "    table=Table(",
         f'        name="{table_name}",',
-        f"        source={source}(path={_quoted(path, 100)}{given}),",
+        f"        source={source}({given}),",
         f'        key="{guess.key}",',
     ]
     if clock is not None:
-        start = f"dt.date({clock.start.year}, {clock.start.month}, {clock.start.day})"
+        start = _date(clock.start)
         lines += [f'        time="{clock.column.name}",', f"        start={start},", "        late_days=0,"]
         lines += ["        quiet_days=True,"] if clock.quiet_days else []
     lines += [f"        contract={contract},", "        clean=clean,", "    ),", f'    target="{target}",']
@@ -79,6 +80,31 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
     if clock is not None:
         lines.append(f"    training=Training(window_days={clock.window_days}, test_days={clock.test_days}),")
     return "\n".join([*lines, ")", ""])
+
+
+def _imports(*groups: list[str]) -> list[str]:
+    return [line for group in groups if group for line in (*group, "")]
+
+
+def _source(path: str, table: RawTable, guess: Guess) -> tuple[str, str]:
+    """Returns the name of the source's class, and the source code of its arguments."""
+    clock = guess.clock
+    form = f', form="{clock.column.form}"' if clock is not None and clock.column.form != ISO else ""
+    if table.source is None:
+        given = f"path={_quoted(path, 100)}"
+        options = "" if table.is_parquet else _csv_options(table)
+        if clock is None:
+            return ("ParquetFile" if table.is_parquet else "CsvFile"), given + options
+        return "FileByDay", f"{given}, time={_quoted(clock.column.header)}{form}{options}"
+    given = ", ".join(f"{name}={_argument(value)}" for name, value in table.source.arguments.items())
+    if clock is None:
+        return table.source.name, given
+    how = "arrived" if clock.column.header in table.arrivals else "time"
+    return "SqlByDay", f"{given}, {how}={_quoted(clock.column.header)}{form}"
+
+
+def _argument(value: object) -> str:
+    return f"dg.EnvVar({_quoted(value.env_var_name)})" if isinstance(value, dg.EnvVar) else _quoted(value, 100)
 
 
 def _csv_options(table: RawTable) -> str:
@@ -273,12 +299,14 @@ def _prose(text: str) -> str:
     return plain if len(plain) <= LONG else plain[: LONG - 1] + "…"
 
 
-def _test(name: str, guess: Guess) -> str:
+def _test(name: str, table: RawTable, guess: Guess) -> str:
     spoilt = next(
         (c for c in guess.columns if c.kind in ("number", "integer", "moment", "boolean") and not c.nullable
          and c.name not in (guess.key, guess.target.name) and not (guess.clock and c is guess.clock.column)),
         guess.target,
     )  # fmt: skip
+    if table.source is not None:
+        return _test_of_database(name, table, guess, spoilt)
     nullable = spoilt.nullable
     lines = [
         f'"""The rows of the {name} table meet their contract, and one that does not is refused with its reason."""',
@@ -301,3 +329,53 @@ def _test(name: str, guess: Guess) -> str:
             f'    assert set(dry_run(model, spoil={{{header}: "~"}}).reasons) == {{{_quoted(reason)}}}',
         ]
     return "\n".join([*lines, ""])
+
+
+def _test_of_database(name: str, table: RawTable, guess: Guess, spoilt: Column) -> str:
+    """The same tests on rows of a database, which may not be there where the tests run."""
+    assert table.source is not None
+    url, clock = table.source.arguments["url"], guess.clock
+    rows = "model.table.source.read()" if clock is None else f"model.table.source.land({_date(clock.last)})"
+    variable = url.env_var_name if isinstance(url, dg.EnvVar) else ""
+    skipped = [
+        f'    if "{variable}" not in os.environ:',
+        f'        pytest.skip("needs {variable}, the URL of the database")',
+    ] if variable else []  # fmt: skip
+    lines = [
+        f'"""The rows of the {name} table meet their contract, and one that does not is refused with its reason."""',
+        "",
+        *_imports([*(["import datetime as dt"] if clock else []), *(["import os"] if variable else [])]),
+        "import pandas as pd",
+        "import pytest",
+        "",
+        "from assets.lifecycle.dry_run import dry_run",
+        f"from assets.models.{name} import model",
+        "from resources.sources import SourceUnavailable",
+        "",
+        "",
+        '@pytest.fixture(scope="module")',
+        "def rows() -> pd.DataFrame:",
+        *skipped,
+        "    try:",
+        f"        return {rows}",
+        "    except SourceUnavailable as error:",
+        "        pytest.skip(str(error))",
+        "",
+        "",
+        "def test_the_table_meets_its_contract(rows):",
+        "    found = dry_run(model, rows)",
+        "    assert found.refused_share <= model.table.max_refused, found.reasons",
+    ]  # fmt: skip
+    if not spoilt.nullable:
+        reason = _quoted(f"{spoilt.name}: missing or unreadable")
+        lines += [
+            "",
+            "",
+            "def test_a_value_that_cannot_be_read_is_refused_with_its_reason(rows):",
+            f'    assert set(dry_run(model, rows, spoil={{{_quoted(spoilt.header)}: "~"}}).reasons) == {{{reason}}}',
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _date(day: dt.date) -> str:
+    return f"dt.date({day.year}, {day.month}, {day.day})"

@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -78,6 +79,21 @@ class _Sql(Source):
             yield database
 
 
+@dataclass(frozen=True)
+class TableFacts:
+    """What a database says about a table.
+
+    Args:
+        rows: number of rows.
+        key: columns of the primary key.
+        times: columns of times; in SQLite also columns of text, because it keeps times as text.
+    """
+
+    rows: int
+    key: tuple[str, ...]
+    times: tuple[str, ...]
+
+
 class SqlTable(_Sql, Snapshot):
     """A table, a view or a query of a SQL database, as a whole table.
 
@@ -107,6 +123,21 @@ class SqlTable(_Sql, Snapshot):
                 _selected(table, _wanted(database, table, self.columns, key)).order_by(*_by(table, key))
             )
             return _checked(rows, key, database.where)
+
+    def tables(self) -> list[str]:
+        """Names of the tables and views of the database. Errors are those of :meth:`read`."""
+        with self._reading("") as database:
+            return database.tables()
+
+    def facts(self) -> TableFacts:
+        """What the database says about the table besides its rows. Errors are those of :meth:`read`."""
+        with self._reading(self.table) as database:
+            table = database.table(self.table)
+            count = database.scalar(sa.select(sa.func.count()).select_from(table))
+            times = [
+                c.name for c in table.columns if isinstance(c.type, sa.DateTime | sa.Date) or _may_be_time(database, c)
+            ]
+            return TableFacts(int(count), tuple(_key(database, table, self.key)), tuple(times))
 
     def _of_query(self, database: Database) -> pd.DataFrame:
         """The rows of the query. Raises :class:`SourceError` for one that is no SELECT, or returns no key."""
@@ -442,6 +473,10 @@ def _has_zone(database: Database, column: sa.Column[Any]) -> bool:
     if database.dialect in ("mysql", "mariadb"):
         return type(column.type).__name__ == "TIMESTAMP"
     return bool(getattr(column.type, "timezone", False))
+
+
+def _may_be_time(database: Database, column: sa.Column[Any]) -> bool:
+    return database.dialect == "sqlite" and isinstance(column.type, sa.String | sa.types.NullType)
 
 
 def _kind(column: sa.Column[Any]) -> str:

@@ -38,7 +38,7 @@ SPARE_S = 5
 """Seconds after the statement timeout, after which a connection that says nothing is cut from our side."""
 LISTED = 30
 """Maximum number of tables or columns that an error lists."""
-_DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql", "sqlite": "", "duckdb": "duckdb_engine"}
+DATABASES = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql", "sqlite": "", "duckdb": "duckdb_engine"}
 """Databases, with the module of the driver that is used where the URL names none."""
 _SECRET_OPTION = re.compile(r"pass|secret|token|key", re.I)
 
@@ -260,9 +260,9 @@ def parsed_url(url: str) -> sa.URL:
         ) from None
     name, _, driver = parsed.drivername.partition("+")
     name = "postgresql" if name == "postgres" else name
-    if name not in _DRIVERS:
-        raise SourceError(f"the source's url begins with '{parsed.drivername}'; supported are {', '.join(_DRIVERS)}")
-    module = driver or _DRIVERS[name]
+    if name not in DATABASES:
+        raise SourceError(f"the source's url begins with '{parsed.drivername}'; supported are {', '.join(DATABASES)}")
+    module = driver or DATABASES[name]
     if module not in ("", "pysqlite") and importlib.util.find_spec(module) is None:
         raise SourceError(
             f"{shown(parsed)}: the driver {module} is not installed; install it with pip install 'assetline[sql]'"
