@@ -184,9 +184,9 @@ def _try_day(draft: Draft) -> None:
         raise ScaffoldError(f"TIME={clock.column.header}: {error}") from error
     if landed != expected:
         raise ScaffoldError(
-            f"TIME={clock.column.header}: {landed} rows land on {clock.last}, but {expected} of {draft.raw.path} are on "
-            "this day; try again if rows are being written to it, else read a view that casts the time to a timestamp "
-            "in UTC"
+            f"TIME={clock.column.header}: {landed} rows land on {clock.last}, but {expected} of {draft.raw.path} are "
+            "on this day; try again if rows are being written to it, else read a view that casts the time to a "
+            "timestamp in UTC"
         )
 
 
