@@ -65,7 +65,8 @@ def told(error: BaseException, where: str) -> SourceError:
     """
     original = getattr(error, "orig", None) or error
     message = _first_line(original) or type(original).__name__
-    state, number = _state(original), _number(original)
+    number = _number(original)
+    state = _state(original) if number is None else None  # MySQL's SQLSTATEs are too coarse
     lost = bool(getattr(error, "connection_invalidated", False))
     if _passes(original, state, number, message) or (lost and state is None and not _NEVER.search(message)):
         return SourceUnavailable(f"{where}: the database does not answer now ({message})")
