@@ -55,7 +55,7 @@ settings: $(STAMP) ## show the settings in effect and where each one is from: [E
 reproduce: $(STAMP) ## train a version again from its commit and its rows, and compare weights and figures: VERSION=3 [MODEL=fraud]
 	@$(BIN)/assetline reproduce $(MODEL) --version "$(VERSION)" $(if $(TOLERANCE),--tolerance "$(TOLERANCE)")
 
-new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
+new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv|url#table TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
 	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
 		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)") \
 		$(if $(HEADER),--header "$(HEADER)")

@@ -61,7 +61,7 @@ _OTHER_FILES = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"\x1f\x8b": "compressed, but its name does not end in .gz",
     b"PAR1": "a Parquet file, but its name does not end in .parquet",
-    b"SQLite format 3": "a SQLite database",
+    b"SQLite format 3": "a SQLite database (TABLE='sqlite:///file.db#table' reads one)",
     b"%PDF": "a PDF",
     b"{": "JSON",
     b"[{": "JSON",
