@@ -81,6 +81,7 @@ def read_database(root: Path, table: str) -> RawTable:
         notes=[f"the key '{key}' is the primary key of the table"] if key else [],
         source=SourceCall("SqlTable", {"url": url, "table": name}),
         key=key,
+        texts=facts.texts,
         arrivals=[column for column in facts.times if _ARRIVAL.fullmatch(column)],
     )
 

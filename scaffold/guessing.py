@@ -197,6 +197,8 @@ def _to_look_at(kept: Sequence[Column], table: RawTable) -> list[str]:
     found = []
     for column in kept:
         found += [f"'{column.header}': {note}" for note in column.notes]
+        if column.header in table.texts and column.kind in NUMBERS:
+            found.append(f"'{column.header}': it is text in the database, but its values are numbers and read as such")
         if column.infinite:
             found.append(f"'{column.header}': {column.infinite} values are infinite and become missing")
         if column.rival:

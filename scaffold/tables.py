@@ -100,6 +100,7 @@ class RawTable:
         first_lines: first lines of a CSV file, numbered, to show to a user who has to name the header.
         source: the source that read the rows; ``None`` for a file, whose source follows from its form.
         key: header of the primary key, if the source knows one.
+        texts: headers of columns that the source keeps as text.
         arrivals: headers of columns that look like the time at which a row was written.
     """
 
@@ -110,6 +111,7 @@ class RawTable:
     first_lines: str = ""
     source: SourceCall | None = None
     key: str = ""
+    texts: Sequence[str] = ()
     arrivals: Sequence[str] = ()
 
     @property

@@ -41,9 +41,9 @@ _STATEMENT = Field(
     default=600, ge=1, description="Seconds after which a statement, or the fetching of a chunk of rows, is given up."
 )
 _SINCE = re.compile(rf"({'|'.join(UNITS)}) since 1970-01-01")
-_SECONDS = {"days": 1 / 86_400, "seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_PER_SECOND = {"days": 1 / 86_400, "seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 """Units of the form of a time, with their number in a second."""
-_COLUMN_ENDS = "the columns are"
+_THERE = "the columns are"
 _EXAMPLE = "form='seconds since 1970-01-01'"
 WAIT_S = 1.0
 """Seconds between two looks at transactions that are open."""
@@ -87,11 +87,13 @@ class TableFacts:
         rows: number of rows.
         key: columns of the primary key.
         times: columns of times; in SQLite also columns of text, because it keeps times as text.
+        texts: columns of text.
     """
 
     rows: int
     key: tuple[str, ...]
     times: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class SqlTable(_Sql, Snapshot):
@@ -137,7 +139,8 @@ class SqlTable(_Sql, Snapshot):
             times = [
                 c.name for c in table.columns if isinstance(c.type, sa.DateTime | sa.Date) or _may_be_time(database, c)
             ]
-            return TableFacts(int(count), tuple(_key(database, table, self.key)), tuple(times))
+            texts = [c.name for c in table.columns if isinstance(c.type, sa.String)]
+            return TableFacts(int(count), tuple(_key(database, table, self.key)), tuple(times), tuple(texts))
 
     def _of_query(self, database: Database) -> pd.DataFrame:
         """The rows of the query. Raises :class:`SourceError` for one that is no SELECT, or returns no key."""
@@ -161,7 +164,7 @@ class SqlTable(_Sql, Snapshot):
         wanted = [name for name in there if not self.columns or name in {*self.columns, self.key}]
         for name in (self.key, *self.columns):
             if name not in there:
-                raise SourceError(f"{where}: it returns no column '{name}'{close(name, there, _COLUMN_ENDS)}")
+                raise SourceError(f"{where}: it returns no column '{name}'{close(name, there, _THERE)}")
         selected = sa.text(f"(\n{text}\n) AS q").bindparams(**self.parameters)
         columns: list[Any] = [sa.column(name) for name in wanted]
         rows = database.rows(sa.select(*columns).select_from(selected).order_by(sa.column(self.key)))
@@ -232,7 +235,10 @@ class SqlByDay(_Sql, Stream):
         with self._reading(self.table) as database:
             table = database.table(self.table)
             clocks = [dt.datetime.now(dt.UTC).replace(tzinfo=None), database.clock]
-            if (column := self.arrived or self.time) and not _has_zone(database, _column(database, table, column)):
+            columns = [_column(database, table, name) for name in (self.arrived, self.time) if name]
+            if self.labels and self.labels_arrived:
+                columns.append(_column(database, database.table(self.labels), self.labels_arrived))
+            if not all(_has_zone(database, column) for column in columns):
                 clocks.append(database.local_clock)
         settled = min(clocks) - dt.timedelta(minutes=self.settle_minutes)
         return settled.date() - dt.timedelta(days=1)
@@ -353,7 +359,7 @@ def _column(database: Database, table: sa.Table, name: str, what: str = "") -> s
 
     there = [column.name for column in table.columns]
     lead = f"{what}: " if what else ""
-    raise SourceError(f"{database.where}: {lead}there is no column '{name}'{close(name, there, _COLUMN_ENDS)}")
+    raise SourceError(f"{database.where}: {lead}there is no column '{name}'{close(name, there, _THERE)}")
 
 
 def _between(cursor: sa.Column[Any], after: str | None, until: str | None) -> list[Any]:
@@ -375,7 +381,9 @@ def _wanted(database: Database, table: sa.Table, columns: Sequence[str], always:
 
 def _selected(table: sa.Table, names: Sequence[str]) -> sa.Select[Any]:
     """Selects columns without their types, so that values come as the driver gives them."""
-    return sa.select(*[sa.type_coerce(table.columns[name], sa.types.NullType()).label(name) for name in names])
+    selected: list[Any] = [sa.type_coerce(table.columns[name], sa.types.NullType()).label(name) for name in names]
+    select: sa.Select[Any] = sa.select(*selected)
+    return select
 
 
 def _by(table: sa.Table, names: Sequence[str]) -> list[Any]:
@@ -392,7 +400,7 @@ def _checked(rows: pd.DataFrame, key: Sequence[str], where: str) -> pd.DataFrame
         raise SourceError(f"{where}: {what} is empty in {empty} rows; fill it, or name another column as the key")
     twice = rows.duplicated(list(key))
     if twice.any():
-        example = ", ".join(str(value)[:40] for value in rows.loc[twice.idxmax(), list(key)])
+        example = ", ".join(str(value)[:40] for value in rows.loc[twice, list(key)].iloc[0])
         raise SourceError(
             f"{where}: {what} is not unique, for example {example}; name another column as the key, or read a view "
             "with one row for each"
@@ -411,7 +419,7 @@ def _day_of(
     select = _selected(table, wanted).where(column >= first, column < end).order_by(column, *_by(table, key))
     rows = database.rows(select)
     if not key and len(rows):
-        rows = rows.sort_values([name, *(c for c in rows if c != name)], kind="stable", ignore_index=True)
+        rows = rows.sort_values([name, *(c for c in rows.columns if c != name)], kind="stable", ignore_index=True)
     if database.dialect == "sqlite" and not form and len(rows):
         wrong = moments(rows[name], ISO).dt.date != day
         if wrong.any():
@@ -436,7 +444,7 @@ def _bounds(database: Database, column: sa.Column[Any], form: str, day: dt.date)
         if not isinstance(column.type, sa.Integer | sa.Numeric | sa.types.NullType) and dialect != "sqlite":
             raise SourceError(f"{where}: '{column.name}' is {_kind(column)}, not a number; leave the source's form out")
         unit = form.split(" ", 1)[0]
-        starts = [round((d - dt.date(1970, 1, 1)).days * 86_400 * _SECONDS[unit]) for d in days]
+        starts = [round((d - dt.date(1970, 1, 1)).days * 86_400 * _PER_SECOND[unit]) for d in days]
         plain = sa.BigInteger()
         return sa.literal(starts[0], plain), sa.literal(starts[1], plain)
     if dialect == "sqlite":  # it keeps times as text, and text is compared letter by letter

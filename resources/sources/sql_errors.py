@@ -111,3 +111,4 @@ def _first_line(original: Any) -> str:
 
 
 SQL_ERRORS = (sa.exc.SQLAlchemyError,)
+"""What SQLAlchemy raises; it wraps the errors of all drivers."""

@@ -65,12 +65,15 @@ class Database:
         schema, _, plain = name.rpartition(".")
         if self.dialect == "duckdb":
             return self._duckdb_table(name, schema or "main", plain)
+        inspector = sa.inspect(self.connection)
         try:
-            return sa.Table(
-                plain, sa.MetaData(), schema=schema or None, autoload_with=self.connection, resolve_fks=False
-            )
+            # Not `autoload_with`, which also asks for indexes, comments and foreign keys.
+            columns = inspector.get_columns(plain, schema=schema or None)
+            primary = inspector.get_pk_constraint(plain, schema=schema or None)["constrained_columns"]
         except sa.exc.NoSuchTableError:
             raise self._no_table(name) from None
+        made = [sa.Column(column["name"], column["type"], primary_key=column["name"] in primary) for column in columns]
+        return sa.Table(plain, sa.MetaData(), *made, schema=schema or None)
 
     def tables(self) -> list[str]:
         """Names of the tables and views, those of other schemas with the schema in front."""
@@ -167,7 +170,7 @@ def _duckdb_type(kind: str) -> sa.types.TypeEngine[Any]:
         return sa.BigInteger()
     if kind in ("FLOAT", "DOUBLE") or kind.startswith("DECIMAL"):
         return sa.Numeric()
-    return sa.Date() if kind == "DATE" else sa.types.NullType()
+    return {"DATE": sa.Date(), "VARCHAR": sa.String()}.get(kind) or sa.types.NullType()
 
 
 @dataclass

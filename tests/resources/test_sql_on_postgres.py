@@ -312,7 +312,9 @@ def test_a_local_time_without_a_zone_waits_for_the_end_of_the_local_day(clocked,
     OurClock.at = dt.datetime(2026, 3, 3, 1)
     try:
         assert clocked.stream().landed_until() == dt.date(2026, 3, 2)
-        assert clocked.stream(arrived="paid_at").landed_until() == dt.date(2026, 3, 1)  # 20:00 on the 2nd in New York
+        local = {"arrived": "paid_at"}, {"labels": "shop.payments", "labels_arrived": "paid_at"}
+        for how in local:  # it is 20:00 on the 2nd in New York
+            assert clocked.stream(**how).landed_until() == dt.date(2026, 3, 1)
         OurClock.at = dt.datetime(2026, 3, 3, 6)
         clocked.run("UPDATE fake.clock SET at = '2026-03-03 06:00+00'")
         assert clocked.stream(arrived="paid_at").landed_until() == dt.date(2026, 3, 2)
@@ -330,7 +332,8 @@ def test_each_type_of_postgresql_as_text(shop):
         "SET timezone = 'Europe/Berlin'",
         "INSERT INTO kinds VALUES (1, 12345678901234567890.0000000001, true, '\\x61ff', '2026-03-02', "
         "'2026-03-02 01:02:03', '2026-03-02 01:30:00.25+02', 0.1, 0.1, '1 day 00:00:01.5', "
-        "'00000000-0000-0000-0000-000000000001', '10:00', 'é', '10.0.0.1', -3), (2)",
+        "'00000000-0000-0000-0000-000000000001', '10:00', 'é', '10.0.0.1', -3)",
+        "INSERT INTO kinds (id) VALUES (2)",
     )
     shop.run("ALTER DATABASE sources SET timezone = 'Asia/Tokyo'")
     try:
@@ -384,7 +387,7 @@ def guarded(server) -> str:
         ((f":{CANARY}@", "@"), {"table": "t"}, "no password supplied; check the user and the password"),
         (("", ""), {"query": "SELECT 1 AS a"}, "no key; name the column that identifies a row as the source's key"),
         (("", ""), {"query": "SELECT 1 AS a, 2 AS a", "key": "a"}, "two columns are named 'a'"),
-        (("", ""), {"query": "WITH d AS (DELETE FROM t RETURNING 1) SELECT 1 AS a", "key": "a"}, "top level"),
+        (("", ""), {"query": "WITH d AS (DELETE FROM t RETURNING 1) SELECT 1 AS a", "key": "a"}, "does not exist"),
         (("", ""), {"query": "SELECT 1 AS a; DROP TABLE t", "key": "a"}, "syntax error"),
     ],
 )  # fmt: skip

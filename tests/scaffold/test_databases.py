@@ -125,6 +125,16 @@ def test_the_tests_of_the_folder_pass_or_skip_where_the_database_is_not(root, tm
     assert "2 skipped" in ran.stdout
 
 
+def test_text_that_holds_numbers_is_pointed_out(root):  # noqa: F811
+    rows = payments().assign(country=lambda rows: (rows["amount"] * 7).astype(int).astype(str))
+    with drafted(root, "shop", f"{database(root, 'duckdb', rows)}#payments", "fraud") as draft:
+        assert (
+            "'country': it is text in the database, but its values are numbers and read as such" in draft.guess.warnings
+        )
+    with drafted(root, "mall", f"{database(root, 'sqlite')}#payments", "fraud") as draft:
+        assert not any("it is text in the database" in warning for warning in draft.guess.warnings)
+
+
 REFUSED = {
     "no such table": ("{url}#paymets", r"no table or view 'paymets'; did you mean 'payments'"),
     "no table": ("{url}", r"name a table or view after #, as in postgresql://.*; there are: nobody, open, payments"),
