@@ -170,7 +170,9 @@ def _duckdb_type(kind: str) -> sa.types.TypeEngine[Any]:
         return sa.BigInteger()
     if kind in ("FLOAT", "DOUBLE") or kind.startswith("DECIMAL"):
         return sa.Numeric()
-    return {"DATE": sa.Date(), "VARCHAR": sa.String()}.get(kind) or sa.types.NullType()
+    if kind == "VARCHAR":
+        return sa.String()
+    return sa.Date() if kind == "DATE" else sa.types.NullType()
 
 
 @dataclass

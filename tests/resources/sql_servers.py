@@ -1,7 +1,9 @@
 """What the tests on real database servers share: a proxy that cuts connections, a MariaDB, and a stage that lands."""
 
 import contextlib
+import datetime as dt
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -26,12 +28,15 @@ MARIADB = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
 class CuttingProxy:
     """Forwards connections to a server on the loopback interface, and cuts them after so many bytes of its answers.
 
-    ``budgets``: the number of bytes for each connection to come; connections beyond the list are never cut. A budget of
-    0 refuses the connection. ``silent``: whether a connection that is cut stays open and says nothing any more.
+    ``budgets``: the number of bytes for each connection to come, ``None`` for one that is not cut; those beyond the
+    list are not cut. A budget of 0 refuses the connection. ``silent``: whether a connection that is cut stays open and
+    says nothing any more. ``passed``: bytes of all answers. ``cut``: number of connections that were cut.
     """
 
     def __init__(self, port: int) -> None:
-        self._server, self.budgets, self.silent, self.passed = port, [], False, 0
+        self._server, self.silent = port, False
+        self.budgets: list[int | None] = []
+        self.passed = self.cut = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -45,6 +50,7 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
                 budget = self.budgets.pop(0) if self.budgets else None
                 if budget == 0:
+                    self.cut += 1
                     client.close()
                     continue
                 server = socket.create_connection(("127.0.0.1", self._server))
@@ -59,6 +65,7 @@ class CuttingProxy:
                 if source.getpeername()[1] == self._server:
                     self.passed += len(data)
                 if left is not None and not (left := left - len(data)):
+                    self.cut += 1
                     if self.silent:
                         return
                     break
@@ -155,3 +162,21 @@ def at_chunk(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], Any
     with monkeypatch.context() as patch:
         patch.setattr(sql_values.TextColumns, "add", counted)
         yield seen
+
+
+def cuts_of(proxy: CuttingProxy, source: SqlByDay, day: str) -> Callable[[random.Random], list[int | None]]:
+    """Budgets for the tries of a landing, each of which is cut: while it asks for the clock, or while it reads."""
+    proxy.passed = 0
+    source.landed_until()
+    clock, proxy.passed = proxy.passed, 0
+    source.land(dt.date.fromisoformat(day))
+    rows = proxy.passed
+
+    def budgets(chance: random.Random) -> list[int | None]:
+        tries: list[list[int | None]] = [
+            [chance.randrange(clock * 9 // 10)] if chance.random() < 0.2 else [None, chance.randrange(rows * 9 // 10)]
+            for _ in range(chance.randint(1, 4))
+        ]
+        return [budget for budgets in tries for budget in budgets]
+
+    return budgets

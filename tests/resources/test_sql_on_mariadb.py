@@ -10,7 +10,7 @@ import pytest
 
 from assets.lifecycle.data import landing
 from resources.sources import SourceError, SourceUnavailable, SqlByDay, SqlTable, sql_reading
-from tests.resources.sql_servers import MARIADB, CuttingProxy, at_chunk, land, landed_ids, lander, mariadb
+from tests.resources.sql_servers import MARIADB, CuttingProxy, at_chunk, cuts_of, land, landed_ids, lander, mariadb
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,15 +105,15 @@ def test_a_connection_that_is_cut_anywhere_lands_each_row_once(server, shop, tmp
     chance, proxy = random.Random(seed), CuttingProxy(server.port)
     monkeypatch.setenv("SHOP_URL", server.url.replace(str(server.port), str(proxy.port)))
     source = stream(shop)
-    source.land(dt.date.fromisoformat(DAYS[0]))
-    length, stages = proxy.passed, lander(tmp_path, source)
+    budgets_of, stages = cuts_of(proxy, source, DAYS[0]), lander(tmp_path, source)
     for day in DAYS:
-        proxy.budgets = budgets = [chance.randrange(length) for _ in range(chance.randint(1, 4))]
-        told = f"seed {seed}, {day}, cut after {budgets} of {length} bytes"
+        budgets = budgets_of(chance)
+        proxy.budgets, told = list(budgets), f"seed {seed}, {day}, cut after {budgets} bytes"
         while not (made := land(stages, day)).success:
             assert landed_ids(stages, day) == [], f"{told}: half-landed"
             assert "the database does not answer now" in made.why, told
         assert landed_ids(stages, day) == all_of(day), told
+    assert proxy.cut >= len(DAYS)
     proxy.close()
 
 

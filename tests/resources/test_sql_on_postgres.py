@@ -21,7 +21,7 @@ from resources.settings import project_root
 from resources.sources import SourceError, SourceUnavailable, SqlByDay, SqlTable, sql_reading
 from resources.sources import sql as module
 from tests.resources.conftest import POSTGRES
-from tests.resources.sql_servers import CuttingProxy, at_chunk, land, landed_ids, lander
+from tests.resources.sql_servers import CuttingProxy, at_chunk, cuts_of, land, landed_ids, lander
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,15 +99,14 @@ def proxy(shop) -> CuttingProxy:
 
 @pytest.mark.parametrize("seed", [0])
 def test_a_connection_that_is_cut_anywhere_lands_each_row_once(shop, proxy, tmp_path, seed):
-    """On each day, 1 to 4 connections in a row are cut after a random number of bytes; a run makes 3 tries."""
+    """On each day, 1 to 4 tries in a row are cut after a random number of bytes; a run makes 3 tries."""
     chance = random.Random(seed)
     source = shop.stream(url=shop.url.replace(str(shop.port), str(proxy.port)))
-    source.land(dt.date.fromisoformat(DAYS[0]))
-    length = proxy.passed  # bytes of one undisturbed reading
+    budgets_of = cuts_of(proxy, source, DAYS[0])
     stages, failed = lander(tmp_path, source), 0
     for day in DAYS:
-        proxy.budgets = budgets = [chance.randrange(length) for _ in range(chance.randint(1, 4))]
-        told = f"seed {seed}, {day}, cut after {budgets} of {length} bytes"
+        budgets = budgets_of(chance)
+        proxy.budgets, told = list(budgets), f"seed {seed}, {day}, cut after {budgets} bytes"
         while not (made := land(stages, day)).success:
             failed += 1
             assert landed_ids(stages, day) == [], f"{told}: half-landed"
@@ -116,6 +115,7 @@ def test_a_connection_that_is_cut_anywhere_lands_each_row_once(shop, proxy, tmp_
         assert landed_ids(stages, day) == all_of(day), told
     assert landed_ids(stages) == all_of(*DAYS)
     assert failed, "some runs are cut in all three tries"
+    assert proxy.cut >= len(DAYS)
 
 
 @pytest.mark.parametrize("seed", [0])
