@@ -227,15 +227,13 @@ def reading(url: str, table: str, *, connect_s: int, statement_s: int) -> Iterat
     where = f"{shown(parsed)}#{table}" if table else shown(parsed)
     engine = _engine(parsed, where, connect_s, statement_s)
     watch = Watch(statement_s + (0 if parsed.drivername in ("sqlite", "duckdb") else SPARE_S), lambda: None)
+    _watched(engine, watch)
     failed: SourceError | None = None
     try:
         with engine.connect() as connection:
-            watch.cut = _cutter(connection)
+            watch.cut = _cutter(connection.dialect.name, connection.connection.dbapi_connection)
             watch.restart()
-            try:
-                yield Database(connection, where, _begin(connection, statement_s), watch)
-            finally:
-                watch.stop()
+            yield Database(connection, where, _begin(connection, statement_s), watch)
     except (*SQL_ERRORS, sqlite3.Error, OverflowError) as error:
         failed = told(error, where)
         if watch.fired:
@@ -243,6 +241,7 @@ def reading(url: str, table: str, *, connect_s: int, statement_s: int) -> Iterat
                 f"{where}: no answer for {watch.seconds:g} s; raise the source's statement_seconds"
             )
     finally:
+        watch.stop()
         engine.dispose()
     if failed is not None:
         # Raised here, so that the driver's exception is not its context: Dagster stores the texts of both.
@@ -363,12 +362,22 @@ def _begin(connection: sa.Connection, statement_s: int) -> tuple[dt.datetime, dt
     return ours, ours
 
 
-def _cutter(connection: sa.Connection) -> Callable[[], None]:
+def _watched(engine: sa.Engine, watch: Watch) -> None:
+    """Watches a connection from its beginning, because SQLAlchemy asks the server about itself first."""
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+        raw = dialect.connect(*arguments, **options)
+        watch.cut = _cutter(dialect.name, raw)
+        watch.restart()
+        return raw
+
+
+def _cutter(dialect: str, raw: Any) -> Callable[[], None]:
     """What ends a statement from another thread. The sockets of MySQL's driver time out by themselves."""
-    raw: Any = connection.connection.dbapi_connection
-    if connection.dialect.name in ("sqlite", "duckdb"):
+    if dialect in ("sqlite", "duckdb"):
         return raw.interrupt
-    if connection.dialect.name != "postgresql" or os.name != "posix":
+    if dialect != "postgresql" or os.name != "posix":
         return lambda: None
 
     def cut() -> None:

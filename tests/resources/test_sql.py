@@ -9,6 +9,7 @@ import threading
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import duckdb
@@ -197,7 +198,8 @@ def test_a_day_lands_only_after_its_end_and_the_time_to_settle(shop, monkeypatch
         def now(cls, tz=None):
             return at.replace(tzinfo=tz)
 
-    monkeypatch.setattr(module.dt, "datetime", Clock)
+    ours = SimpleNamespace(datetime=Clock, date=dt.date, timedelta=dt.timedelta, UTC=dt.UTC)
+    monkeypatch.setattr(module, "dt", ours)
     stream = shop.stream(arrived="created_at", settle_minutes=15)
     for at, until in (  # noqa: B007 - the clock reads `at`
         (dt.datetime(2026, 3, 3, 0, 14), dt.date(2026, 3, 1)), (dt.datetime(2026, 3, 3, 0, 16), DAY),
