@@ -40,7 +40,8 @@ LISTED = 30
 """Maximum number of tables or columns that an error lists."""
 DATABASES = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql", "sqlite": "", "duckdb": "duckdb_engine"}
 """Databases, with the module of the driver that is used where the URL names none."""
-_SECRET_OPTION = re.compile(r"pass|secret|token|key", re.I)
+_SECRET_OPTION = re.compile(r"pass(word|wd|phrase)?$|pwd$|secret|token", re.I)
+"""Names of options in a URL whose values are secret."""
 
 
 class Database:
@@ -346,7 +347,7 @@ def _begin(connection: sa.Connection, statement_s: int) -> tuple[dt.datetime, dt
     name = connection.dialect.name
     if name == "postgresql":
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        connection.execute(sa.select(sa.func.set_config("statement_timeout", f"{statement_s * 1_000}", False)))
+        connection.execute(sa.select(sa.func.set_config("statement_timeout", f"{statement_s * 1_000}", True)))
         now: Any = sa.literal_column("now()", sa.TIMESTAMP(timezone=True))
         clock, local = connection.execute(sa.select(now, sa.cast(now, sa.TIMESTAMP()))).one()
         return clock.astimezone(dt.UTC).replace(tzinfo=None), local

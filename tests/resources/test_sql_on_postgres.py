@@ -3,6 +3,7 @@
 Where a moment is random, there are 20 days, each with a moment of its own; the seed is in the message of a failure.
 """
 
+import contextlib
 import datetime as dt
 import os
 import random
@@ -197,6 +198,12 @@ def test_a_row_that_is_committed_late_lands_though_a_later_one_was_seen_before(s
     assert landed_ids(stages) == list(range(1, ROWS * len(DAYS) + 3))
 
 
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(shop):
+    source = SqlTable(url=shop.url, query="SELECT 1 AS id, pg_sleep(9)::text AS s", key="id", statement_seconds=1)
+    with pytest.raises(SourceUnavailable, match="canceling statement due to statement timeout"):
+        source.read()
+
+
 def test_a_read_never_writes_and_sees_one_state(shop):
     with sql_reading.reading(shop.url, "payments", connect_s=5, statement_s=5) as database:
         shop.run("INSERT INTO shop.payments (note) VALUES ('new')")
@@ -287,7 +294,8 @@ def test_skewed_clocks_and_late_commits_land_each_row_once(clocked, tmp_path, mo
     stages, skew = lander(tmp_path, clocked.stream(**how)), dt.timedelta(hours=skew_hours)
     moment = dt.datetime(2026, 3, 2, 20)
     end, landed, written, waiting = dt.datetime(2026, 3, 4, 3, 30), set(), 0, []
-    with clocked.connect() as control:
+    # A transaction that a failure left open would block the next test.
+    with contextlib.ExitStack() as opened, clocked.connect() as control:
         while moment < end:
             OurClock.at = moment
             control.execute("UPDATE fake.clock SET at = %s", [(moment + skew).replace(tzinfo=dt.UTC)])
@@ -296,7 +304,7 @@ def test_skewed_clocks_and_late_commits_land_each_row_once(clocked, tmp_path, mo
                     connection.commit()
                     connection.close()
                     waiting.remove((due, connection))
-            connection = psycopg.connect(clocked.url)
+            connection = opened.enter_context(contextlib.closing(psycopg.connect(clocked.url)))
             connection.execute("INSERT INTO shop.payments (created_at) VALUES (fake.now())")
             written += 1
             waiting.append((moment + dt.timedelta(minutes=chance.uniform(0, 9)), connection))
