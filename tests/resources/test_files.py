@@ -8,10 +8,24 @@ import lzma
 import zipfile
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from resources.files import CsvForm, FileError, read_csv, read_parquet
+from resources.files import (
+    CsvForm,
+    FileError,
+    IncompleteError,
+    ends_with_a_line,
+    kind_of,
+    read_csv,
+    read_excel,
+    read_json_lines,
+    read_parquet,
+    read_rows,
+    separator_of,
+)
 from resources.sources import CsvFile, FileByDay, SourceError
 
 ROWS = {"a": ["1", "2"], "b": ["x", ""]}
@@ -92,12 +106,13 @@ def packed(path: Path) -> Path:
             archive.writestr("rows.csv", content)
             archive.writestr("__MACOSX/._rows.csv", b"")
     else:
-        pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[path.suffix]
+        zstandard = lambda data: pa.Codec("zstd").compress(data, asbytes=True)  # noqa: E731
+        pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard}[path.suffix]
         path.write_bytes(pack(content))
     return path
 
 
-@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip"])
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip", "zst"])
 def test_compressed_files_are_unpacked(tmp_path, ending):
     assert read_csv(packed(tmp_path / f"rows.csv.{ending}"), CsvForm()).to_dict("list") == ROWS
 
@@ -111,6 +126,144 @@ def test_a_compressed_file_that_is_damaged_or_holds_several_says_so(tmp_path):
         archive.writestr("two.csv", "a,b\n")
     with pytest.raises(FileError, match="holds 2 files"):
         read_csv(tmp_path / "two.zip", CsvForm())
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zip", "zst"])
+def test_a_compressed_file_that_is_cut_off_is_incomplete(tmp_path, ending):
+    path = packed(tmp_path / f"rows.csv.{ending}")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(IncompleteError, match="cannot be unpacked"):
+        read_csv(path, CsvForm())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "separator"),
+    [("a.csv", "csv", ","), ("a.TSV.gz", "csv", "\t"), ("a.txt", "csv", ","), ("a.jsonl.zst", "json lines", ","),
+     ("a.ndjson", "json lines", ","), ("a.pq", "parquet", ","), ("a.xlsx", "excel", ",")],
+)  # fmt: skip
+def test_a_name_says_how_a_file_is_read(name, kind, separator):
+    assert (kind_of(name), separator_of(name)) == (kind, separator)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_line_end_is_seen_in_any_encoding(file, encoding):
+    for text, ends in (("a\n1\n", True), ("a\n1\r", True), ("a\n1", False), ("\n2,", False)):
+        file.write_bytes(text.encode(encoding))
+        assert ends_with_a_line(file) == ends
+
+
+# -- JSON lines --------------------------------------------------------------------------------------------------------
+
+
+def test_json_keeps_numbers_as_written_and_flattens_objects(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '\ufeff{"n": 1.50, "big": 12345678901234567890, "who": {"name": "ä", "tags": [1, 2.0, {"a": null}]}}\n\n'
+        '{"n": -0.1e3, "on": true, "off": false, "who": null, "gone": NaN, "far": Infinity}\n'
+    )
+    rows = read_json_lines(path)
+    assert set(map(str, rows.dtypes)) == {"string"}
+    assert rows.iloc[0].dropna().to_dict() == {
+        "n": "1.50", "big": "12345678901234567890", "who.name": "ä", "who.tags": '[1, 2.0, {"a": null}]',
+    }  # fmt: skip
+    assert rows.iloc[1].dropna().to_dict() == {"n": "-0.1e3", "on": "True", "off": "False", "far": "inf"}
+    assert "who" not in rows
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "words"),
+    [
+        ('{"a": 1}\n{"a": \n{"a": 3}\n', FileError, "line 2 is not JSON"),
+        ('{"a": 1}\n{"a": 2', IncompleteError, r"its last line \(2\) ends in the middle"),
+        ('{"a": 1}\n[1, 2]\n', FileError, r"record 2 is not an object \(\[1, 2\]\)"),
+        ('{"a.b": 1, "a": {"b": 2}}\n', FileError, "record 1 has the column 'a.b' twice"),
+        (b'{"a": "\xff"}\n', FileError, "not utf-8 text"),
+    ],
+)
+def test_lines_that_are_no_records_are_named(tmp_path, content, kind, words):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(FileError, match=words) as refused:
+        read_json_lines(path)
+    assert refused.type is kind
+
+
+# -- workbooks ---------------------------------------------------------------------------------------------------------
+
+
+def workbook(path: Path, **sheets: list[list]) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_cells_are_read_as_the_sheet_means_them(tmp_path):
+    path = tmp_path / "rows.xlsx"
+    book = openpyxl.Workbook()
+    sheet = book.active
+    cells = [
+        (7, "00000", "00007"), (0.1 + 0.2, "General", "0.3"), (1e21, "General", "1e+21"), (5.0, "0.00", "5"),
+        (12345678901, "General", "12345678901"), (0.125, "0.0%", "0.125"), (True, "General", "True"),
+        (dt.datetime(2026, 1, 2), "yyyy-mm-dd", "2026-01-02"),
+        (dt.datetime(2026, 1, 2), "yyyy-mm-dd hh:mm", "2026-01-02 00:00:00"),
+        (dt.datetime(2026, 1, 2, 3, 4, 5), "d.m.yy", "2026-01-02 03:04:05"), (dt.time(3, 4), "hh:mm", "03:04:00"),
+        (dt.timedelta(hours=25), "[h]:mm", "90000.0"), ("00501", "@", "00501"), ("a, \"b\"\nc", "@", "a, \"b\"\nc"),
+        (None, "General", ""), ("#DIV/0!", "General", "#DIV/0!"),
+    ]  # fmt: skip
+    for column, (value, shape, _) in enumerate(cells, start=1):
+        sheet.cell(1, column, f"c{column}")
+        sheet.cell(2, column, value).number_format = shape
+    sheet.cell(3, 1, "x")
+    book.save(path)
+    rows = read_excel(path, CsvForm())
+    assert list(rows.iloc[0]) == [text for _, _, text in cells]
+    assert list(rows.iloc[1])[1:] == [""] * (len(rows.columns) - 1)
+
+
+def test_titles_and_feet_of_a_sheet_are_no_rows(tmp_path):
+    path = workbook(tmp_path / "rows.xlsx", S=[["Report\nof 2026"], [], ["a", "b"], [1, "x"], [2, None], ["Total", 3]])
+    assert read_rows(path, CsvForm(header=3, foot=["Total"])).to_dict("list") == ROWS
+
+
+def test_a_sheet_is_chosen_by_name_unless_it_is_the_only_one(tmp_path):
+    path = workbook(tmp_path / "rows.xlsx", A=[["a", "b"], [1, "x"]], B=[["a", "b"], [2, "y"]], Empty=[])
+    assert read_rows(path, CsvForm(), "B").to_dict("list") == {"a": ["2"], "b": ["y"]}
+    with pytest.raises(FileError, match=r"it has several sheets \(A, B\); name one"):
+        read_excel(path, CsvForm())
+    with pytest.raises(FileError, match="it has no sheet 'C'; its sheets are: A, B, Empty"):
+        read_excel(path, CsvForm(), "C")
+    with pytest.raises(FileError, match="no sheet of it has a cell"):
+        read_excel(workbook(tmp_path / "none.xlsx", Empty=[]), CsvForm())
+
+
+def test_what_is_no_workbook_says_so(tmp_path):
+    path = tmp_path / "rows.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "x")
+    with pytest.raises(FileError, match="not a readable workbook"):
+        read_excel(path, CsvForm())
+    workbook(path, A=[["a", "b"], [1, "=A2"]])
+    with pytest.raises(FileError, match="the formula in B2 has no stored result"):
+        read_excel(path, CsvForm())
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------
+
+
+def test_parquet_may_be_packed_and_its_footer_may_be_missing(tmp_path):
+    pd.DataFrame({"a": [1], "b": ["x"]}).to_parquet(tmp_path / "rows.parquet")
+    content = (tmp_path / "rows.parquet").read_bytes()
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(content))
+    assert read_rows(tmp_path / "rows.parquet.gz", CsvForm()).to_dict("list") == {"a": ["1"], "b": ["x"]}
+    for part in (content[:-8], content[:4]):
+        (tmp_path / "rows.parquet").write_bytes(part)
+        with pytest.raises(IncompleteError, match="it has no footer"):
+            read_rows(tmp_path / "rows.parquet", CsvForm())
 
 
 def test_every_kind_of_parquet_column_is_text_and_loses_nothing(tmp_path):
