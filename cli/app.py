@@ -130,7 +130,7 @@ def tune(
 def new_model(
     name: Annotated[str, typer.Option(help="Name of the model: lower-case letters, digits and _.")],
     table: Annotated[
-        str, typer.Option(help="Path of a CSV or Parquet file, or postgresql://user@host/shop#payments (no password).")
+        str, typer.Option(help="Path, pattern or URL of files, or postgresql://user@host/shop#payments (no password).")
     ],
     target: Annotated[str, typer.Option(help="Column that holds the true value.")],
     time: Annotated[str, typer.Option(help="Column of the event time; without it the table is a snapshot.")] = "",

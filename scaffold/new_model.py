@@ -25,7 +25,8 @@ from resources.moments import moments
 from resources.sources import SourceError, Stream
 from scaffold.databases import is_database, read_database
 from scaffold.guessing import Asked, Guess, guess, is_named
-from scaffold.tables import RawTable, ScaffoldError, path_in, read_table
+from scaffold.stored_tables import read_any_table
+from scaffold.tables import RawTable, ScaffoldError, path_in
 from scaffold.writing import files_of
 
 TAKEN = frozenset(
@@ -57,7 +58,7 @@ def new_model(
     Args:
         root: root of the project.
         name: name of the model.
-        table: path of a CSV or Parquet file, or the URL of a database with ``#`` and a table or view.
+        table: path, pattern or URL of files, or the URL of a database with ``#`` and a table or view.
         target: header of the column that holds the truth.
         time: header of the event time; without it, the table is a snapshot.
         key: header of the key, if the guess would be wrong.
@@ -111,8 +112,10 @@ def drafted(
         raw = read_database(root, str(table))
         path = str(raw.path)
     else:
-        raw = read_table(Path(table), header=header, named=lambda cell: is_named(cell, target))
-        path = path_in(root, Path(table))
+        raw = read_any_table(root, table, header=header, named=lambda cell: is_named(cell, target))
+        path = path_in(root, Path(table)) if raw.source is None else str(raw.path)
+        if raw.source is not None and "{day" in raw.source.arguments["path"] and not time:
+            raise ScaffoldError(f"TABLE={table}: files by day need TIME=column, the time of each row")
     found = guess(raw, target, time=time, key=key, task=task)
     files = files_of(name, _table_name(raw, name), path, raw, found)
     models = root / "assets" / "models"
@@ -172,10 +175,12 @@ def _imported(name: str, draft: Path) -> Iterator[Model]:
 
 
 def _try_day(draft: Draft) -> None:
-    """Lands a day from the database, as the lifecycle will. Raises :class:`ScaffoldError` if it has other rows."""
+    """Lands a day from the source, as the lifecycle will. Raises :class:`ScaffoldError` if it has other rows."""
     source, clock = draft.model.table.source, draft.guess.clock
     if draft.raw.source is None or clock is None or not isinstance(source, Stream):
         return
+    if "{day" in draft.raw.source.arguments.get("path", ""):
+        return  # a folder may have rows of an earlier day
     times = moments(draft.raw.rows[clock.column.header], clock.column.form)
     expected = int((times.dt.date == clock.last).sum())
     try:

@@ -1,7 +1,8 @@
 """Reads an unknown file as text, and records how it has to be read.
 
 Belongs here: encoding, separator, header line, foot, and refusing files that are not tables. Does not belong here: the
-meaning of columns (``columns.py``), reading a file of known form (``resources/files.py``).
+meaning of columns (``columns.py``), files elsewhere or of a pattern (``stored_tables.py``), reading a file of known
+form (``resources/files.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resources.files import COMPRESSED, FOOT_LINES, CsvForm, FileError, first_filled, is_parquet, open_bytes
+from resources.files import (
+    COMPRESSED,
+    FOOT_LINES,
+    OTHERS,
+    CsvForm,
+    FileError,
+    excel_cells,
+    first_filled,
+    is_parquet,
+    kind_of,
+    open_bytes,
+    read_excel,
+    read_json_lines,
+)
 from resources.files import read_csv as read_rows
 from resources.files import read_parquet as read_parquet_rows
 
@@ -57,13 +71,13 @@ _MARKS = {
 }
 """Byte order marks, the longest first."""
 _OTHER_FILES = {
-    b"PK\x03\x04": "a ZIP archive (an Excel workbook is one)",
+    b"PK\x03\x04": "a ZIP archive, but its name does not end in .zip or .xlsx",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"\x1f\x8b": "compressed, but its name does not end in .gz",
     b"PAR1": "a Parquet file, but its name does not end in .parquet",
     b"SQLite format 3": "a SQLite database (TABLE='sqlite:///file.db#table' reads one)",
     b"%PDF": "a PDF",
-    b"{": "JSON",
+    b"{": "JSON, but its name does not end in .jsonl",
     b"[{": "JSON",
     b"<": "HTML or XML",
 }
@@ -130,36 +144,69 @@ Named = Callable[[str], bool]
 """Returns whether a header cell names the requested column."""
 
 
-def read_table(path: Path, *, header: int = 0, named: Named = lambda cell: False) -> RawTable:
-    """Reads the table in a CSV or Parquet file.
+def read_table(path: Path, *, header: int = 0, named: Named = lambda cell: False, sheet: str = "") -> RawTable:
+    """Reads the table in a CSV or Parquet file, JSON lines or a workbook.
 
     Args:
         path: path of the file.
-        header: line number of a CSV file's header; 0 to search for it.
+        header: line number of the header of a CSV file or a sheet; 0 to search for it.
         named: whether a cell names a column that must exist. A line with such a cell is the header.
+        sheet: sheet of a workbook; empty for the only one with cells.
 
     Raises:
         ScaffoldError: the file is absent, empty or not a table, two columns have the same name, or no line has column
             names.
     """
     if not path.is_file():
-        raise ScaffoldError(f"{path}: no such file; give the path of a CSV or Parquet file as TABLE")
+        raise ScaffoldError(f"{path}: no such file; give the path of a table as TABLE")
     if path.stat().st_size == 0:
         raise ScaffoldError(f"{path} is empty; give a file with a header line and rows")
-    if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".zst", ".7z", ".rar"):
-        raise ScaffoldError(f"{path}: {path.suffix} files are not supported; save the table as CSV or Parquet")
+    if (mend := OTHERS.get(path.suffix.lower())) is not None:
+        raise ScaffoldError(f"{path}: {path.suffix} files are not supported; {mend}")
     try:
-        table = _parquet(path) if is_parquet(path) else _csv(path, header, named)
+        match kind_of(path.name):
+            case "parquet":
+                table = _parquet(path)
+            case "json lines":
+                table = RawTable(path, read_json_lines(path))
+            case "excel":
+                table = _excel(path, sheet, header, named)
+            case _:
+                table = _csv(path, header, named)
     except FileError as error:
-        raise ScaffoldError(f"{path}: {error}; fix the file") from error
+        mend = f"give TABLE='{path}#sheet'" if str(error).endswith("name one") else "fix the file"
+        raise ScaffoldError(f"{path}: {error}; {mend}") from error
     if table.rows.shape[1] < 2:
+        names = "', '".join(map(str, table.rows.columns))
         raise ScaffoldError(
-            f"{path} has one column ('{table.rows.columns[0]}'); a model needs a target and at least one other column. "
+            f"{path} has one column ('{names}'); a model needs a target and at least one other column. "
             f"If the file has more, its separator is not one of {' '.join(repr(s) for s in SEPARATORS)}"
         )
     if table.rows.empty:
         raise ScaffoldError(f"{path} has a header but no rows; give a file with rows")
     return table
+
+
+def _excel(path: Path, sheet: str, header: int, named: Named) -> RawTable:
+    cells = excel_cells(path, sheet)
+    filled = [(at, row) for at, row in enumerate(cells) if at >= header - 1 and _filled(row)][:SNIFFED_ROWS]
+    split = _Split(",", filled)
+    found = (0 if header else split.header_at(named)) if filled else None
+    first_lines = _shown([", ".join(row) for row in cells])
+    if found is None:
+        raise ScaffoldError(
+            f"{path}: no row {f'from row {header} on ' if header else ''}holds column names; give HEADER=row. "
+            f"The first rows are:\n{first_lines}"
+        )
+    at, names = filled[found]
+    _refuse_twice(path, names)
+    notes = []
+    if at:
+        above = "; ".join(", ".join(_filled(row))[:60] for row in cells[:at] if _filled(row))
+        notes.append(f"the column names are in row {at + 1}; the rows above it are left out ('{above or 'blank'}')")
+    form = CsvForm(header=at + 1)
+    rows, form = _without_ends(read_excel(path, form, sheet), form, notes)
+    return RawTable(path, rows, form, notes, first_lines)
 
 
 def _parquet(path: Path) -> RawTable:
@@ -194,7 +241,14 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
         )
     form = replace(form, encoding=encoding)
     _refuse_twice(path, _cells(lines, form))
-    rows = read_rows(path, form)
+    rows, form = _without_ends(read_rows(path, form), form, notes)
+    if path.suffix.lower() in COMPRESSED:
+        notes.append(f"the file is compressed ({path.suffix}) and is unpacked whenever it is read")
+    return RawTable(path, rows, form, notes, first_lines)
+
+
+def _without_ends(rows: pd.DataFrame, form: CsvForm, notes: list[str]) -> tuple[pd.DataFrame, CsvForm]:
+    """The rows without a second header and a foot, which is added to the form; ``notes`` gets what was found."""
     if _is_second_header(rows):
         cells = ", ".join(rows.iloc[0].fillna(""))
         notes.append(
@@ -208,9 +262,7 @@ def _csv(path: Path, header: int, named: Named) -> RawTable:
             cells = ", ".join(cell for cell in rows.loc[at].fillna("").str.strip() if cell)
             notes.append(f"the line '{cells[:80]}' at the end does not fit the others and is left out")
         rows = rows.drop(index=list(foot)).reset_index(drop=True)
-    if path.suffix.lower() in COMPRESSED:
-        notes.append(f"the file is compressed ({path.suffix}) and is unpacked whenever it is read")
-    return RawTable(path, rows, form, notes, first_lines)
+    return rows, form
 
 
 # -- encoding ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from scaffold.tables import RawTable
 LINE, LONG = 116, 80
 """Maximum characters of a line, and of a string that is written in one piece."""
 IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay", "SqlTable",
-            "SqlByDay")  # fmt: skip
+            "SqlByDay", "Files", "FilesByDay")  # fmt: skip
 """Names that a contract cannot have, because the files import them."""
 SHARED_LISTS = 3
 """Minimum number of columns with the same categories for which the list gets a name."""
@@ -99,12 +99,19 @@ def _source(path: str, table: RawTable, guess: Guess) -> tuple[str, str]:
     given = ", ".join(f"{name}={_argument(value)}" for name, value in table.source.arguments.items())
     if clock is None:
         return table.source.name, given
+    if table.source.name == "Files":
+        by_path = "{day" in table.source.arguments["path"]
+        return "FilesByDay", given if by_path else f"{given}, time={_quoted(clock.column.header)}{form}"
     how = "arrived" if clock.column.header in table.arrivals else "time"
     return "SqlByDay", f"{given}, {how}={_quoted(clock.column.header)}{form}"
 
 
 def _argument(value: object) -> str:
-    return f"dg.EnvVar({_quoted(value.env_var_name)})" if isinstance(value, dg.EnvVar) else _quoted(value, 100)
+    if isinstance(value, dg.EnvVar):
+        return f"dg.EnvVar({_quoted(value.env_var_name)})"
+    if isinstance(value, list):
+        return _words(tuple(value))
+    return _quoted(value, 100) if isinstance(value, str) else repr(value)
 
 
 def _csv_options(table: RawTable) -> str:
@@ -306,7 +313,7 @@ def _test(name: str, table: RawTable, guess: Guess) -> str:
         guess.target,
     )  # fmt: skip
     if table.source is not None:
-        return _test_of_database(name, table, guess, spoilt)
+        return _test_of_source(name, table, guess, spoilt)
     nullable = spoilt.nullable
     lines = [
         f'"""The rows of the {name} table meet their contract, and one that does not is refused with its reason."""',
@@ -331,10 +338,10 @@ def _test(name: str, table: RawTable, guess: Guess) -> str:
     return "\n".join([*lines, ""])
 
 
-def _test_of_database(name: str, table: RawTable, guess: Guess, spoilt: Column) -> str:
-    """The same tests on rows of a database, which may not be there where the tests run."""
+def _test_of_source(name: str, table: RawTable, guess: Guess, spoilt: Column) -> str:
+    """The same tests on rows of a database or of files elsewhere, which may not be there where the tests run."""
     assert table.source is not None
-    url, clock = table.source.arguments["url"], guess.clock
+    url, clock = next(iter(table.source.arguments.values())), guess.clock
     rows = "model.table.source.read()" if clock is None else f"model.table.source.land({_date(clock.last)})"
     variable = url.env_var_name if isinstance(url, dg.EnvVar) else ""
     skipped = [
