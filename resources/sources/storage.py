@@ -253,7 +253,8 @@ class Storage:
         if name in _REFUSED or status in (401, 403):
             message = f"access is refused ({text}); {self._mend_of_access()}"
         elif name == "HostKeyNotVerifiable":
-            known = f"`ssh-keyscan {self._parts.hostname} >> ~/.ssh/known_hosts`"
+            port = f"-p {self._parts.port} " if self._parts.port else ""
+            known = f"`ssh-keyscan {port}{self._parts.hostname} >> ~/.ssh/known_hosts`"
             message = f"the host's key is not known ({text}); compare it with its owner's, then {known}"
         elif isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
             message = f"there is no host '{self._parts.hostname}' ({cause.strerror}); check the source's path"

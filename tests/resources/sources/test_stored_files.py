@@ -250,7 +250,7 @@ def test_files_come_by_sftp_from_a_host_whose_key_is_known(sftp):
     assert CANARY not in str(refused.value)
     sftp.known_hosts.write_text("")
     for options in (login, {"password": CANARY}):  # the second looks into ~/.ssh/known_hosts
-        with pytest.raises(SourceError, match=r"the host's key is not known .*ssh-keyscan 127\.0\.0\.1"):
+        with pytest.raises(SourceError, match=r"the host's key is not known .*ssh-keyscan -p \d+ 127\.0\.0\.1"):
             Files(path=f"{sftp.url}/out/*", options=options).read()
 
 
