@@ -52,7 +52,7 @@ def rollout(
             print(json.dumps(entry.to_json(), indent=1) if as_json else f"{model}: {done}")
             return
         log = RequestLog.from_settings(settings).process_config_and_initialize()
-        tables = ParquetTables(root=str(settings.tables))
+        tables = ParquetTables(root=settings.tables)
         progress = progress_of(models[model], ledger, log, tables, dt.datetime.now(dt.UTC))
     if as_json:
         print(json.dumps(_facts(progress), indent=1))

@@ -33,7 +33,7 @@ def backup(
 ) -> None:
     """Write the state folder to one archive; runs and services may go on."""
     settings = read_settings("assetline backup")
-    from resources.backup import BackupError, back_up, default_archive
+    from resources.backup import BackupError, back_up, default_archive, tables_left_out
 
     with reported("assetline backup", BackupError):
         file = file or default_archive(settings)
@@ -43,6 +43,8 @@ def backup(
     for store in ("mlflow_store", "dagster_store"):
         if getattr(settings, store):
             print(f"Not in this archive: the database of {store}. Back it up with pg_dump at the same time.")
+    if left_out := tables_left_out(settings):
+        print(f"Not in this archive: {left_out}")
 
 
 def restore(
@@ -62,6 +64,8 @@ def restore(
             _refuse_running(settings)
         manifest = restore_folder(settings, file, target)
     print(f"{target}: {len(manifest.files):,} files, {format_size(manifest.size)}, as of {manifest.made_at}")
+    if settings.tables_elsewhere:
+        print(f"Not restored: the tables in {settings.tables}; bring them back to that time yourself.")
     for package, (then, now) in other_packages(manifest).items():
         command = {
             "mlflow": f"mlflow db upgrade sqlite:///{target}/mlflow/mlflow.db",

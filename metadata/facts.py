@@ -72,7 +72,7 @@ class Metadata:
 
     def __init__(self, settings: Settings, models: Sequence[Model], instance: dg.DagsterInstance | None) -> None:
         self.settings, self.declared = settings, {model.name: model for model in models}
-        self.tables = ParquetTables(root=str(settings.tables))
+        self.tables = ParquetTables(root=settings.tables)
         self.mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
         self._instance = instance
         self._files: dict[tuple[str, str], dict[str, Any]] = {}

@@ -232,7 +232,7 @@ def _side(folder: Folder, model: Model) -> _Side:
     """The training set and the version of one side."""
     version = folder.recorded(TRAINED, stage="make compare", needs="make train")["models"][model.name]["version"]
     with at_home(folder) as settings:
-        tables = ParquetTables(root=str(settings.tables))
+        tables = ParquetTables(root=settings.tables)
         mlflow = MlflowTracking.from_settings(settings)
         return _Side(tables.read(model.key("training_set")), loaded(mlflow.download(model.name, str(version))))
 

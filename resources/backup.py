@@ -101,7 +101,8 @@ def back_up(settings: Settings, file: Path) -> Manifest:
     """Writes an archive of the state folder; it appears under its name when it is complete.
 
     Left out: tokens, locks, scratch files and everything else whose name starts with a dot (except artifacts),
-    sockets, and the captured output of steps (``compute_logs``).
+    sockets, the captured output of steps (``compute_logs``), and tables outside of the state folder, of which
+    :func:`tables_left_out` speaks.
 
     Args:
         settings: the state folder and the project's own database.
@@ -130,6 +131,31 @@ def back_up(settings: Settings, file: Path) -> Manifest:
     except OSError as error:
         raise BackupError(f"{error.filename or file}: {error.strerror or error}; no backup was made") from error
     return manifest
+
+
+def tables_left_out(settings: Settings) -> str:
+    """A sentence about tables that no archive holds; empty if they are in the state folder.
+
+    A copy of a bucket would be as large as the bucket, and its objects have a better protection where they are: old
+    versions that the store keeps.
+    """
+    from resources.table_files import BucketFiles, TableError, files_of
+
+    if not settings.tables_elsewhere:
+        return ""
+    said = f"the tables in {settings.tables}"
+    try:
+        files = files_of(settings.tables)
+        if not isinstance(files, BucketFiles):
+            return f"{said}. Copy that folder with your own tools at the same time."
+        versioned = files.keeps_versions()
+    except TableError as error:
+        return f"{said}. Whether the bucket keeps old versions is unknown: {error}."
+    if versioned is None:
+        return f"{said}. Switch on the bucket's own versioning, and keep old versions as long as archives."
+    if versioned:
+        return f"{said}. The bucket keeps old versions of its objects; those of this time are the backup."
+    return f"{said}, and the bucket keeps no old versions. Switch on its versioning: until then they have no backup."
 
 
 def default_archive(settings: Settings) -> Path:

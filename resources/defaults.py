@@ -36,7 +36,7 @@ def default_resources(settings: Settings, sources: Mapping[str, Any], *, ready: 
         request_log = request_log.process_config_and_initialize()
     targets = default_targets(settings, mlflow, ledger)
     return {
-        "tables": ParquetTables(root=str(settings.home / "tables")),
+        "tables": ParquetTables(root=settings.tables),
         "mlflow": mlflow,
         "ledger": ledger,
         "request_log": request_log,

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from resources.settings import DEFAULT, PREFIX, label
+from resources.settings import DEFAULT, PREFIX, hidden_user, label
 
 if TYPE_CHECKING:
     from resources.settings import Part, Settings
@@ -48,6 +48,7 @@ def against_production(
         ("service_auth", _service_auth(settings, origins)),
         *((name, _open_host(settings, origins, name)) for name in hosts),
         *([("backup", _backup(settings, origins))] if everything else []),
+        ("tables", _tables(settings, origins, env)),
         ("test_data", _test_data(settings, origins)),
         ("stack", _stack(settings, origins)),
     ]
@@ -125,6 +126,23 @@ def _stack(settings: Settings, origins: Mapping[str, str]) -> str:
     return (
         f"{label('stack', origins)}='postgres' is a server inside the state folder, for one machine; unset it and give "
         f"the three databases by URL, for example {PREFIX}DATABASE_URL={_POSTGRES}"
+    )
+
+
+def _tables(settings: Settings, origins: Mapping[str, str], env: Mapping[str, str]) -> str:
+    """An endpoint without encryption: rows would travel readable, and so would the signatures of requests."""
+    if not settings.tables.startswith("s3://") or settings.behind_proxy:
+        return ""
+    endpoint, name = "", ""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if endpoint := env.get(name, ""):
+            break
+    if not endpoint.startswith("http://"):
+        return ""
+    return (
+        f"{label('tables', origins)}={settings.tables!r} is reached without encryption, because "
+        f"{name}={hidden_user(endpoint)!r}; give an address with https://, or set {PREFIX}BEHIND_PROXY=true if the "
+        "network of a cluster encrypts and limits the access"
     )
 
 

@@ -116,6 +116,8 @@ class Settings:
 
     Args:
         home: absolute path of the state folder.
+        tables: root of all tables: absolute path of a folder, or URL of a bucket; default: ``tables`` in the state
+            folder.
         env: the environment: ``dev``, ``staging`` or ``prod``.
         stack: where the databases are by default: ``sqlite`` (files of the state folder) or ``postgres`` (a PostgreSQL
             server of the state folder, which commands start and stop). A state folder with such a server keeps to it.
@@ -153,6 +155,7 @@ class Settings:
     """
 
     home: Path
+    tables: str = ""  # set in __post_init__
     env: str = "dev"
     stack: str = "sqlite"
     runs_at_once: int = 1
@@ -189,6 +192,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.service_tokens is None:
             object.__setattr__(self, "service_tokens", self.home / "service-tokens.toml")
+        if not self.tables:
+            object.__setattr__(self, "tables", str(self.home / "tables"))
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, part: Part = "all") -> Settings:
@@ -227,9 +232,11 @@ class Settings:
         return self.home / "mlflow" / "artifacts"
 
     @property
-    def tables(self) -> Path:
-        """Root of the Parquet tables."""
-        return self.home / "tables"
+    def tables_elsewhere(self) -> bool:
+        """Whether the tables are outside of the state folder: in a bucket, or in another folder."""
+        from resources.table_files import is_url
+
+        return is_url(self.tables) or not Path(self.tables).is_relative_to(self.home)
 
     @property
     def serving(self) -> Path:
@@ -481,6 +488,17 @@ def _folder(name: str, value: str) -> Path:
     return path
 
 
+def _tables(name: str, value: str) -> str:
+    from resources.table_files import TableError, checked_root, is_url
+
+    if not is_url(value):
+        return str(_folder(name, value.removeprefix("file://")))
+    try:
+        return checked_root(value)
+    except TableError as error:
+        raise SettingsError(f"{name}: {error}") from error
+
+
 def _environment(name: str, value: str) -> str:
     if value not in ENVIRONMENTS:
         close = difflib.get_close_matches(value, ENVIRONMENTS, n=1, cutoff=0.5)
@@ -639,6 +657,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "home": _folder,
     "stack": _one_of("sqlite", "postgres"),
     "runs_at_once": _count,
+    "tables": _tables,
     "database_url": _database_url,
     "mlflow_store": _postgres,
     "dagster_store": _postgres,

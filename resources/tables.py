@@ -1,8 +1,8 @@
 """Tables as day-partitioned Parquet files, and the IO manager through which assets read and write them.
 
-Belongs here: paths, atomic writes, stamps (code version, data version, versions of the inputs), clear errors for
-unreadable files. Does not belong here: the contents of a table. Layout: ``<root>/<model>/<asset>/<day>.parquet``, and
-``all.parquet`` for an unpartitioned table.
+Belongs here: paths, stamps (code version, data version, versions of the inputs), clear errors for unreadable files.
+Does not belong here: the contents of a table, and how a file is replaced in a folder or a bucket (``table_files.py``).
+Layout: ``<root>/<model>/<asset>/<day>.parquet``, and ``all.parquet`` for an unpartitioned table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PrivateAttr
+
+from resources.table_files import FileState, TableError, TableFiles, files_of, hidden_key, is_url
 
 WHOLE = "all"
 """Used as the day of an unpartitioned table."""
@@ -36,10 +37,6 @@ DayWindow = tuple[int, int]
 
 Inputs = dict[str, dict[str, str]]
 """Data versions by upstream table and day."""
-
-
-class TableError(Exception):
-    """A table cannot be read or written. The message gives the file and the fix."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +78,15 @@ def days_of_window(day: str, window: DayWindow) -> list[str]:
 
 
 class ParquetTables(dg.ConfigurableIOManager):
-    """Reads and writes tables under one root, on the local file system or any other that fsspec supports.
+    """Reads and writes tables under one root: a folder, or a bucket (see ``table_files.py``).
 
     An asset returns one DataFrame. For a partitioned asset, the rows are split by the column in the definition metadata
     ``day_column``, with one file per day of the run. The metadata of an input set ``window`` (the days that one output
     day reads), ``columns`` (the columns to read) and ``optional`` (whether all days may be missing). A write replaces a
-    file atomically, so a killed run leaves either the old file or the new one.
+    file whole or not at all, so a killed run leaves either the old file or the new one.
     """
 
-    root: str = Field(description="Folder or URL (any fsspec scheme) that contains all tables.")
+    root: str = Field(description="Folder, or URL (s3://, gs:// or az://), that contains all tables.")
 
     _read: dict[str, dict[str, tuple[DayWindow, dict[str, str]]]] = PrivateAttr(default_factory=dict)
     _read_by_step: dict[str, Inputs] = PrivateAttr(default_factory=dict)
@@ -100,27 +97,72 @@ class ParquetTables(dg.ConfigurableIOManager):
         """Path or URL of one file of a table."""
         return posixpath.join(self.root, *key.path, f"{day}.parquet")
 
+    @property
+    def files(self) -> TableFiles:
+        """The files under the root. Raises :class:`TableError` for a URL that cannot be used."""
+        return files_of(self.root)
+
+    def names(self) -> list[str]:
+        """Sorted names of all tables that have a file, e.g. ``fraud/payments``."""
+        return self.files.folders()
+
+    def states(self, key: dg.AssetKey) -> dict[str, FileState]:
+        """By ISO day (``all`` for an unpartitioned table), the size, the time and a token of the state of its file."""
+        found = self.files.states(posixpath.join(*key.path))
+        return {name.removesuffix(".parquet"): found[name] for name in sorted(found) if name.endswith(".parquet")}
+
     def days(self, key: dg.AssetKey) -> list[str]:
         """Sorted ISO days that have a file; ``[WHOLE]`` for an unpartitioned table."""
-        fs, folder = self._fs(posixpath.join(self.root, *key.path))
-        if not fs.exists(folder):
-            return []
-        names = (posixpath.basename(p) for p in fs.ls(folder, detail=False, refresh=True))
-        return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet") and not n.startswith("."))
+        return list(self.states(key))
+
+    def size(self, key: dg.AssetKey, day: str = WHOLE) -> int:
+        """Size of a day's file in bytes; 0 if there is none."""
+        state = self.files.state(_name(key, day))
+        return state.size if state else 0
+
+    def remove(self, key: dg.AssetKey, day: str = WHOLE) -> None:
+        """Removes a day's file; one that is gone already is no error."""
+        self.files.remove(_name(key, day))
 
     def stamp(self, key: dg.AssetKey, day: str = WHOLE) -> Stamp | None:
         """The stamp of a day's file; ``None`` if there is no file. Raises :class:`TableError` if it is damaged."""
-        fs, path = self._fs(self.path(key, day))
-        try:
-            if _is_local(fs):
-                found = os.stat(path)
-                return _stamp_of_file(path, found.st_mtime_ns, found.st_size, found.st_ino)
-            with fs.open(path, "rb") as file:
-                return _stamp_in(file)
-        except FileNotFoundError:
-            return None
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise self._unreadable(key, day, error) from error
+        files = self.files
+        state = files.state(_name(key, day))
+        return self._stamp(files, key, day, state) if state else None
+
+    def stamps(self, key: dg.AssetKey, days: Iterable[str] | None = None) -> dict[str, Stamp]:
+        """The stamp of each of ``days`` (default: all) that has a file.
+
+        Raises:
+            TableError: a file is damaged.
+        """
+        files = self.files
+        if days is None or is_url(self.root):
+            states: Mapping[str, FileState | None] = self.states(key)  # one request for a thousand days
+            wanted = list(states if days is None else dict.fromkeys(days))
+        else:
+            wanted = list(dict.fromkeys(days))
+            states = {day: files.state(_name(key, day)) for day in wanted}
+        there = [(day, state) for day in wanted if (state := states.get(day))]
+        found = files.each(lambda one: self._stamp(files, key, *one), there)
+        return {day: stamp for (day, _), stamp in zip(there, found, strict=True) if stamp}
+
+    def _stamp(self, files: TableFiles, key: dg.AssetKey, day: str, state: FileState) -> Stamp | None:
+        """The stamp of a file in a state. If it is replaced meanwhile, that of the new file."""
+        name = _name(key, day)
+        for last in (False, False, True):
+            try:
+                return _stamp_of_file(files, name, state)
+            except FileNotFoundError:
+                return None
+            except (pa.ArrowInvalid, KeyError) as error:
+                now = files.state(name)
+                if now is None:
+                    return None
+                if now == state or last:
+                    raise self._unreadable(key, day, error) from error
+                state = now
+        raise AssertionError("the last look returns or raises")
 
     def existing_stamp(self, key: dg.AssetKey, day: str = WHOLE) -> Stamp:
         """The stamp of a day's file. Raises :class:`TableError` if there is no file or it is damaged."""
@@ -131,8 +173,7 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     def versions(self, key: dg.AssetKey, days: Iterable[str] | None = None) -> dict[str, str]:
         """Data version of each of ``days`` (default: all) that has a file."""
-        stamps = {day: self.stamp(key, day) for day in (self.days(key) if days is None else days)}
-        return {day: stamp.data_version for day, stamp in stamps.items() if stamp}
+        return {day: stamp.data_version for day, stamp in self.stamps(key, days).items()}
 
     def read(
         self, key: dg.AssetKey, days: Sequence[str] | None = None, columns: Sequence[str] | None = None
@@ -144,7 +185,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         wanted = self.days(key) if days is None else days
         if not wanted:
             raise TableError(f"{key.to_user_string()}: there is nothing to read yet; materialise it first")
-        return _frame([self._load(key, day, columns) for day in wanted])
+        return _frame(self.files.each(lambda day: self._load(key, day, columns), wanted))
 
     def batches(
         self, key: dg.AssetKey, day: str = WHOLE, columns: Sequence[str] | None = None, rows: int = 262_144
@@ -153,9 +194,8 @@ class ParquetTables(dg.ConfigurableIOManager):
 
         Raises :class:`TableError` if the file is missing or damaged.
         """
-        fs, path = self._fs(self.path(key, day))
         try:
-            with fs.open(path, "rb") as file:
+            with self.files.opened(_name(key, day)) as file:
                 wanted = list(columns) if columns is not None else None
                 for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(rows, columns=wanted):
                     yield _frame([pa.Table.from_batches([batch])])
@@ -175,30 +215,19 @@ class ParquetTables(dg.ConfigurableIOManager):
     ) -> Stamp:
         """Atomically replaces the file of ``day`` with ``frame`` and returns its stamp."""
         encoded, stamp = encode(frame, code_version=code_version, inputs=inputs)
-        fs, path = self._fs(self.path(key, day))
-        fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        if _is_local(fs):
-            # A rename is atomic on a local file system. Each process uses its own temporary name.
-            scratch = posixpath.join(posixpath.dirname(path), f".{day}.{os.getpid()}.tmp")
-            with open(scratch, "wb") as file:
-                file.write(encoded)
-            os.replace(scratch, path)
-        else:
-            fs.pipe_file(path, encoded)  # object stores write objects atomically
+        self.files.replace(_name(key, day), encoded)
         return stamp
 
     def read_bytes(self, key: dg.AssetKey, day: str = WHOLE) -> bytes:
         """The bytes of a day's file. Raises :class:`TableError` if there is no file."""
-        fs, path = self._fs(self.path(key, day))
         try:
-            return bytes(fs.cat_file(path))
+            return self.files.read(_name(key, day))
         except FileNotFoundError as error:
             raise self._missing(key, day) from error
 
     def _load(self, key: dg.AssetKey, day: str, columns: Sequence[str] | None = None) -> pa.Table:
-        fs, path = self._fs(self.path(key, day))
         try:
-            with fs.open(path, "rb") as file:
+            with self.files.opened(_name(key, day)) as file:
                 # Reading a single file takes half the time of a dataset, which matters when sixty days are read.
                 parquet = pq.ParquetFile(file, pre_buffer=False)
                 wanted = list(columns) if columns is not None else None
@@ -209,7 +238,7 @@ class ParquetTables(dg.ConfigurableIOManager):
             raise self._unreadable(key, day, error) from error
 
     def _missing(self, key: dg.AssetKey, day: str) -> TableError:
-        path = self.path(key, day)
+        path = hidden_key(self.path(key, day))
         return TableError(f"{key.to_user_string()}: there is no file for {day} ({path}); materialise that day first")
 
     def _unreadable(self, key: dg.AssetKey, day: str, error: Exception) -> TableError:
@@ -218,10 +247,33 @@ class ParquetTables(dg.ConfigurableIOManager):
             f"{key.to_user_string()} of {day} again to replace it"
         )
 
-    def _fs(self, path: str) -> tuple[Any, str]:
-        import fsspec
+    # -- reports -----------------------------------------------------------------------------------------------------
 
-        return fsspec.core.url_to_fs(path)
+    def keep_report(self, key: dg.AssetKey, name: str, html: str) -> str:
+        """Writes a page beside the files of a table and returns its path or URL."""
+        inside = posixpath.join(*key.path, _REPORTS, f"{name}.html")
+        self.files.replace(inside, html.encode())
+        return posixpath.join(self.root, inside)
+
+    def report(self, link: str) -> bytes | None:
+        """The page at a path or URL that :meth:`keep_report` has returned; ``None`` for any other file."""
+        inside = self._report(link)
+        try:
+            return self.files.read(inside) if inside else None
+        except FileNotFoundError:
+            return None
+
+    def has_report(self, link: str) -> bool:
+        """Whether there is such a page."""
+        inside = self._report(link)
+        return inside is not None and self.files.state(inside) is not None
+
+    def _report(self, link: str) -> str | None:
+        """Name of a page below the root; ``None`` if the link is to anything else."""
+        inside = link.removeprefix(self.root.rstrip("/") + "/")
+        parts = inside.split("/")
+        is_page = inside != link and ".." not in parts and _REPORTS in parts[:-1] and inside.endswith(".html")
+        return inside if is_page else None
 
     # -- the IO manager ----------------------------------------------------------------------------------------------
 
@@ -247,13 +299,13 @@ class ParquetTables(dg.ConfigurableIOManager):
         days = list(context.asset_partition_keys) if context.has_asset_partitions else [WHOLE]
         metadata = context.definition_metadata or {}
         optional = bool(metadata.get("optional"))
-        present = [day for day in days if (day == WHOLE and not optional) or self.stamp(key, day)]
+        # Versions are recorded before the rows are read. If another run replaces a file in between, this output counts
+        # as stale and is materialised again; a stale output never counts as fresh.
+        versions = self.versions(key, days)
+        present = [day for day in days if (day == WHOLE and not optional) or day in versions]
         if not present and not optional:
             raise TableError(f"{key.to_user_string()}: there is no file for {_span(days)}; materialise it first")
         window = tuple(metadata.get("window", (0, 0)))
-        # Versions are recorded before the rows are read. If another run replaces a file in between, this output counts
-        # as stale and is materialised again; a stale output never counts as fresh.
-        versions = self.versions(key, present)
         self._read.setdefault(context.op_def.name, {})[key.to_user_string()] = ((window[0], window[1]), versions)
         if metadata.get("in_batches"):
             return InBatches(self, key, tuple(present))
@@ -352,19 +404,19 @@ def encode(frame: pd.DataFrame, *, code_version: str = "", inputs: Inputs | None
     return sink.getvalue(), stamp
 
 
-def _is_local(fs: Any) -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+_REPORTS = "reports"
+"""Folder of a table's pages."""
 
 
-def _stamp_in(file: Any) -> Stamp:
-    return Stamp(**json.loads((pq.read_metadata(file).metadata or {})[_STAMP]))
+def _name(key: dg.AssetKey, day: str) -> str:
+    """Name of a day's file below the root."""
+    return posixpath.join(*key.path, f"{day}.parquet")
 
 
 @functools.lru_cache(maxsize=10_000)
-def _stamp_of_file(path: str, _modified_ns: int, _size: int, _inode: int) -> Stamp:
-    """The stamp of a local file, cached by its state; replacing a file gives it a new inode."""
-    with open(path, "rb") as file:
-        return _stamp_in(file)
+def _stamp_of_file(files: TableFiles, name: str, state: FileState) -> Stamp:
+    """The stamp of a file, cached by its state; a file that was replaced has another one."""
+    return Stamp(**json.loads((pq.read_metadata(files.footer(name, state)).metadata or {})[_STAMP]))
 
 
 def _span(days: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ def _removals(
     ledger = Ledger(database_url=settings.database_url)
     kept = named(ledger, mlflow)
     # A wrong declaration is refused before anything else is looked for.
-    tables = ParquetTables(root=str(settings.tables))
+    tables = ParquetTables(root=settings.tables)
     yield from table_days(tables, retention, now)
     log = RequestLog(folder=str(settings.serving), url=settings.history_url)
     yield from logged_days(log, tables, retention, now)

@@ -9,10 +9,8 @@ from, and raw days can only go once the days made from them go, too.
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import dagster as dg
 
@@ -41,24 +39,21 @@ def table_days(tables: ParquetTables, retention: Retention, now: dt.datetime) ->
         if day != WHOLE and day < str((now - dt.timedelta(days=period)).date())
     }
     for name, day in sorted(_unused(tables, there, old)):
-        path = Path(tables.path(_key(name), day))
-        yield Removal("tables", f"{name} of {day}", path.stat().st_size, partial(os.unlink, path))
+        yield Removal(
+            "tables", f"{name} of {day}", tables.size(_key(name), day), partial(tables.remove, _key(name), day)
+        )
 
 
 def _days_by_table(tables: ParquetTables) -> dict[str, list[str]]:
-    root = Path(tables.root)
-    folders = sorted({path.parent for path in root.rglob("*.parquet") if not path.name.startswith(".")})
-    names = [folder.relative_to(root).as_posix() for folder in folders]
-    return {name: tables.days(_key(name)) for name in names}
+    return {name: tables.days(_key(name)) for name in tables.names()}
 
 
 def _unused(tables: ParquetTables, there: dict[str, list[str]], old: set[_File]) -> set[_File]:
     """Those of ``old`` that no file outside of the result was made from."""
     inputs: dict[_File, set[_File]] = {}
     for name, days in there.items():
-        for day in days:
-            made_from = tables.existing_stamp(_key(name), day).inputs
-            inputs[name, day] = {(upstream, d) for upstream, found in made_from.items() for d in found}
+        for day, stamp in tables.stamps(_key(name), days).items():
+            inputs[name, day] = {(upstream, d) for upstream, found in stamp.inputs.items() for d in found}
     kept = set(inputs) - old
     reached = list(kept)
     while reached:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -336,20 +335,11 @@ class EntityEvents:
         return Past(columns, columns[self._key], np.empty(0, np.int64), empty, ranked, None, None, signature)
 
     def _signature(self) -> Signature:
-        import fsspec
-
-        found: list[tuple[Any, ...]] = []
-        for name in (self._model.table.name, "labels"):
-            fs, path = fsspec.core.url_to_fs(self._tables.path(self._model.key(name)))
-            folder = os.path.dirname(path)
-            if fs.exists(folder):
-                stamps = ("size", "mtime", "LastModified", "ETag")
-                found += [
-                    (info["name"], *(str(info.get(s)) for s in stamps))
-                    for info in fs.ls(folder, detail=True, refresh=True)
-                    if info["name"].endswith(".parquet") and not os.path.basename(info["name"]).startswith(".")
-                ]
-        return frozenset(found)
+        return frozenset(
+            (name, day, state.token)
+            for name in (self._model.table.name, "labels")
+            for day, state in self._tables.states(self._model.key(name)).items()
+        )
 
 
 class _Recent:

@@ -596,7 +596,7 @@ def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
     names = [declared.name for declared in declared_models()]
     if model is not None and model not in names:
         raise SystemExit(f"--model {model}: no such model is declared; the declared models are: {', '.join(names)}")
-    tables = ParquetTables(root=str(settings.tables))
+    tables = ParquetTables(root=settings.tables)
     log = RequestLog(folder=str(settings.serving), url=settings.history_url)
     return [Endpoint(n, tables, mlflow, log, ledger=ledger) for n in ([model] if model else names)]
 
@@ -609,7 +609,7 @@ def staged_endpoint(settings: Settings, directory: Path, version: str = STAGED) 
     """
     if not directory.is_dir():
         raise SystemExit(f"--bundle {directory}: no such folder; give the folder of a bundle")
-    tables = ParquetTables(root=str(settings.tables))
+    tables = ParquetTables(root=settings.tables)
     log = None if version == STAGED else RequestLog(folder=str(settings.serving), url=settings.history_url)
     try:
         served = Served.prepare(version, directory, tables, log).try_out()

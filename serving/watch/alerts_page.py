@@ -19,13 +19,14 @@ from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from assets.declaration import Model
 from metadata.facts import Metadata
 from resources.alerts import AlertError, AlertStore
 from resources.ledger import Ledger
 from resources.settings import project_name, project_root
+from resources.tables import ParquetTables, TableError
 from serving.watch.approvals_page import add_approvals_page
 from serving.watch.versions_page import add_versions_page
 
@@ -37,7 +38,7 @@ def create_app(
     store: AlertStore,
     token: str,
     *,
-    reports: Path | None = None,
+    reports: ParquetTables | None = None,
     ui_url: str = "",
     ledger: Ledger | None = None,
     models: Sequence[Model] = (),
@@ -48,7 +49,7 @@ def create_app(
     Args:
         store: alert store.
         token: access token that clients must send.
-        reports: folder with the reports that alerts link to; reports outside it are not shown.
+        reports: the tables, beside which the reports are that alerts link to; other files are not shown.
         ui_url: address of the Dagster UI, for links.
         ledger, models: the ledger and the declared models, for the page of approvals; ``None``: there is no such page.
         metadata: returns new facts for each question on the pages about versions; ``None``: there are no such pages.
@@ -112,7 +113,7 @@ def create_app(
     @app.get("/alerts/{number}")
     def one(number: int, _: who_is, failed: str = "") -> HTMLResponse:
         alert = _found(store, number)
-        report = alert.links.get("report") if _report_path(reports, alert.links.get("report")) else None
+        report = _link_of_report(reports, alert)
         return HTMLResponse(
             page("alert.html", alert=alert, history=store.history(number), report=report, failed=failed,
                  runbook=_runbook(alert.runbook))
@@ -120,11 +121,10 @@ def create_app(
 
     @app.get("/alerts/{number}/report")
     def report(number: int, _: who_is) -> Response:
-        path = _report_path(reports, _found(store, number).links.get("report"))
-        if path is None:
+        if (html := _report(reports, _found(store, number))) is None:
             raise HTTPException(404, "this alert has no report here; see its run in Dagster")
         # Evidently's page runs its own scripts; the sandbox keeps them away from our pages.
-        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": "sandbox allow-scripts"})
+        return HTMLResponse(html, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
     @app.post("/alerts/{number}/{what}")
     def handle(
@@ -244,12 +244,19 @@ def _found(store: AlertStore, number: int) -> Any:
         raise HTTPException(404, str(error)) from error
 
 
-def _report_path(reports: Path | None, link: str | None) -> Path | None:
-    """The file of a report; ``None`` if it is not an HTML file in the folder of reports."""
-    if reports is None or not link:
-        return None
-    path = Path(link).resolve()
-    return path if path.is_relative_to(reports.resolve()) and path.suffix == ".html" and path.is_file() else None
+def _link_of_report(reports: ParquetTables | None, alert: Any) -> str | None:
+    """The link to the report of an alert; ``None`` if there is none, or if the tables cannot be read now."""
+    link = alert.links.get("report")
+    try:
+        return link if reports and link and reports.has_report(link) else None
+    except TableError:
+        return None  # the alert is shown without it
+
+
+def _report(reports: ParquetTables | None, alert: Any) -> bytes | None:
+    """The report of an alert; ``None`` under the same conditions."""
+    link = _link_of_report(reports, alert)
+    return reports.report(link) if reports and link else None
 
 
 def _runbook(path: str) -> str:

@@ -33,6 +33,7 @@ from resources import home  # noqa: E402
 from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
 from resources.ledger import Ledger  # noqa: E402
 from resources.production import open_bind  # noqa: E402
+from resources.tables import ParquetTables  # noqa: E402
 from serving.watch.alerts_page import create_app  # noqa: E402
 from serving.watch.exporter import AssetlineCollector, registry_of  # noqa: E402
 from serving.watch.watchdog import Watchdog, dagster_look, service_look  # noqa: E402
@@ -125,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     home.prepare(settings)
     models, instance = declared_models(), dg.DagsterInstance.get()
     app = create_app(
-        alerts.store, token_of(settings), reports=settings.tables, ui_url=settings.ui_link,
+        alerts.store, token_of(settings), reports=ParquetTables(root=settings.tables), ui_url=settings.ui_link,
         ledger=Ledger.from_settings(settings).process_config_and_initialize(), models=models,
         metadata=lambda: Metadata(settings, models, instance),
     )  # fmt: skip

@@ -51,7 +51,7 @@ class AssetlineCollector(Collector):
         self, settings: Settings, models: Sequence[Model], instance: dg.DagsterInstance, store: AlertStore
     ) -> None:
         self._settings, self._models, self._instance, self._store = settings, models, instance, store
-        self._tables = ParquetTables(root=str(settings.tables))
+        self._tables = ParquetTables(root=settings.tables)
         self._ledger = Ledger(database_url=settings.database_url)
         self._position = 0
         self._checks: dict[tuple[str, str, str], Any] = {}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ def store(tmp_path, monkeypatch) -> AlertStore:
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
     settings = Settings.from_env()
     store = AlertStore(settings.database_url)
-    reports = settings.tables / "fraud" / "drift" / "reports"
+    reports = Path(settings.tables) / "fraud" / "drift" / "reports"
     reports.mkdir(parents=True)
     (reports / "2026-03-02.html").write_text("<html><body><p>what Evidently drew</p></body></html>")
     store.report(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -215,8 +216,8 @@ def test_days_that_have_changed_are_named_and_nothing_is_written(lived, moved, c
         "assetline rows: the rows of version 1 of gauge are not those of today's tables; changed since the "
         "training: gauge/labels of 2026-01-13\n"
     )
-    (settings.tables / "gauge" / "features" / "2026-01-12.parquet").unlink()
-    (settings.tables / "gauge" / "readings" / "2026-01-12.parquet").write_bytes(b"damaged")
+    (Path(settings.tables) / "gauge" / "features" / "2026-01-12.parquet").unlink()
+    (Path(settings.tables) / "gauge" / "readings" / "2026-01-12.parquet").write_bytes(b"damaged")
     code, said, err = command(*given, home=settings.home)
     assert "; changed since the training: gauge/features of 2026-01-12 (gone), " in err
     assert "gauge/readings of 2026-01-12 (gone)" in err

@@ -149,7 +149,7 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
                     features = features_of_answers(predictions, tables, model, own)
                 else:
                     features = given["features"]
-                line = _check(model, reference, version, day, features, predictions, past, tables.root, always)
+                line = _check(model, reference, version, day, features, predictions, past, tables, always)
                 kept = past.landings()
             elif model.table.quiet_days or on_requests:
                 line = DriftRow(day, "", None, day, DriftResult(0, judged=False), {}, "ok", "{}")
@@ -192,7 +192,7 @@ def _check(
     features: _Rows,
     predictions: _Rows,
     past: _Past,
-    root: str,
+    tables: ParquetTables,
     always: bool,
 ) -> DriftRow:
     """Computes the verdicts of a day.
@@ -221,7 +221,7 @@ def _check(
         sample = pd.concat([part.iloc[:least] for part in parts], axis=1)
         sample = sample.iloc[: model.drift.max_rows]
         snapshot = draw(reference, sample, model.drift, share=len(sample) / rows)
-        report = _keep_report(root, model, day, html_of(snapshot))
+        report = tables.keep_report(model.key("drift"), day, html_of(snapshot))
     verdicts = verdicts_json(result, snapshot)
     at, landing = (past.now, past.landing) if day == WHOLE else ("", "")
     return DriftRow(day, version, of_day, first_day, result, found, quality, verdicts, at, landing, report)
@@ -367,17 +367,6 @@ def moment_after(last: str, now: dt.datetime) -> str:
     if last and moment <= (before := dt.datetime.fromisoformat(last)):
         moment = before + dt.timedelta(milliseconds=1)
     return moment.isoformat(" ", "milliseconds")
-
-
-def _keep_report(root: str, model: Model, day: str, html: str) -> str:
-    """Writes Evidently's page of an alarm beside the tables and returns its path."""
-    import fsspec
-
-    path = f"{root}/{model.name}/drift/reports/{day}.html"
-    fs, where = fsspec.core.url_to_fs(path)
-    fs.makedirs(where.rsplit("/", 1)[0], exist_ok=True)
-    fs.pipe_file(where, html.encode())
-    return path
 
 
 def _check_results(line: DriftRow) -> list[CheckResult]:

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from resources.alerts import AlertStore
 from resources.settings import Settings
+from resources.tables import ParquetTables
 from serving.watch.alerts_page import create_app, select
 from serving.watch.app import token_of
 
@@ -31,7 +32,7 @@ def store(tmp_path) -> AlertStore:
 
 @pytest.fixture
 def client(store, tmp_path) -> TestClient:
-    app = create_app(store, TOKEN, reports=tmp_path / "tables", ui_url="http://dagster")
+    app = create_app(store, TOKEN, reports=ParquetTables(root=str(tmp_path / "tables")), ui_url="http://dagster")
     return TestClient(app, follow_redirects=False, headers={"accept": "text/html"})
 
 
@@ -99,7 +100,9 @@ def test_the_report_and_the_runbook_are_beside_it_and_no_other_file_is(client, s
     assert "# Drift: the champion" in client.get("/runbooks/drift").text
     for name in ("nosuch", "..%2f..%2fREADME", "../alerts"):
         assert client.get(f"/runbooks/{name}").status_code == 404
-    for path in (tmp_path / "secret.html", "/etc/passwd", tmp_path / "tables" / ".." / "secret.html"):
+    (tmp_path / "tables" / "reports").mkdir()
+    for path in (tmp_path / "secret.html", "/etc/passwd", tmp_path / "tables" / "reports" / ".." / ".." / "secret.html",
+                 tmp_path / "tables" / "reports" / "gone.html"):  # fmt: skip
         alert, _ = store.report("fraud", f"x{path}", severity="warn", summary="x", links={"report": str(path)})
         assert client.get(f"/alerts/{alert.id}/report").status_code == 404
     store.report("fraud", "drift/x", severity="warn", summary="x", runbook="docs/runbooks/drift.md")
