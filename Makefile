@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IN_ENV = $(if $(ENV),ASSETLINE_ENV="$(ENV)" )
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev settings reproduce new-model remove-model update test ci slow lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
+.PHONY: help install run dev settings sql reproduce new-model remove-model update test ci slow lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
 
 ##@ Start
 help: ## show this list
@@ -50,6 +50,9 @@ dev: $(STAMP) ## start Dagster UI, MLflow UI, scoring service and alerts under o
 
 settings: $(STAMP) ## show the settings in effect and where each one is from: [ENV=prod]
 	@$(IN_ENV)$(BIN)/assetline settings
+
+sql: $(STAMP) ## ask SQL of the rows of the tables: Q="select count(*) from fraud.payments" [ENV=staging]
+	@$(IN_ENV)$(BIN)/assetline sql "$$Q"
 
 ##@ Models
 reproduce: $(STAMP) ## train a version again from its commit and its rows, and compare weights and figures: VERSION=3 [MODEL=fraud]

@@ -22,6 +22,7 @@ from cli.pipeline import pipeline_app
 from cli.reproduce import reproduce
 from cli.rollout import rollout
 from cli.settings import settings as show_settings
+from cli.sql import sql
 from cli.state import backup, prune, restore
 from cli.token import token_app
 from resources.settings import Settings
@@ -46,6 +47,7 @@ app.command(epilog="Example: `assetline lineage --version 3`")(lineage)
 app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(rows)
 app.command(epilog="Example: `assetline reproduce fraud --version 3`")(reproduce)
 app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(query)
+app.command(epilog='Example: `assetline sql "SELECT count(*) FROM fraud.payments"`')(sql)
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)
 app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(card)

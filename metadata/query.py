@@ -72,7 +72,7 @@ def query(metadata: Metadata, sql: str, *, limit: int = MOST_ROWS, seconds: floa
             rows = cursor.fetchmany(limit + 1)
         except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
             raise _in_words(error, seconds) from error
-    return Result(_distinct(columns), rows[:limit], len(rows) > limit)
+    return Result(distinct(columns), rows[:limit], len(rows) > limit)
 
 
 def _views_in(sql: str) -> list[str]:
@@ -119,7 +119,7 @@ def _stop_at(deadline: float) -> Callable[[], int]:
     return lambda: int(time.monotonic() > deadline)
 
 
-def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
+def distinct(columns: Sequence[str]) -> tuple[str, ...]:
     """The column names, with a number at names that were there before, so that objects keep all columns."""
     seen: dict[str, int] = {}
     names = []

@@ -102,6 +102,11 @@ class ParquetTables(dg.ConfigurableIOManager):
         """The files under the root. Raises :class:`TableError` for a URL that cannot be used."""
         return files_of(self.root)
 
+    @property
+    def is_in_a_bucket(self) -> bool:
+        """Whether the root is a bucket, and not a folder."""
+        return is_url(self.root)
+
     def names(self) -> list[str]:
         """Sorted names of all tables that have a file, e.g. ``fraud/payments``."""
         return self.files.folders()
@@ -137,7 +142,7 @@ class ParquetTables(dg.ConfigurableIOManager):
             TableError: a file is damaged.
         """
         files = self.files
-        if days is None or is_url(self.root):
+        if days is None or self.is_in_a_bucket:
             states: Mapping[str, FileState | None] = self.states(key)  # one request for a thousand days
             wanted = list(states if days is None else dict.fromkeys(days))
         else:
