@@ -14,6 +14,7 @@ import typer
 
 from cli.alerts import alerts_app
 from cli.card import card
+from cli.catalogue import catalogue
 from cli.deployment import deployments, undeploy
 from cli.errors import read_settings, reported
 from cli.ledger import approvals, approve, history, reject, rollback, which
@@ -48,6 +49,7 @@ app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(r
 app.command(epilog="Example: `assetline reproduce fraud --version 3`")(reproduce)
 app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(query)
 app.command(epilog='Example: `assetline sql "SELECT count(*) FROM fraud.payments"`')(sql)
+app.command(epilog="Example: `assetline catalogue --out tables.html`")(catalogue)
 app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
 app.command(epilog="Example: `assetline history fraud --json`")(history)
 app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(card)

@@ -169,6 +169,22 @@ class ParquetTables(dg.ConfigurableIOManager):
                 state = now
         raise AssertionError("the last look returns or raises")
 
+    def schema(self, key: dg.AssetKey, day: str = WHOLE) -> dict[str, str]:
+        """Type of each column of a day's file, as Arrow names it; empty if there is no file.
+
+        Raises:
+            TableError: the file is damaged.
+        """
+        files, name = self.files, _name(key, day)
+        state = files.state(name)
+        try:
+            schema = pq.read_schema(files.footer(name, state)) if state else []
+        except FileNotFoundError:
+            return {}
+        except pa.ArrowInvalid as error:
+            raise self._unreadable(key, day, error) from error
+        return {column.name: _TYPES.get(str(column.type), str(column.type)) for column in schema}
+
     def existing_stamp(self, key: dg.AssetKey, day: str = WHOLE) -> Stamp:
         """The stamp of a day's file. Raises :class:`TableError` if there is no file or it is damaged."""
         stamp = self.stamp(key, day)
@@ -408,6 +424,15 @@ def encode(frame: pd.DataFrame, *, code_version: str = "", inputs: Inputs | None
         writer.add_key_value_metadata({_STAMP: json.dumps(asdict(stamp))})
     return sink.getvalue(), stamp
 
+
+_TYPES = {
+    "large_string": "string",
+    "timestamp[ns]": "timestamp",
+    "timestamp[us]": "timestamp",
+    "timestamp[ms]": "timestamp",
+    "double": "float64",
+}
+"""Names of types for people, where Arrow's say how they are stored."""
 
 _REPORTS = "reports"
 """Folder of a table's pages."""

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
@@ -22,12 +21,15 @@ from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from assets.declaration import Model
+from metadata.catalogue import Catalogue
 from metadata.facts import Metadata
 from resources.alerts import AlertError, AlertStore
 from resources.ledger import Ledger
 from resources.settings import project_name, project_root
 from resources.tables import ParquetTables, TableError
 from serving.watch.approvals_page import add_approvals_page
+from serving.watch.catalogue_page import add_catalogue_page
+from serving.watch.templates import render
 from serving.watch.versions_page import add_versions_page
 
 COOKIE = "assetline_watch"
@@ -49,7 +51,7 @@ def create_app(
     Args:
         store: alert store.
         token: access token that clients must send.
-        reports: the tables, beside which the reports are that alerts link to; other files are not shown.
+        reports: the tables, for their catalogue, and beside them the reports that alerts link to.
         ui_url: address of the Dagster UI, for links.
         ledger, models: the ledger and the declared models, for the page of approvals; ``None``: there is no such page.
         metadata: returns new facts for each question on the pages about versions; ``None``: there are no such pages.
@@ -71,11 +73,12 @@ def create_app(
 
     who_is = Annotated[str, Depends(allowed)]
     page = functools.partial(
-        _page,
+        render,
         ui_url=ui_url,
         name=project_name(),
         has_approvals=ledger is not None,
         has_versions=metadata is not None,
+        has_catalogue=reports is not None,
     )
 
     @app.exception_handler(AlertError)
@@ -153,11 +156,21 @@ def create_app(
         return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
 
     _add_api(app, store, who_is)
+    _add_pages(app, reports, ledger, models, metadata, who_is, page)
+    return app
+
+
+def _add_pages(
+    app: FastAPI, tables: ParquetTables | None, ledger: Ledger | None, models: Sequence[Model],
+    metadata: Callable[[], Metadata] | None, who_is: Any, page: Callable[..., str],
+) -> None:  # fmt: skip
+    """Adds the pages of other modules, where there is what they show."""
     if ledger is not None:
         add_approvals_page(app, ledger, models, who_is, page)
     if metadata is not None:
         add_versions_page(app, metadata, who_is, page)
-    return app
+    if tables is not None:
+        add_catalogue_page(app, Catalogue(tables, models), who_is, page)
 
 
 def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
@@ -264,18 +277,3 @@ def _runbook(path: str) -> str:
     folder = (project_root() / "docs" / "runbooks").resolve()
     file = (project_root() / path).resolve()
     return file.read_text(encoding="utf-8") if path and file.is_relative_to(folder) and file.is_file() else ""
-
-
-@functools.cache
-def _templates() -> Any:
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
-def _page(template: str, **given: Any) -> str:
-    return str(_templates().get_template(template).render(now=dt.datetime.now(dt.UTC), **given))
