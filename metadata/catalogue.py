@@ -135,7 +135,7 @@ class Catalogue:
         days = [day for day in stamps if day != WHOLE]
         return replace(
             table,
-            columns=self._columns(table, self._tables.schema(key, latest)),
+            columns=self._columns(table, self._tables.types(key, latest)),
             days=len(stamps),
             first_day=min(days, default=None),
             latest_day=max(days, default=None),

@@ -169,7 +169,7 @@ class ParquetTables(dg.ConfigurableIOManager):
                 state = now
         raise AssertionError("the last look returns or raises")
 
-    def schema(self, key: dg.AssetKey, day: str = WHOLE) -> dict[str, str]:
+    def types(self, key: dg.AssetKey, day: str = WHOLE) -> dict[str, str]:
         """Type of each column of a day's file, as Arrow names it; empty if there is no file.
 
         Raises:

@@ -177,7 +177,7 @@ def test_a_damaged_file_is_named_on_the_page(client, tables):
     assert answer.status_code == 409
     assert "is damaged" in answer.text
     with pytest.raises(TableError, match="is damaged"):
-        tables.schema(model.key("readings"), DAYS[0])
+        tables.types(model.key("readings"), DAYS[0])
 
 
 def test_the_file_needs_no_server(tables):
