@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from resources.settings import DEFAULT, PREFIX, hidden_user, label
 
@@ -137,13 +138,23 @@ def _tables(settings: Settings, origins: Mapping[str, str], env: Mapping[str, st
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if endpoint := env.get(name, ""):
             break
-    if not endpoint.startswith("http://"):
+    if not endpoint.startswith("http://") or _is_near(urlsplit(endpoint).hostname or ""):
         return ""
     return (
         f"{label('tables', origins)}={settings.tables!r} is reached without encryption, because "
         f"{name}={hidden_user(endpoint)!r}; give an address with https://, or set {PREFIX}BEHIND_PROXY=true if the "
         "network of a cluster encrypts and limits the access"
     )
+
+
+def _is_near(host: str) -> bool:
+    """Whether a host is this machine or an address of a private network; a name of another host is not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
 
 
 def _test_data(settings: Settings, origins: Mapping[str, str]) -> str:

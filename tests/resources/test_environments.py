@@ -190,6 +190,13 @@ def test_production_without_anything_is_one_list_of_all_that_is_missing(tmp_path
          "encryption; give 127.0.0.1 or a private address, or set ASSETLINE_BEHIND_PROXY=true "),
         ({"ASSETLINE_WATCH_HOST": "::"}, "ASSETLINE_WATCH_HOST='::' listens on every interface"),
         ({"ASSETLINE_UI_HOST": "8.8.8.8"}, "ASSETLINE_UI_HOST='8.8.8.8' listens on a public address"),
+        ({"ASSETLINE_TABLES": "s3://bucket/x", "AWS_ENDPOINT_URL": f"http://me:{PASSWORD}@s3.example.org"},
+         "ASSETLINE_TABLES='s3://bucket/x' is reached without encryption, because "
+         "AWS_ENDPOINT_URL='http://***@s3.example.org'; give an address with https://, or set ASSETLINE_BEHIND_PROXY"),
+        ({"ASSETLINE_TABLES": "s3://bucket/x", "AWS_ENDPOINT_URL_S3": "http://8.8.8.8:9000",
+          "AWS_ENDPOINT_URL": "https://s3.example.org"},
+         "ASSETLINE_TABLES='s3://bucket/x' is reached without encryption, because "
+         "AWS_ENDPOINT_URL_S3='http://8.8.8.8:9000'"),
         ({"PYTHONASYNCIODEBUG": "1"}, "PYTHONASYNCIODEBUG='1' is a debug switch; unset it"),
         ({"ASSETLINE_STACK": "postgres"}, "ASSETLINE_STACK='postgres' is a server inside the state folder, for one"),
         ({"PYTHONINSPECT": "1"}, "PYTHONINSPECT='1' is a debug switch; unset it"),
@@ -200,6 +207,17 @@ def test_production_refuses_one_thing(production, change, problem):
     [found] = refused(env)
     assert found.startswith(problem)
     assert Settings.from_env({**env, "ASSETLINE_ENV": "dev"}), "dev does not"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"AWS_ENDPOINT_URL": "https://s3.example.org"}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"},
+     {"AWS_ENDPOINT_URL": "http://10.0.0.5:9000"}, {"AWS_ENDPOINT_URL": "http://localhost:9000"},
+     {"AWS_ENDPOINT_URL": "http://minio.storage", "ASSETLINE_BEHIND_PROXY": "true"}],
+)  # fmt: skip
+def test_production_keeps_its_tables_in_a_bucket_that_it_reaches_encrypted_or_nearby(production, change):
+    settings = Settings.from_env({**production, "ASSETLINE_TABLES": "s3://bucket/x", **change})
+    assert settings.tables == "s3://bucket/x"
 
 
 def test_invalid_values_and_what_is_missing_are_in_one_list_and_nothing_is_said_twice(production):
