@@ -30,6 +30,9 @@ def sql(
     ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Maximum number of rows.")] = 1_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time after which the query is stopped.")] = 60.0,
+    as_of: Annotated[
+        str, typer.Option(metavar="VERSION", help="Rows as of a version or a time (UTC), for tables with versions.")
+    ] = "",
     output: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = "table",
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +43,7 @@ def sql(
     from resources.tables import ParquetTables, TableError
 
     output = "json" if as_json else output
-    tables = ParquetTables(root=settings.tables)
+    tables = ParquetTables(root=settings.tables, as_of=as_of)
     with reported("assetline sql", QueryError, TableError):
         if not select:
             _print_tables(tables, output)
@@ -59,7 +62,7 @@ def sql(
 def _print_tables(tables: ParquetTables, output: Format) -> None:
     import dagster as dg
 
-    from metadata.table_sql import FILES, meanings_of_files, name_of
+    from metadata.table_sql import OWN_VIEWS, meaning_of_view, meanings_of, name_of
     from resources.tables import WHOLE
 
     columns = ("table_name", "days", "first_day", "last_day", "bytes")
@@ -76,9 +79,10 @@ def _print_tables(tables: ParquetTables, output: Format) -> None:
     else:
         text = [["" if value is None else str(value) for value in row] for row in rows]
         print(format_table([columns, *text]) if rows else "there is no table yet; materialise one")
-        print(f"\n{FILES}: one row per day of each table")
-        for name, meaning in meanings_of_files().items():
-            print(f"  {name:13} {meaning}")
+        for view in OWN_VIEWS:
+            print(f"\n{view}: {meaning_of_view(view)}")
+            for name, meaning in meanings_of(view).items():
+                print(f"  {name:13} {meaning}")
 
 
 def _print_csv(rows: Sequence[Sequence[Any]]) -> None:

@@ -4,8 +4,9 @@ Belongs here: the views, the sandbox (read-only, no other files, limits of time,
 errors. Does not belong here: SQL over the facts of versions, runs and alerts (``query.py``), the files themselves
 (``resources/tables.py``).
 
-There is one view for each table, ``<model>.<asset>``, over all of its days, and the view ``assetline.files`` with the
-stamps. Only the views that the query names are set up, because a view over a hundred days opens a hundred files.
+There is one view for each table, ``<model>.<asset>``, over all of its days; ``assetline.files`` has the stamps, and
+``assetline.versions`` the versions of tables that have some. Only the views that the query names are set up, because a
+view over a hundred days opens a hundred files.
 
 DuckDB reads files of this machine. The days of a bucket are fetched first, sixteen at a time and each by one request,
 into a folder that keeps them until they are replaced. DuckDB could read the bucket by itself, through its own extension
@@ -26,7 +27,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
@@ -45,8 +46,6 @@ MOST_SECONDS = 60.0
 """Time after which a query is stopped; fetching days from a bucket does not count."""
 MEMORY = "2GB"
 """Memory that DuckDB may use; it may not write to disk instead."""
-FILES = "assetline.files"
-"""Name of the view with the stamps."""
 _KEPT_S = 24 * 3600
 _WRITES_NOTHING = "a query is one SELECT on the tables"
 
@@ -64,7 +63,19 @@ class FileRow:
     written_at: Annotated[dt.datetime, "time at which the file was written, UTC"]
 
 
-_SQL_TYPES: Mapping[Any, str] = {str: "VARCHAR", int: "BIGINT", dt.datetime: "TIMESTAMP"}
+@dataclass(frozen=True, kw_only=True)
+class VersionRow:
+    """One row per version of each table, where tables have versions."""
+
+    table_name: Annotated[str, "table, e.g. fraud.payments"]
+    version: Annotated[int, "number of the version"]
+    committed_at: Annotated[dt.datetime, "time of its commit, UTC"]
+    day: Annotated[str, "day that it replaced or removed; empty for a commit of another program"]
+    rows: Annotated[int | None, "number of rows of that day; empty if it was removed"]
+    data_version: Annotated[str, "hash of the rows of that day"]
+
+
+_SQL_TYPES: Mapping[Any, str] = {str: "VARCHAR", int: "BIGINT", int | None: "BIGINT", dt.datetime: "TIMESTAMP"}
 
 
 def name_of(table: str) -> str:
@@ -91,6 +102,25 @@ def files_of_tables(tables: ParquetTables) -> list[FileRow]:
     return rows
 
 
+def versions_of_tables(tables: ParquetTables) -> list[VersionRow]:
+    """The rows of the view ``assetline.versions``; none if the tables have no versions."""
+    return [
+        VersionRow(
+            table_name=name_of(table), version=one.version, committed_at=one.at.replace(tzinfo=None), day=one.day,
+            rows=one.rows, data_version=one.data_version,
+        )
+        for table in tables.names()
+        for one in tables.history(dg.AssetKey(table.split("/")))
+    ]  # fmt: skip
+
+
+OWN_VIEWS: Mapping[str, tuple[type[Any], Callable[[ParquetTables], list[Any]]]] = {
+    "assetline.files": (FileRow, files_of_tables),
+    "assetline.versions": (VersionRow, versions_of_tables),
+}
+"""Views about the files: the type of the rows, and what reads them."""
+
+
 def ask(tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, seconds: float = MOST_SECONDS) -> Result:
     """Answers one SELECT on the tables.
 
@@ -111,10 +141,11 @@ def ask(tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, sec
         there = {name_of(table).lower(): table for table in tables.names()}
         allowed: list[str] = []
         for name in sorted(named):
-            if name == FILES and FILES not in there:
-                _load_files(connection, files_of_tables(tables))
-            elif name in there:
+            if name in there:
                 allowed += _create_view(connection, tables, there[name], cache)
+            elif name in OWN_VIEWS:
+                row, read = OWN_VIEWS[name]
+                _load(connection, name, row, read(tables))
             elif name.startswith("main."):
                 continue  # a name of the query itself, or one that DuckDB does not find
             elif name.partition(".")[0] not in ("information_schema", "pg_catalog"):
@@ -198,8 +229,10 @@ def _local_paths(tables: ParquetTables, table: str, cache: Path) -> list[str]:
     """Paths of all days of a table on this machine; days of a bucket are fetched unless they were before."""
     key = dg.AssetKey(table.split("/"))
     states = tables.states(key)
-    if not tables.is_in_a_bucket:
-        return [tables.path(key, day) for day in states]
+    files = tables.files
+    here = {day: files.local_path(f"{table}/{day}.parquet", state) for day, state in states.items()}
+    if None not in here.values():
+        return [str(path) for path in here.values()]
     folder = cache / hashlib.blake2b(tables.root.encode(), digest_size=8).hexdigest() / table
     folder.mkdir(parents=True, exist_ok=True)
     paths = {
@@ -212,7 +245,7 @@ def _local_paths(tables: ParquetTables, table: str, cache: Path) -> list[str]:
         scratch.write_bytes(tables.read_bytes(key, day))
         os.replace(scratch, paths[day])
 
-    tables.files.each(fetch, [day for day, path in paths.items() if not path.exists()])
+    files.each(fetch, [day for day, path in paths.items() if not path.exists()])
     for path in set(folder.iterdir()) - set(paths.values()):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - _KEPT_S:  # another query may still read a younger one
@@ -220,22 +253,28 @@ def _local_paths(tables: ParquetTables, table: str, cache: Path) -> list[str]:
     return [str(path) for path in paths.values()]
 
 
-def _load_files(connection: duckdb.DuckDBPyConnection, rows: Sequence[FileRow]) -> None:
-    names = [column.name for column in fields(FileRow)]
-    hints = get_type_hints(FileRow)
+def _load(connection: duckdb.DuckDBPyConnection, view: str, row_type: type[Any], rows: Sequence[Any]) -> None:
+    names = [column.name for column in fields(row_type)]
+    hints = get_type_hints(row_type)
     columns = ", ".join(f'"{name}" {_SQL_TYPES[hints[name]]}' for name in names)
-    connection.execute("CREATE SCHEMA assetline")
-    connection.execute(f"CREATE TABLE {FILES} ({columns})")
+    connection.execute("CREATE SCHEMA IF NOT EXISTS assetline")
+    connection.execute(f"CREATE TABLE {view} ({columns})")
     if rows:
         marks = ", ".join("?" * len(names))
         values = [[getattr(row, name) for name in names] for row in rows]
-        connection.executemany(f"INSERT INTO {FILES} VALUES ({marks})", values)
+        connection.executemany(f"INSERT INTO {view} VALUES ({marks})", values)
 
 
-def meanings_of_files() -> dict[str, str]:
-    """The meaning of each column of the view ``assetline.files``."""
-    hints = get_type_hints(FileRow, include_extras=True)
-    return {column.name: str(get_args(hints[column.name])[1]) for column in fields(FileRow)}
+def meaning_of_view(view: str) -> str:
+    """What a row of one of :data:`OWN_VIEWS` is, as a sentence."""
+    return str(OWN_VIEWS[view][0].__doc__)
+
+
+def meanings_of(view: str) -> dict[str, str]:
+    """The meaning of each column of one of :data:`OWN_VIEWS`."""
+    row, _ = OWN_VIEWS[view]
+    hints = get_type_hints(row, include_extras=True)
+    return {column.name: str(get_args(hints[column.name])[1]) for column in fields(row)}
 
 
 @contextlib.contextmanager
@@ -263,7 +302,7 @@ def _plain(value: Any) -> Any:
 
 
 def _unknown(name: str, there: Sequence[str]) -> str:
-    known = [*sorted(there), FILES]
+    known = [*sorted(there), *OWN_VIEWS]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     mend = f"did you mean {close[0]}?" if close else f"the tables are: {', '.join(known)}"
     return f"there is no table {name} ({mend})" if close else f"there is no table {name}; {mend}"

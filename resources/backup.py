@@ -146,6 +146,7 @@ def tables_left_out(settings: Settings) -> str:
     said = f"the tables in {settings.tables}"
     try:
         files = files_of(settings.tables)
+        files = getattr(files, "plain", files)  # below a Delta log
         if not isinstance(files, BucketFiles):
             return f"{said}. Copy that folder with your own tools at the same time."
         versioned = files.keeps_versions()

@@ -336,7 +336,10 @@ def read(env: Mapping[str, str] | None = None, part: Part = "all") -> Reading:
     _set_databases(values, origins, home)
     settings = Settings(**values)
     if not invalid:
-        problems += [*_too_many_runs(settings, origins), *_shared_ports(settings), *_backup_in_home(settings, origins)]
+        problems += [
+            *_too_many_runs(settings, origins), *_shared_ports(settings), *_backup_in_home(settings, origins),
+            *_delta_in_home(settings, origins),
+        ]  # fmt: skip
     if settings.env == "prod":
         problems += against_production(settings, origins, env, part, invalid)
     return Reading(environment, None if invalid else settings, origins, problems)
@@ -473,6 +476,17 @@ def _backup_in_home(settings: Settings, origins: Mapping[str, str]) -> list[str]
     ]
 
 
+def _delta_in_home(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    """A backup copies file after file, so the copy of a Delta log could name files that the copy does not have."""
+    folder = settings.tables.removeprefix("delta+file://")
+    if folder == settings.tables or not Path(folder).is_relative_to(settings.home):
+        return []
+    return [
+        f"{label('tables', origins)}={settings.tables!r} lies in the state folder {settings.home}; give a folder "
+        "outside of it, because a backup of the state folder cannot hold tables with versions"
+    ]
+
+
 def label(name: str, origins: Mapping[str, str]) -> str:
     """The name of a setting in messages, so that people find it: its variable, its line in the file, or its name."""
     origin = origins[name]
@@ -489,9 +503,9 @@ def _folder(name: str, value: str) -> Path:
 
 
 def _tables(name: str, value: str) -> str:
-    from resources.table_files import TableError, checked_root, is_url
+    from resources.table_files import DELTA, TableError, checked_root, is_url
 
-    if not is_url(value):
+    if not is_url(value) and not value.startswith(DELTA):
         return str(_folder(name, value.removeprefix("file://")))
     try:
         return checked_root(value)

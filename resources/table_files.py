@@ -71,8 +71,12 @@ SECRET_VARIABLES = (
 """Variables from which the packages read their keys; no message shows their values."""
 
 
+DELTA = "delta+"
+"""Begins the URL of tables with versions, e.g. ``delta+s3://bucket/prefix``; see ``tables_delta.py``."""
+
+
 def is_url(root: str) -> bool:
-    """Whether a root is in a bucket, and not a folder."""
+    """Whether a root is a URL, and not a folder."""
     return "://" in root and not root.startswith("file://")
 
 
@@ -83,12 +87,14 @@ def checked_root(root: str) -> str:
         TableError: a URL of an unknown scheme, without a bucket, with a key in it, or whose package is not installed.
             The message has no name of a setting, and no key.
     """
+    if root.startswith(DELTA):
+        return DELTA + _checked_for_delta(root.removeprefix(DELTA))
     if not is_url(root):
         return root.removeprefix("file://")
     scheme, _, rest = root.partition("://")
     shown = hidden_key(root)
     if scheme not in SCHEMES:
-        known = ", ".join(f"{name}://" for name in SCHEMES)
+        known = ", ".join([*(f"{name}://" for name in SCHEMES), f"{DELTA}s3://", f"{DELTA}file://"])
         raise TableError(f"{shown} is not a place for tables; give a folder, or a URL of {known}")
     kind = SCHEMES[scheme]
     if "?" in rest or re.search(r"^[^/]*:[^/]*@", rest):
@@ -98,6 +104,19 @@ def checked_root(root: str) -> str:
     if importlib.util.find_spec(kind.package) is None:
         raise TableError(f"{shown} needs the package {kind.package}; pip install {kind.install}")
     return root.rstrip("/")
+
+
+def _checked_for_delta(root: str) -> str:
+    if importlib.util.find_spec("deltalake") is None:
+        raise TableError(f"{DELTA}{hidden_key(root)} needs the package deltalake; pip install 'assetline[stores]'")
+    if root.startswith("file://") and (path := root.removeprefix("file://")).startswith("/"):
+        return "file://" + (path.rstrip("/") or "/")
+    if not root.startswith("s3://"):
+        raise TableError(
+            f"{DELTA}{hidden_key(root)} is not a place for tables with versions; give {DELTA}s3://bucket/prefix or "
+            f"{DELTA}file:///folder"
+        )
+    return checked_root(root)
 
 
 def hidden_key(url: str) -> str:
@@ -133,6 +152,9 @@ class TableFiles(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises :class:`FileNotFoundError`."""
 
+    def local_path(self, name: str, state: FileState) -> str | None:
+        """Path of a file in a state on this machine; ``None`` if it is elsewhere."""
+
     def replace(self, name: str, content: bytes) -> None:
         """Replaces a file whole or not at all."""
 
@@ -145,12 +167,29 @@ class TableFiles(Protocol):
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """The results of a function that reads one file, in the order of the items."""
 
+    def pinned(self, folder: str) -> TableFiles:
+        """The files, those of a folder as they are now, if old states are kept; else the files as they are."""
+
     def __hash__(self) -> int: ...
 
 
-def files_of(root: str) -> TableFiles:
-    """The files under a folder or URL. Raises :class:`TableError` for a URL that cannot be used."""
+def files_of(root: str, as_of: str = "") -> TableFiles:
+    """The files under a folder or URL.
+
+    Args:
+        root: the folder or URL.
+        as_of: for tables with versions, the version or time as of which they are read; empty: as they are now.
+
+    Raises:
+        TableError: the URL cannot be used, or keeps no versions.
+    """
     root = checked_root(root)
+    if root.startswith(DELTA):
+        from resources.tables_delta import DeltaFiles
+
+        return DeltaFiles(files_of(root.removeprefix(DELTA)), as_of)
+    if as_of:
+        raise TableError(f"{hidden_key(root)} keeps no versions of tables; only ASSETLINE_TABLES={DELTA}s3://… does")
     return BucketFiles(root) if is_url(root) else LocalFiles(root)
 
 
@@ -194,6 +233,10 @@ class LocalFiles:
         """See :class:`TableFiles`."""
         return Path(self._path(name)).read_bytes()
 
+    def local_path(self, name: str, state: FileState) -> str | None:
+        """See :class:`TableFiles`."""
+        return self._path(name)
+
     def replace(self, name: str, content: bytes) -> None:
         """See :class:`TableFiles`."""
         path = self._path(name)
@@ -218,6 +261,10 @@ class LocalFiles:
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """See :class:`TableFiles`."""
         return [function(item) for item in items]
+
+    def pinned(self, folder: str) -> TableFiles:
+        """See :class:`TableFiles`."""
+        return self
 
     def _path(self, name: str) -> str:
         return posixpath.join(self.root, name)
@@ -290,6 +337,10 @@ class BucketFiles:
         with self._in_words():
             return bytes(fs.cat_file(self._path(name)))
 
+    def local_path(self, name: str, state: FileState) -> str | None:
+        """See :class:`TableFiles`."""
+        return None
+
     def replace(self, name: str, content: bytes) -> None:
         """See :class:`TableFiles`."""
         fs = self._fs()
@@ -328,6 +379,10 @@ class BucketFiles:
             return [function(item) for item in todo]
         with ThreadPoolExecutor(min(AT_ONCE, len(todo))) as pool:
             return list(pool.map(function, todo))
+
+    def pinned(self, folder: str) -> TableFiles:
+        """See :class:`TableFiles`."""
+        return self
 
     def filesystem(self) -> Any:
         """The fsspec file system, for programs that read by themselves, such as DuckDB."""

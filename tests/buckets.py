@@ -1,19 +1,23 @@
-"""A bucket for tests: moto's server speaks the S3 protocol on loopback, in this process, without a network or a key.
+"""A bucket for tests: moto's server speaks the S3 protocol on loopback, in a process of its own, without a key.
 
 And a proxy before it that stops in the middle of an upload, so that a test can kill the writer exactly there.
 """
 
+import atexit
 import contextlib
 import functools
 import itertools
-import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from unittest import mock
 
+from resources.processes import free_port
 from resources.table_files import forget_connections
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "hush-hush-hush", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -22,14 +26,24 @@ _numbers = itertools.count(1)
 
 @functools.cache
 def endpoint() -> str:
-    """Address of the server, which starts at the first call and ends with this process."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
-    from moto.server import ThreadedMotoServer
+    """Address of the server, which starts at the first call and ends with this process.
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
+    It is not in this process, because delta-rs waits for answers while no other thread of Python may run.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(server.kill)
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/moto-api/", timeout=10).close()
+            return address
+        except OSError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline, "moto's server does not answer"
+            time.sleep(0.05)
 
 
 def environment(address: str = "") -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from cli import main
 from metadata import table_sql
 from metadata.query import QueryError
-from metadata.table_sql import ask, files_of_tables, meanings_of_files
+from metadata.table_sql import ask, files_of_tables, meanings_of
 from resources.tables import ParquetTables
 from tests.buckets import new_bucket, reached
 
@@ -67,7 +67,7 @@ def test_all_days_of_a_table_are_one_view_whatever_columns_each_day_has(place):
 def test_the_stamps_are_a_view(place):
     tables, cache = place
     rows = ask(tables, "select * from assetline.files order by table_name, day", cache=cache)
-    assert rows.columns == tuple(meanings_of_files())
+    assert rows.columns == tuple(meanings_of("assetline.files"))
     assert [(r[0], r[1], r[2], r[4]) for r in rows.rows] == [
         ("churn.customers", "all", 2, ""), *(("fraud.payments", day, 2, "c1") for day in DAYS)
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def test_a_query_reaches_nothing_but_the_tables_and_changes_nothing(sql, mend, t
         ("select * from fraud.paymnts", "there is no table fraud.paymnts (did you mean fraud.payments?)"),
         ("select * from payments", "there is no table payments (did you mean fraud.payments?)"),
         ("select * from zz.q",
-         "there is no table zz.q; the tables are: churn.customers, fraud.payments, assetline.files"),
+         "there is no table zz.q; the tables are: churn.customers, fraud.payments, assetline.files, assetline.vers"),
         ("select amont from fraud.payments", 'the query is wrong: Referenced column "amont" not found in FROM clause; '
          'Candidate bindings: "amount"'),
         ("select amount from fraud.payments where amount > 'much'",
@@ -215,7 +215,7 @@ def test_without_a_query_the_tables_are_listed(command):
     assert [line.split()[:4] for line in out.splitlines()[1:3]] == [
         ["churn.customers", out.splitlines()[1].split()[-1]], ["fraud.payments", "3", DAYS[0], DAYS[2]],
     ]  # fmt: skip
-    assert "assetline.files: one row per day of each table" in out
+    assert "assetline.files: One row per day of each table" in out
     assert json.loads(command("--json")[1])[1]["last_day"] == DAYS[2]
 
 
@@ -228,5 +228,5 @@ def test_an_empty_state_folder_stays_empty(tmp_path, monkeypatch, capsys):
     assert main(["sql"]) == 0
     assert "there is no table yet" in capsys.readouterr().out
     assert main(["sql", "select * from fraud.payments"]) == 1
-    assert "the tables are: assetline.files" in capsys.readouterr().err
+    assert "the tables are: assetline.files, assetline.versions" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
