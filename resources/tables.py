@@ -267,6 +267,10 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     def _missing(self, key: dg.AssetKey, day: str) -> TableError:
         path = hidden_key(self.path(key, day))
+        if self.as_of:
+            return TableError(
+                f"{key.to_user_string()}: there is no file for {day} as of {self.as_of}, or a vacuum has removed it"
+            )
         return TableError(f"{key.to_user_string()}: there is no file for {day} ({path}); materialise that day first")
 
     def _unreadable(self, key: dg.AssetKey, day: str, error: Exception) -> TableError:

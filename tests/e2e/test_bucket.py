@@ -21,7 +21,7 @@ from tests.declarations.readings import START
 from tests.serving.processes import Service
 from tests.worlds import World, why
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass

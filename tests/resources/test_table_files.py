@@ -17,6 +17,7 @@ from resources.settings import Settings, SettingsError
 from resources.table_files import BucketFiles, FileState, _said, checked_root, files_of
 from resources.tables import WHOLE, ParquetTables, TableError
 from tests.buckets import KEYS, Holding, asking_for_keys, environment, new_bucket, reached
+from tests.resources.test_tables import events, sums
 
 KEY = dg.AssetKey(["m", "events"])
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
@@ -79,6 +80,13 @@ def test_a_folder_and_a_bucket_behave_alike(place, tables, tmp_path):
     ):
         assert tables.report(wrong) is None
         assert not tables.has_report(wrong)
+
+
+def test_runs_read_and_write_through_the_io_manager(tables):
+    tags = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
+    assert dg.materialize([events, sums], resources={"io_manager": tables}, tags=tags).success
+    assert tables.days(dg.AssetKey(["m", "sums"])) == DAYS
+    assert set(tables.stamp(dg.AssetKey(["m", "sums"]), DAYS[1]).inputs["m/events"]) == set(DAYS[:2])
 
 
 def test_a_damaged_object_is_named_with_its_mend(tables):

@@ -127,7 +127,8 @@ def test_files_have_the_same_bytes_as_without_delta(local, tmp_path):
     assert local.read_bytes(KEY, DAYS[0]) == plain.read_bytes(KEY, DAYS[0])
 
 
-def test_runs_read_and_write_it_through_the_io_manager(tables):
+def test_runs_read_and_write_it_through_the_io_manager(local):
+    tables = local
     tags = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[-1]}
     for _ in range(2):
         assert dg.materialize([events, sums], resources={"io_manager": tables}, tags=tags).success
@@ -295,6 +296,24 @@ def test_a_missing_bucket_and_a_missing_package_are_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"needs the package deltalake; pip install 'assetline\[stores\]'"):
         Settings.from_env({"ASSETLINE_TABLES": "delta+file:///srv/x"})
+
+
+def test_a_vacuum_removes_old_versions_and_no_current_file(local):
+    from deltalake import DeltaTable
+
+    for value in (1, 2):
+        local.write(KEY, numbers(value), DAYS[0])
+    link = local.keep_report(KEY, DAYS[0], "<html>")
+    table = DeltaTable(f"{local.root.removeprefix('delta+file://')}/m/events")
+    assert len(table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)) == 1
+    assert local.read(KEY)["n"].unique().tolist() == [2]
+    assert local.report(link) == b"<html>"
+    with pytest.raises(
+        TableError, match="m/events: there is no file for 2026-01-01 as of 0, or a vacuum has removed it"
+    ):
+        as_of(local, "0").read(KEY)
+    local.write(KEY, numbers(3), DAYS[0])
+    assert [one.day for one in local.history(KEY)] == [DAYS[0], DAYS[0], "", "", DAYS[0]]
 
 
 def test_a_damaged_log_is_named(local):
