@@ -172,7 +172,7 @@ def _database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(
         config={
             "autoinstall_known_extensions": False, "autoload_known_extensions": False,
-            "python_enable_replacements": False, "memory_limit": MEMORY, "temp_directory": "",
+            "memory_limit": MEMORY, "temp_directory": "",
         }
     )  # fmt: skip
 

@@ -45,11 +45,11 @@ def against_production(
     found = [
         *((name, _sqlite(settings, origins, name)) for name in stores),
         *([("token", _alerts_token(settings))] if everything else []),
+        ("tables", _tables(settings, origins, env)),
         ("service_tokens", _service_tokens(settings, origins)),
         ("service_auth", _service_auth(settings, origins)),
         *((name, _open_host(settings, origins, name)) for name in hosts),
         *([("backup", _backup(settings, origins))] if everything else []),
-        ("tables", _tables(settings, origins, env)),
         ("test_data", _test_data(settings, origins)),
         ("stack", _stack(settings, origins)),
     ]
@@ -106,21 +106,6 @@ def _service_tokens(settings: Settings, origins: Mapping[str, str]) -> str:
     )
 
 
-def _service_auth(settings: Settings, origins: Mapping[str, str]) -> str:
-    if settings.service_auth != "off":
-        return ""
-    return f"{label('service_auth', origins)}='off' lets the scoring service answer anybody; unset it"
-
-
-def _backup(settings: Settings, origins: Mapping[str, str]) -> str:
-    if settings.backup is None:
-        mend = f"set {PREFIX}BACKUP to a folder outside of {settings.home}, best on another machine"
-        return f"backup is not set; {mend}"
-    if not settings.backup.is_dir():
-        return f"{label('backup', origins)}='{settings.backup}' is not a folder; mount or create it"
-    return ""
-
-
 def _stack(settings: Settings, origins: Mapping[str, str]) -> str:
     if settings.stack != "postgres":
         return ""
@@ -155,6 +140,21 @@ def _is_near(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return False
+
+
+def _service_auth(settings: Settings, origins: Mapping[str, str]) -> str:
+    if settings.service_auth != "off":
+        return ""
+    return f"{label('service_auth', origins)}='off' lets the scoring service answer anybody; unset it"
+
+
+def _backup(settings: Settings, origins: Mapping[str, str]) -> str:
+    if settings.backup is None:
+        mend = f"set {PREFIX}BACKUP to a folder outside of {settings.home}, best on another machine"
+        return f"backup is not set; {mend}"
+    if not settings.backup.is_dir():
+        return f"{label('backup', origins)}='{settings.backup}' is not a folder; mount or create it"
+    return ""
 
 
 def _test_data(settings: Settings, origins: Mapping[str, str]) -> str:

@@ -116,8 +116,6 @@ class Settings:
 
     Args:
         home: absolute path of the state folder.
-        tables: root of all tables: absolute path of a folder, or URL of a bucket; default: ``tables`` in the state
-            folder.
         env: the environment: ``dev``, ``staging`` or ``prod``.
         stack: where the databases are by default: ``sqlite`` (files of the state folder) or ``postgres`` (a PostgreSQL
             server of the state folder, which commands start and stop). A state folder with such a server keeps to it.
@@ -127,6 +125,8 @@ class Settings:
         mlflow_store: PostgreSQL URL of MLflow's store; default: a SQLite file in the state folder.
         dagster_store: PostgreSQL URL of Dagster's runs, events and schedules; default: SQLite files there.
         backup: folder outside of the state folder for backups; ``None`` if there is none.
+        tables: root of all tables: absolute path of a folder, or URL of a bucket; default: ``tables`` in the state
+            folder.
         ui_port: port of the Dagster UI.
         mlflow_port: port of the MLflow UI.
         service_port: port of the scoring service.
@@ -155,7 +155,6 @@ class Settings:
     """
 
     home: Path
-    tables: str = ""  # set in __post_init__
     env: str = "dev"
     stack: str = "sqlite"
     runs_at_once: int = 1
@@ -163,6 +162,7 @@ class Settings:
     mlflow_store: str = field(default="", repr=False)
     dagster_store: str = field(default="", repr=False)
     backup: Path | None = None
+    tables: str = ""  # set in __post_init__
     ui_port: int = 3000
     mlflow_port: int = 5000
     service_port: int = 8000
@@ -671,11 +671,11 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "home": _folder,
     "stack": _one_of("sqlite", "postgres"),
     "runs_at_once": _count,
-    "tables": _tables,
     "database_url": _database_url,
     "mlflow_store": _postgres,
     "dagster_store": _postgres,
     "backup": _folder,
+    "tables": _tables,
     "ui_port": _port,
     "mlflow_port": _port,
     "service_port": _port,

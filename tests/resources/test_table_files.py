@@ -144,6 +144,22 @@ def test_who_reads_while_another_writes_gets_the_old_rows_or_the_new_ones(tables
     writer.join()
 
 
+def test_an_object_is_read_by_one_request_however_large_it_is(tables, monkeypatch):
+    tables.files.replace("m/events/all.bin", b"x" * 3_000)
+    fs = tables.files.filesystem()
+    fs.default_block_size = 1_000  # otherwise 50 MB
+    asked = []
+    whole = fs._call_s3
+
+    async def counted(method, *given, **arguments):
+        asked.append(method)
+        return await whole(method, *given, **arguments)
+
+    monkeypatch.setattr(fs, "_call_s3", counted)
+    assert tables.files.read("m/events/all.bin") == b"x" * 3_000
+    assert asked == ["get_object"], "two requests may see two versions"
+
+
 def test_a_stamp_is_that_of_the_new_object_if_it_is_replaced_between_two_requests(tables):
     old = tables.write(KEY, frame(20_000))
     state = tables.files.state("m/events/all.parquet")
@@ -254,7 +270,8 @@ def test_missing_keys_are_named(monkeypatch, tmp_path):
 
 
 def test_a_server_that_is_down_is_named(unused_port):
-    with reached(AWS_ENDPOINT_URL=f"http://127.0.0.1:{unused_port}"), pytest.raises(TableError) as error:
+    address = f"http://127.0.0.1:{unused_port}"
+    with reached(AWS_ENDPOINT_URL=address, AWS_MAX_ATTEMPTS="1"), pytest.raises(TableError) as error:
         ParquetTables(root="s3://bucket/prefix").read(KEY, DAYS[:1])
     said = str(error.value)
     assert said.startswith("s3://bucket/prefix cannot be read or written now (EndpointConnectionError: ")

@@ -242,6 +242,13 @@ def test_two_first_files_of_a_day_leave_one(local):
     assert local.states(KEY)[DAYS[0]].token == path
 
 
+def test_a_writer_looks_for_a_second_file_of_its_day(local, monkeypatch):
+    looked = []
+    monkeypatch.setattr(DeltaFiles, "_end_doubles", lambda self, table, day: looked.append((table, day)))
+    local.write(KEY, numbers(1), DAYS[0])
+    assert looked == [("m/events", DAYS[0])]
+
+
 KILLED = """
 import sys, dagster as dg, numpy as np, pandas as pd
 from resources.tables import ParquetTables
@@ -253,7 +260,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_the_old_version_or_the_new_one(local, kills):
     for number in range(kills):
         writer = subprocess.Popen(
