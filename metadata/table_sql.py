@@ -164,7 +164,7 @@ def ask(tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, sec
 
 
 def _database() -> duckdb.DuckDBPyConnection:
-    """A database in memory that installs nothing, writes nothing to disk and sees no variables of this process."""
+    """A database in memory that installs nothing and writes nothing to disk."""
     try:
         import duckdb
     except ImportError as error:
@@ -227,25 +227,24 @@ def _create_view(connection: duckdb.DuckDBPyConnection, tables: ParquetTables, t
 
 def _local_paths(tables: ParquetTables, table: str, cache: Path) -> list[str]:
     """Paths of all days of a table on this machine; days of a bucket are fetched unless they were before."""
-    key = dg.AssetKey(table.split("/"))
-    states = tables.states(key)
-    files = tables.files
-    here = {day: files.local_path(f"{table}/{day}.parquet", state) for day, state in states.items()}
-    if None not in here.values():
-        return [str(path) for path in here.values()]
+    files = tables.files.pinned(table)
+    states = {name: state for name, state in sorted(files.states(table).items()) if name.endswith(".parquet")}
+    here = [files.local_path(f"{table}/{name}", state) for name, state in states.items()]
+    if None not in here:
+        return [str(path) for path in here]
     folder = cache / hashlib.blake2b(tables.root.encode(), digest_size=8).hexdigest() / table
     folder.mkdir(parents=True, exist_ok=True)
     paths = {
-        day: folder / f"{day}.{hashlib.blake2b(state.token.encode(), digest_size=8).hexdigest()}.parquet"
-        for day, state in states.items()
+        name: folder / f"{name}.{hashlib.blake2b(state.token.encode(), digest_size=8).hexdigest()}"
+        for name, state in states.items()
     }
 
-    def fetch(day: str) -> None:
-        scratch = folder / f".{day}.{os.getpid()}.tmp"
-        scratch.write_bytes(tables.read_bytes(key, day))
-        os.replace(scratch, paths[day])
+    def fetch(name: str) -> None:
+        scratch = folder / f".{name}.{os.getpid()}.tmp"
+        scratch.write_bytes(files.read(f"{table}/{name}"))
+        os.replace(scratch, paths[name])
 
-    files.each(fetch, [day for day, path in paths.items() if not path.exists()])
+    files.each(fetch, [name for name, path in paths.items() if not path.exists()])
     for path in set(folder.iterdir()) - set(paths.values()):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - _KEPT_S:  # another query may still read a younger one

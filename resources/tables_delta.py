@@ -204,10 +204,11 @@ class DeltaFiles:
         names = self.plain.states(posixpath.join(table, _LOG))  # its errors are in words, and it is one request
         commits = [int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name)]
         if not commits:
+            _OPENED.pop((self._uri(table), os.getpid()), None)
             return None
         cached = _OPENED.get((self._uri(table), os.getpid()))
         with self._in_words(table):
-            if cached is None:
+            if cached is None or cached.version() > max(commits):  # removed, and made again
                 from deltalake import DeltaTable
 
                 cached = DeltaTable(self._uri(table), storage_options=_options(self.plain))
@@ -235,6 +236,8 @@ class DeltaFiles:
                 if attempt == ATTEMPTS - 1 or not _is_conflict(error):
                     raise self._failed(table, error) from error
                 time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+            except OSError as error:
+                raise self._failed(table, error) from error
 
     def _try_commit(self, table: str, day: str, path: str, content: bytes) -> None:
         from deltalake import CommitProperties
@@ -255,6 +258,9 @@ class DeltaFiles:
                 configuration=_KEEP_VERSIONS, storage_options=_options(self.plain), commit_properties=properties,
             )  # fmt: skip
             return
+        there = _live(opened, day)
+        if any(old["path"] == path for old in there):
+            return  # an earlier attempt has committed it, and failed afterwards
         before = _columns_of(opened)
         schema = _schema([before, _columns(content)] if path else [before])
         if schema != _schema([before]):
@@ -264,7 +270,7 @@ class DeltaFiles:
                 commit_properties=properties,
             )  # fmt: skip
             return
-        removes = [_removed(old) for old in _live(opened, day)]
+        removes = [_removed(old) for old in there]
         if adds or removes:
             opened.create_write_transaction(
                 [*adds, *removes], mode="append", schema=schema, partition_by=[DAY], commit_properties=properties

@@ -13,6 +13,7 @@ from cli import main
 from metadata import table_sql
 from metadata.query import QueryError
 from metadata.table_sql import ask, files_of_tables, meanings_of
+from resources.table_files import BucketFiles
 from resources.tables import ParquetTables
 from tests.buckets import new_bucket, reached
 
@@ -78,10 +79,8 @@ def test_the_stamps_are_a_view(place):
 
 def test_days_of_a_bucket_are_fetched_once_and_again_when_they_are_replaced(tmp_path, monkeypatch):
     fetched = []
-    whole = ParquetTables.read_bytes
-    monkeypatch.setattr(
-        ParquetTables, "read_bytes", lambda self, key, day: fetched.append(day) or whole(self, key, day)
-    )
+    whole = BucketFiles.read
+    monkeypatch.setattr(BucketFiles, "read", lambda self, name: fetched.append(name[-18:-8]) or whole(self, name))
     with reached():
         tables = filled(f"s3://{new_bucket()}/x")
         ask_sum = lambda: ask(tables, "select sum(amount) from fraud.payments", cache=tmp_path).rows  # noqa: E731
@@ -89,12 +88,12 @@ def test_days_of_a_bucket_are_fetched_once_and_again_when_they_are_replaced(tmp_
         assert (ask_sum(), len(fetched)) == ([(12.0,)], 3)
         tables.write(PAYMENTS, pd.DataFrame({"amount": [100.0]}), DAYS[2])
         assert (ask_sum(), fetched[3:]) == ([(106.0,)], [DAYS[2]])
-        kept = sorted(path.name[:10] for path in tmp_path.rglob("*.parquet"))
+        kept = sorted(path.name[:10] for path in tmp_path.rglob("*.parquet.*"))
         assert kept == [*DAYS, DAYS[2]], "another query may still read the old one"
-        for path in tmp_path.rglob("*.parquet"):
+        for path in tmp_path.rglob("*.parquet.*"):
             os.utime(path, (time.time() - 2 * 86_400,) * 2)
         assert ask_sum() == [(106.0,)]
-        assert sorted(path.name[:10] for path in tmp_path.rglob("*.parquet")) == DAYS
+        assert sorted(path.name[:10] for path in tmp_path.rglob("*.parquet.*")) == DAYS
 
 
 REFUSED = [

@@ -242,6 +242,34 @@ def test_two_first_files_of_a_day_leave_one(local):
     assert local.states(KEY)[DAYS[0]].token == path
 
 
+def test_an_attempt_that_committed_and_failed_afterwards_is_not_committed_again(local, monkeypatch):
+    from deltalake.exceptions import CommitFailedError
+
+    failures = [CommitFailedError("a concurrent transaction deleted data this operation read")]
+    whole = DeltaFiles._end_doubles
+
+    def failing_once(self, table, day):
+        if failures:
+            raise failures.pop()
+        whole(self, table, day)
+
+    local.write(KEY, numbers(1), DAYS[0])
+    monkeypatch.setattr(DeltaFiles, "_end_doubles", failing_once)
+    local.write(KEY, numbers(2), DAYS[0])
+    assert len(local.history(KEY)) == 2
+    assert local.read(KEY)["n"].unique().tolist() == [2]
+
+
+def test_a_table_that_was_removed_and_made_again_is_read_anew(local):
+    for value in (1, 2):
+        local.write(KEY, numbers(value), DAYS[0])
+    shutil.rmtree(f"{local.root.removeprefix('delta+file://')}/m/events")
+    assert local.days(KEY) == []
+    local.write(KEY, numbers(3), DAYS[1])
+    assert local.days(KEY) == [DAYS[1]]
+    assert local.read(KEY)["n"].unique().tolist() == [3]
+
+
 def test_a_writer_looks_for_a_second_file_of_its_day(local, monkeypatch):
     looked = []
     monkeypatch.setattr(DeltaFiles, "_end_doubles", lambda self, table, day: looked.append((table, day)))
