@@ -16,16 +16,14 @@ import duckdb
 import pandas as pd
 import pytest
 
-from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
 from resources.sources import SourceError, SourceUnavailable, SqlByDay, SqlTable, sql_errors, sql_reading
 from resources.sources import sql as module
-from tests.declarations.readings import labelled_stream, plain, readings
+from tests.declarations.readings import labelled_stream, plain
 from tests.stages import Stages
 
 DAY, NEXT = dt.date(2026, 3, 2), dt.date(2026, 3, 3)
-CANARY = "c4nary/p@ss"
-"""A password that must not show up anywhere; in a URL it is encoded."""
 SECRET_URL = "postgresql://reader:c4nary%2Fp%40ss@127.0.0.1:1/shop"
+"""A URL whose password must not show up anywhere; in a URL it is encoded."""
 
 
 class Shop:
@@ -495,8 +493,3 @@ def test_errors_of_mysql_that_pass_are_told_apart(number, later):
     assert isinstance(error, SourceUnavailable) is later
     assert str(error).startswith("shop#payments: ")
     assert "what it says" in str(error)
-
-
-def test_landed_columns_do_not_collide_with_ours(lite, tmp_path):
-    assert {ROW_ID, LANDING_DAY}.isdisjoint(lite.table().read())
-    assert readings(1).shape[0] == 1
