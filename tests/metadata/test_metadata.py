@@ -92,7 +92,7 @@ def moved(lived, tmp_path) -> tuple[Settings, ParquetTables]:
     """A copy of the state folder, to change its tables; MLflow's files stay where they are."""
     home = tmp_path / "home"
     shutil.copytree(lived.settings.home, home)
-    settings = replace(lived.settings, home=home, database_url=f"sqlite:///{home / 'assetline.db'}")
+    settings = replace(lived.settings, home=home, tables="", database_url=f"sqlite:///{home / 'assetline.db'}")
     return settings, ParquetTables(root=str(settings.tables))
 
 

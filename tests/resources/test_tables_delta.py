@@ -288,7 +288,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_the_old_version_or_the_new_one(local, kills):
     for number in range(kills):
         writer = subprocess.Popen(
