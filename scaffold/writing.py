@@ -59,7 +59,7 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         "",
         *_imports(["import datetime as dt"] if clock else [], ["import dagster as dg"] if "dg." in given else []),
         f"from assets.declaration import {', '.join(sorted(imports))}",
-        f"from assets.models.{name}.table import {contract}, clean",
+        f"from assets.models.{name}.table import {contract}{', clean' if _clean(contract, guess) else ''}",
         f"from resources.sources import {source}",
         "",
         "model = Model(",
@@ -74,7 +74,8 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         start = _date(clock.start)
         lines += [f'        time="{clock.column.name}",', f"        start={start},", "        late_days=0,"]
         lines += ["        quiet_days=True,"] if clock.quiet_days else []
-    lines += [f"        contract={contract},", "        clean=clean,", "    ),", f'    target="{target}",']
+    lines += [f"        contract={contract},", *(["        clean=clean,"] if _clean(contract, guess) else [])]
+    lines += ["    ),", f'    target="{target}",']
     if guess.entity:
         lines.append(f'    evaluation=Evaluation(entity="{guess.entity}"),')
     if clock is not None:
@@ -132,7 +133,7 @@ def _table(contract: str, table: RawTable, guess: Guess) -> str:
     lists = [f"{name} = {_words(values)}" for values, name in named.items()]
     body = _clean(contract, guess)
     readers = sorted(
-        {word for word in ("number", "hours", "moment", "row_key") if re.search(rf"\b{word}\(", body)} | {"typed"}
+        {word for word in ("number", "hours", "moment", "row_key", "typed") if re.search(rf"\b{word}\(", body)}
     )
     file = _prose(table.path.name)
     left = f" Left out: {', '.join(_prose(header) for header in guess.left_out)}." if guess.left_out else ""
@@ -141,22 +142,21 @@ def _table(contract: str, table: RawTable, guess: Guess) -> str:
         doc = f"A row of {file}; {len(guess.left_out)} of its columns are left out."
     return "\n".join(
         [
-            f'"""The table: the contract of a clean row of {file}, and how text is converted to it."""',
+            f'"""The table: the contract of a clean row of {file}, and how text is converted to it."""'
+            if body
+            else f'"""The table: the contract of a clean row of {file}, by which landed text is typed."""',
             "",
-            "import pandas as pd",
+            *(["import pandas as pd"] if body or any("pd." in field for field in fields) else []),
             "import pandera.pandas as pa",
             "from pandera.typing.pandas import Series",
             "",
-            f"from assets.reading import {', '.join(readers)}",
-            "",
+            *([f"from assets.reading import {', '.join(readers)}", ""] if readers else []),
             *([*lists, "", ""] if lists else [""]),
             f"class {contract}(pa.DataFrameModel):",
             f'    """{doc}"""',
             "",
             *fields,
-            "",
-            "",
-            body,
+            *(["", "", body] if body else []),
             "",
         ]
     )
@@ -219,6 +219,7 @@ def _outwards(bound: float, reached: float, *, up: bool) -> str:
 
 
 def _clean(contract: str, guess: Guess) -> str:
+    """The function that types landed text; empty if the contract alone says how, as the lifecycle does by default."""
     columns = list(guess.columns)
     lines = []
     renamed = {c.header: c.name for c in columns if c.header != c.name}
@@ -234,6 +235,8 @@ def _clean(contract: str, guess: Guess) -> str:
         lines.append(f"    raw = raw.assign({', '.join(f'{name}={how}' for name, how in made.items())})")
     words = sorted({w for c in columns if c.kind in ("category", "text", "identifier") for w in c.words})
     missing = f", missing={_words(tuple(words))}" if words else ""
+    if not lines and not missing:
+        return ""
     lines.append(f"    return typed(raw, {contract}{missing})")
     doc = (
         '    """Converts landed text to typed rows; unreadable values become missing, which the contract may refuse."""'

@@ -152,6 +152,12 @@ def test_an_entity_is_known_from_the_delay_on_to_the_second():
     assert nobody.tolist() == [False, False]
 
 
+def test_without_a_delay_a_row_does_not_make_its_own_entity_known():
+    times = pd.to_datetime(["2025-06-01 12:00:00", "2025-06-01 12:00:00", "2025-06-01 12:00:01", "2025-06-01 11:00:00"])
+    known = known_positive(np.array([1, 1, 1, 1]), times, np.array([1]), times[:1], delay=dt.timedelta())
+    assert known.tolist() == [False, False, True, False]
+
+
 # --- Calibration and money ---
 
 
