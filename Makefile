@@ -73,8 +73,8 @@ update: $(STAMP) ## bring a newer template into this fork: [FROM=address REF=mai
 test: $(DEV_STAMP) ## run the tests that need only PyPI packages, in two processes: [JOBS=2]
 	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
 
-slow: $(DEV_STAMP) ## run the slow tests: kill matrix, browser, real servers
-	$(BIN)/python -m pytest -q -m slow
+slow: $(DEV_STAMP) ## run the slow tests in two processes: kill matrix, browser, real servers: [JOBS=2]
+	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --dist loadfile --durations=15
 
 lint: $(DEV_STAMP) ## run ruff (lint and format), mypy and the check of import directions
 	$(BIN)/ruff check .
@@ -109,8 +109,8 @@ unit: $(DEV_STAMP) ## run the quick tests, with JUnit and coverage in build/repo
 		--cov --cov-report=xml:$(REPORTS)/coverage.xml $(TESTS)
 	@echo "coverage: $$($(BIN)/python -m coverage report --format=total) %"
 
-integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths]
-	$(BIN)/python -m pytest -q -m slow --junitxml=$(REPORTS)/integration.xml $(TESTS)
+integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths JOBS=2]
+	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/integration.xml $(TESTS)
 
 performance: $(DEV_STAMP) ## run a small part of the benchmarks, about a minute
 	$(BIN)/python -m benchmarks --quick
