@@ -32,7 +32,7 @@ from assets.lifecycle.jobs import (
 from assets.lifecycle.model.windows import iso_days
 from assets.lifecycle.release.approval import state_of
 from resources.settings import Settings
-from resources.sources import Stream
+from resources.sources import SourceError, Stream
 
 CHUNK_DAYS = 62
 """Maximum days in one run: limits the memory of a run over months."""
@@ -130,14 +130,18 @@ class Runner:
             say: called with one line of progress per kind of work.
 
         Raises:
-            RunError: a run failed or was refused, or the rows come from another asset; the message has the reason.
+            RunError: the source cannot be read, a run failed or was refused, or the rows come from another asset; the
+                message has the reason.
         """
         source = self.model.table.source
         if not self.model.is_stream:
             self.run(LIFECYCLE)
         elif isinstance(source, Stream):
             assert self.model.table.start is not None
-            until = source.landed_until()
+            try:
+                until = source.landed_until()
+            except SourceError as error:
+                raise RunError(f"{self.model.name}: the source cannot be read: {error}") from error
             days = iso_days((self.model.table.start, until))
             labelled = iso_days((self.model.table.start, until - dt.timedelta(days=self.model.label_delay_days)))
             for work, days_of_work in {LAND: days, CLEAN: days, LABEL: labelled, FEATURES: days}.items():

@@ -7,7 +7,9 @@ import pytest
 
 from assets.declaration import Gate
 from assets.models.fraud.simulator import PaymentSimulator
+from resources.sources import SourceUnavailable
 from runner import RunError, Runner
+from tests.declarations.readings import Feed, stream
 from tests.payments import payments_model
 
 UNTIL = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
@@ -20,6 +22,20 @@ def world(make_world, tmp_path_factory):
     model = payments_model(PaymentSimulator(customers=300, terminals=600, seed=2))
     model = replace(model, table=replace(model.table, start=UNTIL - dt.timedelta(days=DAYS - 1)))
     return make_world(model, tmp_path_factory.mktemp("runner"))
+
+
+class Down(Feed):
+    """Does not answer."""
+
+    def landed_until(self) -> dt.date:
+        raise SourceUnavailable("the meters' database refused the connection")
+
+
+def test_a_source_that_does_not_answer_is_named_in_one_sentence(make_world, tmp_path):
+    model = stream(table=replace(stream().table, source=Down()))
+    down = make_world(model, tmp_path / "down")
+    with pytest.raises(RunError, match=r"^meter: the source cannot be read: the meters' database refused the connec"):
+        Runner(model, down.settings, down.instance).live(lambda line: None)
 
 
 @pytest.mark.slow
