@@ -10,17 +10,19 @@ column that held numbers and now holds almost none, or the other way round. Ever
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-LOOKED_AT = 1_000
-"""Number of rows of each landing whose values are looked at."""
+LOOKED_AT = 200
+"""Number of first rows of each landing whose values are looked at."""
 FEWEST = 20
 """Minimum number of filled values in both landings for a statement about a column's kind."""
 CLEAR = 0.95
 """Minimum share of numbers in a column of numbers, and of other text in a column of text."""
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 SIMILAR = 0.6
 """Minimum similarity of two names, 0 to 1, for one to be offered as the new name of the other."""
 
@@ -34,21 +36,35 @@ class SchemaChange:
     refused: bool
 
 
-def changes_of_schema(before: pd.DataFrame, rows: pd.DataFrame) -> list[SchemaChange]:
-    """Changes from one landing to the next, refused ones first.
+@dataclass(frozen=True)
+class LandedColumn:
+    """A column of a landing: ``numbers``, ``text``, or ``None`` where its kind is not clear; and one of its values."""
 
-    Args:
-        before: rows of the landing before, text columns; the first :data:`LOOKED_AT` are enough.
-        rows: rows that land now.
-    """
-    gone = [str(name) for name in before if name not in rows]
-    new = [str(name) for name in rows if name not in before]
+    kind: str | None
+    example: str
+
+
+LandedSchema = Mapping[str, LandedColumn]
+"""The columns of a landing by name."""
+
+
+def schema_of(rows: pd.DataFrame) -> LandedSchema:
+    """The columns of a landing; the first :data:`LOOKED_AT` rows are enough."""
+    return {str(name): _column(values) for name, values in rows.head(LOOKED_AT).items()}
+
+
+def changes_of_schema(before: LandedSchema, now: LandedSchema) -> list[SchemaChange]:
+    """Changes from one landing to the next, refused ones first."""
+    gone = [name for name in before if name not in now]
+    new = [name for name in now if name not in before]
     changes = [SchemaChange(name, _gone(name, new), refused=True) for name in gone]
-    for name in rows:
-        if name in before and (was := _kind(before[name])) and (now := _kind(rows[name])) and was != now:
-            example = str(rows[name].dropna().iloc[0])[:40]
-            message = f"the column '{name}' held {was} and now holds {now}, for example '{example}'"
-            changes.append(SchemaChange(str(name), message, refused=True))
+    for name, column in now.items():
+        if name in before and before[name].kind and column.kind and before[name].kind != column.kind:
+            message = (
+                f"the column '{name}' held {before[name].kind} and now holds {column.kind}, for example "
+                f"'{column.example}'"
+            )
+            changes.append(SchemaChange(name, message, refused=True))
     changes += [SchemaChange(name, f"the column '{name}' is new", refused=False) for name in new]
     return changes
 
@@ -73,13 +89,12 @@ def _gone(name: str, new: Sequence[str]) -> str:
     return f"the source has no column '{name}' any more"
 
 
-def _kind(values: pd.Series) -> str | None:
-    """``numbers`` or ``text``; ``None`` where that is not clear."""
-    filled = values.head(LOOKED_AT).astype("string").str.strip()
-    filled = filled[filled.notna() & (filled != "")]
+def _column(values: pd.Series) -> LandedColumn:
+    texts = [str(value).strip() for value in values[values.notna()].tolist()]
+    filled = [text for text in texts if text]
+    example = filled[0][:40] if filled else ""
     if len(filled) < FEWEST:
-        return None
-    numbers = float(pd.to_numeric(filled, errors="coerce").notna().mean())
-    if numbers >= CLEAR:
-        return "numbers"
-    return "text" if numbers <= 1 - CLEAR else None
+        return LandedColumn(None, example)
+    numbers = sum(_NUMBER.fullmatch(text) is not None for text in filled) / len(filled)
+    kind = "numbers" if numbers >= CLEAR else "text" if numbers <= 1 - CLEAR else None
+    return LandedColumn(kind, example)

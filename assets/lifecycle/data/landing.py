@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
-from assets.lifecycle.data.landed_schema import LOOKED_AT, changes_of_schema, told
+from assets.lifecycle.data.landed_schema import LOOKED_AT, LandedSchema, changes_of_schema, schema_of, told
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
 from resources.dagster_internals import CheckResult
 from resources.sources import Snapshot, SourceError, SourceUnavailable, Stream
@@ -234,9 +234,10 @@ def greatest(rows: pd.DataFrame, column: str) -> str:
 def _schema_checks(tables: ParquetTables, key: dg.AssetKey, landed: Mapping[str, pd.DataFrame]) -> list[CheckResult]:
     """The check of each landing against the one before it, in this run or on disk; blank days are left out."""
     check_results = []
-    before = _rows_before(tables, key, min(landed))
+    before = _schema_before(tables, key, min(landed))
     for day, rows in landed.items():
-        changes = changes_of_schema(before, rows) if before is not None and len(rows) else []
+        now = schema_of(rows)
+        changes = changes_of_schema(before, now) if before is not None and len(rows) else []
         check_results.append(
             CheckResult(
                 check=SCHEMA.name,
@@ -249,12 +250,12 @@ def _schema_checks(tables: ParquetTables, key: dg.AssetKey, landed: Mapping[str,
             )
         )
         if len(rows):
-            before = rows
+            before = now
     return check_results
 
 
-def _rows_before(tables: ParquetTables, key: dg.AssetKey, first: str) -> pd.DataFrame | None:
-    """Some rows of the latest landing before ``first`` that has any; ``None`` if there is none."""
+def _schema_before(tables: ParquetTables, key: dg.AssetKey, first: str) -> LandedSchema | None:
+    """The columns of the latest landing before ``first`` that has rows; ``None`` if there is none."""
     for day in reversed(tables.days(key)):
         if day != WHOLE and day >= first:
             continue
@@ -263,5 +264,5 @@ def _rows_before(tables: ParquetTables, key: dg.AssetKey, first: str) -> pd.Data
         except TableError:  # a damaged file is being landed again
             continue
         if rows is not None and len(rows):
-            return rows.drop(columns=[name for name in (ROW_ID, LANDING_DAY) if name in rows])
+            return schema_of(rows.drop(columns=[name for name in (ROW_ID, LANDING_DAY) if name in rows]))
     return None

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from assets.lifecycle.data.landed_schema import CLEAR, FEWEST, changes_of_schema, told
+from assets.lifecycle.data.landed_schema import CLEAR, FEWEST, changes_of_schema, schema_of, told
 
 NUMBERS, WORDS = [str(n / 4) for n in range(40)], [f"shop {n}" for n in range(40)]
 
@@ -16,7 +16,7 @@ BEFORE = rows(amount=NUMBERS, shop=WORDS)
 
 
 def messages(now: pd.DataFrame, before: pd.DataFrame = BEFORE) -> list[tuple[str, bool]]:
-    return [(change.message, change.refused) for change in changes_of_schema(before, now)]
+    return [(change.message, change.refused) for change in changes_of_schema(schema_of(before), schema_of(now))]
 
 
 def test_the_same_columns_in_another_order_are_no_change():
@@ -37,7 +37,7 @@ def test_a_dropped_column_is_refused_and_no_unlike_one_is_offered():
 
 
 def test_a_new_column_alone_is_only_named():
-    changes = changes_of_schema(BEFORE, rows(amount=NUMBERS, shop=WORDS, tip=NUMBERS))
+    changes = changes_of_schema(schema_of(BEFORE), schema_of(rows(amount=NUMBERS, shop=WORDS, tip=NUMBERS)))
     assert told(changes) == "the column 'tip' is new; the contract does not know it yet"
 
 
@@ -49,7 +49,7 @@ def test_a_new_column_alone_is_only_named():
     ],
 )
 def test_a_column_of_another_kind_is_refused_with_an_example(was, now, message):
-    changes = changes_of_schema(rows(a=was), rows(a=now))
+    changes = changes_of_schema(schema_of(rows(a=was)), schema_of(rows(a=now)))
     assert [(change.message, change.refused) for change in changes] == [(f"the column 'a' {message}", True)]
     assert "accept_schema: true" in told(changes)
 
@@ -81,3 +81,7 @@ def test_blank_values_do_not_count():
 def test_typed_columns_of_another_asset_are_compared_too():
     before, now = pd.DataFrame({"a": range(30)}), pd.DataFrame({"a": WORDS})
     assert messages(now, before)[0][0].startswith("the column 'a' held numbers and now holds text")
+
+
+def test_cells_that_hold_lists_are_text():
+    assert schema_of(pd.DataFrame({"a": [[1, 2], None] * 30}))["a"].kind == "text"
