@@ -16,7 +16,7 @@ from resources.settings import Settings, project_root
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1_200),
     pytest.mark.skipif(
         not (shutil.which("chromium") and shutil.which("chromedriver")),
         reason="install the Debian packages chromium and chromium-driver",

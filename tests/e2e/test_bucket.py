@@ -21,7 +21,7 @@ from tests.declarations.readings import START
 from tests.serving.processes import Service
 from tests.worlds import World, why
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 @dataclass

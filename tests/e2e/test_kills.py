@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import assets.models.fraud  # noqa: F401 - what is played and shown: goes with the example
 from resources.settings import Settings, project_root
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 
 ASSETS = (
     "raw_payments", "raw_labels", "payments", "quarantine", "labels", "features", "training_set", "fit",
@@ -33,7 +33,7 @@ def start(home: Path, kill: str = "", **more: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=1_200)
     return process.returncode, said
 
 

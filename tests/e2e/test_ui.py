@@ -22,7 +22,7 @@ from resources.processes import free_port
 from serving.watch import watchdog
 from tests.serving.test_supervisor import processes_of, started
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 YESTERDAY = str(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1))
 LOCATION = {"repositoryLocationName": "assetline", "repositoryName": "__repository__"}

@@ -261,7 +261,7 @@ def clone(tmp_path_factory) -> Clone:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # two processes that start everything
+@pytest.mark.timeout(1_800)  # two processes that start everything
 def test_a_version_is_reproduced_byte_for_byte(clone):
     ended = clone.run("-m", "cli", "reproduce", "trial_meter", "--version", "1", "--json")
     assert ended.returncode == 0, ended.stderr
@@ -277,7 +277,7 @@ def test_a_version_is_reproduced_byte_for_byte(clone):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # two processes that start everything
+@pytest.mark.timeout(1_800)  # two processes that start everything
 def test_what_another_commit_makes_differently_is_named(clone):
     clone.tag("git_commit", git(clone.folder, "rev-parse", "HEAD"))  # as if the version said so of itself
     try:
@@ -294,7 +294,7 @@ def test_what_another_commit_makes_differently_is_named(clone):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # two processes that start everything
+@pytest.mark.timeout(1_800)  # two processes that start everything
 def test_rows_that_changed_are_named(clone):
     tables, key = ParquetTables(root=str(clone.settings.tables)), dg.AssetKey(["trial_meter", "labels"])
     labels, frozen = tables.read(key), dg.AssetKey(["trial_meter", "training_set"])

@@ -429,7 +429,7 @@ def test_nothing_is_restored_under_processes_that_run(archive, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 def test_a_deleted_state_folder_comes_back_while_others_wrote_during_the_backup(make_world, tmp_path):
     readings(600).to_csv(tmp_path / "readings.csv", index=False)
     with drafted(project_root(), "meters", tmp_path / "readings.csv", "faulty") as draft:

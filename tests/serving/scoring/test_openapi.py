@@ -11,7 +11,7 @@ from resources.settings import project_root
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 def test_schemathesis_finds_nothing_with_all_its_checks(world, bundles, serve, tmp_path):
     # On an interface that others can reach, a bundle needs a token, too; so the check of ignored tokens has one.
     shutil.copytree(world / "tables", tmp_path / "home" / "tables")

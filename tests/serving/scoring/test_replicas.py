@@ -19,7 +19,7 @@ from tests.serving.scoring.test_service import register, registry
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(POSTGRES is None, reason="needs the Debian package postgresql"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1_800),
 ]
 START = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0) - dt.timedelta(hours=1)
 URL = "ASSETLINE_HISTORY_URL"

@@ -96,7 +96,7 @@ class Prometheus:
 
 @needs_prometheus
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1_200)
 def test_every_query_finds_its_series(home, bundles, serve, tmp_path, monkeypatch):
     monkeypatch.setenv("ASSETLINE_HOME", str(home))
     doubles, port = Doubles(), free_port()
