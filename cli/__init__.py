@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from resources.processes import heed_signals
 from resources.settings import give_memory_back, one_thread_each, quiet_telemetry
 
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 on success, 1 if the command failed, 2 if it could not start.
     """
+    heed_signals()
     quiet_telemetry()
     one_thread_each()
     give_memory_back()

@@ -1,4 +1,4 @@
-"""Operating system helpers: check whether a process runs, find a free port, tie a child process to its parent.
+"""Operating system helpers: check whether a process runs, find a free port, tie a child to its parent, heed signals.
 
 Belongs here: functions that ask the operating system. Does not belong here: the purpose of a process.
 """
@@ -52,6 +52,16 @@ def tied_to_parent(command: list[str]) -> list[str]:
     """
     # An interpreter sets the tie and then execs the command, because ``preexec_fn`` is not safe with threads.
     return [sys.executable, "-IS", __file__, *command] if sys.platform == "linux" else command
+
+
+def heed_signals() -> None:
+    """Lets SIGINT and SIGTERM end this process, also where the shell that started it in the background ignores SIGINT.
+
+    Whenever Dagster runs something in this process, it lets SIGTERM do what SIGINT does. Where SIGINT is ignored,
+    SIGTERM would be ignored from then on, by this process and by those that it starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

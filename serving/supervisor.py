@@ -35,6 +35,7 @@ from honcho.printer import Message, Printer
 from resources import local_postgres
 from resources.home import end_dead_runs, prepare
 from resources.migrations import MigrationError, migrate
+from resources.processes import heed_signals
 from resources.settings import LOOPBACK, PREFIX, Settings, address_of, project_root
 from serving.honcho_internals import SessionManager, SignalReceived, Started, Stopped, event_in
 
@@ -348,6 +349,7 @@ def _get(url: str, body: Mapping[str, Any] | None = None) -> Any:
 
 def main() -> None:
     """Entry point of `python -m serving.supervisor`."""
+    heed_signals()
     try:
         sys.exit(supervise(Settings.from_env()))
     except (SupervisorError, MigrationError, local_postgres.LocalPostgresError) as error:

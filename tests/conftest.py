@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from resources.processes import heed_signals
 from resources.settings import Settings, one_thread_each
 
 one_thread_each()
+heed_signals()  # tests end the processes that they start by SIGTERM
 
 import dagster as dg  # noqa: E402 - what computes reads the number of threads when it is imported
 import hypothesis  # noqa: E402

@@ -56,3 +56,29 @@ time.sleep(600)
 
 def test_a_tied_command_keeps_its_exit_code():
     assert subprocess.run(tied_to_parent([sys.executable, "-c", "raise SystemExit(7)"]), check=False).returncode == 7
+
+
+def test_a_process_that_ignores_interrupts_from_its_start_still_ends_by_sigterm(tmp_path):
+    """A shell ignores SIGINT in what it starts in the background, and Dagster gives SIGTERM the same handler."""
+    code = """
+import time
+import dagster as dg
+from resources.processes import heed_signals
+heed_signals()
+@dg.asset
+def made(): ...
+dg.materialize([made], instance=dg.DagsterInstance.ephemeral())
+print("made", flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen(
+        ["sh", "-c", "trap '' INT; exec \"$0\" -c \"$1\"", sys.executable, code],
+        cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "made\n"
+        process.terminate()
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.communicate()

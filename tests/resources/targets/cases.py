@@ -183,7 +183,12 @@ class Kubelet:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
             self.process.stdout.close()
             self.process = None
 
