@@ -2,11 +2,13 @@
 
 python -m benchmarks                  all of them
 python -m benchmarks features         one of them
+python -m benchmarks quality --seeds 3 4 5   one of them with its options; ``--help`` lists these
 python -m benchmarks --quick          a part that takes about a minute, for the stage `performance` of a pipeline
 """
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -38,20 +40,35 @@ QUICK = {
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the named benchmarks, or all, each in a process of its own so that none warms another's caches."""
+    """Runs the named benchmarks, or all, each in a process of its own so that none warms another's caches.
+
+    Returns:
+        the number of benchmarks whose claim does not hold.
+    """
     one_thread_each()
-    failed = []
     there = [name for name in BENCHMARKS if find_spec(f"benchmarks.{name}")]  # the example's go with the example
-    small = QUICK if arguments == ["--quick"] else {}
-    for name in [one for one in small if one in there] if small else arguments or there:
-        if name not in there:
-            raise SystemExit(f"there is no benchmark '{name}'; there are {', '.join(there)}")
+    failed = []
+    for name, options in _chosen(arguments, there):
         print(f"\n== {BENCHMARKS[name]}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *small.get(name, [])], check=False).returncode:
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=False).returncode:
             failed.append(name)
     if failed:
         print(f"\nnot as claimed: {', '.join(failed)}")
     return len(failed)
+
+
+def _chosen(arguments: list[str], there: list[str]) -> list[tuple[str, list[str]]]:
+    """Returns the benchmarks to run, each with its options."""
+    if arguments == ["--quick"]:
+        return [(name, options) for name, options in QUICK.items() if name in there]
+    names = list(itertools.takewhile(lambda one: not one.startswith("-"), arguments))
+    options = arguments[len(names) :]
+    if options and len(names) != 1:
+        raise SystemExit(f"{' '.join(options)}: options belong to one benchmark; name it before them")
+    for name in names:
+        if name not in there:
+            raise SystemExit(f"there is no benchmark '{name}'; there are {', '.join(there)}")
+    return [(name, options) for name in names or there]
 
 
 if __name__ == "__main__":
