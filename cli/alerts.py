@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.audited import audited
 from cli.errors import read_settings, reported
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def _alerts() -> Iterator[Alerts]:
 
 
 @alerts_app.command("list", epilog="Example: `assetline alerts list --model fraud --json`")
+@audited("read", "{model}/alerts")
 def list_alerts(
     all_: Annotated[bool, typer.Option("--all", help="Include resolved alerts.")] = False,
     model: Annotated[str | None, typer.Option(help="Only alerts of this model.")] = None,
@@ -55,6 +57,7 @@ def list_alerts(
 
 
 @alerts_app.command()
+@audited("read", "alerts", details=("number",))
 def show(number: Number) -> None:
     """Show one alert, with its links and its runbook."""
     with _alerts() as alerts:
@@ -62,6 +65,7 @@ def show(number: Number) -> None:
 
 
 @alerts_app.command()
+@audited("read", "alerts", details=("number",))
 def history(number: Number) -> None:
     """Show the history of one alert."""
     with _alerts() as alerts:

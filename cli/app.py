@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.alerts import alerts_app
+from cli.audit import audit_app
+from cli.audited import audited
 from cli.card import card
 from cli.catalogue import catalogue
 from cli.deployment import deployments, undeploy
@@ -38,31 +40,52 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks are longer, and may show secrets in local variables
 )
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(audit_app, name="audit")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(token_app, name="token")
-app.command(epilog="Example: `assetline models --json`")(models)
-app.command(epilog="Example: `assetline versions fraud`")(versions)
-app.command(epilog="Example: `assetline runs fraud --last 10`")(runs)
-app.command(epilog="Example: `assetline compare 1 3 --model fraud`")(compare)
-app.command(epilog="Example: `assetline lineage --version 3`")(lineage)
-app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(rows)
-app.command(epilog="Example: `assetline reproduce fraud --version 3`")(reproduce)
-app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(query)
+app.command(epilog="Example: `assetline models --json`")(audited("read", "*")(models))
+app.command(epilog="Example: `assetline versions fraud`")(audited("read", "{model}/versions")(versions))
+app.command(epilog="Example: `assetline runs fraud --last 10`")(
+    audited("read", "{model}/runs", details=("last",))(runs)
+)
+app.command(epilog="Example: `assetline compare 1 3 --model fraud`")(
+    audited("read", "{model}/versions", details=("a", "b"))(compare)
+)
+app.command(epilog="Example: `assetline lineage --version 3`")(
+    audited("read", "{model}/versions", details=("version",))(lineage)
+)
+app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(
+    audited("export", "{model}/training_set", details=("version", "out"))(rows)
+)
+app.command(epilog="Example: `assetline reproduce fraud --version 3`")(
+    audited("read", "{model}/training_set", details=("version",))(reproduce)
+)
+app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(
+    audited("read", "metadata", details=("limit",))(query)
+)
 app.command(epilog='Example: `assetline sql "SELECT count(*) FROM fraud.payments"`')(sql)
-app.command(epilog="Example: `assetline catalogue --out tables.html`")(catalogue)
-app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(which)
-app.command(epilog="Example: `assetline history fraud --json`")(history)
-app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(card)
+app.command(epilog="Example: `assetline catalogue --out tables.html`")(
+    audited("read", "tables", details=("table", "out"))(catalogue)
+)
+app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(audited("read", "{model}/ledger")(which))
+app.command(epilog="Example: `assetline history fraud --json`")(audited("read", "{model}/ledger")(history))
+app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(
+    audited("read", "{model}/versions", details=("version", "out"))(card)
+)
 app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(rollback)
-app.command(epilog="Example: `assetline deployments fraud`")(deployments)
+app.command(epilog="Example: `assetline deployments fraud`")(audited("read", "{model}/deployments")(deployments))
 app.command(epilog='Example: `assetline undeploy fraud --why "replaced by fraud_v2"`')(undeploy)
-app.command()(approvals)
+app.command()(audited("read", "{model}/ledger")(approvals))
 app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)
 app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)
 app.command(epilog='Example: `assetline rollout fraud abort --why "two complaints"`')(rollout)
-app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(backup)
+app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(
+    audited("export", "state folder", details=("file",))(backup)
+)
 app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(restore)
-app.command(epilog="Example: `assetline prune --list`")(prune)
+app.command(epilog="Example: `assetline prune --list`")(
+    audited(lambda given: "delete" if given["yes"] else "read", "state folder")(prune)
+)
 app.command("settings", epilog="Example: `ASSETLINE_ENV=staging assetline settings`")(show_settings)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.audited import record
 from cli.errors import read_settings, reported
 from cli.metadata import AsJson, format_result, format_table
 
@@ -46,9 +47,13 @@ def sql(
     tables = ParquetTables(root=settings.tables, as_of=as_of)
     with reported("assetline sql", QueryError, TableError):
         if not select:
+            record("assetline sql", "read", "tables", {}, settings)
             _print_tables(tables, output)
             return
-        result = ask(tables, select, cache=settings.home / ".tables-cache", limit=limit, seconds=seconds)
+        result = ask(
+            tables, select, cache=settings.home / ".tables-cache", limit=limit, seconds=seconds,
+            reading=lambda names: record("assetline sql", "read", "tables", {"tables": names}, settings),
+        )  # fmt: skip
     if output == "json":
         print(json.dumps(result.to_json(), indent=1))
     elif output == "csv":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.audited import record
 from cli.errors import read_settings, reported
 from resources.settings import Settings
 
@@ -63,6 +64,8 @@ def restore(
         if target == settings.home:
             _refuse_running(settings)
         manifest = restore_folder(settings, file, target)
+    if target == settings.home:
+        record("assetline restore", "restore", "state folder", {"file": file, "as_of": manifest.made_at}, settings)
     print(f"{target}: {len(manifest.files):,} files, {format_size(manifest.size)}, as of {manifest.made_at}")
     if settings.tables_elsewhere:
         print(f"Not restored: the tables in {settings.tables}; bring them back to that time yourself.")

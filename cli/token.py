@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.audited import audited
 from cli.errors import read_settings, reported
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def _tokens(command: str) -> Iterator[TokenFile]:
 
 
 @token_app.command(epilog="Example: `assetline token create nightly --expires 2027-12-31`")
+@audited("create", "token", details=("name", "expires"))
 def create(name: Name, expires: Expires = None, as_json: AsJson = False) -> None:
     """Create a token and print it, once: only its hash is stored."""
     with _tokens("create") as tokens:
@@ -59,6 +61,7 @@ def create(name: Name, expires: Expires = None, as_json: AsJson = False) -> None
 
 
 @token_app.command("list", epilog="Example: `assetline token list --json`")
+@audited("read", "token")
 def list_tokens(as_json: AsJson = False) -> None:
     """List the tokens by name, with their creation and expiry."""
     with _tokens("list") as tokens:
@@ -68,6 +71,7 @@ def list_tokens(as_json: AsJson = False) -> None:
 
 
 @token_app.command(epilog="Example: `assetline token revoke nightly`")
+@audited("revoke", "token", details=("name",))
 def revoke(name: Name, as_json: AsJson = False) -> None:
     """Revoke a token: it stops working, and its name is free again."""
     with _tokens("revoke") as tokens:
@@ -77,6 +81,7 @@ def revoke(name: Name, as_json: AsJson = False) -> None:
 
 
 @token_app.command(epilog="Example: `assetline token rotate nightly --keep 24`")
+@audited("rotate", "token", details=("name", "keep", "expires"))
 def rotate(
     name: Name,
     keep: Annotated[

@@ -121,7 +121,10 @@ OWN_VIEWS: Mapping[str, tuple[type[Any], Callable[[ParquetTables], list[Any]]]] 
 """Views about the files: the type of the rows, and what reads them."""
 
 
-def ask(tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, seconds: float = MOST_SECONDS) -> Result:
+def ask(
+    tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, seconds: float = MOST_SECONDS,
+    reading: Callable[[list[str]], None] = lambda names: None,
+) -> Result:  # fmt: skip
     """Answers one SELECT on the tables.
 
     Args:
@@ -130,6 +133,7 @@ def ask(tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, sec
         cache: folder for the days of a bucket; for tables in a folder it is not used.
         limit: maximum number of rows, at most :data:`MOST_ROWS`.
         seconds: time after which the query is stopped.
+        reading: called with the names of the tables before a row of them is read, e.g. for the audit log.
 
     Raises:
         QueryError: it is not one SELECT, it is wrong, it takes too long, or DuckDB is not installed.
@@ -140,6 +144,7 @@ def ask(tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, sec
         named = _tables_in(connection, sql)
         there = {name_of(table).lower(): table for table in tables.names()}
         allowed: list[str] = []
+        reading(sorted(name for name in named if name in there or name in OWN_VIEWS))
         for name in sorted(named):
             if name in there:
                 allowed += _create_view(connection, tables, there[name], cache)

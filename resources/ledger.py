@@ -14,7 +14,8 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from resources.migrations import migrate
+from resources import audit
+from resources.database import Database
 from resources.mlflow import MlflowTracking, TrackingError
 from resources.settings import Settings
 
@@ -215,8 +216,10 @@ class Ledger(dg.ConfigurableResource):
                 **facts,
             }
             try:
-                with self._engine.begin() as connection:
+                with self._database.writing() as connection:
                     connection.execute(sa.insert(_TABLE).values(row))
+                    audit.add(connection, action, model, who=facts["who"], origin=_origin(facts["dagster_run"]),
+                              details={"version": version, "entry": row["number"]})  # fmt: skip
             except sa.exc.IntegrityError:
                 continue  # another process was first; its entry may make ours unnecessary
             return next(entry for entry in self.history(model) if entry.number == row["number"])
@@ -237,16 +240,17 @@ class Ledger(dg.ConfigurableResource):
         return next(iter(self._read(query)), None)
 
     def _read(self, query: sa.Select[Any]) -> list[Entry]:
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [Entry(**{**row, "at": row["at"].replace(tzinfo=dt.UTC)}) for row in rows]
 
     @cached_property
-    def _engine(self) -> sa.Engine:
-        # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
-        engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
-        migrate(engine)
-        return engine
+    def _database(self) -> Database:
+        return Database(self.database_url)
+
+
+def _origin(dagster_run: str) -> str:
+    return f"run {dagster_run}" if dagster_run else ""
 
 
 def _naive_utc(time: dt.datetime) -> dt.datetime:

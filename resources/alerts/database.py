@@ -1,21 +1,17 @@
 """Database tables of the alerts, in SQLite or any other database that SQLAlchemy supports.
 
-Belongs here: tables, transactions. Does not belong here: creating and changing the tables (``resources/migrations``),
-the changes of an alert (``store.py``), the outbox logic (``outbox.py``).
+Belongs here: the tables and their rows. Does not belong here: transactions (``resources/database.py``), creating
+and changing the tables (``migrations``), the changes of an alert (``store.py``), the outbox logic (``outbox.py``).
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
 from resources.alerts.alert import TIMES, Alert
-from resources.migrations import migrate
+from resources.database import aware
 
 METADATA = sa.MetaData()
 ALERTS = sa.Table(
@@ -99,50 +95,6 @@ POSITIONS = sa.Table(
 )
 
 
-class Database:
-    """Transactions on the alert tables; the first one migrates the database.
-
-    Args:
-        url: SQLAlchemy URL.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """A read-only transaction; it does not wait for other transactions."""
-        with self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that may write; on SQLite it takes the write lock at its start."""
-        # A transaction that reads first and writes later would fail if another one wrote in between.
-        with self._engine.connect() as connection, connection.execution_options(writes=True).begin():
-            yield connection
-
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        # Without a pool, no connection stays open between transactions, so forks and moved files are safe.
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        if engine.dialect.name == "sqlite":
-
-            @sa.event.listens_for(engine, "connect")
-            def wait_for_others(connection: Any, _: Any) -> None:
-                connection.isolation_level = None  # BEGIN is issued explicitly, below
-                connection.execute("PRAGMA busy_timeout = 30000")
-                connection.execute("PRAGMA journal_mode = WAL")
-
-            @sa.event.listens_for(engine, "begin")
-            def begin(connection: sa.Connection) -> None:
-                writes = connection.get_execution_options().get("writes", False)
-                connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-        migrate(engine)
-        return engine
-
-
 def insert_if_absent(connection: sa.Connection, table: sa.Table, **values: Any) -> None:
     """Inserts a row unless its key exists; safe if another process inserts the same key at the same time."""
     from sqlalchemy.dialects import postgresql, sqlite
@@ -155,13 +107,3 @@ def alert_of(row: Any) -> Alert:
     """Converts a row of :data:`ALERTS` to an alert."""
     values = dict(row)
     return Alert(**{**values, **{name: aware(values[name]) if values[name] else None for name in TIMES}})
-
-
-def aware(at: dt.datetime | str) -> dt.datetime:
-    """Converts a time from the database (naive UTC) to an aware one."""
-    return (dt.datetime.fromisoformat(at) if isinstance(at, str) else at).replace(tzinfo=dt.UTC)
-
-
-def naive_utc(at: dt.datetime | None) -> dt.datetime:
-    """Converts a time to the database's form, naive UTC; default: now."""
-    return (at or dt.datetime.now(dt.UTC)).astimezone(dt.UTC).replace(tzinfo=None)

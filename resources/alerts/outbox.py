@@ -14,7 +14,8 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from resources.alerts.alert import Alert, Delivery, Severity
-from resources.alerts.database import CHANNELS, EVENTS, OUTBOX, Database, aware, insert_if_absent, naive_utc
+from resources.alerts.database import CHANNELS, EVENTS, OUTBOX, insert_if_absent
+from resources.database import Database, aware, naive_utc
 
 Mark = Literal["heartbeat_at", "synced_at"]
 

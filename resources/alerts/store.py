@@ -17,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from resources import audit
 from resources.alerts.alert import (
     UNTOLD,
     Alert,
@@ -29,18 +30,9 @@ from resources.alerts.alert import (
     Severity,
     fingerprint_of,
 )
-from resources.alerts.database import (
-    ALERTS,
-    EVENTS,
-    OUTBOX,
-    POSITIONS,
-    Database,
-    alert_of,
-    aware,
-    insert_if_absent,
-    naive_utc,
-)
+from resources.alerts.database import ALERTS, EVENTS, OUTBOX, POSITIONS, alert_of, insert_if_absent
 from resources.alerts.outbox import Outbox
+from resources.database import Database, aware, naive_utc
 
 _TRIES = 20
 
@@ -390,6 +382,9 @@ class AlertStore:
                     snapshot=alert.to_json() if routes else None)
             .returning(EVENTS.c.id)
         ).scalar_one()  # fmt: skip
+        if who:
+            details = {"alert": alert_id, "cause": alert.cause}
+            audit.add(connection, change, f"{alert.model}/alerts", who=who, details=details)
         for route in routes:
             entry = {"channel": route.channel, "event_id": event, "alert_id": alert_id, "created_at": now,
                      "due_at": now + route.delay, "severity": alert.severity}  # fmt: skip

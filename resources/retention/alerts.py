@@ -14,8 +14,9 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from resources.alerts.database import ALERTS, EVENTS, OUTBOX, Database, naive_utc
+from resources.alerts.database import ALERTS, EVENTS, OUTBOX
 from resources.append_only import deleting_allowed
+from resources.database import Database, naive_utc
 from resources.retention.periods import Retention
 from resources.retention.plan import Removal
 

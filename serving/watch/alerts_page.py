@@ -4,18 +4,15 @@ Belongs here: the HTTP interface to alerts. Does not belong here: the lifecycle 
 other parts of the watch (``app.py``).
 
 The alert pages, the runbooks and the JSON API require a token; ``/health`` does not. A person enters the token once on
-the login page; a program sends it as ``Authorization: Bearer …``. The cookie is ``SameSite=Strict``, so no other site
-can use it.
+the login page; a program sends it as ``Authorization: Bearer …``.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes, which are local to a function.
 import datetime as dt
 import functools
-import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -24,15 +21,17 @@ from assets.declaration import Model
 from metadata.catalogue import Catalogue
 from metadata.facts import Metadata
 from resources.alerts import AlertError, AlertStore
+from resources.audit import AuditLog
 from resources.ledger import Ledger
 from resources.settings import project_name, project_root
 from resources.tables import ParquetTables, TableError
 from serving.watch.approvals_page import add_approvals_page
+from serving.watch.audit_page import Looks, OriginOfRequests, add_audit_page
 from serving.watch.catalogue_page import add_catalogue_page
+from serving.watch.login import Login, add_login_page
 from serving.watch.templates import render
 from serving.watch.versions_page import add_versions_page
 
-COOKIE = "assetline_watch"
 MOST_HOURS = 90 * 24
 
 
@@ -45,6 +44,7 @@ def create_app(
     ledger: Ledger | None = None,
     models: Sequence[Model] = (),
     metadata: Callable[[], Metadata] | None = None,
+    audit: AuditLog | None = None,
 ) -> FastAPI:
     """Creates the application with the page and its API.
 
@@ -55,23 +55,12 @@ def create_app(
         ui_url: address of the Dagster UI, for links.
         ledger, models: the ledger and the declared models, for the page of approvals; ``None``: there is no such page.
         metadata: returns new facts for each question on the pages about versions; ``None``: there are no such pages.
+        audit: where it is recorded who looked at which page; ``None``: nowhere, and there is no page of the audit log.
     """
     app = FastAPI(title=f"{project_name()}: alerts")
-    # The cookie proves that its holder had the token, but does not reveal the token.
-    proof = hmac.new(token.encode(), b"assetline watch", hashlib.sha256).hexdigest()
-
-    def allowed(request: Request) -> str:
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        cookie, _, who = request.cookies.get(COOKIE, "").partition("|")
-        if bearer and hmac.compare_digest(bearer.encode(), token.encode()):
-            return request.headers.get("x-assetline-user", "api")
-        if cookie and hmac.compare_digest(cookie.encode(), proof.encode()):
-            return unquote(who) or "page"
-        if "text/html" in request.headers.get("accept", ""):
-            raise HTTPException(303, headers={"Location": "/login"})
-        raise HTTPException(401, "send the token as `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
-
-    who_is = Annotated[str, Depends(allowed)]
+    login = Login(token, Looks(audit) if audit is not None else None)
+    app.add_middleware(OriginOfRequests)
+    who_is = Annotated[str, Depends(login.allowed)]
     page = functools.partial(
         render,
         ui_url=ui_url,
@@ -79,30 +68,12 @@ def create_app(
         has_approvals=ledger is not None,
         has_versions=metadata is not None,
         has_catalogue=reports is not None,
+        has_audit=audit is not None,
     )
 
     @app.exception_handler(AlertError)
     async def cannot(_: Request, error: AlertError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 409)
-
-    @app.get("/login")
-    def login_page() -> HTMLResponse:
-        return HTMLResponse(page("login.html", wrong=False))
-
-    @app.post("/login")
-    def login(given: Annotated[str, Form(alias="token")], name: Annotated[str, Form()] = "") -> Response:
-        if not hmac.compare_digest(given.strip().encode(), token.encode()):
-            return HTMLResponse(page("login.html", wrong=True), 401)
-        response = RedirectResponse("/", 303)
-        plain = "".join(c for c in name if c.isalnum() or c in " .@-_")[:60].strip() or "page"
-        response.set_cookie(COOKIE, f"{proof}|{quote(plain)}", httponly=True, samesite="strict", max_age=12 * 3600)
-        return response
-
-    @app.post("/logout")
-    def logout() -> Response:
-        response = RedirectResponse("/login", 303)
-        response.delete_cookie(COOKIE)
-        return response
 
     @app.get("/")
     def listing(_: who_is, state: str = "open", model: str = "", severity: str = "", text: str = "") -> HTMLResponse:
@@ -155,8 +126,11 @@ def create_app(
         }
         return JSONResponse({"status": "ok", "open": len(store.open_alerts()), "waiting": backlog})
 
+    add_login_page(app, login, page)
     _add_api(app, store, who_is)
     _add_pages(app, reports, ledger, models, metadata, who_is, page)
+    if audit is not None:
+        add_audit_page(app, audit, who_is, page)
     return app
 
 

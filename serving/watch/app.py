@@ -31,6 +31,7 @@ from assets.models import declared_models  # noqa: E402
 from metadata.facts import Metadata  # noqa: E402
 from resources import home  # noqa: E402
 from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
+from resources.audit import AuditLog  # noqa: E402
 from resources.ledger import Ledger  # noqa: E402
 from resources.production import open_bind  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
@@ -128,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     app = create_app(
         alerts.store, token_of(settings), reports=ParquetTables(root=settings.tables), ui_url=settings.ui_link,
         ledger=Ledger.from_settings(settings).process_config_and_initialize(), models=models,
-        metadata=lambda: Metadata(settings, models, instance),
+        metadata=lambda: Metadata(settings, models, instance), audit=AuditLog(settings.database_url),
     )  # fmt: skip
     app.router.lifespan_context = lifespan
     registry = registry_of(AssetlineCollector(settings, models, instance, alerts.store))

@@ -45,7 +45,7 @@ def add_catalogue_page(app: FastAPI, catalogue: Catalogue, who_is: Any, page: Ca
 
 def standalone_page(found: Sequence[CatalogueTable]) -> str:
     """The catalogue as one HTML page that needs no server."""
-    links = {"has_approvals": False, "has_versions": False, "has_catalogue": False, "ui_url": ""}
+    links = {"has_approvals": False, "has_versions": False, "has_catalogue": False, "has_audit": False, "ui_url": ""}
     return render("catalogue.html", **_given(found, "", standalone=True), **links, name=project_name())
 
 

@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from cli import main
-from resources import ledger, migrations, request_log_postgres
+from resources import audit, ledger, migrations, request_log_postgres
 from resources.alerts import AlertStore, database
 from resources.ledger import Ledger
 from resources.migrations import MigrationError, migrate, revision_of, revisions
@@ -25,7 +25,8 @@ from tests.resources.conftest import POSTGRES
 
 HERE = Path(__file__).parent
 SAID = {"verdicts": {"gate": True}, "dagster_run": "run-1", "who": "ada"}
-MADE = {*ledger._TABLE.metadata.tables, *database.METADATA.tables, *request_log_postgres.METADATA.tables}
+SCHEMAS = [ledger._TABLE.metadata, database.METADATA, request_log_postgres.METADATA, audit.METADATA]
+MADE = {table for metadata in SCHEMAS for table in metadata.tables}
 
 on_postgres = [
     pytest.mark.slow,
@@ -77,7 +78,7 @@ def test_a_database_of_the_release_before_keeps_rows_and_triggers(url):
     after = rows(url)
     assert before.pop("alert_positions") == [("check_evaluations", 7), ("schema", 4)]
     assert after.pop("alert_positions") == [("check_evaluations", 7)]
-    assert {after.pop(name) == [] for name in request_log_postgres.METADATA.tables} == {True}
+    assert {after.pop(name) == [] for name in (*request_log_postgres.METADATA.tables, "audit_log")} == {True}
     assert after == before
     for statement in ("UPDATE promotions SET version = '9'", "DELETE FROM promotions", "DELETE FROM alert_events"):
         with pytest.raises(sa.exc.DBAPIError, match="append-only"), sa.create_engine(url).begin() as connection:
@@ -96,8 +97,7 @@ def test_the_code_and_the_revisions_describe_the_same_tables(url):
             connection,
             opts={"version_table": migrations.VERSION_TABLE, "compare_type": True},
         )
-        wanted = [ledger._TABLE.metadata, database.METADATA, request_log_postgres.METADATA]
-        assert compare_metadata(context, wanted) == []
+        assert compare_metadata(context, SCHEMAS) == []
         assert {*sa.inspect(connection).get_table_names()} == {*MADE, migrations.VERSION_TABLE}
 
 
