@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.audited import audited
+from cli.audited import audited, needs
 from cli.errors import read_settings, reported
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def history(number: Number) -> None:
 
 
 @alerts_app.command(epilog='Example: `assetline alerts ack 3 4 --comment "looking into it"`')
+@needs("operate")
 def ack(numbers: Numbers, who: Who, comment: Comment = "") -> None:
     """Acknowledge alerts: you are working on them."""
     with _alerts() as alerts:
@@ -85,6 +86,7 @@ def ack(numbers: Numbers, who: Who, comment: Comment = "") -> None:
 
 
 @alerts_app.command(epilog='Example: `assetline alerts silence 3 --hours 24 --comment "known, fixed tomorrow"`')
+@needs("operate")
 def silence(
     numbers: Numbers,
     who: Who,
@@ -100,6 +102,7 @@ def silence(
 
 
 @alerts_app.command(epilog='Example: `assetline alerts resolve 3 --comment "upstream sent the day again"`')
+@needs("operate")
 def resolve(numbers: Numbers, who: Who, comment: Comment = "") -> None:
     """Resolve alerts: their cause is gone."""
     with _alerts() as alerts:
@@ -109,6 +112,7 @@ def resolve(numbers: Numbers, who: Who, comment: Comment = "") -> None:
 
 
 @alerts_app.command()
+@needs("operate")
 def deliver() -> None:
     """Send waiting changes to the channels if no watch is running."""
     from resources.alerts.delivery import deliver_all
@@ -124,6 +128,7 @@ def deliver() -> None:
 
 
 @alerts_app.command("test", epilog="Example: `assetline alerts test slack`")
+@needs("operate")
 def send_test(
     names: Annotated[list[str] | None, typer.Argument(metavar="CHANNEL...", help="Channels (default: all).")] = None,
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from cli.alerts import alerts_app
 from cli.audit import audit_app
-from cli.audited import audited
+from cli.audited import audited, needs
 from cli.card import card
 from cli.catalogue import catalogue
 from cli.deployment import deployments, undeploy
@@ -55,7 +55,7 @@ app.command(epilog="Example: `assetline lineage --version 3`")(
     audited("read", "{model}/versions", details=("version",))(lineage)
 )
 app.command(epilog="Example: `assetline rows --version 3 --out rows.parquet`")(
-    audited("export", "{model}/training_set", details=("version", "out"))(rows)
+    audited("export", "{model}/training_set", details=("version", "out"), right="administer")(rows)
 )
 app.command(epilog="Example: `assetline reproduce fraud --version 3`")(
     audited("read", "{model}/training_set", details=("version",))(reproduce)
@@ -63,7 +63,7 @@ app.command(epilog="Example: `assetline reproduce fraud --version 3`")(
 app.command(epilog='Example: `assetline query "SELECT version, status FROM versions"`')(
     audited("read", "metadata", details=("limit",))(query)
 )
-app.command(epilog='Example: `assetline sql "SELECT count(*) FROM fraud.payments"`')(sql)
+app.command(epilog='Example: `assetline sql "SELECT count(*) FROM fraud.payments"`')(needs("read")(sql))
 app.command(epilog="Example: `assetline catalogue --out tables.html`")(
     audited("read", "tables", details=("table", "out"))(catalogue)
 )
@@ -72,24 +72,27 @@ app.command(epilog="Example: `assetline history fraud --json`")(audited("read", 
 app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(
     audited("read", "{model}/versions", details=("version", "out"))(card)
 )
-app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(rollback)
+app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(needs("operate")(rollback))
 app.command(epilog="Example: `assetline deployments fraud`")(audited("read", "{model}/deployments")(deployments))
-app.command(epilog='Example: `assetline undeploy fraud --why "replaced by fraud_v2"`')(undeploy)
-app.command()(audited("read", "{model}/ledger")(approvals))
-app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(approve)
-app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(reject)
-app.command(epilog='Example: `assetline rollout fraud abort --why "two complaints"`')(rollout)
-app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(
-    audited("export", "state folder", details=("file",))(backup)
+app.command(epilog='Example: `assetline undeploy fraud --why "replaced by fraud_v2"`')(needs("operate")(undeploy))
+app.command()(audited("read", "*/ledger")(approvals))
+app.command(epilog='Example: `assetline approve fraud --comment "better in every region"`')(needs("approve")(approve))
+app.command(epilog='Example: `assetline reject fraud --comment "too few rows of the new product"`')(
+    needs("approve")(reject)
 )
-app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(restore)
+app.command(epilog='Example: `assetline rollout fraud abort --why "two complaints"`')(needs("operate")(rollout))
+app.command(epilog="Example: `assetline backup /backups/assetline-2026-10-03.tar.gz`")(
+    audited("export", "state folder", details=("file",), right="administer")(backup)
+)
+app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.tar.gz`")(needs("administer")(restore))
 app.command(epilog="Example: `assetline prune --list`")(
-    audited(lambda given: "delete" if given["yes"] else "read", "state folder")(prune)
+    audited(lambda given: "delete" if given["yes"] else "read", "state folder", right="administer")(prune)
 )
 app.command("settings", epilog="Example: `ASSETLINE_ENV=staging assetline settings`")(show_settings)
 
 
 @app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")
+@needs("operate")
 def run(
     until: Annotated[
         dt.datetime | None,
@@ -114,6 +117,7 @@ def run(
 
 
 @app.command()
+@needs("operate")
 def dev() -> None:
     """Start the Dagster UI, the MLflow UI, the scoring service and the alerts under one supervisor."""
     settings = read_settings()
@@ -123,6 +127,7 @@ def dev() -> None:
 
 
 @app.command(epilog="Example: `assetline materialize --model churn`")
+@needs("operate")
 def materialize(model: Annotated[str, typer.Option(help="Name of a declared model.")]) -> None:
     """Bring one model up to date: to a champion and its scores."""
     settings = read_settings()
@@ -133,6 +138,7 @@ def materialize(model: Annotated[str, typer.Option(help="Name of a declared mode
 
 
 @app.command(epilog="Example: `assetline tune churn --trials 50 --minutes 20`")
+@needs("operate")
 def tune(
     model: Annotated[str, typer.Argument(help="Name of a declared model.")],
     trials: Annotated[

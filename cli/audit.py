@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.audited import record
+from cli.audited import needs, record
 from cli.errors import read_settings, reported
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def _log(command: str, reading: str = "") -> Iterator[AuditLog]:
 
 
 @audit_app.command("list", epilog="Example: `assetline audit list --subject fraud --last 20`")
+@needs("administer")
 def list_lines(
     last: Annotated[int, typer.Option(min=1, help="Number of lines, the newest ones.")] = 50,
     who: Annotated[str, typer.Option(help="Only lines of this person or token.")] = "",
@@ -56,6 +57,7 @@ def list_lines(
 
 
 @audit_app.command(epilog="Example: `assetline audit verify --against /backups/audit.jsonl`")
+@needs("administer")
 def verify(
     against: Annotated[
         Path | None,
@@ -81,6 +83,7 @@ def verify(
 
 
 @audit_app.command(epilog="Example: `assetline audit export --out audit.jsonl`")
+@needs("administer")
 def export(
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, JSON lines; it must not exist yet.")],
     after: Annotated[int, typer.Option(min=0, help="Only lines with a higher number.")] = 0,

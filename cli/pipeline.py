@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cli.audited import needs
 from cli.errors import read_settings, reported
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _declared(names: list[str] | None) -> list[Model]:
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline train --model churn`")
+@needs("operate")
 def train(
     model: Models = None,
     until: Annotated[
@@ -108,6 +110,7 @@ def train(
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline gate`")
+@needs("read")
 def gate(out: Out = None) -> None:
     """Evaluate the trained versions and run the gate; reports are kept, and a release of each version that passes."""
     read_settings("assetline pipeline gate")
@@ -123,6 +126,7 @@ def gate(out: Out = None) -> None:
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline compare --base origin/main`")
+@needs("read")
 def compare(
     base: Annotated[
         str,
@@ -145,6 +149,7 @@ def compare(
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline deploy --env staging`")
+@needs("operate")
 def deploy(env: Environment, model: Models = None, out: Out = None) -> None:
     """Move the releases into an environment, with their hashes verified."""
     from pipeline.delivery import deploy as run_stage
@@ -154,6 +159,7 @@ def deploy(env: Environment, model: Models = None, out: Out = None) -> None:
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline smoke --env staging`")
+@needs("operate")
 def smoke(env: Environment, model: Models = None, out: Out = None) -> None:
     """Start the released versions in an environment, and compare their scores with those of the training."""
     from pipeline.delivery import smoke as run_stage
@@ -163,6 +169,7 @@ def smoke(env: Environment, model: Models = None, out: Out = None) -> None:
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline promote --env production`")
+@needs("operate")
 def promote(
     env: Environment,
     who: Annotated[str, typer.Option(help="Name for the ledger (default: the provider's user, or yours).")] = "",
@@ -179,6 +186,7 @@ def promote(
 
 
 @pipeline_app.command(epilog="Example: `assetline pipeline tell-failure --stage gate`")
+@needs("operate")
 def tell_failure(
     stage: Annotated[str, typer.Option(help="Name of the stage.")],
     status: Annotated[str, typer.Option(help="What the provider says of it; `success` resolves the alert.")] = "failed",

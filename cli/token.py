@@ -1,4 +1,4 @@
-"""``assetline token …``: the bearer tokens of the scoring service. A running service uses a change within two seconds.
+"""``assetline token …``: the bearer tokens of the project. A running service uses a change within two seconds.
 
 Belongs here: arguments, and text output. Does not belong here: the file of tokens (``resources/service_tokens.py``).
 """
@@ -15,11 +15,14 @@ import typer
 
 from cli.audited import audited
 from cli.errors import read_settings, reported
+from resources.access import Role
 
 if TYPE_CHECKING:
     from resources.service_tokens import Token, TokenFile
 
-token_app = typer.Typer(help="Create, list, revoke and rotate tokens of the scoring service.", no_args_is_help=True)
+token_app = typer.Typer(
+    help="Create, list, revoke and rotate tokens, for the scoring service and the alerts page.", no_args_is_help=True
+)
 
 
 def _moment(text: str) -> dt.datetime:
@@ -52,16 +55,23 @@ def _tokens(command: str) -> Iterator[TokenFile]:
         yield TokenFile(settings.service_tokens, settings.first_service_token)
 
 
-@token_app.command(epilog="Example: `assetline token create nightly --expires 2027-12-31`")
-@audited("create", "token", details=("name", "expires"))
-def create(name: Name, expires: Expires = None, as_json: AsJson = False) -> None:
+@token_app.command(epilog="Example: `assetline token create nightly --role reader --expires 2027-12-31`")
+@audited("create", "token", details=("name", "role", "model", "expires"), right="administer")
+def create(
+    name: Name, expires: Expires = None,
+    role: Annotated[Role, typer.Option(help="What it may do; docs/security.md has the table.")] = "scorer",
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Limit it to this model; may be repeated (default: all).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Create a token and print it, once: only its hash is stored."""
     with _tokens("create") as tokens:
-        _print_new(tokens, name, tokens.create(name, expires), as_json=as_json)
+        _print_new(tokens, name, tokens.create(name, expires, role, model or ()), as_json=as_json)
 
 
 @token_app.command("list", epilog="Example: `assetline token list --json`")
-@audited("read", "token")
+@audited("read", "token", right="administer")
 def list_tokens(as_json: AsJson = False) -> None:
     """List the tokens by name, with their creation and expiry."""
     with _tokens("list") as tokens:
@@ -71,7 +81,7 @@ def list_tokens(as_json: AsJson = False) -> None:
 
 
 @token_app.command(epilog="Example: `assetline token revoke nightly`")
-@audited("revoke", "token", details=("name",))
+@audited("revoke", "token", details=("name",), right="administer")
 def revoke(name: Name, as_json: AsJson = False) -> None:
     """Revoke a token: it stops working, and its name is free again."""
     with _tokens("revoke") as tokens:
@@ -81,7 +91,7 @@ def revoke(name: Name, as_json: AsJson = False) -> None:
 
 
 @token_app.command(epilog="Example: `assetline token rotate nightly --keep 24`")
-@audited("rotate", "token", details=("name", "keep", "expires"))
+@audited("rotate", "token", details=("name", "keep", "expires"), right="administer")
 def rotate(
     name: Name,
     keep: Annotated[
@@ -111,14 +121,15 @@ def format_tokens(tokens: list[Token], now: dt.datetime) -> str:
     """Tokens as a text table."""
     if not tokens:
         return "there is no token; the service refuses every request (`assetline token create NAME` makes one)"
-    rows = [("name", "created", "expires", "")]
+    rows = [("name", "role", "models", "created", "expires", "")]
     for token in tokens:
         note = "expired" if token.has_expired(now) else ""
         if token.previous_until and now < token.previous_until:
             note = f"the one before works until {_time(token.previous_until)}"
         expires = _time(token.expires) if token.expires else "never"
-        rows.append((token.name, _time(token.created), expires, note))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        models = "all" if token.models is None else ", ".join(token.models)
+        rows.append((token.name, token.role, models, _time(token.created), expires, note))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
     )

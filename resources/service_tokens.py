@@ -1,14 +1,22 @@
-"""The bearer tokens of the scoring service: a file of names and hashes, and the file that shows the first token.
+"""The bearer tokens and the people of the project: a file of names, hashes and roles, and the file that shows the first
+token.
 
     [tokens.default]
     hash = "sha256:2c26b46b…"
     created = 2026-12-01T09:30:00+00:00
+    role = "operator"                           # optional; default: scorer
+    models = ["fraud"]                          # optional; default: all models
     expires = 2027-12-01T00:00:00+00:00         # optional
     previous_hash = "sha256:fcde2b2e…"          # optional: the token before the rotation …
     previous_until = 2026-12-02T09:30:00+00:00  # … and how long it works
 
-Belongs here: reading and changing that file. Does not belong here: checking a request (``serving/scoring/access.py``),
-arguments and output of the commands (``cli/token.py``).
+    [people.ada]                                # a user of this machine, for the commands
+    role = "approver"
+
+Without a person in it, every user of the machine who can read the state folder may run every command.
+
+Belongs here: reading and changing that file. Does not belong here: what a role may do (``access.py``), checking a
+request (``serving/scoring/access.py``), arguments and output of the commands (``cli/token.py``).
 
 A token is 32 random bytes, so a plain SHA-256 protects it: there is no dictionary to try. The file is replaced by one
 rename under a lock, so a reader never sees half of it, and concurrent commands do not lose a change. It may also be a
@@ -21,23 +29,27 @@ import contextlib
 import datetime as dt
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resources.access import Access, Role, role_of
+
 FIRST = "default"
 """Name of the token that the service makes at its first start."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PERSON = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@ -]{0,62}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _LEAST_LENGTH = 16
 _MOST_HOURS = 24 * 365
 _LOCK_TIMEOUT_S = 30
-_HEADER = "# Tokens of the scoring service: hashes, never the tokens. `assetline token` changes this file.\n"
+_HEADER = "# Tokens and people: hashes, never the tokens. `assetline token` changes the tokens.\n"
 
 
 class TokenError(Exception):
@@ -55,6 +67,8 @@ class Token:
         expires: first moment at which it no longer works; ``None``: it does not expire.
         previous: SHA-256 of the token before the rotation, if that still works for a while.
         previous_until: first moment at which the previous token no longer works.
+        role: its role.
+        models: names of the models that it is limited to; ``None``: all.
     """
 
     name: str
@@ -63,6 +77,13 @@ class Token:
     expires: dt.datetime | None = None
     previous: bytes | None = None
     previous_until: dt.datetime | None = None
+    role: Role = "scorer"
+    models: tuple[str, ...] | None = None
+
+    @property
+    def access(self) -> Access:
+        """What its holder may do."""
+        return Access(self.name, self.role, self.models)
 
     def matches(self, digest: bytes, at: dt.datetime) -> bool:
         """Whether ``digest`` is that of this token, or of its predecessor while that works; in constant time.
@@ -82,6 +103,8 @@ class Token:
         """The token's facts for the command line; nothing in them is secret."""
         return {
             "name": self.name,
+            "role": self.role,
+            "models": None if self.models is None else list(self.models),
             "created": self.created.isoformat(timespec="seconds"),
             "expires": self.expires and self.expires.isoformat(timespec="seconds"),
             "expired": self.has_expired(at),
@@ -107,6 +130,13 @@ class TokenFile:
 
     def read(self) -> dict[str, Token]:
         """The tokens by name. Raises :class:`TokenError` if the file is absent or damaged."""
+        return self._contents()[0]
+
+    def people(self) -> dict[str, Access]:
+        """The people by user name; empty if there is no file. Raises :class:`TokenError` if it is damaged."""
+        return self._contents()[1] if self.path.exists() else {}
+
+    def _contents(self) -> tuple[dict[str, Token], dict[str, Access]]:
         try:
             return _parsed(self.path.read_bytes())
         except FileNotFoundError as error:
@@ -138,11 +168,19 @@ class TokenFile:
             if not token:
                 token = _new_token()
                 _write(self.shown, f"{token}\n")
-            self._save({FIRST: Token(FIRST, digest_of(token), _now())})
+            self._save({FIRST: Token(FIRST, digest_of(token), _now())}, {})
         return True
 
-    def create(self, name: str, expires: dt.datetime | None = None) -> str:
+    def create(
+        self, name: str, expires: dt.datetime | None = None, role: Role = "scorer", models: Collection[str] = ()
+    ) -> str:
         """Adds a token and returns it; it is not stored anywhere.
+
+        Args:
+            name: its name.
+            expires: first moment at which it no longer works; ``None``: it does not expire.
+            role: its role.
+            models: names of the models that it is limited to; empty: all.
 
         Raises:
             TokenError: the name is invalid or exists already, ``expires`` is past, or the file is damaged.
@@ -153,11 +191,13 @@ class TokenFile:
             )
         _refuse_past(expires)
         with self._locked():
-            tokens = self.read() if self.path.exists() else {}
+            tokens, people = self._contents() if self.path.exists() else ({}, {})
             if name in tokens:
                 raise TokenError(f"a token {name!r} exists already; `assetline token rotate {name}` replaces it")
             token = _new_token()
-            self._save({**tokens, name: Token(name, digest_of(token), _now(), expires)})
+            limited = tuple(sorted(models)) or None
+            new = Token(name, digest_of(token), _now(), expires, role=role, models=limited)
+            self._save({**tokens, name: new}, people)
         return token
 
     def rotate(self, name: str, expires: dt.datetime | None = None, keep_hours: float = 0.0) -> str:
@@ -176,18 +216,18 @@ class TokenFile:
             raise TokenError(f"--keep {keep_hours:g} is out of range; give 0 to {_MOST_HOURS} hours")
         _refuse_past(expires)
         with self._locked():
-            tokens = self.read()
+            tokens, people = self._contents()
             old = _known(tokens, name)
             if expires is None and old.has_expired(_now()):
                 raise TokenError(
                     f"the token {name!r} expired on {old.expires:%Y-%m-%d %H:%M} UTC; give a new --expires"
                 )
             token, now = _new_token(), _now()
-            new = Token(name, digest_of(token), now, expires or old.expires)
+            new = Token(name, digest_of(token), now, expires or old.expires, role=old.role, models=old.models)
             if keep_hours:
                 new = replace(new, previous=old.digest, previous_until=now + dt.timedelta(hours=keep_hours))
             was_shown = self._shows(old)
-            self._save({**tokens, name: new})
+            self._save({**tokens, name: new}, people)
             if was_shown:
                 _write(self.shown, f"{token}\n")
         return token
@@ -195,10 +235,10 @@ class TokenFile:
     def revoke(self, name: str) -> None:
         """Removes a token. Raises :class:`TokenError` if there is none of this name, or the file is damaged."""
         with self._locked():
-            tokens = self.read()
+            tokens, people = self._contents()
             old = _known(tokens, name)
             was_shown = self._shows(old)
-            self._save({other: token for other, token in tokens.items() if other != name})
+            self._save({other: token for other, token in tokens.items() if other != name}, people)
             if was_shown:
                 self.shown.unlink(missing_ok=True)
 
@@ -208,8 +248,9 @@ class TokenFile:
         except OSError:
             return False
 
-    def _save(self, tokens: Mapping[str, Token]) -> None:
-        _write(self.path, _HEADER + "".join(map(_to_toml, tokens.values())))
+    def _save(self, tokens: Mapping[str, Token], people: Mapping[str, Access]) -> None:
+        named = [*map(_to_toml, tokens.values()), *map(_person_to_toml, people.values())]
+        _write(self.path, _HEADER + "".join(named))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -242,19 +283,45 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
-def _parsed(content: bytes) -> dict[str, Token]:
-    """Parses the file. Raises :class:`ValueError` with the first thing that is wrong."""
+def _parsed(content: bytes) -> tuple[dict[str, Token], dict[str, Access]]:
+    """Parses the file to tokens and people. Raises :class:`ValueError` with the first thing that is wrong."""
     tables = tomllib.loads(content.decode("utf-8"))
-    if set(tables) != {"tokens"} and tables:
-        raise ValueError(f"it holds {', '.join(sorted(set(tables) - {'tokens'}))}, not only [tokens.NAME] tables")
-    named = tables.get("tokens", {})
-    if not isinstance(named, dict):
-        raise ValueError("tokens is not a table")
-    return {name: _token_of(name, facts) for name, facts in named.items()}
+    if unknown := set(tables) - {"tokens", "people"}:
+        raise ValueError(f"it holds {', '.join(sorted(unknown))}, not only [tokens.NAME] and [people.NAME] tables")
+    tokens, people = tables.get("tokens", {}), tables.get("people", {})
+    for table, named in (("tokens", tokens), ("people", people)):
+        if not isinstance(named, dict):
+            raise ValueError(f"{table} is not a table")
+    return (
+        {name: _token_of(name, facts) for name, facts in tokens.items()},
+        {name: _person_of(name, facts) for name, facts in people.items()},
+    )
+
+
+def _person_of(name: str, facts: Any) -> Access:
+    if not _PERSON.fullmatch(name) or not isinstance(facts, dict) or not {"role"} <= set(facts) <= {"role", "models"}:
+        raise ValueError(f"[people.{name}] is not a user name with role and, if limited, models")
+    return Access(name, _role(f"[people.{name}]", facts), _models(f"[people.{name}]", facts))
+
+
+def _role(where: str, facts: Mapping[str, Any]) -> Role:
+    try:
+        return role_of(str(facts.get("role", "scorer")))
+    except ValueError as error:
+        raise ValueError(f"role of {where}: {error}") from error
+
+
+def _models(where: str, facts: Mapping[str, Any]) -> tuple[str, ...] | None:
+    models = facts.get("models")
+    if models is None:
+        return None
+    if not isinstance(models, list) or not models or not all(isinstance(one, str) and one for one in models):
+        raise ValueError(f"models of {where} is not a list of names; leave it out for all models")
+    return tuple(models)
 
 
 def _token_of(name: str, facts: Any) -> Token:
-    known = {"hash", "created", "expires", "previous_hash", "previous_until"}
+    known = {"hash", "created", "expires", "previous_hash", "previous_until", "role", "models"}
     if not _NAME.fullmatch(name) or not isinstance(facts, dict) or not set(facts) <= known:
         raise ValueError(f"[tokens.{name}] is not a token with {', '.join(sorted(known))}")
     if ("previous_hash" in facts) != ("previous_until" in facts):
@@ -266,8 +333,9 @@ def _token_of(name: str, facts: Any) -> Token:
     if "previous_hash" in facts:
         previous = _digest(name, facts, "previous_hash")
     return Token(
-        name, digest, created, _moment(name, facts, "expires"), previous, _moment(name, facts, "previous_until")
-    )
+        name, digest, created, _moment(name, facts, "expires"), previous, _moment(name, facts, "previous_until"),
+        role=_role(f"[tokens.{name}]", facts), models=_models(f"[tokens.{name}]", facts),
+    )  # fmt: skip
 
 
 def _digest(name: str, facts: Mapping[str, Any], field: str) -> bytes:
@@ -289,11 +357,21 @@ def _moment(name: str, facts: Mapping[str, Any], field: str) -> dt.datetime | No
 
 def _to_toml(token: Token) -> str:
     lines = [f"\n[tokens.{token.name}]", f'hash = "sha256:{token.digest.hex()}"', f"created = {_iso(token.created)}"]
+    lines += _access_lines(token.access)
     if token.expires is not None:
         lines.append(f"expires = {_iso(token.expires)}")
     if token.previous is not None and token.previous_until is not None:
         lines += [f'previous_hash = "sha256:{token.previous.hex()}"', f"previous_until = {_iso(token.previous_until)}"]
     return "\n".join([*lines, ""])
+
+
+def _person_to_toml(person: Access) -> str:
+    return "\n".join([f'\n[people."{person.name}"]', *_access_lines(person), ""])
+
+
+def _access_lines(access: Access) -> list[str]:
+    models = [] if access.models is None else [f"models = {json.dumps(access.models)}"]
+    return [f'role = "{access.role}"', *models]
 
 
 def _iso(moment: dt.datetime) -> str:

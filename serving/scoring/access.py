@@ -19,6 +19,7 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from resources.access import Access, AccessDenied
 from resources.service_tokens import Token, TokenError, TokenFile, digest_of
 from resources.settings import PREFIX, Settings
 from serving.scoring.errors import Json
@@ -30,7 +31,7 @@ OPEN_PATHS = frozenset(
 data. ``docs/service.md`` lists what each of them reveals."""
 REREAD_S = 1.0
 """Seconds between two looks at the token file's time and size."""
-Refusal = Literal["unauthorized", "rate_limited"]
+Refusal = Literal["unauthorized", "forbidden", "rate_limited"]
 """Why a request was refused before it reached a model."""
 _TOKEN_WAYS = "`assetline token create NAME` makes one; the first one is in the file service-token of the state folder"
 
@@ -145,6 +146,14 @@ def access_health(tokens: Tokens | None) -> dict[str, str | None]:
     return {"auth": "token", "problem": tokens.problem}
 
 
+def model_of(path: str, access: Access) -> str | None:
+    """The model that a path concerns. The list of models concerns none, so a limited token may ask for it."""
+    parts = path.split("/")
+    if len(parts) > 2 and parts[1] == "models":
+        return parts[2]
+    return access.models[0] if access.models else None
+
+
 class _NoTokenError(Exception):
     """A request has no valid token; ``code`` is RFC 6750's error code, which a request without any token has not."""
 
@@ -154,7 +163,9 @@ class _NoTokenError(Exception):
 
 
 class RequireToken:
-    """ASGI middleware: answers 401 to a request without a valid token, unless its path is open.
+    """ASGI middleware: answers 401 to a request without a valid token, and 403 if the token may not score the model.
+
+    Open paths need no token.
 
     The name of the token is in ``request.state.token`` for what comes after.
 
@@ -180,6 +191,12 @@ class RequireToken:
             await Json({"detail": str(error)}, 401, headers=challenge)(scope, receive, send)
             return
         scope.setdefault("state", {})["token"] = token.name
+        try:
+            token.access.require("score", model_of(scope["path"], token.access))
+        except AccessDenied as error:
+            self._refused("forbidden")
+            await Json({"detail": str(error)}, 403)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
     def _token_of(self, scope: Scope) -> Token:

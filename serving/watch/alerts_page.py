@@ -8,9 +8,10 @@ the login page; a program sends it as ``Authorization: Bearer …``.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes, which are local to a function.
+import contextlib
 import datetime as dt
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -20,9 +21,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from assets.declaration import Model
 from metadata.catalogue import Catalogue
 from metadata.facts import Metadata
+from resources.access import Access
 from resources.alerts import AlertError, AlertStore
 from resources.audit import AuditLog
 from resources.ledger import Ledger
+from resources.service_tokens import Token
 from resources.settings import project_name, project_root
 from resources.tables import ParquetTables, TableError
 from serving.watch.approvals_page import add_approvals_page
@@ -45,6 +48,7 @@ def create_app(
     models: Sequence[Model] = (),
     metadata: Callable[[], Metadata] | None = None,
     audit: AuditLog | None = None,
+    tokens: Callable[[], Mapping[str, Token]] | None = None,
 ) -> FastAPI:
     """Creates the application with the page and its API.
 
@@ -56,11 +60,18 @@ def create_app(
         ledger, models: the ledger and the declared models, for the page of approvals; ``None``: there is no such page.
         metadata: returns new facts for each question on the pages about versions; ``None``: there are no such pages.
         audit: where it is recorded who looked at which page; ``None``: nowhere, and there is no page of the audit log.
+        tokens: returns the named tokens; ``None``: only ``token`` is accepted.
     """
     app = FastAPI(title=f"{project_name()}: alerts")
-    login = Login(token, Looks(audit) if audit is not None else None)
+
+    def model_of_alert(number: int) -> str | None:
+        with contextlib.suppress(AlertError):
+            return store.get(number).model
+        return None
+
+    login = Login(token, Looks(audit) if audit is not None else None, tokens, model_of_alert)
     app.add_middleware(OriginOfRequests)
-    who_is = Annotated[str, Depends(login.allowed)]
+    who_is = Annotated[Access, Depends(login.allowed)]
     page = functools.partial(
         render,
         ui_url=ui_url,
@@ -106,7 +117,7 @@ def create_app(
     ) -> Response:
         _found(store, number)
         try:
-            act(store, number, what, who=who, comment=comment, hours=hours)
+            act(store, number, what, who=who.name, comment=comment, hours=hours)
         except AlertError as error:
             return RedirectResponse(f"/alerts/{number}?failed={quote(str(error))}", 303)
         return RedirectResponse(f"/alerts/{number}", 303)
@@ -171,7 +182,7 @@ def _add_api(app: FastAPI, store: AlertStore, who_is: Any) -> None:
             store,
             number,
             what,
-            who=given.get("who", who),
+            who=given.get("who", who.name) if who.role == "admin" else who.name,
             comment=given.get("comment", ""),
             hours=given.get("hours", 8.0),
         )

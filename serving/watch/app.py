@@ -15,7 +15,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from resources.settings import Settings, quiet_telemetry
 
@@ -34,6 +34,7 @@ from resources.alerts import Alerts, ChannelsError, Dispatcher  # noqa: E402
 from resources.audit import AuditLog  # noqa: E402
 from resources.ledger import Ledger  # noqa: E402
 from resources.production import open_bind  # noqa: E402
+from resources.service_tokens import Token, TokenError, TokenFile  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
 from serving.watch.alerts_page import create_app  # noqa: E402
 from serving.watch.exporter import AssetlineCollector, registry_of  # noqa: E402
@@ -52,6 +53,20 @@ def token_of(settings: Settings) -> str:
     with contextlib.suppress(FileExistsError), open(path, "x", opener=_owner_only) as file:
         file.write(secrets.token_hex(16))
     return path.read_text().strip()
+
+
+def named_tokens(settings: Settings) -> Callable[[], Mapping[str, Token]]:
+    """Returns a function that reads the named tokens. If the file is damaged, there are none, and the log says why."""
+    file = TokenFile(settings.service_tokens, settings.first_service_token)
+
+    def read() -> Mapping[str, Token]:
+        try:
+            return file.read() if file.path.exists() else {}
+        except TokenError as error:
+            _log.error("%s", error)
+            return {}
+
+    return read
 
 
 def _owner_only(path: str, flags: int) -> int:
@@ -130,6 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
         alerts.store, token_of(settings), reports=ParquetTables(root=settings.tables), ui_url=settings.ui_link,
         ledger=Ledger.from_settings(settings).process_config_and_initialize(), models=models,
         metadata=lambda: Metadata(settings, models, instance), audit=AuditLog(settings.database_url),
+        tokens=named_tokens(settings),
     )  # fmt: skip
     app.router.lifespan_context = lifespan
     registry = registry_of(AssetlineCollector(settings, models, instance, alerts.store))

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from assets.declaration import Model
 from assets.lifecycle.release.approval import ApprovalError, decide, waiting_states
+from resources.access import Access
 from resources.ledger import Ledger
 
 
@@ -27,13 +28,14 @@ def add_approvals_page(
         app: the application of the watch.
         ledger: the ledger that holds requests and decisions.
         models: the declared models.
-        who_is: dependency that refuses a request without access, and returns the name of the person.
+        who_is: dependency that refuses a request without access, and returns who it is.
         page: renders a template.
     """
     by_name = {model.name: model for model in models if model.approval is not None}
 
-    def states() -> dict[str, Any]:
-        return waiting_states(ledger, list(by_name.values()), dt.datetime.now(dt.UTC))
+    def states(who: Access) -> dict[str, Any]:
+        seen = [model for name, model in by_name.items() if who.may("read", name)]
+        return waiting_states(ledger, seen, dt.datetime.now(dt.UTC))
 
     def decided(name: str, decision: str, who: str, comment: str, version: str) -> None:
         if name not in by_name or decision not in ("approve", "reject"):
@@ -48,7 +50,7 @@ def add_approvals_page(
 
     @app.get("/approvals")
     def approvals(who: who_is, failed: str = "") -> HTMLResponse:
-        return HTMLResponse(page("approvals.html", states=states(), models=by_name, who=who, failed=failed))
+        return HTMLResponse(page("approvals.html", states=states(who), models=by_name, who=who.name, failed=failed))
 
     @app.post("/approvals/{name}/{decision}")
     def handle(
@@ -59,13 +61,13 @@ def add_approvals_page(
         comment: Annotated[str, Form()] = "",
     ) -> Response:
         try:
-            decided(name, decision, who, comment, version)
+            decided(name, decision, who.name, comment, version)
         except ApprovalError as error:
             return RedirectResponse(f"/approvals?failed={quote(str(error))}", 303)
         return RedirectResponse("/approvals", 303)
 
     @app.get("/api/approvals")
-    def api_list(_: who_is) -> JSONResponse:
+    def api_list(who: who_is) -> JSONResponse:
         return JSONResponse(
             {
                 name: {
@@ -74,11 +76,12 @@ def add_approvals_page(
                     "until": state.until.isoformat(),
                     "message": state.message,
                 }
-                for name, state in states().items()
+                for name, state in states(who).items()
             }
         )
 
     @app.post("/api/approvals/{name}/{decision}")
     def api_handle(name: str, decision: str, who: who_is, given: dict[str, str]) -> JSONResponse:
-        decided(name, decision, given.get("who", who), given.get("comment", ""), given.get("version", ""))
-        return JSONResponse({"message": states()[name].message})
+        person = given.get("who", who.name) if who.role == "admin" else who.name
+        decided(name, decision, person, given.get("comment", ""), given.get("version", ""))
+        return JSONResponse({"message": states(who)[name].message})

@@ -61,12 +61,14 @@ class Looks:
         if request.method == "GET":
             self._once("read", f"page {request.url.path}", who, request)
 
-    def denied(self, request: Request) -> None:
-        """Records a request whose token is wrong."""
-        self._once("denied", f"page {request.url.path}", "unknown", request)
+    def denied(self, request: Request, who: str = "unknown") -> None:
+        """Records a request whose token is wrong, or whose role may not do it."""
+        self._once("denied", f"page {request.url.path}", who, request)
 
     def _once(self, action: str, subject: str, who: str, request: Request) -> None:
-        key, now = (action, subject if action == "read" else "", who, client_of(request.scope)), self._clock()
+        # An unknown client has one line, whatever it asks for, so that it cannot fill the log.
+        key = (action, "" if who == "unknown" else subject, who, client_of(request.scope))
+        now = self._clock()
         with self._lock:
             if now - self._seen.get(key, -ONCE_IN_S) < ONCE_IN_S:
                 return

@@ -83,6 +83,17 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(run, tmp_path, arguments, 
     assert not (tmp_path / "service-tokens.toml").exists()
 
 
+def test_a_token_has_a_role_and_may_be_limited_to_models(run):
+    assert run("create", "nightly", "--role", "reader", "--model", "fraud", "--model", "churn")[0] == 0
+    assert (stored()["nightly"].role, stored()["nightly"].models) == ("reader", ("churn", "fraud"))
+    assert "nightly  reader  churn, fraud" in run("list")[1]
+    code, _, err = run("create", "other", "--role", "boss")
+    assert code == 2
+    assert "'boss' is not one of 'scorer', 'reader', 'operator', 'approver', 'admin'" in " ".join(
+        err.replace("│", " ").split()
+    )
+
+
 def test_an_unknown_name_is_named_with_those_there_are(run):
     run("create", "nightly")
     for command in ("rotate", "revoke"):

@@ -191,3 +191,33 @@ def test_an_application_behind_the_guard_answers_nobody_without_a_token(tmp_path
     assert (refused.status_code, refused.headers["WWW-Authenticate"].split()[0]) == (401, "Bearer")
     token = settings.first_service_token.read_text().strip()
     assert client.get("/models", headers={"Authorization": f"Bearer {token}"}).json() == "answered"
+
+
+@pytest.mark.closes("service", "forbidden")
+def test_an_application_behind_the_guard_scores_for_no_token_of_another_model(tmp_path):
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    from resources.settings import Settings
+    from serving.scoring.access import tokens_of
+    from serving.scoring.front import guarded
+    from serving.scoring.metrics import ServiceMetrics
+
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path), "ASSETLINE_ACCESS_LOG": "off"})
+    file = TokenFile(settings.service_tokens, settings.first_service_token)
+    secret = {name: file.create(name, role=role, models=models) for name, role, models in (
+        ("limited", "scorer", ["meter"]), ("reading", "reader", []))}  # fmt: skip
+    app = FastAPI()
+    app.post("/models/{name}/score")(lambda: "answered")
+    app.get("/models")(lambda: "listed")
+    client = TestClient(guarded(app, settings, tokens_of(settings, "127.0.0.1", staged=False), ServiceMetrics()))
+
+    def ask(name: str, model: str):
+        return client.post(f"/models/{model}/score", headers={"Authorization": f"Bearer {secret[name]}"})
+
+    assert ask("limited", "meter").json() == "answered"
+    for name, model in (("limited", "tariff"), ("limited", "meter%2F..%2Ftariff"), ("reading", "meter")):
+        assert ask(name, model).status_code in (403, 404)
+        assert "answered" not in ask(name, model).text
+    assert ask("limited", "tariff").json() == {"detail": "limited is limited to meter, not tariff"}
+    assert client.get("/models", headers={"Authorization": f"Bearer {secret['limited']}"}).json() == "listed"

@@ -1,5 +1,7 @@
 """Who may ask the service: a real process, with tokens that are made, rotated, revoked and damaged while it runs."""
 
+import time
+
 import httpx
 import pytest
 
@@ -85,9 +87,37 @@ def test_refusals_are_counted_without_a_label_for_what_a_stranger_can_invent(loc
         httpx.get(f"{locked.client.base_url}/invented-{n}", trust_env=False)
     text = locked.client.get("/metrics").text
     counted = [line for line in text.splitlines() if line.startswith("assetline_refused_requests_total")]
-    assert {line.split("{")[1].split("}")[0] for line in counted} == {'reason="unauthorized"', 'reason="rate_limited"'}
+    assert {line.split("{")[1].split("}")[0] for line in counted} == {
+        'reason="unauthorized"', 'reason="forbidden"', 'reason="rate_limited"',
+    }  # fmt: skip
     assert float(counted[0].split()[-1]) >= 3
     assert "invented" not in text
+
+
+@pytest.mark.closes("service", "forbidden")
+@pytest.mark.parametrize(
+    ("role", "models", "found"),
+    [
+        ("scorer", ["other"], 403),
+        ("reader", [], 403),
+        ("scorer", ["fraud"], 503),
+        ("scorer", [], 503),
+        ("admin", [], 503),
+    ],
+)
+def test_a_token_scores_the_models_it_is_for_and_no_other(locked, file, role, models, found):
+    name = f"{role}-{'-'.join(models)}".strip("-")
+    headers = {"Authorization": f"Bearer {file.create(name, role=role, models=models)}"}
+    until = time.monotonic() + 60
+    while locked.client.get("/models", headers=headers).status_code == 401:  # the file is read once a second
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    answer = locked.client.post("/models/fraud/predict", headers=headers, json=[])
+    assert answer.status_code == found
+    if found == 403:
+        assert answer.json()["detail"].startswith(f"{name} ")
+    assert locked.client.get("/models", headers=headers).status_code == (403 if role == "reader" else 200)
+    file.revoke(name)
 
 
 def test_the_document_declares_the_scheme_for_what_needs_it(locked):
