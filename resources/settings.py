@@ -144,7 +144,8 @@ class Settings:
             default: files in the state folder.
         service_auth: ``token``: each request to the scoring service needs a bearer token; ``off``: none does, which is
             allowed on a loopback interface only.
-        rate_limit: requests a minute that one token may make at one process of the scoring service; 0: no limit.
+        service_processes: processes of the scoring service behind its port; each takes about one core.
+        rate_limit: requests a minute that one token may make at one scoring service; 0: no limit.
         access_log: where the scoring service writes a line for each request: ``file`` (in its folder), ``stdout``, or
             ``off``.
         image_tool: what builds images of model versions: ``docker`` or ``buildah``; default: only the build context.
@@ -180,6 +181,7 @@ class Settings:
     test_data: Path | None = None
     history_url: str = field(default="", repr=False)  # it may hold a password
     service_auth: str = "token"
+    service_processes: int = 1
     rate_limit: int = 12_000
     access_log: str = "file"
     # The targets `image` and `kubernetes`
@@ -635,6 +637,12 @@ def _count(name: str, value: str) -> int:
     return int(value)
 
 
+def _processes(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 2 and 1 <= int(value) <= 64):
+        raise SettingsError(f"{name}={_shown(value)} is not a number of processes; give 1 to 64, one for each core")
+    return int(value)
+
+
 def _port(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
         raise SettingsError(f"{name}={_shown(value)} is not a port; give a whole number from 1 to 65535")
@@ -693,6 +701,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "test_data": _existing_folder,
     "history_url": _history_url,
     "service_auth": _one_of("token", "off"),
+    "service_processes": _processes,
     "rate_limit": _count,
     "access_log": _one_of("file", "stdout", "off"),
     "image_tool": _image_tool,

@@ -14,9 +14,12 @@ from serving.scoring.access import RequireToken, Tokens
 from serving.scoring.access_log import AccessLog, LineFile, write_to_stdout
 from serving.scoring.limits import RateLimit
 from serving.scoring.metrics import ServiceMetrics
+from serving.scoring.shared import Seat
 
 
-def guarded(app: FastAPI, settings: Settings, tokens: Tokens | None, metrics: ServiceMetrics) -> ASGIApp:
+def guarded(
+    app: FastAPI, settings: Settings, tokens: Tokens | None, metrics: ServiceMetrics, seat: Seat | None = None
+) -> ASGIApp:
     """Wraps the application. The middleware is outside of FastAPI's own, so that nothing of it runs for a stranger.
 
     Args:
@@ -24,11 +27,12 @@ def guarded(app: FastAPI, settings: Settings, tokens: Tokens | None, metrics: Se
         settings: the rate limit, and where access lines go.
         tokens: the valid tokens; ``None``: requests need none.
         metrics: counts the refused requests and the lines that could not be written.
+        seat: the place of this process if the service has several.
     """
     paths = [route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path]
     wrapped: ASGIApp = app
     if settings.rate_limit:
-        wrapped = RateLimit(wrapped, settings.rate_limit, metrics.refused)
+        wrapped = RateLimit(wrapped, settings.rate_limit, metrics.refused, shared=seat.buckets if seat else None)
     if tokens is not None:
         wrapped = RequireToken(wrapped, tokens, metrics.refused)
     write = {

@@ -92,6 +92,22 @@ def bind(host: str, port: int, *, reuse_port: bool) -> socket.socket:
     return bound
 
 
+def begin(listening: socket.socket) -> None:
+    """What follows once a socket listens.
+
+    A process that handed over on this port has left its choice of the next listener behind.
+    """
+    _set_option(listening, _SO_DETACH_REUSEPORT_BPF, struct.pack("i", 0), quietly=True)
+    host, port = listening.getsockname()[:2]
+    _log.info("listening on %s port %d", host, port)
+
+
+def turn_away(listening: socket.socket) -> None:
+    """Lets no new connection come to a listening socket; what the kernel has taken already can still be accepted."""
+    _attach(listening, _SO_ATTACH_REUSEPORT_CBPF, _THE_NEXT_LISTENER)
+    _attach(listening, _SO_ATTACH_FILTER, _DROP_SYN)
+
+
 class Server(uvicorn.Server):
     """uvicorn's server, with a stop that loses no request.
 
@@ -113,10 +129,7 @@ class Server(uvicorn.Server):
         """Loads the versions, listens, and tells the process that this one replaces."""
         await super().startup(sockets)
         for listening in sockets or []:
-            # A process that handed over on this port has left its choice of the next listener behind.
-            _set_option(listening, _SO_DETACH_REUSEPORT_BPF, struct.pack("i", 0), quietly=True)
-            host, port = listening.getsockname()[:2]
-            _log.info("listening on %s port %d", host, port)
+            begin(listening)
         if self._replaces is not None:
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(self._replaces, signal.SIGTERM)
@@ -143,8 +156,7 @@ class Server(uvicorn.Server):
         if self._stops_at is not None:
             self._close_after_each_response()
             for listening in sockets or []:
-                _attach(listening, _SO_ATTACH_REUSEPORT_CBPF, _THE_NEXT_LISTENER)
-                _attach(listening, _SO_ATTACH_FILTER, _DROP_SYN)
+                turn_away(listening)
             await asyncio.sleep(SETTLE_S)
         await super().shutdown(sockets)
 

@@ -4,10 +4,11 @@
     python -m serving.scoring.service --model fraud        one of them
     python -m serving.scoring.service --bundle DIR         one bundle, ignoring the aliases: a temporary process
     python -m serving.scoring.service --bundle DIR --version 3    the same as a deployment: an image of version 3
+    python -m serving.scoring.service --processes 4        four processes behind one port
 
 Belongs here: HTTP, and following the alias. Does not belong here: who may ask (``front.py``), listening and stopping
-(``server.py``), parsing a raw row (``request_parsing.py``), its history (``entity_events.py``), the network (the
-bundle).
+(``server.py``), several processes (``processes.py``), parsing a raw row (``request_parsing.py``), its history
+(``entity_events.py``), the network (the bundle).
 
 A new champion is loaded and warmed up on a real row. It then takes over by one assignment between two requests, so no
 request fails. If a version cannot be loaded, the old one keeps serving and ``/health`` reports the problem. All
@@ -28,7 +29,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ import numpy as np  # noqa: E402 - telemetry is off before anything else is impo
 import uvicorn  # noqa: E402
 from fastapi import FastAPI, HTTPException, Request  # noqa: E402
 from fastapi.responses import Response  # noqa: E402
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: E402
+from prometheus_client import CONTENT_TYPE_LATEST  # noqa: E402
 from pydantic import ValidationError  # noqa: E402
 from starlette.background import BackgroundTask  # noqa: E402
 
@@ -82,15 +83,19 @@ from serving.scoring.errors import (  # noqa: E402
 from serving.scoring.front import guarded  # noqa: E402
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
 from serving.scoring.probes import Readiness, add_probes  # noqa: E402
+from serving.scoring.processes import Processes, refuse_platform  # noqa: E402
 from serving.scoring.recording import Call  # noqa: E402
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
 from serving.scoring.routing import Answer, Challenger, Route  # noqa: E402
 from serving.scoring.server import FINISH_S, KEEP_ALIVE_S, MOST_DRAIN_S, Server, bind, refuse_unknown_process  # noqa: E402
+from serving.scoring.shared import Board, Seat  # noqa: E402
+from serving.scoring.worker import Worker  # noqa: E402
 
 POLL_S = 2.0
 """Seconds between two checks of the alias and the tables."""
 RETRY_S = 30.0
 """Seconds until a version that failed to load is retried. Stale tables are read at once if the last read is older."""
+MOST_PROCESSES = 64
 STAGED = "staged"
 """Placeholder version of a bundle that is served from a folder."""
 
@@ -403,15 +408,20 @@ class Endpoint:
 
 
 def create_app(
-    endpoints: Sequence[Endpoint], metrics: ServiceMetrics, readiness: Readiness, tokens: Tokens | None = None
+    endpoints: Sequence[Endpoint],
+    metrics: ServiceMetrics,
+    readiness: Readiness,
+    tokens: Tokens | None = None,
+    board: Board | None = None,
 ) -> FastAPI:
     """Creates the application that serves ``endpoints``. It starts to follow their aliases at startup.
 
-    It describes the need for a token and reports problems with ``tokens``; :func:`guarded` is what checks them.
+    It describes the need for a token and reports problems with ``tokens``; :func:`guarded` is what checks them. With a
+    ``board``, it answers for all processes of the service.
     """
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
 
-    app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints))
+    app = FastAPI(title=f"{project_name()}: scoring service", lifespan=_following(endpoints, board))
 
     def described() -> dict[str, Any]:
         models = {
@@ -422,21 +432,29 @@ def create_app(
 
     app.openapi = described  # type: ignore[method-assign]
     handle_errors(app)
-    _show_metrics(app, metrics, by_name)
+
+    def health_of_models() -> dict[str, dict[str, Any]]:
+        own = {name: endpoint.health() for name, endpoint in by_name.items()}
+        return own if board is None else board.health(own)
+
+    _show_metrics(app, metrics, health_of_models)
     add_probes(app, readiness)
 
     @app.get("/health")
     async def health() -> Json:
-        models = {name: endpoint.health() for name, endpoint in by_name.items()}
+        models = health_of_models()
         statuses = {model["status"] for model in models.values()}
         access = access_health(tokens)
-        statuses |= {"degraded"} if access["problem"] else set()
+        processes = [] if board is None else [asdict(one) for one in board.states()]
+        problems = [access["problem"], *(one["problem"] for one in processes)]
+        statuses |= {"degraded"} if any(problems) else set()
         status = next((s for s in ("degraded", "waiting") if s in statuses), "ok")
-        return Json({"status": status, "models": models, "access": access})
+        several = {} if board is None else {"processes": processes}
+        return Json({"status": status, "models": models, "access": access, **several})
 
     @app.get("/models")
     async def models() -> Json:
-        return Json([{"name": name, **endpoint.health()} for name, endpoint in by_name.items()])
+        return Json([{"name": name, **health} for name, health in health_of_models().items()])
 
     # Plain Starlette routes, because they need none of FastAPI's work per request (dependencies, typed bodies).
     for endpoint in endpoints:
@@ -551,28 +569,36 @@ def declared(name: str) -> Model:
     return next(model for model in declared_models() if model.name == name)
 
 
-def _show_metrics(app: FastAPI, metrics: ServiceMetrics, by_name: Mapping[str, Endpoint]) -> None:
+def _show_metrics(
+    app: FastAPI, metrics: ServiceMetrics, health_of_models: Callable[[], Mapping[str, Mapping[str, Any]]]
+) -> None:
     @app.get("/metrics")
     async def metrics_page() -> Response:
         """For Prometheus."""
-        for name, endpoint in by_name.items():
-            metrics.status(name, endpoint.health()["status"])
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        for name, health in health_of_models().items():
+            metrics.status(name, health["status"])
+        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _following(endpoints: Sequence[Endpoint]) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _following(
+    endpoints: Sequence[Endpoint], board: Board | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """The application's lifespan: checks the aliases and tables before the first request, then every ``POLL_S``."""
+
+    async def follow_all() -> None:
+        for endpoint in endpoints:
+            await endpoint.follow()
+        if board is not None:
+            board.publish({endpoint.name: endpoint.health() for endpoint in endpoints})
 
     async def follow() -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            for endpoint in endpoints:
-                await endpoint.follow()
+            await follow_all()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for endpoint in endpoints:
-            await endpoint.follow()
+        await follow_all()
         # The libraries hold a million long-lived objects. Scanning them for garbage would block all requests for .3 s.
         gc.collect()
         gc.freeze()
@@ -636,6 +662,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which.add_argument("--bundle", type=Path, help="serve the bundle in this folder and ignore the alias")
     parser.add_argument("--host", default=settings.service_host, help="interface to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=settings.service_port, help="port (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=settings.service_processes, metavar="N",
+        help="processes behind the port; a temporary service has one (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--version", default=STAGED, help="number of the version in --bundle, which it then reports")
     parser.add_argument(
         "--drain", type=float, default=0.0, metavar="SECONDS",
@@ -652,7 +682,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not given.reuse_port:
             parser.error("--replace needs --reuse-port; without it, two processes cannot listen on one port")
         refuse_unknown_process(given.replace)
+    if not 1 <= given.processes <= MOST_PROCESSES:
+        parser.error(f"--processes {given.processes} is out of range; give 1 to {MOST_PROCESSES}")
     is_temporary = given.bundle is not None and given.version == STAGED
+    if (processes := 1 if is_temporary else given.processes) > 1:
+        refuse_platform()
     if is_temporary and settings.access_log == "file":
         settings = replace(settings, access_log="off")  # a temporary process leaves nothing behind
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
@@ -663,19 +697,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import torch
 
     torch.set_num_threads(1)  # for a single row, waiting for a thread costs more than computing
-    endpoints = (
-        [staged_endpoint(settings, given.bundle, given.version)]
-        if given.bundle
-        else endpoints_of(settings, given.model)
-    )
-    metrics = ServiceMetrics()
-    readiness = Readiness(endpoints)
-    config = uvicorn.Config(
-        guarded(create_app(endpoints, metrics, readiness, tokens), settings, tokens, metrics), log_level="warning",
-        access_log=False, ws="none", timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=FINISH_S,
-    )  # fmt: skip
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
-        Server(config, readiness, drain_s=given.drain, replaces=given.replace).run([listening])
+
+    def serve(seat: Seat | None = None) -> None:
+        endpoints = (
+            [staged_endpoint(settings, given.bundle, given.version)]
+            if given.bundle
+            else endpoints_of(settings, given.model)
+        )
+        metrics, board = ServiceMetrics(seat), None if seat is None else Board(seat)
+        readiness = Readiness(endpoints)
+        config = uvicorn.Config(
+            guarded(create_app(endpoints, metrics, readiness, tokens, board), settings, tokens, metrics, seat),
+            log_level="warning", access_log=False, ws="none", timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=FINISH_S,
+        )  # fmt: skip
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
+            if seat is None:
+                Server(config, readiness, drain_s=given.drain, replaces=given.replace).run([listening])
+            else:
+                Worker(config, readiness, seat).run()
+
+    if processes == 1:
+        serve()
+    else:
+        Processes(listening, processes, serve, drain_s=given.drain, replaces=given.replace).run()
 
 
 if __name__ == "__main__":

@@ -167,6 +167,9 @@ def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
     ]
     if access := health.get("access", {}).get("problem"):
         problems.append(Problem(model=NOBODY, cause=DEGRADED, severity="page", summary=str(access)))
+    failing = [str(one["problem"]) for one in health.get("processes", []) if one["problem"]]
+    if failing:
+        problems.append(Problem(model=NOBODY, cause=DEGRADED, severity="page", summary="; ".join(failing)))
     return problems
 
 

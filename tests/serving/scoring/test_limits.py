@@ -3,19 +3,25 @@
 import asyncio
 import json
 import math
+import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from serving.scoring.limits import RateLimit
+from resources.settings import project_root
+from serving.scoring import limits
+from serving.scoring.limits import OwnBuckets, RateLimit, SharedBuckets, make_buckets
 from serving.scoring.metrics import ServiceMetrics
 
 
 class Asked:
     """One limited application, and what it answers to a request of a token."""
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: int, shared: Path | None = None) -> None:
         self.now, self.refused, self.reached = 1000.0, [], 0
-        self.limited = RateLimit(self.app, per_minute, self.refused.append, clock=lambda: self.now)
+        self.limited = RateLimit(self.app, per_minute, self.refused.append, clock=lambda: self.now, shared=shared)
 
     async def app(self, scope, receive, send) -> None:
         self.reached += 1
@@ -97,3 +103,71 @@ def test_refusals_are_counted():
     metrics = ServiceMetrics()
     metrics.refused("rate_limited")
     assert metrics.registry.get_sample_value("assetline_refused_requests_total", {"reason": "rate_limited"}) == 1
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """The buckets of two processes, and of others that open the same file."""
+    make_buckets(tmp_path / "buckets")
+    return lambda: SharedBuckets(tmp_path / "buckets", most=10.0, per_second=1.0)
+
+
+def test_processes_of_one_service_share_a_tokens_bucket(shared):
+    first, second = shared(), shared()
+    assert [int((first, second)[n % 2].take("nightly", 5.0)) for n in range(12)] == [
+        10,
+        9,
+        8,
+        7,
+        6,
+        5,
+        4,
+        3,
+        2,
+        1,
+        0,
+        0,
+    ]
+    assert second.take("other", 5.0) == 10, "another token has a bucket of its own"
+    assert second.take("nightly", 7.5) == 2.5
+    assert shared().take("nightly", 7.5) == 1.5, "a process that starts later goes on with it"
+    assert shared().take("nightly", 3_600.0) == 10
+
+
+def test_shared_buckets_take_as_those_of_one_process_do(shared):
+    own, both = OwnBuckets(10.0, 1.0), (shared(), shared())
+    rng = random.Random(0)
+    now = 0.0
+    for n in range(3_000):
+        token, now = f"token {rng.randrange(40)}", now + rng.random() / 20
+        assert both[n % 2].take(token, now) == pytest.approx(own.take(token, now), abs=1e-9)
+
+
+def test_a_full_table_gives_places_of_full_buckets_to_other_tokens(shared, monkeypatch):
+    monkeypatch.setattr(limits, "SHARED_BUCKETS", 8)
+    buckets = shared()
+    assert [buckets.take(f"token {n}", 1.0) for n in range(8)] == [10.0] * 8
+    assert buckets.take("one too many", 1.0) == 9.0, "it shares a bucket"
+    assert buckets.take("late", 100.0) == 10.0, "all are full again"
+    assert buckets.take("late", 100.0) == 9.0
+
+
+def test_requests_of_many_processes_at_once_are_all_counted(tmp_path):
+    make_buckets(tmp_path / "buckets")
+    each, script = 400, (
+        "import sys; from pathlib import Path; from serving.scoring.limits import SharedBuckets; "
+        "buckets = SharedBuckets(Path(sys.argv[1]), most=10_000.0, per_second=1.0); "
+        "[buckets.take('nightly', 1.0) for _ in range(int(sys.argv[2]))]"
+    )  # fmt: skip
+    command = [sys.executable, "-c", script, str(tmp_path / "buckets"), str(each)]
+    started = [subprocess.Popen(command, cwd=project_root()) for _ in range(2)]
+    assert [one.wait() for one in started] == [0, 0]
+    assert SharedBuckets(tmp_path / "buckets", 10_000.0, 1.0).take("nightly", 1.0) == 10_000 - 2 * each
+
+
+def test_the_limit_holds_over_two_processes(tmp_path):
+    make_buckets(tmp_path / "buckets")
+    both = [Asked(per_minute=60, shared=tmp_path / "buckets") for _ in range(2)]
+    answers = [both[n % 2].ask() for n in range(12)]
+    assert [status for status, _, _ in answers] == [200] * 10 + [429] * 2
+    assert answers[1][1]["ratelimit"] == '"token";r=8;t=2'
