@@ -10,11 +10,18 @@ from typing import Any
 
 import dagster as dg
 
-from resources.settings import Settings, give_memory_back, one_thread_each, quiet_telemetry
+from resources.settings import (
+    Settings,
+    collect_garbage_seldom,
+    give_memory_back,
+    one_thread_each,
+    quiet_telemetry,
+)
 
 quiet_telemetry()
 one_thread_each()
 give_memory_back()
+collect_garbage_seldom()
 
 from assets.alerts import alert_jobs, alerts_table  # noqa: E402 - telemetry is off before anything else is imported
 from assets.build import broken_asset, build  # noqa: E402

@@ -17,6 +17,7 @@ from resources.settings import one_thread_each
 
 BENCHMARKS = {
     "load": "load: the code location, against `import dagster` alone",
+    "many_models": "many_models: loading 1, 20 and 100 models, against `import dagster` alone",
     "features": "features: ours against pandas groupby-rolling, on the same rows",
     "new_model": "new_model: from a table to its first predictions, in units of a plain Python loop",
     "tables": "tables: the default network on plain tables, against XGBoost, LightGBM and a linear model, 5 seeds each",

@@ -1,8 +1,9 @@
 """Wrappers of Dagster's private APIs; ``tests/resources/test_dagster_internals.py`` tests that they still work.
 
-Belongs here: four features without a public API in Dagster 1.13: a check result for each day of a run over several
-days, reading the check evaluations of all assets since a cursor, the assets and steps that a run planned, and removing
-the events of a run that say nothing about assets. Does not belong here: anything with a public API.
+Belongs here: five features without a public API in Dagster 1.13: a check result for each day of a run over several
+days, reading the check evaluations of all assets since a cursor, the assets and steps that a run planned, removing the
+events of a run that say nothing about assets, and jobs whose cost does not grow with the number of other models. Does
+not belong here: anything with a public API.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sqlalchemy as sa
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,3 +228,34 @@ def _events(instance: dg.DagsterInstance) -> Iterator[sa.Connection]:
     storage: Any = instance.event_log_storage
     with storage.index_connection() as connection:
         yield connection
+
+
+class NarrowJob(UnresolvedAssetJobDefinition):
+    """An asset job that Dagster resolves among its assets and what they are made from, with their resources only.
+
+    By default, resolving a job looks at each asset of the code location, and the job's configuration, which Dagster
+    describes and hashes at each load, names each resource. With many models, the cost of a load then grows with the
+    square of their number.
+    """
+
+    def resolve(
+        self,
+        asset_graph: AssetGraph,
+        default_executor_def: dg.ExecutorDefinition | None = None,
+        resource_defs: Mapping[str, dg.ResourceDefinition] | None = None,
+    ) -> dg.JobDefinition:
+        """Resolves the job as Dagster does. The assets of a code location have their resources already."""
+        lineage, reached = set[dg.AssetKey](), set(self.selection.resolve(asset_graph))
+        while reached:
+            lineage |= reached
+            reached = {parent for key in reached for parent in asset_graph.get(key).parent_keys} - lineage
+        assets = {asset_graph.get(key).assets_def for key in lineage}
+        return super().resolve(AssetGraph.from_assets(list(assets)), default_executor_def, {})
+
+
+def narrow_job(
+    name: str, keys: Sequence[dg.AssetKey], *, description: str, tags: Mapping[str, str] | None
+) -> dg.UnresolvedAssetJobDefinition:
+    """Defines an asset job as :func:`dagster.define_asset_job` does; see :class:`NarrowJob`."""
+    job = dg.define_asset_job(name, selection=dg.AssetSelection.assets(*keys), description=description, tags=tags)
+    return NarrowJob(name=name, selection=job.selection, description=description, tags=job.tags)

@@ -5,12 +5,14 @@ Belongs here: which assets run together. Does not belong here: when they run (``
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.monitoring.estimate import is_estimated
+from resources.dagster_internals import narrow_job
 from resources.git import BRANCH_OF_RUN, branch_of
 from resources.settings import project_root
 
@@ -79,13 +81,19 @@ KINDS_OF_WORK = tuple(_WHAT)
 
 def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
     """Returns all jobs of one model; their runs carry the branch of the code as a tag."""
-    branch = branch_of(project_root())
+    branch = _branch()
     return [
-        dg.define_asset_job(
+        narrow_job(
             job_name(model, work),
-            selection=dg.AssetSelection.assets(*[model.key(name) for name in names]),
+            [model.key(name) for name in names],
             description=f"{model.name}: {_WHAT[work]}",
             tags={BRANCH_OF_RUN: branch} if branch else None,
         )
         for work, names in assets_of_jobs(model).items()
     ]
+
+
+@functools.cache
+def _branch() -> str:
+    """The branch of the code; git is asked once, whatever the number of models."""
+    return branch_of(project_root())

@@ -158,7 +158,7 @@ def table_asset(
         automation_condition=automation,
         required_resource_keys={"tables", *resources},
         metadata=metadata,
-        config_schema=config.to_config_schema().as_field() if config else None,
+        config_schema=_fields(config) if config else None,
         freshness_policy=freshness,
         op_tags=op_tags,
         output_required=not may_wait,
@@ -195,6 +195,12 @@ def table_asset(
     return stage_asset
 
 
+@functools.cache
+def _fields(config: type[dg.Config]) -> Any:
+    """The fields of a configuration; the same object for all models, because Dagster takes a while to make them."""
+    return config.to_config_schema().as_field()
+
+
 def _asset_in(table: TableInput, partitions: dg.PartitionsDefinition | None) -> dg.AssetIn:
     mapping = None
     if partitions is not None:
@@ -216,6 +222,7 @@ def _asset_in(table: TableInput, partitions: dg.PartitionsDefinition | None) -> 
     )
 
 
+@functools.cache
 def eager(within_days: int | None, *, may_lack: dg.AssetKey | None = None) -> dg.AutomationCondition:
     """Returns an eager condition for the last ``within_days`` days, without days whose upstream blocking check failed.
 
@@ -264,7 +271,11 @@ def _columns(frame: pd.DataFrame) -> dg.TableSchemaMetadataValue:
 
 def code_version(*objects: Any) -> str:
     """Returns the hash of the modules that define ``objects``, without comments, docstrings and layout."""
-    paths = sorted({path for item in objects if item is not None and (path := _source_of(item)) is not None})
+    return _hash_of(tuple(sorted({path for item in objects if item is not None and (path := _source_of(item))})))
+
+
+@functools.cache
+def _hash_of(paths: tuple[str, ...]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in paths:
         digest.update(_code_of(path))

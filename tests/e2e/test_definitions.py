@@ -67,6 +67,17 @@ def test_a_table_may_stand_on_any_asset_of_the_graph():
     assert "churn_source" not in made.resources
 
 
+def test_the_jobs_of_a_model_are_the_same_beside_other_models():
+    """Otherwise the cost of a load grows with the square of the number of models."""
+    others = [replace(telco, name=f"other{number}") for number in range(3)]
+    alone, beside = build_defs(models=[telco]), build_defs(models=[telco, *others])
+    for job in alone.jobs or ():
+        if job.name.startswith("churn_"):
+            jobs = [made.resolve_job_def(job.name) for made in (alone, beside)]
+            assert jobs[0].get_job_snapshot_id() == jobs[1].get_job_snapshot_id(), job.name
+            assert not {f"{other.name}_source" for other in others} & set(jobs[1].resource_defs)
+
+
 @pytest.mark.parametrize("executor", [None, dg.multiprocess_executor], ids=["default", "processes"])
 def test_the_executor_of_all_jobs_is_set_in_one_place(executor):
     made = build_defs(models=[telco], executor=executor) if executor else build_defs(models=[telco])

@@ -10,6 +10,7 @@ from resources.dagster_internals import (
     Planned,
     check_evaluations,
     check_events,
+    narrow_job,
     planned_assets,
     remove_chatter,
     runs_with_current_facts,
@@ -130,3 +131,48 @@ def test_the_runs_of_the_latest_facts_are_known_and_chatter_goes_without_them(in
     assert [e.day for e in check_evaluations(instance) if e.run_id == third] == ["2026-03-01", "2026-03-02"]
     assert {planned.made for planned in planned_assets(instance, third)} == {True}
     assert size_of_events(instance, first, chatter_only=True) > 0, "the events of other runs stay"
+
+
+def asset_of(name: str, *deps: str, needs: str = "common"):
+    @dg.asset(key=["m", name], deps=[["m", dep] for dep in deps], partitions_def=DAYS, required_resource_keys={needs})
+    def made():
+        """Makes nothing."""
+
+    return made
+
+
+LINE = [asset_of("landed", needs="source"), asset_of("clean", "landed"), asset_of("scored", "clean")]
+AFTER = [dg.AssetKey(["m", "clean"]), dg.AssetKey(["m", "scored"])]
+
+
+def jobs_of(*others: str) -> dg.Definitions:
+    """A narrow job and Dagster's own of the same assets, beside other assets with a resource each."""
+    tags = {"why": "a test"}
+    return dg.Definitions(
+        assets=[*LINE, *(asset_of(name, needs=f"of_{name}") for name in others)],
+        jobs=[
+            narrow_job("narrow", AFTER, description="Ours.", tags=tags),
+            dg.define_asset_job("plain", dg.AssetSelection.assets(*AFTER), description="Ours.", tags=tags),
+        ],
+        resources={"common": 1, "source": 2, "unused": 3, **{f"of_{name}": 4 for name in others}},
+    )
+
+
+def test_a_narrow_job_is_dagsters_own_with_fewer_resources():
+    narrow, plain = (jobs_of("x", "y").resolve_job_def(name) for name in ("narrow", "plain"))
+    assert narrow.asset_layer.executable_asset_keys == plain.asset_layer.executable_asset_keys == set(AFTER)
+    assert narrow.dependencies == plain.dependencies
+    assert narrow.partitions_def == plain.partitions_def == DAYS
+    assert (
+        (narrow.description, dict(narrow.tags)) == (plain.description, dict(plain.tags)) == ("Ours.", {"why": "a test"})
+    )
+    assert {"of_x", "of_y", "unused"} <= set(plain.resource_defs)
+    assert not {"of_x", "of_y", "unused"} & set(narrow.resource_defs)
+
+
+def test_a_narrow_job_does_not_depend_on_other_assets(instance):
+    alone, beside = (jobs_of(*others).resolve_job_def("narrow") for others in ((), ("x", "y", "z")))
+    assert set(alone.resource_defs) == set(beside.resource_defs)
+    assert alone.get_job_snapshot_id() == beside.get_job_snapshot_id()
+    part = beside.execute_in_process(instance=instance, partition_key="2026-03-02", asset_selection=[AFTER[1]])
+    assert [event.step_key for event in part.get_asset_materialization_events()] == ["m__scored"]
