@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from assets.declaration import Model
+from assets.declaration import DeclarationError, Model, refuse_another_table
 from assets.lifecycle.data.freshness import stale_days
 from assets.lifecycle.data.landing import source_resources
 from assets.lifecycle.jobs import (
@@ -33,6 +33,7 @@ from assets.lifecycle.model.windows import iso_days
 from assets.lifecycle.release.approval import state_of
 from resources.settings import Settings
 from resources.sources import SourceError, Stream
+from resources.tables import WHOLE
 
 CHUNK_DAYS = 62
 """Maximum days in one run: limits the memory of a run over months."""
@@ -45,21 +46,36 @@ class RunError(Exception):
 
 
 class Runner:
-    """Runs the jobs of one model on a state folder, as the daemon would."""
+    """Runs the jobs of one model on a state folder, as the daemon would.
 
-    def __init__(self, model: Model, settings: Settings, instance: dg.DagsterInstance) -> None:
+    Args:
+        model: the declaration.
+        settings: settings of the state folder.
+        instance: Dagster's instance.
+        owner: the model whose table it shares, if it does; default: from the model folders.
+
+    Raises:
+        RunError: that model is not declared, or declares another table.
+    """
+
+    def __init__(
+        self, model: Model, settings: Settings, instance: dg.DagsterInstance, owner: Model | None = None
+    ) -> None:
         from definitions import build_defs
         from resources.defaults import default_resources
 
         self.model, self.settings, self.instance = model, settings, instance
-        self.defs = build_defs(models=[model], settings=settings)
-        self.resources = default_resources(settings, source_resources([model]), ready=True)
+        self.owner = (owner or _owner_of(model)) if model.table.of else model
+        models = [self.owner, model] if model.table.of else [model]
+        self.defs = build_defs(models=models, settings=settings)
+        self.resources = default_resources(settings, source_resources(models), ready=True)
         self.tables = self.resources["tables"]
         self.assets = {
             key.path[-1]: asset
             for asset in self.defs.assets or ()
             if isinstance(asset, dg.AssetsDefinition)
             for key in asset.keys
+            if key == model.key(key.path[-1])
         }
         self.last: dg.ExecuteInProcessResult | None = None
 
@@ -86,11 +102,19 @@ class Runner:
         tags = {"assetline/why": why} if why else {}
         if days:
             tags |= {RANGE_START: days[0], RANGE_END: days[-1]}
-        job = self.defs.resolve_job_def(job_name(self.model, work))
+        return self._attempt(job_name(self.model, work), config, tags, [self.model.key(name) for name in only])
+
+    def _attempt(
+        self,
+        job: str,
+        config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        only: Sequence[dg.AssetKey] = (),
+    ) -> str | None:
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        self.last = job.execute_in_process(
+        self.last = self.defs.resolve_job_def(job).execute_in_process(
             instance=self.instance, run_config={**quiet, **(config or {})}, tags=tags, raise_on_error=False,
-            asset_selection=[self.model.key(name) for name in only] or None,
+            asset_selection=list(only) or None,
         )  # fmt: skip
         return None if self.last.success else _why(self.last)
 
@@ -120,6 +144,20 @@ class Runner:
             self.run(work, chunk)
         return len(stale)
 
+    def make_shared_table(self) -> None:
+        """Lands and cleans the whole table of another model, unless it is there and not stale.
+
+        Raises:
+            RunError: a run failed.
+        """
+        if not self.model.table.of or self.model.is_stream:
+            return
+        names = (f"raw_{self.model.table.name}", self.model.table.name, "quarantine")
+        if any(stale_days(self.assets[name], self.tables, [WHOLE]) for name in names):
+            job = job_name(self.owner, LIFECYCLE)
+            if (error := self._attempt(job, only=[self.model.key(name) for name in names])) is not None:
+                raise RunError(f"{job} failed: {error}; see run {self.last_run_id} in the UI")
+
     def live(self, say: Callable[[str], None]) -> None:
         """Materializes everything in the order of the lifecycle, from raw rows to a champion and its scores.
 
@@ -133,8 +171,9 @@ class Runner:
             RunError: the source cannot be read, a run failed or was refused, or the rows come from another asset; the
                 message has the reason.
         """
-        source = self.model.table.source
+        source = self.owner.table.source
         if not self.model.is_stream:
+            self.make_shared_table()
             self.run(LIFECYCLE)
         elif isinstance(source, Stream):
             assert self.model.table.start is not None
@@ -192,6 +231,20 @@ def alone(settings: Settings, declared: Callable[[], Model]) -> Iterator[Runner]
         gc.collect()
         gc.freeze()  # exempts a million long-lived library objects from garbage collection
         yield runner
+
+
+def _owner_of(model: Model) -> Model:
+    """The declaration of the model whose table ``model`` shares; RunError if it is not declared, or not as shared."""
+    from assets.models import declared_models
+
+    for declared in declared_models():
+        if declared.name == model.table.of:
+            try:
+                refuse_another_table(model, declared)
+            except DeclarationError as error:
+                raise RunError(str(error)) from error
+            return declared
+    raise RunError(f"{model.name}: no model '{model.table.of}' is declared, whose table it shares")
 
 
 def _chunks(days: Sequence[str]) -> Iterator[list[str]]:

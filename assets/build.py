@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
-from assets.declaration import DeclarationError, Model
+from assets.declaration import DeclarationError, Model, refuse_another_table
 from assets.lifecycle.factory import lifecycle_assets
 from assets.lifecycle.jobs import model_jobs
 from assets.models import Broken, said_by
@@ -31,7 +31,8 @@ class Built:
 def build(models: Sequence[Model], *, targets: Collection[str] | None = None) -> tuple[list[Built], list[Broken]]:
     """Builds the assets and jobs of each model.
 
-    A model is broken if its assets cannot be built, use an asset key of another model, or name an unknown target.
+    A model is broken if its assets cannot be built, use an asset key of another model, or name an unknown target, or if
+    the model whose table it shares is not declared or declares another table.
 
     Args:
         models: the declarations.
@@ -43,8 +44,12 @@ def build(models: Sequence[Model], *, targets: Collection[str] | None = None) ->
     built: list[Built] = []
     broken: list[Broken] = []
     taken: dict[dg.AssetKey, str] = {}
-    for model in models:
+    by_name = {model.name: model for model in models}
+    # A model on the table of another model is as broken as that one, so it comes after it.
+    for model in sorted(models, key=lambda model: bool(model.table.of)):
         try:
+            if model.table.of:
+                _refuse_unshared(model, by_name, [one.model.name for one in built])
             if targets is not None:
                 _refuse_unknown_targets(model, targets)
             assets = lifecycle_assets(model)
@@ -58,7 +63,24 @@ def build(models: Sequence[Model], *, targets: Collection[str] | None = None) ->
             taken |= {key: model.name for asset in assets for key in asset.keys}
         except Exception as error:  # as in read_folders(): one broken model must not hide the others
             broken.append(Broken(model.name, said_by(error)))
-    return built, broken
+    order = {model.name: number for number, model in enumerate(models)}
+    return sorted(built, key=lambda one: order[one.model.name]), broken
+
+
+def _refuse_unshared(model: Model, declared: Mapping[str, Model], sound: Collection[str]) -> None:
+    """Refuses a model whose table is not another model's, or not the same one."""
+    owner = declared.get(model.table.of)
+    if owner is None:
+        close = difflib.get_close_matches(model.table.of, declared, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "declare it, or give the table a source"
+        raise DeclarationError(
+            f"model '{model.name}': table.of={model.table.of!r} is invalid: no such model is declared; {hint}"
+        )
+    refuse_another_table(model, owner)
+    if owner.name not in sound:
+        raise DeclarationError(
+            f"model '{model.name}': table.of={model.table.of!r} is invalid: that model is broken; mend it first"
+        )
 
 
 def _refuse_unknown_targets(model: Model, known: Collection[str]) -> None:

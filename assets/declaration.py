@@ -6,10 +6,12 @@ Does not belong here: anything that computes (``assets/lifecycle``) or names a c
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
 import inspect
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
@@ -95,10 +97,12 @@ class Table:
         quiet_days: whether a day without rows is normal; if not, an empty landing is refused.
         source_down_hours: hours for which the source of a stream may be unavailable before an alert opens; its days are
             requested again in the meantime. 0 opens the alert at once.
+        of: name of the model whose table this is, for a second model on the same rows. It lands and is cleaned once, by
+            that model. Leave out the source, and declare the rest as that model does; a difference is refused.
     """
 
     name: str
-    source: Source | dg.AssetKey
+    source: Source | dg.AssetKey = None  # type: ignore[assignment] # required unless `of` is given
     key: str
     contract: type[Any]
     clean: Callable[[pd.DataFrame], pd.DataFrame] | None = None
@@ -108,6 +112,12 @@ class Table:
     max_refused: float = 0.05
     quiet_days: bool = False
     source_down_hours: float = 6.0
+    of: str = ""
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Names of the assets that belong to the table; models that share the table share these."""
+        return (f"raw_{self.name}", self.name, "quarantine", "raw_labels")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -510,8 +520,13 @@ class Model:
         return next(iter(self.features.entities), None) if self.features else None
 
     def key(self, asset: str) -> dg.AssetKey:
-        """Returns the asset key of one of the model's assets."""
-        return dg.AssetKey([self.name, asset])
+        """Returns the asset key of one of the model's assets; those of a shared table have the other model's name."""
+        return dg.AssetKey([self.lander if asset in self.table.assets else self.name, asset])
+
+    @property
+    def lander(self) -> str:
+        """Name of the model that lands and cleans the table: this one, or the one that the table belongs to."""
+        return self.table.of or self.name
 
 
 def refuse_wrong_declaration(model: Model) -> None:
@@ -530,12 +545,27 @@ def refuse_wrong_declaration(model: Model) -> None:
             raise DeclarationError(f"model '{model.name}': {field_name}={value!r} is invalid: {mend}")
 
 
+def refuse_another_table(model: Model, owner: Model) -> None:
+    """Validates a shared table: the declarations of both models describe the same rows.
+
+    Args:
+        model: the model whose table names ``owner`` with ``of``.
+        owner: the model that lands the table.
+
+    Raises:
+        DeclarationError: they differ; the message names the first difference.
+    """
+    for field_name, value, mend in _other_than(model, owner):
+        raise DeclarationError(f"model '{model.name}': {field_name}={value!r} is invalid: {mend}")
+
+
 Wrong = Iterator[tuple[str, object, str]]
 """Field, value, and the fix."""
 
 
 def _wrong_names(model: Model) -> Wrong:
-    for name, value in {"name": model.name, "table.name": model.table.name}.items():
+    names = {"name": model.name, "table.name": model.table.name, "table.of": model.table.of or model.name}
+    for name, value in names.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]*", value):
             yield name, value, "use lower-case letters, digits and _, beginning with a letter"
     if not (model.owner.startswith("team:") or "@" in model.owner):
@@ -550,6 +580,16 @@ def _wrong_table(model: Model) -> Wrong:
         yield "table.source", type(table.source).__name__, "a Stream needs a table with `time`"
     if isinstance(table.source, Snapshot) and model.is_stream:
         yield "table.source", type(table.source).__name__, "a Snapshot needs a table without `time`"
+    if table.of == model.name:
+        yield "table.of", table.of, "name the other model that the table belongs to, or leave it out"
+    if table.of and table.source is not None:
+        yield (
+            "table.source",
+            type(table.source).__name__,
+            f"leave it out, because the model '{table.of}' lands the rows",
+        )
+    if not table.of and table.source is None:
+        yield "table.source", None, "say where the rows come from, or name the model whose table it is with `of`"
     if table.source_down_hours < 0:
         yield "table.source_down_hours", table.source_down_hours, "give 0 or more hours"
     if model.label_delay_days < 0 or (model.label_delay_days and not model.is_stream):
@@ -558,6 +598,54 @@ def _wrong_table(model: Model) -> Wrong:
             model.label_delay_days,
             "give 0 or more days; more than 0 needs a table with `time`",
         )
+
+
+_COMPARED = ("name", "key", "time", "start", "late_days", "max_refused", "quiet_days")
+"""Fields that both declarations of a shared table have; the other model's `source_down_hours` counts."""
+
+
+def _other_than(model: Model, owner: Model) -> Wrong:
+    table, its = model.table, owner.table
+    if its.of:
+        yield "table.of", table.of, f"name the model that lands the table: '{its.of}'"
+    for name in _COMPARED:
+        if getattr(table, name) != getattr(its, name):
+            mend = f"'{owner.name}', whose table it is, declares {getattr(its, name)!r}; declare the same"
+            yield f"table.{name}", getattr(table, name), mend
+    if table.contract is its.contract:
+        mend = "write the contract into the model's own folder, because each version keeps its folder"
+        yield "table.contract", table.contract.__name__, mend
+    now, there = (one.contract.to_schema() for one in (table, its))
+    for name in sorted(now.columns.keys() ^ there.columns.keys()):
+        yield f"table.contract, column '{name}'", name in now.columns, f"'{owner.name}' declares other columns; compare"
+    for name, column in now.columns.items():
+        if _described(column) != _described(there.columns[name]):
+            mend = f"'{owner.name}', whose table it is, declares {_described(there.columns[name])}; declare the same"
+            yield f"table.contract, column '{name}'", _described(column), mend
+    if _described(now) != _described(there):
+        yield "table.contract", table.contract.__name__, f"'{owner.name}' checks its whole rows otherwise; compare"
+    if (table.clean is None) != (its.clean is None) or (table.clean and _code(table.clean) != _code(its.clean)):
+        yield (
+            "table.clean",
+            getattr(table.clean, "__name__", None),
+            f"'{owner.name}' cleans its rows otherwise; compare",
+        )
+    if model.label_delay_days and model.label_delay_days != owner.label_delay_days:
+        mend = f"the labels of '{owner.name}' land {owner.label_delay_days} days after their row; give the same"
+        yield "label_delay_days", model.label_delay_days, f"{mend}, or 0 if the target is a column of the table"
+
+
+def _described(part: Any) -> str:
+    """What a contract, or one of its columns, demands of a row; names of classes and descriptions demand nothing."""
+    given = [(check.name, dict(check.statistics or {})) for check in part.checks]
+    rules = [f"{name}({', '.join(f'{key}={value}' for key, value in of.items())})" for name, of in given]
+    flags = [name for name in ("nullable", "unique", "coerce", "required", "strict") if getattr(part, name, None)]
+    return ", ".join([str(part.dtype), *flags, *sorted(rules)])
+
+
+def _code(function: Any) -> str:
+    """The code of a function without its comments and layout."""
+    return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(function))))
 
 
 def _wrong_columns(model: Model) -> Wrong:

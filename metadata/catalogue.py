@@ -163,7 +163,7 @@ class Catalogue:
 def _declared_tables(model: Model) -> dict[str, CatalogueTable]:
     """The tables of a model by key, as they are declared."""
     found: dict[str, CatalogueTable] = {}
-    landed = {model.key(f"raw_{model.table.name}"), model.key("raw_labels")}
+    landed = set() if model.table.of else {model.key(f"raw_{model.table.name}"), model.key("raw_labels")}
     for asset in lifecycle_assets(model):
         for spec in asset.specs:
             checks = [one for one in asset.check_specs if one.asset_key == spec.key]

@@ -109,11 +109,13 @@ def prepare_rows(runner: Runner, say: Say, until: dt.date | None = None, *, land
         StageError: the rows come from another asset, or no day is over yet.
         RunError: a run failed.
     """
-    model, source = runner.model, runner.model.table.source
+    model, source = runner.model, runner.owner.table.source
     table = model.table.name
     if isinstance(source, Snapshot):
         raw = () if landed else (f"raw_{table}",)
-        runner.run(LIFECYCLE, only=(*raw, table, "quarantine", "labels", "features"))
+        runner.make_shared_table()
+        of_table = () if model.table.of else (*raw, table, "quarantine")
+        runner.run(LIFECYCLE, only=(*of_table, "labels", "features"))
         say(f"{model.name}: the table landed, is clean and has features")
         return None
     if not isinstance(source, Stream):

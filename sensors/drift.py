@@ -42,8 +42,10 @@ def first_day_of_automation(model: Model, today: dt.date) -> str:
 def drift_sensor(model: Model) -> dg.SensorDefinition:
     """The sensor of missed days: landed, without a drift verdict, and too old for automation.
 
-    Where drift is judged on requests, the last step of a landed day are its predictions.
+    Where drift is judged on requests, the last step of a landed day are its predictions. A table of another model is
+    cleaned by that model's jobs, so a day of it counts once it is clean.
     """
+    landed_in = model.table.name if model.table.of else f"raw_{model.table.name}"
     last = "predictions" if model.drift.source == "requests" else "drift"
 
     @dg.sensor(
@@ -57,7 +59,7 @@ def drift_sensor(model: Model) -> dg.SensorDefinition:
     def missed_days(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         landed, scored, checked = (
             set(context.instance.get_materialized_partitions(model.key(name)))
-            for name in (f"raw_{model.table.name}", "predictions", last)
+            for name in (landed_in, "predictions", last)
         )
         before = first_day_of_automation(model, dt.datetime.now(dt.UTC).date())
         missing = unchecked_days(landed, scored, checked, before=before)

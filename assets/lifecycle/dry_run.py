@@ -18,7 +18,7 @@ from assets.lifecycle.data.features import compute_features, events_of, features
 from assets.lifecycle.data.landing import number_rows
 from assets.lifecycle.data.row_outcomes import REASON, by_contract, first_landed, type_and_refuse
 from assets.lifecycle.model.training_set import feature_column
-from resources.sources import Snapshot, Stream
+from resources.sources import Snapshot, SourceError, Stream
 from resources.tables import WHOLE
 
 
@@ -66,11 +66,13 @@ def dry_run(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str
         spoil: text to write into every row, by column name as it lands.
 
     Raises:
-        SourceError: the source cannot be read.
+        SourceError: the source cannot be read, or another model lands the rows.
         ContractError: a column that the contract requires is absent.
     """
     source = model.table.source
     day = WHOLE
+    if raw is None and model.table.of:
+        raise SourceError(f"the model '{model.table.of}' lands the rows of {model.table.name}; give some of them")
     if raw is None:
         if isinstance(source, Stream):
             day = source.landed_until().isoformat()

@@ -34,11 +34,15 @@ from assets.lifecycle.release.staging import staged_asset
 AssetFactory = Callable[[Model], dg.AssetsDefinition | None]
 """Builds one asset of a model; ``None`` if the model has no such asset."""
 
-FACTORIES: tuple[AssetFactory, ...] = (
+TABLE_FACTORIES: tuple[AssetFactory, ...] = (
     raw_table_asset,
     raw_labels_asset,
     cleaned_asset,
     quarantine_asset,
+)
+"""The assets of a table; a model on the table of another model has none of them."""
+
+MODEL_FACTORIES: tuple[AssetFactory, ...] = (
     labels_asset,
     features_asset,
     training_set_asset,
@@ -62,5 +66,6 @@ FACTORIES: tuple[AssetFactory, ...] = (
 def lifecycle_assets(model: Model) -> Sequence[dg.AssetsDefinition]:
     """Returns all assets of a model; the declaration's own assets replace the lifecycle's assets with the same key."""
     own = {asset.key: asset for asset in model.assets}
-    built = [asset for factory in FACTORIES if (asset := factory(model)) is not None]
+    factories = MODEL_FACTORIES if model.table.of else (*TABLE_FACTORIES, *MODEL_FACTORIES)
+    built = [asset for factory in factories if (asset := factory(model)) is not None]
     return [*(asset for asset in built if asset.key not in own), *own.values()]

@@ -21,21 +21,26 @@ DAILY, MATURE, REQUESTS = "daily", "mature", "requests"
 TRAIN, DEPLOY, BACKTEST, TUNE, LIFECYCLE = "train", "deploy", "backtest", "tune", "lifecycle"
 
 
+OF_TABLE = (LAND, CLEAN)
+"""Kinds of work on the table alone. On a shared table, these are jobs of the model that lands it."""
+
+
 def job_name(model: Model, work: str) -> str:
     """Returns the name of one of a model's jobs, e.g. ``fraud_train``."""
-    return f"{model.name}_{work}"
+    return f"{model.lander if work in OF_TABLE else model.name}_{work}"
 
 
 def assets_of_jobs(model: Model) -> dict[str, list[str]]:
     """Returns the names of the assets that each kind of work materializes, by kind of work."""
     table = model.table.name
+    cleaned = [] if model.table.of else [table, "quarantine"]
     waits = [*(["approval"] if model.approval else []), *(["rollout"] if model.rollout else [])]
     release = ["staged", *waits, "deployment", "model_card"]
     if not model.is_stream:
         return {
             LIFECYCLE: [
-                f"raw_{table}", table, "quarantine", "labels", "features", "training_set", "trained_model",
-                "evaluation", *release, "predictions", "drift",
+                *([] if model.table.of else [f"raw_{table}"]), *cleaned, "labels", "features", "training_set",
+                "trained_model", "evaluation", *release, "predictions", "drift",
             ],
             TRAIN: ["training_set", "trained_model", "evaluation"],
             DEPLOY: release,
@@ -50,7 +55,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         CLEAN: [table, "quarantine"],
         LABEL: ["labels"],
         FEATURES: ["features"],
-        DAILY: [table, "quarantine", "features", "predictions", *estimated, *of_table],
+        DAILY: [*cleaned, "features", "predictions", *estimated, *of_table],
         MATURE: ["labels", "performance"],
         TRAIN: ["training_set", "trained_model", "evaluation"],
         DEPLOY: release,
@@ -90,6 +95,7 @@ def model_jobs(model: Model) -> Sequence[dg.UnresolvedAssetJobDefinition]:
             tags={BRANCH_OF_RUN: branch} if branch else None,
         )
         for work, names in assets_of_jobs(model).items()
+        if not (model.table.of and work in OF_TABLE)
     ]
 
 

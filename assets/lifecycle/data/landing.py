@@ -113,15 +113,15 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
 
 def source_resource_key(model: Model) -> str:
     """Returns the resource key of the model's source; the resource can be replaced under this key."""
-    return f"{model.name}_source"
+    return f"{model.lander}_source"
 
 
 def source_resources(models: Iterable[Model]) -> dict[str, Any]:
-    """Returns the models' sources by resource key. A table that another code location makes has no source."""
+    """Returns the models' sources by resource key. A table of another model or code location has no source."""
     return {
         source_resource_key(model): model.table.source
         for model in models
-        if not isinstance(model.table.source, dg.AssetKey)
+        if not model.table.of and not isinstance(model.table.source, dg.AssetKey)
     }
 
 
