@@ -146,6 +146,11 @@ class Features:
         origins: for each of ``names``, the name under which it is explained. Features with the same name, e.g. the
             words of a text or the categories of a column, are explained as one. Default: each word number under the
             part of its name before ``#``, and each other feature under its own name.
+        reads: columns of the table that ``compute`` reads, ``label`` aside; default: all of the contract.
+        parts: for a lookback that does not fit into memory: by entity column, the function of the values that need the
+            past of this entity alone. ``(events, wanted) -> values`` as ``compute``; each gets a shard of the entities.
+        join: ``(own, values) -> features``: the features of the wanted rows, ``[wanted]`` each, from their own columns
+            and the values of all ``parts``. It must agree with ``compute``, which the ``features`` asset checks.
     """
 
     compute: FeatureFunction
@@ -155,6 +160,9 @@ class Features:
     calendar: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    parts: Mapping[str, FeatureFunction] = field(default_factory=dict)
+    join: Callable[[Columns, dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
 
     @property
     def explained(self) -> tuple[str, ...]:
@@ -718,6 +726,12 @@ def _wrong_features(model: Model) -> Wrong:
         yield "features.calendar / drift.columns", unknown, f"name declared features: {', '.join(features.names)}"
     for unknown in set(features.entities) - set(model.table.columns):
         yield "features.entities", unknown, f"name columns of the contract: {', '.join(model.table.columns)}"
+    for unknown in set(features.reads) - set(model.table.columns):
+        yield "features.reads", unknown, f"name columns of the contract: {', '.join(model.table.columns)}"
+    if features.parts and set(features.parts) != set(features.entities):
+        yield "features.parts", tuple(features.parts), "give one function for each of `entities`, or none"
+    if bool(features.parts) != (features.join is not None):
+        yield "features.join", features.join, "give `parts` and `join` together: one needs the other"
 
 
 def _wrong_training(model: Model) -> Wrong:

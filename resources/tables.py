@@ -209,11 +209,30 @@ class ParquetTables(dg.ConfigurableIOManager):
 
         Raises :class:`TableError` if there are no days, or if a file is missing or damaged.
         """
-        wanted = self.days(key) if days is None else days
-        if not wanted:
+        return frame_of(self.arrow(key, self.days(key) if days is None else days, columns))
+
+    def arrow(
+        self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str] | None = None
+    ) -> list[pa.Table]:
+        """The rows of each of ``days`` as they are stored; the same errors as :meth:`read`."""
+        if not days:
             raise TableError(f"{key.to_user_string()}: there is nothing to read yet; materialise it first")
         files = self.files.pinned(posixpath.join(*key.path))
-        return _frame(files.each(lambda day: self._load(files, key, day, columns), wanted))
+        return files.each(lambda day: self._load(files, key, day, columns), days)
+
+    def schema(self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str]) -> pa.Schema:
+        """The types that columns have if ``days`` are read together. Raises :class:`TableError` as :meth:`read`."""
+        found = []
+        for day in days:
+            try:
+                with self.files.opened(_name(key, day)) as file:
+                    there = pq.read_schema(file)
+            except FileNotFoundError as error:
+                raise self._missing(key, day) from error
+            except (pa.ArrowInvalid, OSError) as error:
+                raise self._unreadable(key, day, error) from error
+            found.append(pa.schema([there.field(name) for name in columns if name in there.names]))
+        return pa.unify_schemas(found, promote_options="permissive").remove_metadata()
 
     def batches(
         self, key: dg.AssetKey, day: str = WHOLE, columns: Sequence[str] | None = None, rows: int = 262_144
@@ -226,7 +245,7 @@ class ParquetTables(dg.ConfigurableIOManager):
             with self.files.opened(_name(key, day)) as file:
                 wanted = list(columns) if columns is not None else None
                 for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(rows, columns=wanted):
-                    yield _frame([pa.Table.from_batches([batch])])
+                    yield frame_of([pa.Table.from_batches([batch])])
         except FileNotFoundError as error:
             raise self._missing(key, day) from error
         except (pa.ArrowInvalid, OSError) as error:
@@ -410,6 +429,18 @@ class InBatches:
         """The rows of one day in batches; empty if the day does not exist."""
         return self.tables.batches(self.key, day, columns) if day in self.days else iter(())
 
+    def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of all days; without any day, an empty frame."""
+        return self.tables.read(self.key, self.days, columns) if self.days else pd.DataFrame()
+
+    def arrow(self, day: str, columns: Sequence[str]) -> pa.Table:
+        """The rows of a day as they are stored."""
+        return self.tables.arrow(self.key, [day], columns)[0]
+
+    def schema(self, columns: Sequence[str]) -> pa.Schema:
+        """The types that columns have if all days are read together."""
+        return self.tables.schema(self.key, self.days, columns)
+
     def rows(self, day: str) -> int:
         """Number of rows of a day; 0 if the day does not exist."""
         stamp = self.tables.stamp(self.key, day) if day in self.days else None
@@ -464,8 +495,8 @@ def _span(days: Sequence[str]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
 
 
-def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    """Joins tables to one DataFrame. Text stays Arrow-backed, which takes a tenth of the memory of Python strings.
+def frame_of(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    """Joins Arrow tables to one DataFrame. Text stays Arrow-backed, which takes a tenth of the memory of Python strings.
 
     If a day lacks a column, its values are missing on that day; the caller interprets them.
     """

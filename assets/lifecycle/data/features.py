@@ -2,12 +2,13 @@
 
 Belongs here: collecting the events that a feature function may use, and the check that it uses no others. Does not
 belong here: any particular feature (the model folder), encodings for tables without feature functions
-(``default_features.py``).
+(``default_features.py``), a lookback that does not fit into memory (``lookback.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 import numpy as np
@@ -16,14 +17,19 @@ import pandas as pd
 from assets.declaration import Columns, Features, Model
 from assets.lifecycle.data.default_features import default_features
 from assets.lifecycle.data.event_days import event_day
+from assets.lifecycle.data.lookback import Sharded, sharded
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
+from resources.tables import InBatches
 
 POINT_IN_TIME = Check(
     name="point_in_time",
     description="No feature changes when later rows and labels that are not known yet are replaced.",
 )
 COMPLETE = Check(name="complete", description="Each clean row has its features, and none is infinite.")
+
+ROWS_AT_ONCE = 2_000_000
+"""Largest number of events whose features are computed together, about 1 GB; more are computed in shards."""
 
 PROBED_ROWS = 200
 """Number of rows just before each cut whose features are computed a second time without the future."""
@@ -57,7 +63,11 @@ def compute_features(features: Features, events: Columns, wanted: np.ndarray) ->
     Raises:
         dagster.Failure: the function returns undeclared features, misses declared ones, or returns wrong lengths.
     """
-    made = features.compute(events, wanted)
+    return as_matrix(features.compute(events, wanted), features, len(wanted))
+
+
+def as_matrix(made: dict[str, np.ndarray], features: Features, rows: int) -> np.ndarray:
+    """Returns computed features as float32 ``[rows, len(features.names)]``; the same errors as above."""
     if set(made) != set(features.names):
         missing, extra = set(features.names) - set(made), set(made) - set(features.names)
         raise dg.Failure(
@@ -65,8 +75,8 @@ def compute_features(features: Features, events: Columns, wanted: np.ndarray) ->
             f"missing {sorted(missing) or 'none'}, undeclared {sorted(extra) or 'none'}; make it agree with `names`"
         )
     for name, values in made.items():
-        if len(values) != len(wanted):
-            raise dg.Failure(description=f"feature '{name}' has {len(values)} values for {len(wanted)} rows")
+        if len(values) != rows:
+            raise dg.Failure(description=f"feature '{name}' has {len(values)} values for {rows} rows")
     return np.column_stack([np.asarray(made[name], dtype=np.float32) for name in features.names])
 
 
@@ -115,54 +125,116 @@ def sees_the_future(
     return [name for name, different in zip(features.names, changed, strict=True) if different]
 
 
+@dataclass(frozen=True)
+class Computed:
+    """The features of some days.
+
+    Args:
+        carried: key and time of the rows.
+        values: their features, float32 ``[n, n_features]``.
+        seeing: by month of the days (its last day), the moment of the probe and the features that see the future.
+    """
+
+    carried: pd.DataFrame
+    values: np.ndarray
+    seeing: Mapping[str, tuple[np.datetime64, list[str]]]
+
+
+def features_of_days(model: Model, cleaned: InBatches, labels: InBatches | None, days: Sequence[str]) -> Computed:
+    """Computes the features of ``days``, with the probes of the future.
+
+    A lookback of more than :data:`ROWS_AT_ONCE` rows is computed in shards of entities, if the features have ``parts``.
+    Otherwise it is held in memory as a whole.
+
+    Args:
+        model: the model.
+        cleaned: the cleaned table, lookback included.
+        labels: labels that may be known; ``None`` if they do not land later.
+        days: ISO days; ``[WHOLE]`` for a table without days.
+
+    Raises:
+        dagster.Failure: the features disagree with their declaration, or the shards have no space.
+    """
+    features, time = features_of(model), model.table.time
+    rows = sum(cleaned.rows(day) for day in cleaned.days)
+    if time is not None and features.parts and rows > ROWS_AT_ONCE:
+        with sharded(features, model, cleaned, labels, days, shards=-(-rows // ROWS_AT_ONCE)) as events:
+            values = as_matrix(events.computed(), features, len(events.carried))
+            seeing = {
+                month[-1]: (cut, _probe_of_shards(events, values, model, cut)) for month, cut in _probes(model, days)
+            }
+            return Computed(events.carried, values, seeing)
+    frame = cleaned.read(model.table.columns)
+    known = labels.read((model.table.key, model.target)) if labels is not None else None
+    events_ = events_of(frame, known, model)
+    wanted = np.arange(len(frame)) if time is None else np.flatnonzero(event_day(frame, model.table).isin(days))
+    carried = frame.iloc[wanted][[c for c in (model.table.key, time) if c]].reset_index(drop=True)
+    values = compute_features(features, events_, wanted)
+    seeing = {
+        month[-1]: (cut, sees_the_future(features, events_, time or "", model.label_delay_days, cut))
+        for month, cut in _probes(model, days)
+    }
+    return Computed(carried, values, seeing)
+
+
+def _probe_of_shards(events: Sharded, values: np.ndarray, model: Model, cut: np.datetime64) -> list[str]:
+    """The features that see the future, of the wanted rows just before ``cut``; their parts must agree with `compute`.
+
+    Raises:
+        dagster.Failure: ``parts`` and ``join`` give other values than ``compute``.
+    """
+    features, time = events.features, str(model.table.time)
+    before = np.flatnonzero(events.own[time] < cut)
+    probed = np.sort(before[np.argsort(events.own[time][before], kind="stable")[-PROBED_ROWS:]])
+    if not len(probed):
+        return []
+    near, at = events.near(probed, cut, time)
+    whole = compute_features(features, near, at)
+    other = ~np.isclose(whole, values[probed], rtol=0, atol=0, equal_nan=True).all(axis=0)
+    if other.any():
+        names = ", ".join(name for name, differs in zip(features.names, other, strict=True) if differs)
+        raise dg.Failure(
+            description=f"{model.name}: `parts` and `join` of the features give other values than `compute` for {names}; "
+            "make them agree, and let each part use only the rows of its own entity",
+            allow_retries=False,
+        )
+    return sees_the_future(features, near, time, model.label_delay_days, cut)
+
+
 def features_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``features``."""
     table, features = model.table, features_of(model)
     look = features.lookback_days
 
     def make_features(
-        context: dg.AssetExecutionContext, cleaned: pd.DataFrame, labels: pd.DataFrame | None = None
+        context: dg.AssetExecutionContext, cleaned: InBatches, labels: InBatches | None = None
     ) -> StageOutput:
         days = days_in_run(context)
-        events = events_of(cleaned, labels, model)
-        if table.time is None:
-            wanted = np.arange(len(cleaned))
-        else:
-            day = event_day(cleaned, table)
-            wanted = np.flatnonzero(day.isin(days))
-        carried = [c for c in (table.key, table.time) if c]
-        values = compute_features(features, events, wanted)
-        frame = pd.concat(
-            [
-                cleaned.iloc[wanted][carried].reset_index(drop=True),
-                pd.DataFrame(values, columns=list(features.names)),
-            ],
-            axis=1,
-        )
+        computed = features_of_days(model, cleaned, labels, days)
+        values = computed.values
+        frame = pd.concat([computed.carried, pd.DataFrame(values, columns=list(features.names))], axis=1)
         is_infinite = np.isinf(values)
         infinite = is_infinite.any(axis=1)
         where = [name for name, any_ in zip(features.names, is_infinite.any(axis=0), strict=True) if any_]
         missing = {n: float(s) for n, s in zip(features.names, np.isnan(values).mean(axis=0), strict=True) if s}
         if table.time is None:
             check_results = [_complete(infinite, None, missing, where)]
+            by_day = {}
         else:
-            on = day.iloc[wanted].to_numpy()
+            on = event_day(computed.carried, table).to_numpy()
             check_results = [_complete(infinite[on == d], d, missing, where) for d in days]
-            check_results += _point_in_time(features, events, model, days)
-        by_day = {} if table.time is None else {d: {"dagster/partition_row_count": int((on == d).sum())} for d in days}
+            check_results += _point_in_time(computed, days)
+            by_day = {d: {"dagster/partition_row_count": int((on == d).sum())} for d in days}
         metadata = {"dagster/row_count": len(frame), "features": len(features.names), "missing": missing}
         return StageOutput(frame, check_results, metadata, by_day)
 
-    # Row ids are left out: over sixty days they are half of the data to read.
-    inputs = {"cleaned": TableInput(model.key(table.name), (-look, 0), columns=table.columns)}
+    inputs = {"cleaned": TableInput(model.key(table.name), (-look, 0), in_batches=True)}
     checks = [COMPLETE]
     if model.is_stream:
         checks.append(POINT_IN_TIME)
         if model.label_delay_days:
-            known = (table.key, model.target)
-            inputs["labels"] = TableInput(
-                model.key("labels"), (-look, -model.label_delay_days), optional=True, columns=known
-            )
+            window = (-look, -model.label_delay_days)
+            inputs["labels"] = TableInput(model.key("labels"), window, optional=True, in_batches=True)
     return table_asset(
         model,
         "features",
@@ -196,15 +268,18 @@ def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], 
     )
 
 
-def _point_in_time(features: Features, events: Columns, model: Model, days: list[str]) -> list[CheckResult]:
-    """Probes each month of the run once, at a random second of its last day; every day gets its month's result."""
-    assert model.table.time is not None
+def _probes(model: Model, days: Sequence[str]) -> Iterator[tuple[Sequence[str], np.datetime64]]:
+    """The months of a run of a stream, each with a random second of its last day, which is probed."""
+    for month in [days[i : i + 31] for i in range(0, len(days), 31)] if model.is_stream else []:
+        second = np.random.default_rng(int(month[-1].replace("-", ""))).integers(43_200, 86_400)
+        yield month, np.datetime64(month[-1]) + np.timedelta64(int(second), "s")
+
+
+def _point_in_time(computed: Computed, days: Sequence[str]) -> list[CheckResult]:
+    """Every day gets the result of its month's probe."""
     check_results: list[CheckResult] = []
     for month in [days[i : i + 31] for i in range(0, len(days), 31)]:
-        probed = month[-1]
-        second = np.random.default_rng(int(probed.replace("-", ""))).integers(43_200, 86_400)
-        cut = np.datetime64(probed) + np.timedelta64(int(second), "s")
-        seeing = sees_the_future(features, events, model.table.time, model.label_delay_days, cut)
+        cut, seeing = computed.seeing[month[-1]]
         message = (
             f"the features of the {PROBED_ROWS} rows before {cut} do not depend on later data"
             if not seeing

@@ -21,6 +21,8 @@ import numpy as np
 from assets.declaration import Columns, Features
 from assets.models.fraud import suspicion
 
+READ = ("paid_at", "customer_id", "terminal_id", "amount")
+"""Columns of a payment that its features read, and those of other payments."""
 LOOKBACK_DAYS = 60
 LABEL_DAYS = 7
 """A label is known this many days after its payment."""
@@ -61,19 +63,44 @@ def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
         float32 ``[len(wanted)]`` per feature. Amounts are in the currency's unit, times in days, shares from 0 to 1. A
         feature that is undefined for a customer without earlier payments is NaN.
     """
-    past = _Past.of(events, wanted)
-    amounts = _Amounts.of(past)
-    return (
-        _published(past)
-        | past.customers.restored(_customer_habit(past, amounts))
-        | past.terminals.restored(_terminal_history(past))
-        | _suspicion(past, amounts)
-    )
+    own = {name: events[name][wanted] for name in READ}
+    return join(own, of_customers(events, wanted) | of_terminals(events, wanted))
 
 
 def compute_published(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
     """Computes only the 15 published features; see :func:`compute`."""
-    return _published(_Past.of(events, wanted))
+    customers, terminals = _Past.of_customers(events, wanted), _Past.of_terminals(events, wanted)
+    return (
+        _of_the_payment({name: events[name][wanted] for name in READ})
+        | customers.line.restored(_customer_windows(customers))
+        | terminals.line.restored(_terminal_windows(terminals))
+    )
+
+
+def of_customers(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what follows from the customers' payments alone, ``[len(wanted)]`` each; see :func:`compute`."""
+    past = _Past.of_customers(events, wanted)
+    amounts = _Amounts.of(past)
+    return past.line.restored(_customer_windows(past) | _customer_habit(past, amounts)) | past.line.restored(
+        _customer_suspicion(past, amounts), np.float64
+    )
+
+
+def of_terminals(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what follows from the terminals' labels alone, ``[len(wanted)]`` each; see :func:`compute`."""
+    past = _Past.of_terminals(events, wanted)
+    return past.line.restored(_terminal_windows(past) | _terminal_history(past)) | past.line.restored(
+        {"terminal_log_odds": _terminal_suspicion(past)}, np.float64
+    )
+
+
+def join(own: Columns, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the features of payments from their own columns and the values of both parts; see :func:`compute`."""
+    terminal, theft = values["terminal_log_odds"], values["theft_log_odds"]
+    # Every payment above the ordinary amounts is a fraud; the others are frauds for either reason.
+    fraud = np.where(_cents(own) > ORDINARY_CENTS, suspicion.MOST, suspicion.either(terminal, theft))
+    made = _of_the_payment(own) | values | {"fraud_log_odds": fraud}
+    return {name: of_name.astype(np.float32, copy=False) for name, of_name in made.items()}
 
 
 @dataclass(frozen=True)
@@ -96,10 +123,10 @@ class _Timeline:
     order: np.ndarray
 
     @classmethod
-    def of(cls, entity: np.ndarray, second: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> _Timeline:
-        """Sorts the rows and the wanted rows. Ties are in any order, because no result may depend on their order."""
+    def of(cls, entity: np.ndarray, second: np.ndarray, rows: np.ndarray | None, wanted: np.ndarray) -> _Timeline:
+        """Sorts the rows (``None``: all) and the wanted rows. Ties are in any order: no result may depend on it."""
         key = entity.astype(np.int64) * (1 << 37) + second  # valid for 2,000 years before and after 1970
-        rows, order = rows[np.argsort(key[rows])], np.argsort(key[wanted])
+        rows, order = np.argsort(key) if rows is None else rows[np.argsort(key[rows])], np.argsort(key[wanted])
         return cls(rows, key[rows], key[wanted[order]], order)
 
     def after(self, moments: np.ndarray, days: int = 0) -> np.ndarray:
@@ -126,52 +153,63 @@ class _Timeline:
         """Key of the last row before each position; at position 0, a value lower than any key."""
         return np.concatenate([[np.iinfo(np.int64).min // 2], self.keys])
 
-    def restored(self, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the features of ``asked`` as float32 in the order of the wanted rows."""
+    def restored(
+        self, features: dict[str, np.ndarray], dtype: type[np.floating] = np.float32
+    ) -> dict[str, np.ndarray]:
+        """Returns the features of ``asked`` in the order of the wanted rows."""
         restored = {}
         for name, values in features.items():
-            restored[name] = np.empty(len(values), dtype=np.float32)
+            restored[name] = np.empty(len(values), dtype=dtype)
             restored[name][self.order] = values
         return restored
 
 
 @dataclass(frozen=True)
 class _Past:
-    """The events as whole numbers, in two sort orders: all rows by customer, labelled rows by terminal."""
+    """The events as whole numbers: those of the customers, or the labelled ones of the terminals.
+
+    Attributes:
+        second, cents, label: of the rows in the order of ``line``.
+        own_second, own_cents: of the wanted rows in the order of ``line.asked``.
+        line: the rows by entity and second.
+    """
 
     second: np.ndarray
     cents: np.ndarray
     label: np.ndarray
-    wanted: np.ndarray
-    customers: _Timeline
-    terminals: _Timeline
+    own_second: np.ndarray
+    own_cents: np.ndarray
+    line: _Timeline
 
     @classmethod
-    def of(cls, events: Columns, wanted: np.ndarray) -> _Past:
-        second = events["paid_at"].astype("datetime64[s]").astype(np.int64)
-        label = events["label"]
-        return cls(
-            second=second,
-            cents=np.rint(events["amount"] * 100).astype(np.int64),
-            label=label,
-            wanted=wanted,
-            customers=_Timeline.of(events["customer_id"], second, np.arange(len(second)), wanted),
-            terminals=_Timeline.of(events["terminal_id"], second, np.flatnonzero(~np.isnan(label)), wanted),
-        )
+    def of_customers(cls, events: Columns, wanted: np.ndarray) -> _Past:
+        return cls._of(events, "customer_id", None, wanted)
+
+    @classmethod
+    def of_terminals(cls, events: Columns, wanted: np.ndarray) -> _Past:
+        return cls._of(events, "terminal_id", np.flatnonzero(~np.isnan(events["label"])), wanted)
+
+    @classmethod
+    def _of(cls, events: Columns, entity: str, rows: np.ndarray | None, wanted: np.ndarray) -> _Past:
+        second, cents = _seconds(events), _cents(events)
+        line = _Timeline.of(events[entity], second, rows, wanted)
+        own = wanted[line.order]
+        return cls(second[line.rows], cents[line.rows], events["label"][line.rows], second[own], cents[own], line)
 
 
-def _published(past: _Past) -> dict[str, np.ndarray]:
-    return (
-        _of_the_payment(past)
-        | past.customers.restored(_customer_windows(past))
-        | past.terminals.restored(_terminal_windows(past))
-    )
+def _seconds(events: Columns) -> np.ndarray:
+    """Returns the moments in seconds since 1970."""
+    return events["paid_at"].astype("datetime64[s]").astype(np.int64)
 
 
-def _of_the_payment(past: _Past) -> dict[str, np.ndarray]:
-    second = past.second[past.wanted]
+def _cents(events: Columns) -> np.ndarray:
+    return np.rint(events["amount"] * 100).astype(np.int64)
+
+
+def _of_the_payment(own: Columns) -> dict[str, np.ndarray]:
+    second = _seconds(own)
     return {
-        "amount": (past.cents[past.wanted] / 100).astype(np.float32),
+        "amount": (_cents(own) / 100).astype(np.float32),
         "is_weekend": ((second // _DAY + 3) % 7 >= 5).astype(np.float32),  # 1970 began on a Thursday
         "is_night": (second % _DAY // 3_600 <= 6).astype(np.float32),
     }
@@ -179,9 +217,8 @@ def _of_the_payment(past: _Past) -> dict[str, np.ndarray]:
 
 def _customer_windows(past: _Past) -> dict[str, np.ndarray]:
     """Returns the published customer features: number and mean amount of payments, including this one."""
-    line = past.customers
-    spent = _running(past.cents[line.rows])
-    own = past.cents[past.wanted][line.order]
+    line, own = past.line, past.own_cents
+    spent = _running(past.cents)
     now, features = line.before(line.asked), {}
     for days in WINDOWS:
         first = line.after(line.asked, days)
@@ -213,8 +250,7 @@ class _Amounts:
 
     @classmethod
     def of(cls, past: _Past) -> _Amounts:
-        line = past.customers
-        cents, label = past.cents[line.rows], past.label[line.rows]
+        line, cents, label = past.line, past.cents, past.label
         good = label == 0
         first, known, now = line.after(line.keys, USUAL_DAYS), line.after(line.keys, LABEL_DAYS), line.before(line.keys)
         count = _between(_running(good), first, known)
@@ -229,7 +265,7 @@ class _Amounts:
 
 def _customer_habit(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
     """Compares the payment with the customer's usual amount, and counts recent unusually large payments."""
-    line, cents = past.customers, amounts.cents
+    line, cents = past.line, amounts.cents
     goods, frauds = _running(amounts.label == 0), _running(amounts.label == 1)
     count, total = amounts.count, amounts.total
     percent = np.where(total > 0, np.minimum(100 * cents * count // np.maximum(total, 1), MOST_PERCENT), 100)
@@ -237,7 +273,7 @@ def _customer_habit(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
     larges = _running(large)
 
     # From here on, for the wanted rows. Rows of the same second share their past, so the first one represents all.
-    own, now = past.cents[past.wanted][line.order], line.before(line.asked)
+    own, now = past.own_cents, line.before(line.asked)
     first, count, total = amounts.first[now], count[now], total[now]
     week, known_week = amounts.known[now], line.after(line.asked, LABEL_DAYS + 7)
     fortnight, three_weeks = line.after(line.asked, SUSPICION_DAYS), line.after(line.asked, LABEL_DAYS + 14)
@@ -262,8 +298,8 @@ def _customer_habit(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
 
 def _terminal_windows(past: _Past) -> dict[str, np.ndarray]:
     """Returns the published terminal features: number of labelled payments and share of frauds, delayed by a week."""
-    line = past.terminals
-    frauds, known, features = _running(past.label[line.rows] == 1), line.after(line.asked, LABEL_DAYS), {}
+    line = past.line
+    frauds, known, features = _running(past.label == 1), line.after(line.asked, LABEL_DAYS), {}
     for days in WINDOWS:
         first = line.after(line.asked, LABEL_DAYS + days)
         features[f"terminal_count_{days}d"] = known - first
@@ -273,8 +309,8 @@ def _terminal_windows(past: _Past) -> dict[str, np.ndarray]:
 
 def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
     """Summarises the labels known by now, mainly the run of consecutive frauds at their end, if there is one."""
-    line = past.terminals
-    fraud, cents, moment = past.label[line.rows] == 1, past.cents[line.rows], line.moment
+    line = past.line
+    fraud, cents, moment = past.label == 1, past.cents, line.moment
     known, first = line.after(line.asked, LABEL_DAYS), line.after(line.asked, LOOKBACK_DAYS)
     last_good, last_fraud = _last(~fraud)[known], _last(fraud)[known]
     # A payment of the same second as the last good payment is not part of the run.
@@ -298,27 +334,9 @@ def _terminal_history(past: _Past) -> dict[str, np.ndarray]:
     }
 
 
-def _suspicion(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
-    """Log odds of trouble: of the terminal, of the customer's card, that the payment is a theft, and that it is a fraud
-    for either reason or by its amount alone."""
-    customers, terminals = past.customers, past.terminals
-    own_customer, own_theft = _customer_suspicion(past, amounts)
-    terminal, customer, theft = np.empty((3, len(past.wanted)))
-    terminal[terminals.order] = _terminal_suspicion(past)
-    customer[customers.order], theft[customers.order] = own_customer, own_theft
-    # Every payment above the ordinary amounts is a fraud.
-    fraud = np.where(past.cents[past.wanted] > ORDINARY_CENTS, suspicion.MOST, suspicion.either(terminal, theft))
-    return {
-        "terminal_log_odds": terminal.astype(np.float32),
-        "customer_log_odds": customer.astype(np.float32),
-        "theft_log_odds": theft.astype(np.float32),
-        "fraud_log_odds": fraud.astype(np.float32),
-    }
-
-
-def _customer_suspicion(past: _Past, amounts: _Amounts) -> tuple[np.ndarray, np.ndarray]:
+def _customer_suspicion(past: _Past, amounts: _Amounts) -> dict[str, np.ndarray]:
     """Log odds that the customer's card is stolen, and that the payment is a theft."""
-    line, label = past.customers, amounts.label
+    line, label = past.line, amounts.label
     mean, variance = suspicion.usual(amounts.count, amounts.total, amounts.squares)
     ratio = suspicion.of_amount(amounts.cents, mean, variance)
     unknown = suspicion.of_unknown(ratio)
@@ -329,19 +347,18 @@ def _customer_suspicion(past: _Past, amounts: _Amounts) -> tuple[np.ndarray, np.
 
     now = line.before(line.asked)
     labelled = amounts.known[now]
-    starts = line.starts(past.second[past.wanted][line.order], range(suspicion.THEFT_DAYS))
+    starts = line.starts(past.own_second, range(suspicion.THEFT_DAYS))
     within = _between(known_until, np.minimum(starts, labelled), labelled)
     within += _between(unknown_until, np.maximum(starts, labelled), now)
     customer = suspicion.log_odds(within, None, suspicion.THEFT_RATE)
-    own = suspicion.of_amount(past.cents[past.wanted][line.order], mean[now], variance[now])
-    return customer, suspicion.theft_log_odds(customer, own)
+    own = suspicion.of_amount(past.own_cents, mean[now], variance[now])
+    return {"customer_log_odds": customer, "theft_log_odds": suspicion.theft_log_odds(customer, own)}
 
 
 def _terminal_suspicion(past: _Past) -> np.ndarray:
     """Log odds that the terminal is in trouble."""
-    line, days = past.terminals, suspicion.TERMINAL_DAYS
-    second = past.second[past.wanted][line.order]
-    fraud, cents = past.label[line.rows] == 1, past.cents[line.rows]
+    line, days, second = past.line, suspicion.TERMINAL_DAYS, past.own_second
+    fraud, cents = past.label == 1, past.cents
     evidence = _running(np.where(fraud & (cents <= ORDINARY_CENTS), suspicion.of_fraud(cents), 0))
     goods, known = _running(~fraud), line.after(line.asked, LABEL_DAYS)
 
@@ -429,5 +446,8 @@ features = Features(
         "fraud_log_odds",
     ),
     entities=("customer_id", "terminal_id"),
+    reads=READ,
+    parts={"customer_id": of_customers, "terminal_id": of_terminals},
+    join=join,
     calendar=("is_weekend", "is_night"),
 )
