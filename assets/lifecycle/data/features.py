@@ -28,8 +28,8 @@ POINT_IN_TIME = Check(
 )
 COMPLETE = Check(name="complete", description="Each clean row has its features, and none is infinite.")
 
-ROWS_AT_ONCE = 2_000_000
-"""Largest number of events whose features are computed together, about 1 GB; more are computed in shards."""
+ROWS_AT_ONCE = 1_000_000
+"""Largest number of events whose features are computed together, about half a gigabyte; more are computed in shards."""
 
 PROBED_ROWS = 200
 """Number of rows just before each cut whose features are computed a second time without the future."""

@@ -100,7 +100,7 @@ def join(own: Columns, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     # Every payment above the ordinary amounts is a fraud; the others are frauds for either reason.
     fraud = np.where(_cents(own) > ORDINARY_CENTS, suspicion.MOST, suspicion.either(terminal, theft))
     made = _of_the_payment(own) | values | {"fraud_log_odds": fraud}
-    return {name: of_name.astype(np.float32, copy=False) for name, of_name in made.items()}
+    return {name: made[name].astype(np.float32, copy=False) for name in features.names}
 
 
 @dataclass(frozen=True)
