@@ -17,6 +17,7 @@ from pydantic import Field
 from assets.declaration import Model
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model.candidate import fit_candidate
+from assets.lifecycle.model.drawing import represented_by
 from assets.lifecycle.model.evaluation import baseline_scores, ceiling_scores, known_entities
 from assets.lifecycle.model.metrics import evaluate
 from assets.lifecycle.model.recipe import recipe_in_use
@@ -94,7 +95,8 @@ def _round(
     X_test = matrix(rows, model)
     y = frozen.loc[fit, model.target].to_numpy(dtype=float)
     scores = {"torch": candidate.predict(X_test)}
-    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model, candidate.trees)
+    represented = represented_by(frozen[fit])
+    scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model, candidate.trees, represented)
     if source is not None:
         scores["ceiling"] = ceiling_scores(tables, source, model, rows)
     found = evaluate(

@@ -15,6 +15,7 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.drawing import represented_by
 from assets.lifecycle.model.fitting import (
     FoldOutputs,
     Log,
@@ -112,6 +113,7 @@ def select_on_folds(
         tokens=features_of(model).word_positions,
         network=model.network,
         weight=row_weights(frozen, model),
+        represented=represented_by(frozen),
         log=log,
         watch=watch,
         learnt=learnt,

@@ -21,6 +21,7 @@ from assets.lifecycle.data.features import features_of
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model import baselines, report
 from assets.lifecycle.model.details import details_of
+from assets.lifecycle.model.drawing import odds_of, represented_by, with_odds
 from assets.lifecycle.model.fairness import GroupGap
 from assets.lifecycle.model.gate import Evidence, Verdict, judge
 from assets.lifecycle.model.latency import Latency, latency_of
@@ -78,7 +79,12 @@ def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.n
 
 
 def baseline_scores(
-    X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model, trees: Trees | None = None
+    X: np.ndarray,
+    y: np.ndarray,
+    X_test: np.ndarray,
+    model: Model,
+    trees: Trees | None = None,
+    represented: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the baselines' scores on the test rows, fitted on the candidate's own rows, features and window.
 
@@ -87,17 +93,22 @@ def baseline_scores(
         X_test: features of the test rows, ``[m, n_features]``.
         model: the model that the rows belong to.
         trees: trees of the candidate's ensemble. They have the baseline's settings, seed and rows, so they are reused.
+        represented: number of rows that each of the rows of ``X`` stands for, if they were drawn by class.
 
     Raises:
         ValueError: ``y`` has only one class or value.
     """
     how: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
-    return {
+    scores = {
         "xgboost": baselines.scores_of(trees, y, X_test, **how)
         if trees is not None
         else baselines.xgboost(X, y, X_test, seed=model.training.seed, **how),
         "linear": baselines.linear(X, y, X_test, **how),
     }
+    if model.task.kind != "binary":
+        return scores
+    odds = odds_of(y, represented)
+    return {name: with_odds(probabilities, odds) for name, probabilities in scores.items()}
 
 
 def ceiling_scores(tables: ParquetTables, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
@@ -136,7 +147,8 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
         if champion is not None and champion.version != version:
             scores[CHAMPION] = champion.bundle.predict(features_by(champion.bundle, tables, model, rows, X_test))
         trees = Trees.load(folder / TREES_FILE) if (folder / TREES_FILE).exists() else None
-        scores |= baseline_scores(X, training_set.loc[fit, model.target].to_numpy(dtype=float), X_test, model, trees)
+        y, represented = training_set.loc[fit, model.target].to_numpy(dtype=float), represented_by(training_set[fit])
+        scores |= baseline_scores(X, y, X_test, model, trees, represented)
         if with_ceiling:
             source = getattr(context.resources, source_resource_key(model))
             scores["ceiling"] = ceiling_scores(tables, source, model, rows)

@@ -22,6 +22,7 @@ import numpy as np
 
 from assets.declaration import NetworkFactory, Training
 from assets.lifecycle.data.text import WORDS
+from assets.lifecycle.model.drawing import odds_of
 from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK
 from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
@@ -224,6 +225,7 @@ def select(
     log: Log = lambda _: None,
     watch: Watch = lambda *_: None,
     learnt: MutableMapping[str, list[FoldOutputs]] | None = None,
+    represented: np.ndarray | None = None,
 ) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
@@ -244,11 +246,13 @@ def select(
         watch: called after each epoch; what it raises ends the selection.
         learnt: fold outputs by learner. Learners that it holds are not fitted again; the others are added. They depend
             on the rows, the folds, their weights and the seed, but not on the network's settings.
+        represented: number of rows that each row stands for, ``[n]``, if rows were drawn by class; head, threshold and
+            calibration are then those of all rows. Default: every row stands for itself.
 
     Raises:
         FloatingPointError: the loss of a network is not finite.
     """
-    objective = objective_of(task)
+    objective, odds = objective_of(task), odds_of(y, represented)
     learnt = {} if learnt is None else learnt
     looks: list[_Look] = []
     fold_arguments: list[dict[str, Any]] = []
@@ -287,25 +291,26 @@ def select(
               objective.metric: {f"fold {n}": look.metric for n, look in enumerate(looks, start=1)}}  # fmt: skip
     truth = [y[valid] for _, valid in folds]
     every = range(len(folds))
-    epochs, shares, head = _settled(looks, found, truth, task, every)
+    epochs, shares, head = _settled(looks, found, truth, task, every, odds)
     scores = [_scored(looks[n], found, n, epochs, shares, head, objective) for n in every]
     held_out = scores
     if len(folds) > 1:
-        settled = [_settled(looks, found, truth, task, [other for other in every if other != n]) for n in every]
+        settled = [_settled(looks, found, truth, task, [other for other in every if other != n], odds) for n in every]
         held_out = [_scored(looks[n], found, n, *settled[n], objective) for n in every]
     score = float(np.mean([objective.score(y_fold, p_fold) for y_fold, p_fold in zip(truth, scores, strict=True)]))
     all_truth, all_scores = np.concatenate(truth), np.concatenate(scores)
+    standing = None if represented is None else np.concatenate([represented[valid] for _, valid in folds])
     return Selection(
         epochs=epochs,
         head=head,
         score=score,
         chance=objective.chance(all_truth),
-        threshold=best_threshold(all_scores, all_truth) if objective.has_threshold else 0.5,
+        threshold=best_threshold(all_scores, all_truth, standing) if objective.has_threshold else 0.5,
         shares=shares,
         # The final fit has more rows than a fold, so it gets 10 % more trees.
         rounds=int(1.1 * np.mean(rounds)) + 1 if rounds and objective.stops_trees else None,
         curves=curves,
-        calibration=calibration_of(all_scores, all_truth) if objective.has_threshold else [],
+        calibration=calibration_of(all_scores, all_truth, represented=standing) if objective.has_threshold else [],
         held_out=held_out,
     )
 
@@ -316,8 +321,9 @@ def _settled(
     truth: Sequence[np.ndarray],
     task: Task,
     chosen: Sequence[int],
+    odds: float,
 ) -> tuple[int, dict[str, float], ScoreTransform]:
-    """The epochs, ensemble weights and head that some of the folds select."""
+    """The epochs, ensemble weights and head that some of the folds select; ``odds`` as of :func:`odds_of`."""
     # A fold that stopped early keeps its last value: it had stopped improving.
     longest = max(len(looks[n].metric) for n in chosen)
     curves = [np.pad(looks[n].metric, (0, longest - len(looks[n].metric)), mode="edge") for n in chosen]
@@ -325,7 +331,7 @@ def _settled(
     outputs = {part: [of_part[n][0] for n in chosen] for part, of_part in found.items()}
     outputs[NETWORK] = [looks[n].after(epochs) for n in chosen]
     shares, head = mixed(outputs, [truth[n] for n in chosen], [looks[n].head for n in chosen], task)
-    return epochs, shares, head
+    return epochs, shares, objective_of(task).with_odds(head, odds)
 
 
 def _scored(
@@ -406,9 +412,16 @@ class _Look:
         return len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
 
 
-def best_threshold(probability: np.ndarray, y: np.ndarray) -> float:
-    """Returns the alert threshold with the best F1, for ``probability`` ``[n]`` and labels ``y`` ``[n]`` (0/1)."""
+def best_threshold(probability: np.ndarray, y: np.ndarray, represented: np.ndarray | None = None) -> float:
+    """Returns the alert threshold with the best F1.
+
+    Args:
+        probability: ``[n]``.
+        y: labels 0 and 1, ``[n]``.
+        represented: number of rows that each row stands for, ``[n]``; default: itself.
+    """
     order = np.argsort(-probability, kind="stable")
-    hits = np.cumsum(y[order])
-    f1 = 2 * hits / (np.arange(1, len(y) + 1) + hits[-1])
+    standing = np.ones(len(y)) if represented is None else represented[order]
+    hits = np.cumsum(y[order] * standing)
+    f1 = 2 * hits / (np.cumsum(standing) + hits[-1])
     return float(probability[order][int(f1.argmax())])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -115,6 +115,11 @@ class Objective(abc.ABC):
         """Returns the transform of a fold's outputs: the ensemble's, or the fold's own scale of a measured target."""
         return ensemble
 
+    def with_odds(self, ensemble: ScoreTransform, odds: float) -> ScoreTransform:
+        """Returns the transform for rows among which the odds of a positive are ``odds`` times those of the rows that
+        it was fitted on; only probabilities of a binary target change."""
+        return ensemble
+
     def final_transform(self, ensemble: ScoreTransform, y: np.ndarray) -> ScoreTransform:
         """Returns the transform of the final fit on the rows of ``y``."""
         return self.transform_of_fold(ensemble, self.target(y)[1])
@@ -159,6 +164,11 @@ class BinaryObjective(Objective):
 
         weights, slope, rest = _likeliest(loss, k, 1)
         return weights, ScoreTransform("binary", slope, float(rest[0])) if slope else ScoreTransform("binary")
+
+
+    def with_odds(self, ensemble: ScoreTransform, odds: float) -> ScoreTransform:
+        """See :class:`Objective`."""
+        return ensemble if odds == 1 else replace(ensemble, offset=ensemble.offset + float(np.log(odds)))
 
 
 class ClassObjective(Objective):

@@ -20,6 +20,7 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.candidate import Candidate, fit_candidate
+from assets.lifecycle.model.drawing import odds_of
 from assets.lifecycle.model.fitting import (
     fit,
 )
@@ -129,6 +130,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             features.compute,
             model.network,
             fit_candidate,
+            odds_of,
             fold_rows,
             fit,
             linear_model,

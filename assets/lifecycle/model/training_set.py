@@ -13,10 +13,12 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.drawing import REPRESENTS, Counts, Draw, draw_of, places
 from assets.lifecycle.model.leakage import LEAK_MEND, leaks
 from assets.lifecycle.model.windows import (
     Windows,
@@ -28,7 +30,7 @@ from assets.lifecycle.model.windows import (
 )
 from assets.lifecycle.stage import Check, StageOutput, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import WHOLE, Inputs, ParquetTables
+from resources.tables import WHOLE, Inputs, ParquetTables, frame_of
 
 ENOUGH = Check(name="enough", description="There are enough labelled rows of both classes for fitting and for testing.")
 
@@ -146,16 +148,87 @@ def days_of_training(tables: ParquetTables, model: Model, as_of: dt.date | None 
 
 def joined(tables: ParquetTables, model: Model, days: Sequence[str]) -> pd.DataFrame:
     """Joins the table's columns, labels and features of ``days``; see :func:`freeze`."""
-    key = model.table.key
-    features = tables.read(model.key("features"), days)
-    labels = tables.read(model.key("labels"), days)
-    names = list(features_of(model).names)
-    cleaned = tables.read(model.key(model.table.name), days, [c for c in model.table.columns if c != model.target])
-    explained = [c for c in labels.columns if c not in cleaned.columns]
-    frozen = cleaned.merge(labels[[key, *explained]], on=key, validate="one_to_one")
+    return drawn(tables, model, days)[0]
+
+
+def drawn(tables: ParquetTables, model: Model, days: Sequence[str]) -> tuple[pd.DataFrame, Draw, Counts]:
+    """Joins the rows of ``days``, one day after the other, and keeps those that are drawn.
+
+    Returns:
+        The rows as of :func:`freeze`, the shares that were drawn, and the numbers of rows before. If not all rows were
+        drawn, the rows have the column :data:`~assets.lifecycle.model.drawing.REPRESENTS`.
+
+    Raises:
+        pandas.errors.MergeError: a key is not unique within a day.
+    """
+    test_days = _test_days(model, days)
+    counts = _counts(tables, model, days, test_days)
+    draw = draw_of(counts, model)
+    return frame_of([_joined_day(tables, model, day, draw, day in test_days) for day in days]), draw, counts
+
+
+def _test_days(model: Model, days: Sequence[str]) -> set[str]:
+    """The days of the test rows; all days of a table without days, whose rows are drawn before they are split."""
+    if not model.is_stream:
+        return set(days)
+    split = windows_of(dt.date.fromisoformat(days[-1]), model.training, model.label_delay_days)
+    return set(iso_days(split.test))
+
+
+def _counts(tables: ParquetTables, model: Model, days: Sequence[str], test_days: set[str]) -> Counts:
+    """The numbers of labelled rows; classes are counted only if rows have to be drawn."""
+    rows = {day: stamp.rows for day, stamp in tables.stamps(model.key("labels"), days).items()}
+    test = sum(n for day, n in rows.items() if day in test_days)
+    others = sum(rows.values()) - test
+    positives = 0
+    if model.task.kind == "binary" and (model.training.negatives or sum(rows.values()) > model.training.max_rows):
+        of_others = (tables.arrow(model.key("labels"), [day], [model.target])[0] for day in days if day not in test_days)
+        positives = sum(int((labels[model.target].to_numpy() == 1).sum()) for labels in of_others)
+    return Counts(test, positives, others - positives)
+
+
+def _joined_day(tables: ParquetTables, model: Model, day: str, draw: Draw, is_test: bool) -> pa.Table:
+    """The drawn rows of one day: the table's columns, labels and features."""
+    key, names = model.table.key, list(features_of(model).names)
+    labels = tables.arrow(model.key("labels"), [day])[0]
+    columns = [c for c in model.table.columns if c != model.target]
+    cleaned = tables.arrow(model.key(model.table.name), [day], columns)[0]
+    features = tables.arrow(model.key("features"), [day], [key, *names])[0]
+    of_label, of_features = (_places_of(cleaned[key], other, day) for other in (labels[key], features[key]))
+    kept = (of_label >= 0) & (of_features >= 0)
+    represents = None
+    if not draw.is_all:
+        positive = labels[model.target].to_numpy()[of_label] == 1
+        share = np.full(len(cleaned), draw.test) if is_test else np.where(positive, draw.positives, draw.negatives)
+        unit = model.evaluation.entity if is_test and model.is_stream else None
+        kept &= places(cleaned[unit or key].to_numpy(), model.training.seed) < share
+        represents = 1 / share[kept]
+    explained = [c for c in labels.column_names if c not in cleaned.column_names]
     # A feature may have the name of a column (e.g. an amount used as a feature), so feature columns get a prefix.
-    values = features[[key, *names]].rename(columns={name: feature_column(name) for name in names})
-    return frozen.merge(values, on=key, validate="one_to_one")
+    values = features.select(names).rename_columns([feature_column(name) for name in names])
+    rows = _taken(cleaned, np.flatnonzero(kept))
+    for part in (_taken(labels.select(explained), of_label[kept]), _taken(values, of_features[kept])):
+        for name in part.column_names:
+            rows = rows.append_column(name, part[name])
+    return rows if represents is None else rows.append_column(REPRESENTS, pa.array(represents))
+
+
+def _places_of(keys: pa.ChunkedArray, others: pa.ChunkedArray, day: str) -> np.ndarray:
+    """The place of each key among others, int64 ``[n]``; −1 for a key that is not among them."""
+    index = pd.Index(others.to_numpy())
+    if not index.is_unique:
+        raise pd.errors.MergeError(f"{day}: {index[index.duplicated()][0]!r} is the key of several rows")
+    if keys.equals(others):  # nearly always
+        return np.arange(len(keys))
+    wanted = pd.Index(keys.to_numpy())
+    if not wanted.is_unique:
+        raise pd.errors.MergeError(f"{day}: {wanted[wanted.duplicated()][0]!r} is the key of several rows")
+    return index.get_indexer(wanted)
+
+
+def _taken(rows: pa.Table, places_: np.ndarray) -> pa.Table:
+    everything = len(places_) == len(rows) and bool((places_ == np.arange(len(rows))).all())
+    return rows if everything else rows.take(pa.array(places_))
 
 
 def inputs_of_training(tables: ParquetTables, model: Model, days: Sequence[str]) -> Inputs:
@@ -197,7 +270,7 @@ def training_set_asset(model: Model) -> dg.AssetsDefinition:
         days = days_of_training(tables, model, dt.date.fromisoformat(as_of) if as_of else None)
         # The versions of the days go into the table's stamp, so that the rows of a version can be found again.
         tables.record_inputs(context.op_execution_context.op_def.name, inputs_of_training(tables, model, days))
-        frozen = joined(tables, model, days)
+        frozen, draw, found = drawn(tables, model, days)
         parts, counts = _parts(frozen, model), counts_of(frozen, model)
         short = [problem for part, y in parts.items() if (problem := _too_few(part, y, model))]
         message = (
@@ -206,6 +279,10 @@ def training_set_asset(model: Model) -> dg.AssetsDefinition:
             else f"{counts['fit_rows']:,} rows for fitting, {counts['test_rows']:,} for testing"
         )
         metadata: dict[str, Any] = {"dagster/row_count": len(frozen), **counts}
+        if not draw.is_all:
+            message += f"; {draw.told(found)}"
+            context.log.info(f"{len(frozen):,} of {found.rows:,} labelled rows; {draw.told(found)}")
+            metadata |= {"labelled_rows": found.rows, "drawn": draw.told(found)}
         if model.is_stream:
             split = windows_in(frozen, model)
             metadata |= {"fit": format_days(split.fit), "test": format_days(split.test),

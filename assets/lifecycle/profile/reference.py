@@ -205,7 +205,9 @@ class ReferenceProfile:
             ) from error
 
 
-def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 20) -> list[dict[str, float]]:
+def calibration_of(
+    probabilities: np.ndarray, truth: np.ndarray, bins: int = 20, represented: np.ndarray | None = None
+) -> list[dict[str, float]]:
     """Calibration bins by rising probability: mean probability, share of positives, number of rows.
 
     Half of the cuts are at equal numbers of rows and half at equal numbers of expected positives, because with rare
@@ -215,14 +217,29 @@ def calibration_of(probabilities: np.ndarray, truth: np.ndarray, bins: int = 20)
         probabilities: predicted probabilities, ``[n]``.
         truth: labels 0 or 1, ``[n]``.
         bins: approximate number of bins.
+        represented: number of rows that each row stands for, ``[n]``; default: itself. The rows of all bins still add
+            up to about ``n``, because no more than ``n`` were seen.
     """
     order = np.argsort(probabilities, kind="stable")
     p, n = probabilities[order], len(probabilities)
+    standing = np.ones(n) if represented is None else represented[order] * (n / represented.sum())
     inner = np.arange(1, bins // 2) / (bins // 2)
-    by_positives = np.searchsorted(np.cumsum(p), inner * p.sum())
-    cuts = np.unique([*(inner * n).astype(int), *by_positives])
-    parts = [part for part in np.split(order, cuts) if len(part)]
-    return [{"said": float(probabilities[i].mean()), "was": float(truth[i].mean()), "rows": len(i)} for i in parts]
+    by_rows = (inner * n).astype(int) if represented is None else np.searchsorted(np.cumsum(standing), inner * n)
+    expected = p if represented is None else p * standing
+    by_positives = np.searchsorted(np.cumsum(expected), inner * expected.sum())
+    cuts = np.unique([*by_rows, *by_positives])
+    found = []
+    for part in np.split(np.arange(n), cuts):
+        if not len(part):
+            continue
+        said, was, of = p[part], truth[order[part]], None if represented is None else standing[part]
+        rows = len(part) if of is None else max(1, round(float(of.sum())))
+        found.append({"said": _mean(said, of), "was": _mean(was, of), "rows": rows})
+    return found
+
+
+def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
+    return float(values.mean() if weights is None else np.average(values, weights=weights))
 
 
 def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: int) -> pd.DataFrame:
