@@ -220,8 +220,8 @@ class ParquetTables(dg.ConfigurableIOManager):
         files = self.files.pinned(posixpath.join(*key.path))
         return files.each(lambda day: self._load(files, key, day, columns), days)
 
-    def schema(self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str]) -> pa.Schema:
-        """The types that columns have if ``days`` are read together. Raises :class:`TableError` as :meth:`read`."""
+    def schema(self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str] | None = None) -> pa.Schema:
+        """The types that columns (default: all) have if ``days`` are read together; the errors of :meth:`read`."""
         found = []
         for day in days:
             try:
@@ -231,7 +231,7 @@ class ParquetTables(dg.ConfigurableIOManager):
                 raise self._missing(key, day) from error
             except (pa.ArrowInvalid, OSError) as error:
                 raise self._unreadable(key, day, error) from error
-            found.append(pa.schema([there.field(name) for name in columns if name in there.names]))
+            found.append(pa.schema([one for one in there if columns is None or one.name in columns]))
         return pa.unify_schemas(found, promote_options="permissive").remove_metadata()
 
     def batches(
@@ -437,9 +437,13 @@ class InBatches:
         """The rows of a day as they are stored."""
         return self.tables.arrow(self.key, [day], columns)[0]
 
-    def schema(self, columns: Sequence[str]) -> pa.Schema:
-        """The types that columns have if all days are read together."""
+    def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
+        """The types that columns (default: all) have if all days are read together."""
         return self.tables.schema(self.key, self.days, columns)
+
+    def read_as(self, schema: pa.Schema, day: str) -> pd.DataFrame:
+        """The rows of one day with the columns of :meth:`schema`; one that the day lacks is missing in all rows."""
+        return frame_of([schema.empty_table(), self.tables.arrow(self.key, [day])[0]])[schema.names]
 
     def rows(self, day: str) -> int:
         """Number of rows of a day; 0 if the day does not exist."""

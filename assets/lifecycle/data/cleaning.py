@@ -12,9 +12,10 @@ import pandas as pd
 from assets.declaration import Model, Table
 from assets.lifecycle.data.event_days import event_day, iso_day
 from assets.lifecycle.data.landing import LANDING_DAY
-from assets.lifecycle.data.row_outcomes import REASON, first_landed, type_and_refuse
+from assets.lifecycle.data.row_outcomes import REASON, first_landed, landings, type_and_refuse
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
+from resources.tables import InBatches
 
 CONTRACT = Check(name="contract", description="Every row meets the contract, and few enough rows were refused.")
 
@@ -26,23 +27,22 @@ def cleaned_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset of the cleaned table."""
     table = model.table
 
-    def clean(context: dg.AssetExecutionContext, raw: pd.DataFrame) -> StageOutput:
-        accepted, refused = type_and_refuse(raw, table)
-        accepted = accepted[first_landed(accepted, table)]
+    def clean(context: dg.AssetExecutionContext, raw: InBatches) -> StageOutput:
+        days = days_in_run(context)
         order = [c for c in (table.time, table.key) if c]
         if table.time is None:
-            rows = accepted.sort_values(order, kind="stable", ignore_index=True)
-            check_results = [_contract_check_result(rows, table, None, len(raw), refused)]
+            landed = raw.read()
+            accepted, refused = type_and_refuse(landed, table)
+            rows = accepted[first_landed(accepted, table)].sort_values(order, kind="stable", ignore_index=True)
+            check_results = [_contract_check_result(rows, table, None, len(landed), refused)]
             return StageOutput(rows, check_results, {"dagster/row_count": len(rows)})
-        days = days_in_run(context)
-        day = event_day(accepted, table)
-        rows = accepted[day.isin(days)].sort_values(order, kind="stable", ignore_index=True)
+        found = landings(raw, table, days, by="event")
+        rows = found.accepted[found.first].sort_values(order, kind="stable", ignore_index=True)
         of_day = dict(iter(rows.groupby(event_day(rows, table), sort=False)))
-        landed = iso_day(raw[LANDING_DAY]).value_counts()
-        refused_day = iso_day(refused[LANDING_DAY])
+        refused_day = iso_day(found.refused[LANDING_DAY])
         check_results = [
             _contract_check_result(
-                of_day.get(d, rows.iloc[:0]), table, d, int(landed.get(d, 0)), refused[refused_day == d]
+                of_day.get(d, rows.iloc[:0]), table, d, found.landed.get(d, 0), found.refused[refused_day == d]
             )
             for d in days
         ]
@@ -56,7 +56,7 @@ def cleaned_asset(model: Model) -> dg.AssetsDefinition:
         description=f"{table.name}, typed, deduplicated and checked against the contract, by event day.",
         stage="data",
         kinds={"pandas", "pandera"},
-        inputs={"raw": TableInput(model.key(f"raw_{table.name}"), _around(model, ahead=True))},
+        inputs={"raw": TableInput(model.key(f"raw_{table.name}"), _around(model, ahead=True), in_batches=True)},
         checks=[CONTRACT],
         day_column=table.time,
         code=[table.contract, table.clean, type_and_refuse, event_day],

@@ -12,10 +12,10 @@ from assets.declaration import Model, Table
 from assets.lifecycle.data.cleaning import _around
 from assets.lifecycle.data.event_days import iso_day
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
-from assets.lifecycle.data.row_outcomes import REASON, Stale, row_outcomes, type_and_refuse
+from assets.lifecycle.data.row_outcomes import REASON, Stale, first_landed, landings, row_outcomes, type_and_refuse
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
-from resources.tables import WHOLE, days_of_window
+from resources.tables import WHOLE, InBatches, days_of_window
 
 ONE_FATE = Check(
     name="one_fate",
@@ -33,22 +33,31 @@ def quarantine_asset(model: Model) -> dg.AssetsDefinition:
     table = model.table
     around = _around(model, ahead=False)
 
-    def quarantine(context: dg.AssetExecutionContext, raw: pd.DataFrame, cleaned: pd.DataFrame) -> StageOutput:
-        accepted, refused = type_and_refuse(raw, table)
+    def quarantine(context: dg.AssetExecutionContext, raw: InBatches, cleaned: pd.DataFrame) -> StageOutput:
         days = days_in_run(context)
-        landing = pd.Series(WHOLE, index=raw.index) if table.time is None else iso_day(raw[LANDING_DAY])
-        requested = landing.isin(days)
-        refused = refused[requested[refused.index]].sort_values(ROW_ID)
+        if table.time is None:
+            rows = raw.read()
+            accepted, refused = type_and_refuse(rows, table)
+            first = first_landed(accepted, table).to_numpy()
+            landing = pd.Series(WHOLE, index=rows.index)
+            refused_on = pd.Series(WHOLE, index=refused.index)
+        else:
+            found = landings(raw, table, days, by="landing")
+            accepted, refused, first = found.accepted, found.refused, found.first
+            rows = raw.read([ROW_ID, LANDING_DAY])
+            rows = rows[iso_day(rows[LANDING_DAY]).isin(days)]
+            landing, refused_on = iso_day(rows[LANDING_DAY]), iso_day(refused[LANDING_DAY])
+        refused = refused.sort_values(ROW_ID)
         outcomes = row_outcomes(
-            raw,
+            rows,
             accepted,
             table,
             in_clean=cleaned[ROW_ID],
             in_quarantine=refused[ROW_ID],
             stale=_stale(context, model, days, around),
-        )[requested.to_numpy()]
-        outcome_day = landing[requested].to_numpy()
-        refused_on = landing[refused.index]
+            first=first,
+        )
+        outcome_day, refused_on = landing.to_numpy(), refused_on[refused.index]
         check_results, by_day = [], {}
         for day in days:
             account, here = outcomes[outcome_day == day], refused[refused_on == day]
@@ -74,7 +83,7 @@ def quarantine_asset(model: Model) -> dg.AssetsDefinition:
         stage="data",
         kinds={"pandas"},
         inputs={
-            "raw": TableInput(model.key(f"raw_{table.name}"), around),
+            "raw": TableInput(model.key(f"raw_{table.name}"), around, in_batches=True),
             "cleaned": TableInput(model.key(table.name), around, columns=(ROW_ID,)),
         },
         checks=[ONE_FATE, REFUSED_SHARE],

@@ -14,7 +14,9 @@ The four outcomes of a landed row:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+import functools
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -25,8 +27,12 @@ from assets.declaration import Table
 from assets.lifecycle.data.event_days import event_day, iso_day
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
 from assets.reading import typed
+from resources.tables import InBatches
 
 REASON = "reason"
+
+ROWS_AT_ONCE = 1_000_000
+"""Largest number of landed rows that are typed together, about a gigabyte; more are typed landing by landing."""
 
 
 Stale = Set[tuple[str, str]]
@@ -36,12 +42,15 @@ class ContractError(dg.Failure):
     """A table that cannot meet its contract as a whole, e.g. because a column is missing. No row of it is used."""
 
 
-def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
+def type_and_refuse(
+    raw: pd.DataFrame, table: Table, has_values: Callable[[str], bool] = lambda _: False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Types landed rows and separates the rows that the contract refuses.
 
     Args:
         raw: landed rows as text, with ``row_id`` (and ``landing_day`` for a table with an event time).
         table: the table whose ``clean`` and contract apply.
+        has_values: whether landings that are not in ``raw`` have values in a column.
 
     Returns:
         ``(accepted, refused)``. ``accepted`` has the contract's columns plus ``row_id`` (and ``landing_day``).
@@ -56,7 +65,7 @@ def type_and_refuse(raw: pd.DataFrame, table: Table) -> tuple[pd.DataFrame, pd.D
     for name, column in schema.columns.items():
         if not column.nullable and (unread := rows[name].isna()).any():
             reasons = reasons.mask(reasons.isna() & unread, f"{name}: missing or unreadable")
-            reasons = _say_absent(reasons, raw, name)
+            reasons = _say_absent(reasons, raw, name, has_values)
     candidates = rows[reasons.isna()]
     for index, reason in _contract_failures(candidates, schema, table).items():
         reasons[index] = reason
@@ -85,6 +94,106 @@ def first_landed(accepted: pd.DataFrame, table: Table) -> pd.Series:
     return ~copy.reindex(accepted.index)
 
 
+def first_of_keys(keys: np.ndarray, landed: np.ndarray, late_days: int) -> np.ndarray:
+    """Returns what :func:`first_landed` does, for rows in order of arrival, boolean ``[n]``.
+
+    Args:
+        keys: key of each accepted row, ``[n]``.
+        landed: landing day of each row, datetime64 ``[n]``.
+        late_days: largest number of days between a row and its copy.
+    """
+    codes = pd.factorize(keys)[0]
+    order = np.argsort(codes, kind="stable")
+    again, lag = np.diff(codes[order]) == 0, np.diff(landed[order])
+    first = np.ones(len(keys), dtype=bool)
+    first[order[1:]] = ~(again & (lag <= np.timedelta64(late_days, "D")))
+    return first
+
+
+@dataclass(frozen=True)
+class Landings:
+    """The rows of a window of landings that a stage needs.
+
+    Attributes:
+        accepted: typed rows that meet the contract, of the wanted event days or landings.
+        first: whether each of them is the first with its key, boolean ``[n]``.
+        refused: refused rows of the wanted landings, with their reason.
+        landed: number of landed rows of each landing.
+    """
+
+    accepted: pd.DataFrame
+    first: np.ndarray
+    refused: pd.DataFrame
+    landed: Mapping[str, int]
+
+
+def landings(raw: InBatches, table: Table, days: Sequence[str], *, by: str) -> Landings:
+    """Types the landings of a window and finds the copies in it.
+
+    A window of more than :data:`ROWS_AT_ONCE` rows is typed one landing after the other; of the landings around, only
+    the keys stay in memory. A contract with a rule on the table as a whole needs all rows together.
+
+    Args:
+        raw: the landed table, its days being the window.
+        table: the table whose rules apply; with an event time.
+        days: wanted days.
+        by: ``event`` keeps accepted rows of these event days, ``landing`` those that landed on these days.
+
+    Raises:
+        ContractError: a column that the contract requires is absent.
+    """
+    landed = {day: raw.rows(day) for day in raw.days}
+    if sum(landed.values()) <= ROWS_AT_ONCE or rules_on_the_whole(table):
+        rows = raw.read()
+        accepted, refused = type_and_refuse(rows, table)
+        first = first_landed(accepted, table).to_numpy()
+        wanted = _wanted(accepted, table, days, by)
+        return Landings(accepted[wanted], first[wanted], refused[iso_day(refused[LANDING_DAY]).isin(days)], landed)
+    columns = raw.schema()
+    kept: list[pd.DataFrame] = []
+    refusals: list[pd.DataFrame] = []
+    keys: list[np.ndarray] = []
+    moments: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    before = 0
+    for day in raw.days:
+        rows = raw.read_as(columns, day)
+        accepted, refused = type_and_refuse(rows, table, functools.partial(_has_values, raw, day))
+        wanted = _wanted(accepted, table, days, by)
+        places.append(before + np.flatnonzero(wanted))
+        kept.append(accepted[wanted])
+        keys.append(accepted[table.key].to_numpy())
+        moments.append(accepted[LANDING_DAY].to_numpy())
+        before += len(accepted)
+        if day in days:
+            refusals.append(refused)
+        del rows, accepted, refused
+    first = first_of_keys(np.concatenate(keys), np.concatenate(moments), table.late_days)
+    return Landings(
+        pd.concat(kept, ignore_index=True),
+        first[np.concatenate(places)],
+        pd.concat(refusals, ignore_index=True),
+        landed,
+    )
+
+
+def _wanted(accepted: pd.DataFrame, table: Table, days: Sequence[str], by: str) -> np.ndarray:
+    day = event_day(accepted, table) if by == "event" else iso_day(accepted[LANDING_DAY])
+    return day.isin(days).to_numpy()
+
+
+def _has_values(raw: InBatches, but: str, name: str) -> bool:
+    """Whether a landing other than ``but`` has a value in a column."""
+    others = (raw.read_as(raw.schema([name]), day) for day in raw.days if day != but)
+    return any(rows[name].notna().any() for rows in others)
+
+
+def rules_on_the_whole(table: Table) -> bool:
+    """Whether the contract has a rule that a part of the rows cannot decide: on the frame, or a unique column."""
+    schema = table.contract.to_schema()
+    return bool(schema.checks or schema.unique) or any(column.unique for column in schema.columns.values())
+
+
 def row_outcomes(
     raw: pd.DataFrame,
     accepted: pd.DataFrame,
@@ -93,6 +202,7 @@ def row_outcomes(
     in_clean: pd.Series,
     in_quarantine: pd.Series,
     stale: Stale,
+    first: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Returns the outcomes of each landed row. Exactly one is correct; otherwise rows were lost or used twice.
 
@@ -104,11 +214,12 @@ def row_outcomes(
         in_quarantine: row ids in the stored quarantine.
         stale: ``(event day, landing day)`` pairs where the cleaned table of the event day was built without that
             landing.
+        first: whether each accepted row is the first with its key; default: found among ``accepted``.
 
     Returns:
         One boolean column per outcome, indexed by row id.
     """
-    first = first_landed(accepted, table)
+    first = first_landed(accepted, table).to_numpy() if first is None else first
     ids = raw[ROW_ID]
     clean = _among(ids, in_clean)
     outcomes = {
@@ -151,9 +262,11 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     return rows
 
 
-def _say_absent(reasons: pd.Series, raw: pd.DataFrame, name: str) -> pd.Series:
-    """Gives rows a clearer reason if their whole landing lacks a column that other landings in ``raw`` have."""
-    if name not in raw or LANDING_DAY not in raw or raw[name].isna().all():
+def _say_absent(
+    reasons: pd.Series, raw: pd.DataFrame, name: str, has_values: Callable[[str], bool]
+) -> pd.Series:
+    """Gives rows a clearer reason if their whole landing lacks a column that other landings have."""
+    if name not in raw or LANDING_DAY not in raw or (raw[name].isna().all() and not has_values(name)):
         return reasons
     for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
         landing = raw[raw[LANDING_DAY] == day].drop(columns=[ROW_ID, LANDING_DAY], errors="ignore")

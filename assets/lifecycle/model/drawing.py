@@ -59,7 +59,9 @@ class Draw:
         return min(self.test, self.positives, self.negatives) >= 1
 
     def told(self, counts: Counts) -> str:
-        """One sentence on what was drawn of how many rows."""
+        """What was drawn of how many rows."""
+        if self.test == self.positives == self.negatives:
+            return f"drawn: {self.test:.2%} of {counts.rows:,} rows"
         if self.positives == self.negatives:
             others = f"{self.negatives:.2%} of the {counts.negatives + counts.positives:,} others"
         else:
@@ -73,6 +75,9 @@ def draw_of(counts: Counts, model: Model) -> Draw:
     ``Training.negatives`` limits the negatives further.
     """
     training, others = model.training, counts.positives + counts.negatives
+    if not model.is_stream:  # its rows are split after the draw, so all have the same share
+        share = min(1.0, training.max_rows / max(counts.rows, 1))
+        return Draw(share, share, share)
     test = 1.0
     if counts.rows > training.max_rows:
         test = min(1.0, TEST_SHARE * training.max_rows / max(counts.test, 1))
