@@ -61,22 +61,35 @@ def type_and_refuse(
     """
     rows = _typed(raw, table)
     schema = table.contract.to_schema()
-    reasons = pd.Series(pd.NA, index=raw.index, dtype="string")
+    reasons = np.full(len(raw), None, dtype=object)
+    open_ = np.ones(len(raw), dtype=bool)  # not refused yet; nearly all rows stay open
     for name, column in schema.columns.items():
-        if not column.nullable and (unread := rows[name].isna()).any():
-            reasons = reasons.mask(reasons.isna() & unread, f"{name}: missing or unreadable")
+        if not column.nullable and (unread := rows[name].isna().to_numpy()).any():
+            reasons[unread & open_] = f"{name}: missing or unreadable"
+            open_ &= ~unread
             reasons = _say_absent(reasons, raw, name, has_values)
-    candidates = rows[reasons.isna()]
-    for index, reason in _contract_failures(candidates, schema, table).items():
-        reasons[index] = reason
+    candidates = _coerced(rows if open_.all() else rows[open_], schema)
+    failures = _contract_failures(candidates, schema, table)
+    if failures:
+        places = candidates.index.get_indexer(list(failures))
+        reasons[np.flatnonzero(open_)[places]] = list(failures.values())
     if table.time is not None:
-        reasons = reasons.where(reasons.notna(), _untimely(rows, raw, table))
-    accepted = _coerced(rows[reasons.isna()], schema)
+        early, late = _untimely(rows[table.time], raw[LANDING_DAY], table)
+        for untimely, reason in (
+            (early, f"{table.time}: after the day it landed"),
+            (late, f"{table.time}: landed more than {table.late_days} days late"),
+        ):
+            if untimely.any():
+                reasons[untimely & pd.isna(reasons)] = reason
+    refused_rows = ~pd.isna(reasons)
+    accepted = candidates if not refused_rows[open_].any() else candidates[~refused_rows[open_]]
     carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
-    accepted = pd.concat([raw.loc[accepted.index, carried], accepted.drop(columns=carried, errors="ignore")], axis=1)
+    own = raw[carried]
+    own = own[~refused_rows] if refused_rows.any() else own
+    accepted = pd.concat([own, accepted.drop(columns=carried, errors="ignore")], axis=1)
     # The table may have a column named `reason`; rename it to keep the landed values.
-    refused = raw[reasons.notna()].rename(columns={REASON: f"landed_{REASON}"})
-    refused = refused.assign(**{REASON: reasons[reasons.notna()].astype("string[pyarrow]")})
+    refused = raw[refused_rows].rename(columns={REASON: f"landed_{REASON}"})
+    refused = refused.assign(**{REASON: pd.array(reasons[refused_rows], dtype="string[pyarrow]")})
     return accepted, refused
 
 
@@ -263,16 +276,17 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
 
 
 def _say_absent(
-    reasons: pd.Series, raw: pd.DataFrame, name: str, has_values: Callable[[str], bool]
-) -> pd.Series:
+    reasons: np.ndarray, raw: pd.DataFrame, name: str, has_values: Callable[[str], bool]
+) -> np.ndarray:
     """Gives rows a clearer reason if their whole landing lacks a column that other landings have."""
     if name not in raw or LANDING_DAY not in raw or (raw[name].isna().all() and not has_values(name)):
         return reasons
     for day in raw.loc[raw[name].isna(), LANDING_DAY].unique():
-        landing = raw[raw[LANDING_DAY] == day].drop(columns=[ROW_ID, LANDING_DAY], errors="ignore")
+        of_day = (raw[LANDING_DAY] == day).to_numpy()
+        landing = raw[of_day].drop(columns=[ROW_ID, LANDING_DAY], errors="ignore")
         if landing[name].isna().all():
             columns = [c for c in landing if landing[c].notna().any()]
-            reasons[landing.index] = f"{name}: the column did not land{_renamed(name, columns)}"
+            reasons[of_day] = f"{name}: the column did not land{_renamed(name, columns)}"
     return reasons
 
 
@@ -293,11 +307,11 @@ def _missing_column(name: str, columns: list[str], table: Table) -> ContractErro
 
 
 def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> dict[Any, str]:
-    """Returns the first contract rule that each invalid row breaks, by index."""
+    """Returns the first contract rule that each invalid row breaks, by index of the coerced rows."""
     import pandera.errors
 
     try:
-        schema.validate(_coerced(candidates, schema), lazy=True)
+        schema.validate(candidates, lazy=True)
     except pandera.errors.SchemaErrors as error:
         cases = error.failure_cases
         if (whole := cases[cases["index"].isna()]).shape[0]:
@@ -325,15 +339,13 @@ def _coerced(rows: pd.DataFrame, schema: Any) -> pd.DataFrame:
     return typed_rows[list(schema.columns)]
 
 
-def _untimely(typed: pd.DataFrame, raw: pd.DataFrame, table: Table) -> pd.Series:
-    """Returns the reason for rows from the future and for rows that landed too late; missing for all others."""
-    times = typed[table.time]
+def _untimely(times: pd.Series, landed: pd.Series, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether each row is from the future, and whether it landed too late, boolean ``[n]`` each."""
     if not pd.api.types.is_datetime64_dtype(times.dtype):
         times = pd.to_datetime(times, errors="coerce")
-    lag = (raw[LANDING_DAY] - times.dt.floor("D")).dt.days
-    reasons = pd.Series(pd.NA, index=raw.index, dtype="string")
-    reasons = reasons.mask(lag < 0, f"{table.time}: after the day it landed")
-    return reasons.mask(lag > table.late_days, f"{table.time}: landed more than {table.late_days} days late")
+    days = times.to_numpy().astype("datetime64[D]")
+    lag = landed.to_numpy().astype("datetime64[D]") - days
+    return lag < np.timedelta64(0, "D"), lag > np.timedelta64(table.late_days, "D")
 
 
 def by_contract(table: Table) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -6,34 +6,36 @@ source of the rows (``simulator.py``).
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
-import pandera.pandas as pa
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
 from pandera.typing.pandas import Series
 
-from resources.moments import moments
+from resources.moments import moments, plain_moments
 
 MAX_AMOUNT = 10_000.0
 """Maximum amount of one payment with a card of this issuer."""
 MAX_ENTITIES = 1_000_000
 """Upper bound, exclusive, of customer ids and terminal ids."""
 
-_WHOLE_NUMBER = r"\d{1,18}"
 _AMOUNT = r"-?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"  # "12,50" is refused, because it could mean 12.5 or 1250
 _MOMENT = r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}(:?\d{2})?)?"
 
 
-class Payments(pa.DataFrameModel):
+class Payments(pandera.DataFrameModel):
     """A card payment that can be scored and used for training. Moments are UTC, naive, whole seconds.
 
     The lifecycle refuses payments from the future, because it knows when a row landed.
     """
 
-    transaction_id: Series[int] = pa.Field(ge=0, description="Identifies the payment.")
-    paid_at: Series[pd.Timestamp] = pa.Field(description="When the card was used.")
-    customer_id: Series[int] = pa.Field(ge=0, lt=MAX_ENTITIES, description="Whose card it was.")
-    terminal_id: Series[int] = pa.Field(ge=0, lt=MAX_ENTITIES, description="Where the card was used.")
-    amount: Series[float] = pa.Field(gt=0, le=MAX_AMOUNT, description="Amount paid, two decimals.")
-    arrived_at: Series[pd.Timestamp] = pa.Field(description="When the row reached us.")
+    transaction_id: Series[int] = pandera.Field(ge=0, description="Identifies the payment.")
+    paid_at: Series[pd.Timestamp] = pandera.Field(description="When the card was used.")
+    customer_id: Series[int] = pandera.Field(ge=0, lt=MAX_ENTITIES, description="Whose card it was.")
+    terminal_id: Series[int] = pandera.Field(ge=0, lt=MAX_ENTITIES, description="Where the card was used.")
+    amount: Series[float] = pandera.Field(gt=0, le=MAX_AMOUNT, description="Amount paid, two decimals.")
+    arrived_at: Series[pd.Timestamp] = pandera.Field(description="When the row reached us.")
 
 
 def clean(raw: pd.DataFrame) -> pd.DataFrame:
@@ -48,13 +50,26 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
         text = raw[name].astype("string[pyarrow]").str.strip()
         kind = str(column.dtype)
         if kind == "int64":
-            typed[name] = _only(text, _WHOLE_NUMBER).astype("Int64")
+            typed[name] = text.where(_are_whole(text)).astype("Int64")
         elif kind == "float64":
-            number = _only(text, _AMOUNT).str.replace(",", "", regex=False).astype("Float64")
-            typed[name] = number.astype("float64").round(2)
+            number = _only(text, _AMOUNT)
+            if number.str.contains(",", regex=False).any():
+                number = number.str.replace(",", "", regex=False)
+            typed[name] = number.astype("Float64").astype("float64").round(2)
         else:
-            typed[name] = moments(_only(text, _MOMENT)).dt.floor("s")
+            read = plain_moments(text)
+            left = text[read.isna() & text.notna()]
+            if len(left):
+                read[left.index] = moments(_only(left, _MOMENT)).dt.floor("s")
+            typed[name] = read
     return pd.DataFrame(typed, index=raw.index)
+
+
+def _are_whole(text: pd.Series) -> np.ndarray:
+    """Whether each text is a whole number of at most 18 digits, bool ``[n]``."""
+    values = pa.array(text, pa.large_string())
+    whole = pc.and_(pc.ascii_is_decimal(values), pc.less_equal(pc.binary_length(values), 18))
+    return pc.fill_null(whole, False).to_numpy(zero_copy_only=False)
 
 
 def _only(text: pd.Series, pattern: str) -> pd.Series:
