@@ -33,6 +33,7 @@ from assets.search_space import (
     Tuning,
 )
 from assets.task import BINARY, NUMBERS, Task, TaskError, TaskKind
+from resources.compute import Compute
 from resources.sources import Snapshot, Source, Stream
 
 if TYPE_CHECKING:
@@ -475,6 +476,8 @@ class Model:
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
         review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
         card: see :class:`Card`.
+        compute: workers on a Ray cluster for its fits and scorings; see :class:`~resources.compute.Compute`. ``None``:
+            one process, also where there is a cluster.
         targets: names of deployment targets; a candidate is staged and promoted on each, in this order. The names are
             those of ``resources/defaults.py``: ``local``, ``batch``, ``image``, ``kubernetes``.
         assets: the model's own assets; an asset with the key of a stage's asset replaces that asset.
@@ -500,6 +503,7 @@ class Model:
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
     card: Card = field(default_factory=Card)
+    compute: Compute | None = None
     targets: Sequence[str] = ("local",)
     assets: Sequence[dg.AssetsDefinition] = ()
 
@@ -545,6 +549,14 @@ class Model:
         return self.table.of or self.name
 
 
+def for_workers(model: Model) -> Model:
+    """Returns the declaration as workers of a cluster get it.
+
+    It has no source, which may hold a password, and none of its own assets, which workers do not need.
+    """
+    return replace(model, table=replace(model.table, source=model.key("elsewhere")), assets=())
+
+
 def refuse_wrong_declaration(model: Model) -> None:
     """Validates a declaration.
 
@@ -554,7 +566,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_targets,
+        _wrong_targets, _wrong_compute,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -718,6 +730,11 @@ def _wrong_targets(model: Model) -> Wrong:
     targets = model.targets
     if isinstance(targets, str) or not targets or len(set(targets)) != len(targets):
         yield "targets", targets, "name each target once, and at least one, in a tuple: ('local',)"
+
+
+def _wrong_compute(model: Model) -> Wrong:
+    for name, value, mend in model.compute.wrong() if model.compute else ():
+        yield f"compute.{name}", value, mend
 
 
 def _wrong_features(model: Model) -> Wrong:

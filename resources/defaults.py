@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resources.alerts import Alerts
+from resources.compute.resource import Computing
 from resources.ledger import Ledger
 from resources.mlflow import MlflowTracking
 from resources.release_policy import ReleasePolicy
@@ -41,6 +42,7 @@ def default_resources(settings: Settings, sources: Mapping[str, Any], *, ready: 
         "ledger": ledger,
         "request_log": request_log,
         "studies": studies,
+        "compute": Computing.from_settings(settings),
         **{resource_key(name): target for name, target in targets.items()},
         "release_policy": ReleasePolicy.from_settings(settings),
         "alerts": alerts,

@@ -163,6 +163,8 @@ class Settings:
         image_repository: where they are pushed, without the model's name; default: they stay on this machine.
         namespace: namespace of the target ``kubernetes``.
         kubeconfig: its kubeconfig; default: the account of the pod that this process runs in.
+        ray: where models that declare ``compute`` are fitted and scored: ``local`` (a Ray that each step starts on this
+            machine), or the address host:port of a cluster's head; default: in the process of the run.
     """
 
     home: Path
@@ -200,6 +202,7 @@ class Settings:
     image_repository: str = ""
     namespace: str = "default"
     kubeconfig: Path | None = None
+    ray: str = ""
 
     def __post_init__(self) -> None:
         if self.service_tokens is None:
@@ -684,6 +687,17 @@ def _kubeconfig(name: str, value: str) -> Path:
     return path
 
 
+def _ray(name: str, value: str) -> str:
+    if value == "local":
+        return value
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:]+\]", host) or not (port.isascii() and port.isdigit()):
+        raise SettingsError(
+            f"{name}={_shown(value)} is not a Ray; give `local`, or the address of a cluster's head like ray-head:6379"
+        )
+    return f"{host}:{_port(name, port)}"
+
+
 _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "env": _environment,
     "home": _folder,
@@ -719,6 +733,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "image_repository": _image_name,
     "namespace": _namespace,
     "kubeconfig": _kubeconfig,
+    "ray": _ray,
 }
 
 

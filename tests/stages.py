@@ -15,6 +15,7 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.factory import lifecycle_assets
+from resources.compute.resource import Computing
 from resources.ledger import Ledger
 from resources.release_policy import ReleasePolicy
 from resources.request_log import RequestLog
@@ -112,7 +113,7 @@ class Stages:
         self.studies = Studies(database_url=self.ledger.database_url)
         self.resources: dict[str, Any] = {
             "tables": self.tables, "mlflow": self.mlflow, "ledger": self.ledger, "studies": self.studies,
-            "target_local": None, "request_log": RequestLog(folder=str(folder / "serving")),
+            "compute": Computing(), "target_local": None, "request_log": RequestLog(folder=str(folder / "serving")),
             "release_policy": ReleasePolicy(), source_resource_key(model): model.table.source, **resources,
         }  # fmt: skip
         assets = lifecycle_assets(model)

@@ -7,14 +7,16 @@ Belongs here: repeating the training and the report. Does not belong here: the t
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from assets.declaration import Model
+from assets.declaration import Model, for_workers
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model.candidate import fit_candidate
 from assets.lifecycle.model.drawing import represented_by
@@ -23,6 +25,7 @@ from assets.lifecycle.model.metrics import evaluate
 from assets.lifecycle.model.recipe import recipe_in_use
 from assets.lifecycle.model.training_set import fit_rows, freeze, matrix, test_rows
 from assets.lifecycle.stage import TRAINING_POOL, StageOutput, TableInput, table_asset
+from resources.compute import Tell
 from resources.tables import ParquetTables
 
 
@@ -42,10 +45,13 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
         config = BacktestConfig(**context.op_execution_context.op_config)
         tables = context.resources.tables
         source = getattr(context.resources, source_resource_key(model), None) if model.evaluation.ceiling else None
-        rounds = [
-            _round(tables, source, declared, as_of, name, context.log.info)
-            for declared, as_of, name in _rounds(tables, recipe.model, config.weeks, config.as_of)
-        ]
+        to_do = _rounds(tables, recipe.model, config.weeks, config.as_of)
+        with context.resources.compute.open(model.compute, context.log.info) as pool:
+            rounds = pool.map(
+                _round,
+                (_frozen(tables, source, *one, elsewhere=pool.elsewhere) for one in to_do),
+                hear=functools.partial(_hear, context.log.info),
+            )
         frame = pd.concat(rounds, ignore_index=True)
         mean = frame.drop(columns=["round", "rows"]).groupby("score", sort=False).mean()
         text = mean.round(4).reset_index().astype(str)
@@ -69,7 +75,7 @@ def backtest_asset(model: Model) -> dg.AssetsDefinition:
         pool=TRAINING_POOL,
         inputs={"tuning": TableInput(model.key("tuning"), optional=True)},
         deps=[model.key("features"), model.key("labels"), model.key(model.table.name)],
-        resources={source_resource_key(model)} if with_ceiling else set(),
+        resources={"compute", *([source_resource_key(model)] if with_ceiling else [])},
         by_day=False,
     )
 
@@ -84,11 +90,33 @@ def _rounds(tables: ParquetTables, model: Model, weeks: int, as_of: str) -> list
     return [(model, end, f"to {end}") for end in ends]
 
 
-def _round(
-    tables: ParquetTables, source: Any, model: Model, as_of: dt.date | None, name: str, log: Any
-) -> pd.DataFrame:
-    """Refits once and evaluates on the test rows; returns one row per score."""
+@dataclass(frozen=True)
+class _Round:
+    """The rows of one round. ``ceiling``: the best possible scores of the test rows, where they can be computed."""
+
+    name: str
+    model: Model
+    frozen: pd.DataFrame
+    ceiling: np.ndarray | None
+
+
+def _frozen(
+    tables: ParquetTables, source: Any, model: Model, as_of: dt.date | None, name: str, *, elsewhere: bool
+) -> _Round:
+    """Reads all that a round needs, so that a worker needs neither tables nor the source."""
     frozen = freeze(tables, model, as_of)
+    rows = frozen[test_rows(frozen, model)].reset_index(drop=True)
+    ceiling = ceiling_scores(tables, source, model, rows) if source is not None else None
+    return _Round(name, for_workers(model) if elsewhere else model, frozen, ceiling)
+
+
+def _hear(log: Any, _: int, line: str) -> None:
+    log(line)
+
+
+def _round(_: None, given: _Round, log: Tell) -> pd.DataFrame:
+    """Refits once and evaluates on the test rows; returns one row per score."""
+    model, frozen, name = given.model, given.frozen, given.name
     candidate = fit_candidate(frozen, model, log)
     fit, test = fit_rows(frozen, model), test_rows(frozen, model)
     rows = frozen[test].reset_index(drop=True)
@@ -97,8 +125,8 @@ def _round(
     scores = {"torch": candidate.predict(X_test)}
     represented = represented_by(frozen[fit])
     scores |= baseline_scores(matrix(frozen[fit], model), y, X_test, model, candidate.trees, represented)
-    if source is not None:
-        scores["ceiling"] = ceiling_scores(tables, source, model, rows)
+    if given.ceiling is not None:
+        scores["ceiling"] = given.ceiling
     found = evaluate(
         rows,
         scores,

@@ -6,6 +6,7 @@ of settings (``fitting.py``), the learners (``learners``), registration (``train
 
 from __future__ import annotations
 
+import functools
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from assets.declaration import Model
+from assets.declaration import Model, NetworkFactory, Training
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.drawing import represented_by
 from assets.lifecycle.model.fitting import (
@@ -25,10 +26,11 @@ from assets.lifecycle.model.fitting import (
     outputs_of,
     select,
 )
-from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK, mixture
+from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK, Fitted, mixture
 from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.objectives import ScoreTransform, objective_of
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
+from resources.compute import ALONE, HERE, Group, Pool, Tell
 
 
 @dataclass(frozen=True)
@@ -53,34 +55,76 @@ class Candidate:
         return self.head(outputs_of(self.network, X))
 
 
-def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any) -> Candidate:
+def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any, pool: Pool = HERE) -> Candidate:
     """Fits the declared recipe on a frozen training set: selects settings on the folds, then refits on the fit rows.
+
+    Args:
+        frozen: the frozen training set.
+        model: the model, whose ``training`` is the recipe.
+        log: receives lines of progress.
+        pool: where the fits run.
 
     Raises:
         FloatingPointError: the loss of a network is not finite.
+        ComputeError: see :class:`~resources.compute.Pool`.
     """
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
     weight, objective = row_weights(frozen, model), objective_of(model.task)
     arguments: dict[str, Any] = {"task": model.task, "tokens": features_of(model).word_positions}
-    selection = select_on_folds(frozen, model, log=log)
+    selection = select_on_folds(frozen, model, log=log, pool=pool)
     log(f"selected: {selection.epochs} epochs, {objective.metric} {selection.score:.4f} on the folds")
     log("ensemble weights: " + ", ".join(f"{part} {share:.0%}" for part, share in selection.shares.items()))
     arguments["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
-    parts: dict[str, Any] = {}
-    trees = None
-    if selection.shares[NETWORK]:
-        parts[NETWORK] = fit(
-            X[rows], y[rows], recipe=recipe, epochs=selection.epochs, network=model.network, log=log, **arguments
-        )
-    for name in recipe.ensemble:
-        if selection.shares.get(name):
-            fitted = LEARNERS[name].fit(X[rows], y[rows], seed=recipe.seed, rounds=selection.rounds, **arguments)
-            parts[name], trees = fitted.module, fitted.trees or trees
+    final = _FinalFit(X[rows], y[rows], recipe, selection, model.network, arguments)
+    names = [name for name in (NETWORK, *recipe.ensemble) if selection.shares.get(name)]
+    fitted: dict[str, Fitted] = {}
+    if NETWORK in names and pool.data_parallel:
+        fitted[NETWORK] = pool.together(_fit_together, shared=final, hear=functools.partial(_hear, log))
+    alone = [name for name in names if name not in fitted]
+    fitted |= zip(alone, pool.map(_fit_one, alone, shared=final, hear=functools.partial(_hear, log)), strict=True)
+    parts = {name: fitted[name].module for name in names}
+    trees = next((one.trees for one in fitted.values() if one.trees), None)
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
     head = objective.final_transform(selection.head, y[rows])
     return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)
+
+
+@dataclass(frozen=True)
+class _FinalFit:
+    """The rows of the final fit, and what the folds selected for it."""
+
+    X: np.ndarray
+    y: np.ndarray
+    recipe: Training
+    selection: Selection
+    network: NetworkFactory | None
+    arguments: dict[str, Any]
+
+    def fit_network(self, log: Log, group: Group) -> Fitted:
+        return Fitted(
+            fit(self.X, self.y, recipe=self.recipe, epochs=self.selection.epochs, network=self.network, log=log,
+                group=group, **self.arguments)
+        )  # fmt: skip
+
+
+def _fit_one(final: _FinalFit, name: str, tell: Tell) -> Fitted:
+    """Fits one learner of the candidate."""
+    if name == NETWORK:
+        return final.fit_network(tell, ALONE)
+    return LEARNERS[name].fit(
+        final.X, final.y, seed=final.recipe.seed, rounds=final.selection.rounds, **final.arguments
+    )
+
+
+def _fit_together(final: _FinalFit, group: Group, tell: Tell) -> Fitted:
+    """Fits the network of the candidate on the workers of a group."""
+    return final.fit_network(tell, group)
+
+
+def _hear(log: Log, _: int, line: str) -> None:
+    log(line)
 
 
 def select_on_folds(
@@ -91,6 +135,7 @@ def select_on_folds(
     log: Log = lambda _: None,
     watch: Watch = lambda *_: None,
     learnt: MutableMapping[str, list[FoldOutputs]] | None = None,
+    pool: Pool = HERE,
 ) -> Selection:
     """Selects the settings of the model's recipe on its folds; the test rows are not used.
 
@@ -98,7 +143,7 @@ def select_on_folds(
         frozen: the frozen training set.
         model: the model, whose ``training`` is the recipe.
         another: each number gives other folds (without `time`) and another seed of the fits, for a repetition.
-        log, watch, learnt: see :func:`~assets.lifecycle.model.fitting.select`.
+        log, watch, learnt, pool: see :func:`~assets.lifecycle.model.fitting.select`.
 
     Raises:
         FloatingPointError: the loss of a network is not finite.
@@ -117,6 +162,7 @@ def select_on_folds(
         log=log,
         watch=watch,
         learnt=learnt,
+        pool=pool,
     )
 
 

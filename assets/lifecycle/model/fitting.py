@@ -15,7 +15,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from assets.lifecycle.model.learners.threads import on_one_thread
 from assets.lifecycle.model.objectives import Objective, ScoreTransform, objective_of
 from assets.lifecycle.profile.reference import calibration_of
 from assets.task import BINARY, Task
+from resources.compute import ALONE, HERE, Group, Pool, Tell
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +95,14 @@ def fit(
     weight: np.ndarray | None = None,
     log: Log = lambda _: None,
     after_epoch: Callable[[int, torch.nn.Module, float], bool | None] | None = None,
+    group: Group = ALONE,
+    carried: Mapping[str, list[Any]] | None = None,
 ) -> torch.nn.Module:
     """Fits a network, on a GPU if one is available; on a CPU the same seed gives the same weights.
+
+    The processes of a group take equal parts of each batch and average their gradients. Their weights are those of one
+    process, except for rounding and for what the network itself draws (dropout). After each epoch the group saves the
+    state, and a group that begins again goes on from there.
 
     Args:
         X: float32 ``[n, n_features]``; missing values are NaN.
@@ -108,7 +115,9 @@ def fit(
         weight: row weights in the loss, ``[n]``, with mean 1; default: equal weights.
         log: receives one line per epoch.
         after_epoch: receives the epoch (from 1), the averaged network and the epoch's mean loss; training stops early
-            when it returns True.
+            when it returns True. In a group, only the first process calls it.
+        group: the processes that fit the network together.
+        carried: lists in which ``after_epoch`` keeps what it saw; they are saved and restored with the state.
 
     Returns:
         A module on the CPU, in evaluation mode. It maps raw float32 ``[n, n_features]`` (NaN allowed) to outputs
@@ -144,32 +153,92 @@ def fit(
         )
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
-        step = 0
-        for epoch in range(1, epochs + 1):
+        network_of_group = group.joined(module[1])
+        state = _State(module, averaged, optimiser, warm, generator, carried or {})
+        begun, stopped = state.restore(group.saved())
+        step = begun * steps_an_epoch
+        for epoch in range(begun + 1, 0 if stopped else epochs + 1):
+            if group.size > 1:  # each process draws for its own rows, and the same again if the epoch is repeated
+                torch.manual_seed((recipe.seed * epochs + epoch) * group.size + group.rank)
             module.train()
             order = torch.randperm(len(rows), generator=generator).to(device)
             total = torch.zeros((), device=device)
             for start in range(0, len(rows), batch_size):
-                batch = order[start : start + batch_size]
+                whole = order[start : start + batch_size]
+                batch, share = _part(whole, group)
                 loss = _mean_loss(
-                    objective, module[1](ready[batch]), target[batch], None if weights is None else weights[batch]
-                )
+                    objective, network_of_group(ready[batch]), target[batch],
+                    None if weights is None else weights[batch],
+                )  # fmt: skip
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                (loss if share == 1.0 else loss * share).backward()
                 optimiser.step()
                 warm.step()
                 step += 1
                 _average(averaged, module, step)
-                total += loss.detach() * len(batch)
-            mean = float(total) / len(rows)
+                total += loss.detach() * (share * len(whole))
+            mean = group.mean(float(total) / len(rows))
             if not np.isfinite(mean):
                 raise FloatingPointError(
                     f"the loss is {mean} in epoch {epoch}; lower the learning rate, or look for extreme feature values"
                 )
             log(f"epoch {epoch}/{epochs}: loss {mean:.5f} on {len(rows):,} rows ({device.type})")
-            if after_epoch is not None and after_epoch(epoch, averaged, mean):
+            if state.ends(
+                epoch, group, after_epoch is not None and group.rank == 0 and after_epoch(epoch, averaged, mean)
+            ):
                 break
     return averaged.cpu().eval()
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that changes during a fit, for a group that begins again after an epoch."""
+
+    module: torch.nn.Module
+    averaged: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    warm: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    carried: Mapping[str, list[Any]]
+
+    def ends(self, epoch: int, group: Group, stop: bool | None) -> bool:
+        """Saves the state after an epoch; returns whether the fit stops there, which the first process decides."""
+        stopped = group.agreed(bool(stop))
+        group.save(functools.partial(self.now, epoch, stopped))
+        return stopped
+
+    def now(self, epoch: int, stopped: bool) -> dict[str, Any]:
+        """The state after an epoch."""
+        import torch
+
+        return {
+            "epoch": epoch, "stopped": stopped, "random": torch.get_rng_state(), "order": self.generator.get_state(),
+            "carried": dict(self.carried),
+            **{name: getattr(self, name).state_dict() for name in ("module", "averaged", "optimiser", "warm")},
+        }  # fmt: skip
+
+    def restore(self, saved: Mapping[str, Any] | None) -> tuple[int, bool]:
+        """Puts a state back; returns its epoch (0 without a state) and whether the fit had stopped there."""
+        import torch
+
+        if saved is None:
+            return 0, False
+        for name in ("module", "averaged", "optimiser", "warm"):
+            getattr(self, name).load_state_dict(saved[name])
+        for name, values in self.carried.items():
+            values[:] = saved["carried"][name]
+        torch.set_rng_state(saved["random"])
+        self.generator.set_state(saved["order"])
+        return saved["epoch"], saved["stopped"]
+
+
+def _part(batch: torch.Tensor, group: Group) -> tuple[torch.Tensor, float]:
+    """A process's rows of a batch, and the factor of their mean loss in the mean of the group."""
+    if group.size == 1:
+        return batch, 1.0
+    mine = batch[group.rank :: group.size]
+    # A batch with fewer rows than processes: all have to take part in the step, those without a row with weight 0.
+    return (mine, len(mine) * group.size / len(batch)) if len(mine) else (batch[:1], 0.0)
 
 
 def _mean_loss(
@@ -226,6 +295,7 @@ def select(
     watch: Watch = lambda *_: None,
     learnt: MutableMapping[str, list[FoldOutputs]] | None = None,
     represented: np.ndarray | None = None,
+    pool: Pool = HERE,
 ) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
@@ -248,43 +318,18 @@ def select(
             on the rows, the folds, their weights and the seed, but not on the network's settings.
         represented: number of rows that each row stands for, ``[n]``, if rows were drawn by class; head, threshold and
             calibration are then those of all rows. Default: every row stands for itself.
+        pool: where the fits of the folds run. The result is the same; in a pool elsewhere, the folds' lines and calls
+            of ``watch`` alternate.
 
     Raises:
         FloatingPointError: the loss of a network is not finite.
+        ComputeError: see :class:`~resources.compute.Pool`.
     """
     objective, odds = objective_of(task), odds_of(y, represented)
     learnt = {} if learnt is None else learnt
-    looks: list[_Look] = []
-    fold_arguments: list[dict[str, Any]] = []
-    for fitted, _ in folds:
-        weighed = None if weight is None else weight[fitted] / weight[fitted].mean()
-        fold_arguments.append({"task": task, "tokens": tokens, "weight": weighed})
-
-    def fit_fold(part: str, fold: int) -> FoldOutputs:
-        """A fold's validation outputs of a learner, and its number of boosting rounds."""
-        (rows, valid), arguments = folds[fold], fold_arguments[fold]
-        fitted = LEARNERS[part].fit(X[rows], y[rows], seed=recipe.seed, valid=(X[valid], y[valid]), **arguments)
-        return outputs_of(fitted.module, X[valid]), fitted.rounds
-
-    # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
-    # in this thread, because it uses the global random state.
-    with ThreadPoolExecutor(max_workers=1) as second, contextlib.ExitStack() as at_exit:
-        # After an error or SIGTERM, fits that have not begun are dropped, so that the process ends soon.
-        at_exit.callback(second.shutdown, wait=False, cancel_futures=True)
-        waiting = {
-            part: [second.submit(fit_fold, part, fold) for fold in range(len(folds))]
-            for part in recipe.ensemble
-            if part not in learnt
-        }
-        for number, (fitted, valid) in enumerate(folds, start=1):
-            looked = _Look(X[valid], y[valid], objective, objective.target(y[fitted])[1], recipe.patience)
-            sized = recipe.sized_for(len(fitted))
-            assert sized.max_epochs is not None
-            fit(X[fitted], y[fitted], recipe=sized, epochs=sized.max_epochs, network=network,
-                after_epoch=functools.partial(_look_and_tell, looked, watch, number),
-                log=functools.partial(_log_fold, log, number, len(folds)), **fold_arguments[number - 1])  # fmt: skip
-            looks.append(looked)
-        learnt.update({part: [one.result() for one in waits] for part, waits in waiting.items()})
+    rows = _FoldRows(X, y, folds, recipe, task, tokens, network, weight)
+    lacking = [part for part in recipe.ensemble if part not in learnt]
+    looks = (_fit_elsewhere if pool.elsewhere else _fit_here)(rows, lacking, learnt, pool, log, watch)
     found = {part: learnt[part] for part in recipe.ensemble}
     rounds = [n for of_part in found.values() for _, n in of_part if n is not None]
     curves = {"loss": {f"fold {n}": look.losses for n, look in enumerate(looks, start=1)},
@@ -313,6 +358,104 @@ def select(
         calibration=calibration_of(all_scores, all_truth, represented=standing) if objective.has_threshold else [],
         held_out=held_out,
     )
+
+
+@dataclass(frozen=True)
+class _FoldRows:
+    """What the fits of all folds have in common; see :func:`select`."""
+
+    X: np.ndarray
+    y: np.ndarray
+    folds: Sequence[Fold]
+    recipe: Training
+    task: Task
+    tokens: Sequence[int]
+    network: NetworkFactory | None
+    weight: np.ndarray | None
+
+    def arguments(self, fold: int) -> dict[str, Any]:
+        """Arguments that the network and the other learners of a fold share."""
+        rows = self.folds[fold][0]
+        weight = None if self.weight is None else self.weight[rows] / self.weight[rows].mean()
+        return {"task": self.task, "tokens": self.tokens, "weight": weight}
+
+    def fit_learner(self, part: str, fold: int) -> FoldOutputs:
+        """A fold's validation outputs of a learner, and its number of boosting rounds."""
+        rows, valid = self.folds[fold]
+        fitted = LEARNERS[part].fit(
+            self.X[rows], self.y[rows], seed=self.recipe.seed, valid=(self.X[valid], self.y[valid]),
+            **self.arguments(fold),
+        )  # fmt: skip
+        return outputs_of(fitted.module, self.X[valid]), fitted.rounds
+
+    def fit_network(self, fold: int, log: Log, watch: Watch, group: Group = ALONE) -> _Look:
+        """Fits a fold's network, and returns what was seen on its validation rows."""
+        (rows, valid), objective = self.folds[fold], objective_of(self.task)
+        look = _Look(self.X[valid], self.y[valid], objective, objective.target(self.y[rows])[1], self.recipe.patience)
+        sized = self.recipe.sized_for(len(rows))
+        assert sized.max_epochs is not None
+        fit(self.X[rows], self.y[rows], recipe=sized, epochs=sized.max_epochs, network=self.network, group=group,
+            after_epoch=functools.partial(_look_and_tell, look, watch, fold + 1),
+            log=functools.partial(_log_fold, log, fold + 1, len(self.folds)), carried=look.seen,
+            **self.arguments(fold))  # fmt: skip
+        return look
+
+
+def _fit_here(
+    rows: _FoldRows,
+    parts: Sequence[str],
+    learnt: MutableMapping[str, list[FoldOutputs]],
+    _: Pool,
+    log: Log,
+    watch: Watch,
+) -> list[_Look]:
+    """Fits all folds in this process; adds the outputs of ``parts`` to ``learnt``."""
+    # The other learners are fitted in a second thread, because the network leaves a second core idle. The network stays
+    # in this thread, because it uses the global random state.
+    with ThreadPoolExecutor(max_workers=1) as second, contextlib.ExitStack() as at_exit:
+        # After an error or SIGTERM, fits that have not begun are dropped, so that the process ends soon.
+        at_exit.callback(second.shutdown, wait=False, cancel_futures=True)
+        every = range(len(rows.folds))
+        waiting = {part: [second.submit(rows.fit_learner, part, fold) for fold in every] for part in parts}
+        looks = [rows.fit_network(fold, log, watch) for fold in every]
+        learnt.update({part: [one.result() for one in waits] for part, waits in waiting.items()})
+    return looks
+
+
+def _fit_elsewhere(
+    rows: _FoldRows, parts: Sequence[str], learnt: MutableMapping[str, list[FoldOutputs]], pool: Pool, log: Log,
+    watch: Watch,
+) -> list[_Look]:  # fmt: skip
+    """Fits all folds in a pool; adds the outputs of ``parts`` to ``learnt``."""
+
+    def hear(_: int, message: Any) -> None:
+        if isinstance(message, str):
+            log(message)
+        else:
+            watch(*message)
+
+    every = range(len(rows.folds))
+    pieces = [(part, fold) for part in (*([] if pool.data_parallel else [NETWORK]), *parts) for fold in every]
+    fitted = dict(zip(pieces, pool.map(_fit_piece, pieces, shared=rows, hear=hear), strict=True))
+    if pool.data_parallel:
+        for fold in every:
+            fitted[NETWORK, fold] = pool.together(_fit_network_together, shared=(rows, fold), hear=hear)
+    learnt.update({part: [fitted[part, fold] for fold in every] for part in parts})
+    return [fitted[NETWORK, fold] for fold in every]
+
+
+def _fit_piece(rows: _FoldRows, piece: tuple[str, int], tell: Tell) -> FoldOutputs | _Look:
+    """One fit of a fold on a worker."""
+    part, fold = piece
+    if part != NETWORK:
+        return rows.fit_learner(part, fold)
+    return rows.fit_network(fold, tell, lambda *seen: tell(seen)).without_rows()
+
+
+def _fit_network_together(shared: tuple[_FoldRows, int], group: Group, tell: Tell) -> _Look:
+    """A fold's network on the workers of a group."""
+    rows, fold = shared
+    return rows.fit_network(fold, tell, lambda *seen: tell(seen), group).without_rows()
 
 
 def _settled(
@@ -397,6 +540,15 @@ class _Look:
     outputs: list[np.ndarray] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)
+
+    @property
+    def seen(self) -> dict[str, list[Any]]:
+        """The lists that grow with each epoch."""
+        return {"outputs": self.outputs, "losses": self.losses, "metric": self.metric}
+
+    def without_rows(self) -> _Look:
+        """What was seen, for another process that has the rows."""
+        return replace(self, X=self.X[:0], y=self.y[:0])
 
     def after(self, epochs: int) -> np.ndarray:
         """The outputs after some epochs; the last ones if the fold stopped earlier."""

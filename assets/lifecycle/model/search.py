@@ -15,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from assets.lifecycle.model.objectives import objective_of
 from assets.lifecycle.model.recipe import format_values
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, test_rows
 from assets.search_space import NETWORK_PREFIX, Choice, Range
+from resources.compute import HERE, Pool, Tell
 from resources.studies import DECLARED, Studies
 
 if TYPE_CHECKING:
@@ -115,11 +116,13 @@ def search(
     minutes: float,
     log: Log = lambda _: None,
     open_trial: OpenTrial = lambda _: contextlib.nullcontext(),
+    pool: Pool = HERE,
 ) -> SearchResult:
     """Continues a study until it has ``trials`` trials or the time is over, and confirms its best trial.
 
     Trials and confirmations that the study already has are not repeated. The proposals depend on the seed and on the
-    trials before, so a study that was interrupted goes the same way as one that was not.
+    trials before, so a study that was interrupted goes the same way as one that was not. With several workers, a
+    proposal does not know the trials that are in progress, so another order of their ends gives other proposals.
 
     Args:
         studies: where studies are stored.
@@ -131,17 +134,19 @@ def search(
         log: receives one line per trial.
         open_trial: opens the record of one trial; its ``log_params``, ``log_metrics``, ``log_dict`` and ``set_tags``
             are used if it has any.
+        pool: where trials and confirmations are fitted. The study stays in this process.
     """
     study = studies.open(name)
-    folds = _Folds(frozen, model)
+    folds = _Folds(frozen, model, pool)
     if not any(trial.user_attrs.get(DECLARED) for trial in _ended(study) + _waiting(study)):
         study.enqueue_trial(folds.declared_values(), user_attrs={DECLARED: True})
     deadline = time.monotonic() + 60 * minutes
-    while (done := len(_ended(study))) < trials and time.monotonic() < deadline:
-        study.sampler, study.pruner = _sampler(model.training.seed, done), _pruner(study)
-        with open_trial(f"trial {done + 1}") as record:
-            _try(studies.ask(study), study, folds, record)
-        log(_line(trials_of(study), trials, objective_of(model.task).metric))
+    tries = _Tries(studies, study, folds, open_trial, trials=trials, deadline=deadline)
+    with tries:
+        rows = (folds.frozen, model)
+        for number, fitted in pool.run(_fit_trial, tries.proposals(pool.elsewhere), shared=rows, hear=tries.hear):
+            tries.end(number, fitted)
+            log(_line(trials_of(study), trials, objective_of(model.task).metric))
     tried = trials_of(study)
     complete = [trial for trial in tried if trial.score is not None]
     # The earliest of equal trials, so the declared recipe stays if nothing is better.
@@ -182,50 +187,122 @@ def _waiting(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.trials if trial.state.name in ("WAITING", "RUNNING")]
 
 
-def _try(trial: optuna.Trial, study: optuna.Study, folds: _Folds, record: Any) -> None:
-    """Scores one recipe and records how it ended. A loss that is not finite is a failed trial; other errors are raised.
+@dataclass(frozen=True)
+class _Proposal:
+    """What a worker fits: settings, the repetition, and outputs of learners that they do not change, if known."""
 
-    Raises:
-        Exception: what building or fitting the network raised; the trial is not counted, and the next search tries it
-            again.
-    """
-    from optuna.trial import TrialState
+    values: Mapping[str, Any]
+    another: int
+    learnt: dict[str, list[FoldOutputs]]
 
-    declared = bool(trial.user_attrs.get(DECLARED))
-    space = folds.model.search_space
-    names = folds.declared_values() if declared else space
-    values = {name: space[name].value(_suggest(trial, name, space[name])) for name in names}
-    curves: dict[str, list[float]] = {}
+
+@dataclass(frozen=True)
+class _FittedTrial:
+    """What came of it. ``note``: why it has no score; ``curves``: by fold, the best metric after each epoch."""
+
+    score: float | None = None
+    epochs: int = 0
+    pruned: bool = False
+    note: str = ""
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    learnt: Mapping[str, list[FoldOutputs]] = field(default_factory=dict)
+
+
+def _fit_trial(rows: tuple[pd.DataFrame, Model], proposal: _Proposal, tell: Tell) -> _FittedTrial:
+    """Fits one proposal on the folds. A loss that is not finite is a result; other errors are raised."""
+    folds, curves = _Folds(*rows), dict[str, list[float]]()
 
     def watch(fold: int, epoch: int, best: float) -> None:
         curves.setdefault(f"fold {fold}", []).append(best)
-        if fold == 1:  # the first folds of all trials are compared, epoch by epoch
-            trial.report(best, epoch)
-            if trial.should_prune() and not declared:
-                raise _Pruned
+        if fold == 1 and tell((epoch, best)):  # the first folds of all trials are compared, epoch by epoch
+            raise _Pruned
 
-    score, note, state = None, "", TrialState.COMPLETE
+    learnt = proposal.learnt
     try:
-        selection = folds.select({} if declared else values, watch=watch)
+        selection = folds.select(proposal.values, another=proposal.another, watch=watch, learnt=learnt)
         score = folds.score(selection)
     except _Pruned:
-        state, note = TrialState.PRUNED, f"pruned after epoch {len(curves['fold 1'])}"
+        return _FittedTrial(pruned=True, note=f"pruned after epoch {len(curves['fold 1'])}", curves=curves)
     except FloatingPointError as error:
-        state, note = TrialState.FAIL, str(error)
-    except BaseException:
-        study.tell(trial.number, state=TrialState.FAIL)
-        raise
-    if score is not None and not np.isfinite(score):
-        score, state, note = None, TrialState.FAIL, f"the validation score is {score}"
-    if note:
-        trial.set_user_attr(_ERROR, note)
-    study.tell(trial.number, score, state=state)
-    if record is not None:
-        record.log_params({**values, "declared": declared})
-        record.set_tags({"trial": state.name.lower(), **({"note": note} if note else {})})
-        if score is not None:
-            record.log_metrics({"folds_score": score, "epochs": selection.epochs})
-        record.log_dict(curves, "curves.json")
+        return _FittedTrial(note=str(error), curves=curves)
+    if not np.isfinite(score):
+        return _FittedTrial(note=f"the validation score is {score}", curves=curves)
+    return _FittedTrial(score, selection.epochs, curves=curves, learnt=learnt)
+
+
+class _Tries:
+    """The trials in progress: asks the study for proposals, and tells it how they end.
+
+    If something else than a loss that is not finite is raised, the trials in progress are not counted, and the next
+    search tries them again.
+    """
+
+    def __init__(
+        self, studies: Studies, study: optuna.Study, folds: _Folds, open_trial: OpenTrial, *, trials: int,
+        deadline: float,
+    ) -> None:  # fmt: skip
+        self._studies, self._study, self._folds, self._open_trial = studies, study, folds, open_trial
+        self._trials, self._deadline = trials, deadline
+        self._open: dict[int, tuple[optuna.Trial, contextlib.ExitStack, Any, dict[str, Any]]] = {}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: Any) -> None:
+        from optuna.trial import TrialState
+
+        for trial, closing, _, _ in self._open.values():
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            closing.__exit__(*error)
+
+    def proposals(self, several: bool) -> Iterator[_Proposal]:
+        """Yields proposals until there are enough trials or the time is over.
+
+        ``several``: trials are in progress together, so proposals keep away from those whose score is not known yet.
+        """
+        model, number = self._folds.model, 0
+        while True:
+            done = len(_ended(self._study)) + len(self._open)
+            if done >= self._trials or time.monotonic() >= self._deadline:
+                return
+            self._study.sampler = _sampler(model.training.seed, done, several)
+            self._study.pruner = _pruner(self._study)
+            with contextlib.ExitStack() as opening:
+                record = opening.enter_context(self._open_trial(f"trial {done + 1}"))
+                trial = self._studies.ask(self._study)
+                declared = bool(trial.user_attrs.get(DECLARED))
+                space = model.search_space
+                names = self._folds.declared_values() if declared else space
+                values = {name: space[name].value(_suggest(trial, name, space[name])) for name in names}
+                self._open[number] = trial, opening.pop_all(), record, values
+            yield self._folds.proposal({} if declared else values)
+            number += 1
+
+    def hear(self, number: int, message: tuple[int, float]) -> bool:
+        """Reports an epoch of a trial; returns whether it is pruned, which the declared recipe never is."""
+        trial, (epoch, best) = self._open[number][0], message
+        trial.report(best, epoch)
+        return trial.should_prune() and not trial.user_attrs.get(DECLARED)
+
+    def end(self, number: int, fitted: _FittedTrial) -> None:
+        """Records how a trial ended."""
+        from optuna.trial import TrialState
+
+        trial, closing, record, values = self._open.pop(number)
+        with closing:
+            state = TrialState.PRUNED if fitted.pruned else TrialState.FAIL if fitted.note else TrialState.COMPLETE
+            if fitted.note:
+                trial.set_user_attr(_ERROR, fitted.note)
+            self._study.tell(trial.number, fitted.score, state=state)
+            if fitted.learnt:
+                self._folds.keep(values, fitted.learnt)
+            if record is None:
+                return
+            record.log_params({**values, "declared": bool(trial.user_attrs.get(DECLARED))})
+            record.set_tags({"trial": state.name.lower(), **({"note": fitted.note} if fitted.note else {})})
+            if fitted.score is not None:
+                record.log_metrics({"folds_score": fitted.score, "epochs": fitted.epochs})
+            record.log_dict(dict(fitted.curves), "curves.json")
 
 
 class _Pruned(Exception):
@@ -235,18 +312,35 @@ class _Pruned(Exception):
 class _Folds:
     """The folds of a frozen training set, and the outputs of the learners that settings do not change."""
 
-    def __init__(self, frozen: pd.DataFrame, model: Model) -> None:
-        self.model = model
+    def __init__(self, frozen: pd.DataFrame, model: Model, pool: Pool = HERE) -> None:
+        self.model, self._pool = model, pool
         self.frozen = frozen.copy()
         # Folds hold no test row. The targets are removed nevertheless, so that no mistake could use them.
         self.frozen[model.target] = frozen[model.target].astype(float).mask(test_rows(frozen, model))
         self._learnt: dict[tuple[int, float | None], dict[str, list[FoldOutputs]]] = {}
 
-    def select(self, values: Mapping[str, Any], *, another: int = 0, watch: Watch = lambda *_: None) -> Selection:
+    def select(
+        self,
+        values: Mapping[str, Any],
+        *,
+        another: int = 0,
+        watch: Watch = lambda *_: None,
+        learnt: dict[str, list[FoldOutputs]] | None = None,
+    ) -> Selection:
         recipe = self.model.training.with_values(values)
-        learnt = self._learnt.setdefault((another, recipe.half_life_days), {})
         model = replace(self._divided(another), training=replace(recipe, folds=self._divided(another).training.folds))
         return select_on_folds(self.frozen, model, another=another, watch=watch, learnt=learnt)
+
+    def proposal(self, values: Mapping[str, Any], another: int = 0) -> _Proposal:
+        """What a worker needs to fit these settings."""
+        return _Proposal(values, another, dict(self._learnt.get(self._learnt_key(values, another), {})))
+
+    def keep(self, values: Mapping[str, Any], learnt: Mapping[str, list[FoldOutputs]], another: int = 0) -> None:
+        """Keeps outputs of learners for the next proposals that do not change them."""
+        self._learnt.setdefault(self._learnt_key(values, another), {}).update(learnt)
+
+    def _learnt_key(self, values: Mapping[str, Any], another: int) -> tuple[int, float | None]:
+        return another, self.model.training.with_values(values).half_life_days
 
     def score(self, selection: Selection) -> float:
         """The mean over the folds of the validation metric."""
@@ -283,15 +377,22 @@ class _Folds:
         y = self.frozen[model.target].to_numpy(dtype=float)
         entity = model.evaluation.entity
         cluster = pd.factorize(self.frozen[entity])[0] if entity else np.arange(len(y))
-        pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for another in range(1, CONFIRMATIONS + 1):
-            try:
-                tuned = self.select(values, another=another)
-            except FloatingPointError:
+        repeats = range(1, CONFIRMATIONS + 1)
+        fits = [(recipe, another) for another in repeats for recipe in (values, {})]
+        held_out: dict[int, list[np.ndarray]] = {}
+        proposals = (self.proposal(recipe, another) for recipe, another in fits)
+        for number, (outputs, learnt) in self._pool.run(_confirm_fit, proposals, shared=(self.frozen, model)):
+            if outputs is None and fits[number][0] is values:
                 return 0.0, 0.0  # it does not fit reliably
-            declared = self.select({}, another=another)
+            if outputs is None:
+                raise FloatingPointError("the declared recipe has a loss that is not finite when it is fitted again")
+            held_out[number] = outputs
+            self.keep(fits[number][0], learnt, fits[number][1])
+        pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for another in repeats:
+            tuned, declared = held_out[2 * another - 2], held_out[2 * another - 1]
             folds = fold_rows(self.frozen, self._divided(another), another=another)
-            pairs += [(v, a, b) for (_, v), a, b in zip(folds, tuned.held_out, declared.held_out, strict=True)]
+            pairs += [(v, a, b) for (_, v), a, b in zip(folds, tuned, declared, strict=True)]
 
         def gain(weight: np.ndarray) -> np.ndarray:
             gains = []
@@ -302,6 +403,17 @@ class _Folds:
 
         point, draws = bootstrap(gain, int(cluster.max()) + 1, resamples=RESAMPLES, seed=model.training.seed)
         return float(point[0]), float(np.nanstd(draws[:, 0], ddof=1))
+
+
+def _confirm_fit(
+    rows: tuple[pd.DataFrame, Model], proposal: _Proposal, _: Tell
+) -> tuple[list[np.ndarray] | None, dict[str, list[FoldOutputs]]]:
+    """Fits settings again; returns the folds' scores (``None``: a loss is not finite) and other learners' outputs."""
+    learnt = proposal.learnt
+    try:
+        return _Folds(*rows).select(proposal.values, another=proposal.another, learnt=learnt).held_out, learnt
+    except FloatingPointError:
+        return None, {}
 
 
 def _setting(recipe: Training, model: Model, name: str) -> Any:
@@ -323,11 +435,14 @@ def _suggest(trial: optuna.Trial, name: str, values: Range | Choice) -> Any:
     return trial.suggest_float(name, values.low, values.high, log=values.log, step=values.step)
 
 
-def _sampler(seed: int, done: int) -> optuna.samplers.BaseSampler:
-    """Tree-structured Parzen estimators (Bergstra et al., 2011), seeded anew for each trial."""
+def _sampler(seed: int, done: int, several: bool = False) -> optuna.samplers.BaseSampler:
+    """Tree-structured Parzen estimators (Bergstra et al., 2011), seeded anew for each trial.
+
+    ``several``: trials in progress count as bad ones, so that the next proposal is not the same again.
+    """
     import optuna
 
-    return optuna.samplers.TPESampler(seed=1_000 * seed + done, multivariate=False)
+    return optuna.samplers.TPESampler(seed=1_000 * seed + done, multivariate=False, constant_liar=several)
 
 
 def _pruner(study: optuna.Study) -> optuna.pruners.BasePruner:

@@ -142,7 +142,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             ReferenceProfile,
             of_residuals,
         ],
-        resources={"mlflow"},
+        resources={"mlflow", "compute"},
         by_day=False,
     )
     code_version = next(iter(asset.specs)).code_version
@@ -164,7 +164,8 @@ def _train(
         settings = {name: value for name, value in vars(recipe).items() if name != "tags"}
         run.log_params({"features": len(names), "rows": len(frozen), **settings})
         run.log_params({"tuned": dict(recipe_used.tuned), "study": recipe_used.study})
-        candidate = fit_candidate(frozen, model, context.log.info)
+        with context.resources.compute.open(model.compute, context.log.info) as pool:
+            candidate = fit_candidate(frozen, model, context.log.info, pool)
         selection = candidate.selection
         for quantity, folds in selection.curves.items():
             for fold, values in folds.items():

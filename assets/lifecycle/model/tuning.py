@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from assets.declaration import Model
+from assets.declaration import Model, for_workers
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model import report
 from assets.lifecycle.model.candidate import select_on_folds
@@ -66,16 +66,18 @@ def tuning_asset(model: Model) -> dg.AssetsDefinition:
         data_version = context.resources.tables.existing_stamp(model.key("training_set")).data_version
         name = _study_name(model, data_version, code)
         with mlflow.run(context, experiment=model.name, tags={"data_version": data_version, "study": name}) as run:
-            found = search(
-                studies,
-                name,
-                training_set,
-                model,
-                trials=config.trials,
-                minutes=config.minutes,
-                log=context.log.info,
-                open_trial=functools.partial(mlflow.child_run, run.mlflow_run_id),
-            )
+            with context.resources.compute.open(model.compute, context.log.info) as pool:
+                found = search(
+                    studies,
+                    name,
+                    training_set,
+                    for_workers(model) if pool.elsewhere else model,
+                    trials=config.trials,
+                    minutes=config.minutes,
+                    log=context.log.info,
+                    open_trial=functools.partial(mlflow.child_run, run.mlflow_run_id),
+                    pool=pool,
+                )
             run.log_params({"study": name, "trials": len(found.trials), **_settings(model, found)})
             if found.best is not None and found.best.score is not None:
                 run.log_metrics({"folds_score": found.best.score, "gain": found.gain, "gain_error": found.error})
@@ -126,7 +128,7 @@ def tuning_asset(model: Model) -> dg.AssetsDefinition:
             features.compute, model.network, search, select_on_folds, fold_rows, fit, linear_model, fit_linear,
             fit_trees, objective_of, tabular,
         ],
-        resources={"mlflow", "studies"},
+        resources={"mlflow", "studies", "compute"},
         by_day=False,
     )  # fmt: skip
     code = f"{next(iter(asset.specs)).code_version} {model_code(model)}"

@@ -6,6 +6,11 @@ belong here: the format of the columns (``prediction_format.py``), the champion 
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,10 +20,12 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.event_days import rows_by_day
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.model.version.bundle import Bundle
 from assets.lifecycle.model.version.champion import Champion, the_champion
 from assets.lifecycle.model.version.features_by_version import features_by
 from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
+from resources.compute import Tell
 from resources.dagster_internals import CheckResult
 from resources.tables import WHOLE, ParquetTables
 
@@ -33,9 +40,17 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
     def predictions(context: dg.AssetExecutionContext, features: pd.DataFrame) -> StageOutput:
         champion = the_champion(context.resources, model)
         days = days_in_run(context)
+        tables = context.resources.tables
+        to_score = {
+            day: _unscored(tables, model, day, rows) for day, rows in rows_by_day(features, model, days).items()
+        }
+        with context.resources.compute.open(model.compute, context.log.info) as pool:
+            inputs = (_inputs(tables, model, unscored.rows, champion) for unscored in to_score.values())
+            # Rows are written below, all days of the run at once, so a day that was scored twice is written once.
+            scores = pool.map(_scores, inputs, shared=_Files.of(champion.bundle) if pool.elsewhere else champion.bundle)
         parts = [
-            _predictions_of_day(context.resources.tables, model, day, rows, champion, carried)
-            for day, rows in rows_by_day(features, model, days).items()
+            _predictions_of_day(tables, model, day, unscored, of_day, champion, carried)
+            for (day, unscored), of_day in zip(to_score.items(), scores, strict=True)
         ]
         frame = pd.concat(parts, ignore_index=True)
         check_results = [
@@ -62,7 +77,7 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
         checks=[SCORED],
         day_column=table.time,
         automation=_unless_deployed(eager(table.late_days + 1 if model.is_stream else None), model),
-        resources={"mlflow", "ledger"},
+        resources={"mlflow", "ledger", "compute"},
         freshness=daily_freshness(model),
     )
 
@@ -74,17 +89,73 @@ def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.Auto
     return condition.ignore(deployment) & ~missing.allow(deployment)  # type: ignore[attr-defined]
 
 
-def _predictions_of_day(
-    tables: ParquetTables, model: Model, day: str, rows: pd.DataFrame, champion: Champion, carried: list[str]
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Unscored:
+    """A day's rows without a score, and its rows that keep theirs (``None``: the day was never scored)."""
+
+    rows: pd.DataFrame
+    before: pd.DataFrame | None
+
+
+def _unscored(tables: ParquetTables, model: Model, day: str, rows: pd.DataFrame) -> _Unscored:
     key = model.key("predictions")
     before = tables.read(key, [day]) if model.is_stream and tables.stamp(key, day) else None
     if before is not None:
         before = before[before[model.table.key].isin(rows[model.table.key])]
         rows = rows[~rows[model.table.key].isin(before[model.table.key])]
+    return _Unscored(rows, before)
+
+
+def _inputs(tables: ParquetTables, model: Model, rows: pd.DataFrame, champion: Champion) -> np.ndarray:
+    """The champion's features of the rows, float32 ``[n, n_features]``."""
     today = rows[list(features_of(model).names)].to_numpy(dtype=np.float32)
-    X = features_by(champion.bundle, tables, model, rows, today)
-    scores = champion.bundle.predict(X)
+    return features_by(champion.bundle, tables, model, rows, today)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a worker needs to load a bundle: its files, without the code and the reference profile."""
+
+    digest: str
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> _Files:
+        files = {path.name: path.read_bytes() for path in sorted(bundle.directory.iterdir()) if path.is_file()}
+        digest = hashlib.blake2b(digest_size=16)
+        for name, content in files.items():
+            digest.update(name.encode() + content)
+        return cls(digest.hexdigest(), files)
+
+    def load(self) -> Bundle:
+        """The bundle; the latest one stays in the worker's process."""
+        if self.digest not in _loaded:
+            _loaded.clear()
+            with tempfile.TemporaryDirectory() as folder:
+                for name, content in self.files.items():
+                    (Path(folder) / name).write_bytes(content)
+                _loaded[self.digest] = Bundle.load(Path(folder))
+        return _loaded[self.digest]
+
+
+_loaded: dict[str, Bundle] = {}
+
+
+def _scores(bundle: Bundle | _Files, X: np.ndarray, _: Tell) -> np.ndarray:
+    """Scores ``[n]`` or ``[n, classes]`` of the rows of a day."""
+    return (bundle.load() if isinstance(bundle, _Files) else bundle).predict(X)
+
+
+def _predictions_of_day(
+    tables: ParquetTables,
+    model: Model,
+    day: str,
+    unscored: _Unscored,
+    scores: np.ndarray,
+    champion: Champion,
+    carried: list[str],
+) -> pd.DataFrame:
+    rows, before = unscored.rows, unscored.before
     form = format_of(model.task)
     alerts = champion.bundle.alerts(scores, _amounts(tables, model, day, rows)) if form.has_alerts else None
     new = rows[carried].assign(
