@@ -11,7 +11,7 @@ RUN python3.11 -m venv /tools && python3.11 -m venv --without-pip /app/.venv
 WORKDIR /app
 COPY constraints.txt pyproject.toml deploy/images/requirements.py deploy/images/sbom.txt /build/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
-    python3.11 /build/requirements.py /build/pyproject.toml postgres kubernetes files sql stores \
+    python3.11 /build/requirements.py /build/pyproject.toml postgres kubernetes files sql stores ray \
         > /build/code.txt \
     && /tools/bin/python -m pip --python /app/.venv/bin/python install --no-cache-dir \
         --constraint /build/constraints.txt --requirement /build/code.txt \

@@ -16,6 +16,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -26,14 +28,15 @@ from typing import Any, NoReturn
 from resources.compute import on_worker
 from resources.compute.need import Compute
 from resources.compute.pool import ComputeError, Hear, JointWork, Pool, Work, _unheard
+from resources.processes import tied_to_parent
 from resources.settings import project_root
 
 LOCAL = "local"
 CODE = ("assets", "resources")
 """Folders that workers get."""
-ANSWER_S, LOST_S = 10.0, 15.0
-"""Seconds that a head has to answer when it is asked first, and after which a silent head counts as lost. Ray itself
-ends this process after 60 seconds without its head."""
+ANSWER_S, LOST_S, JOIN_S = 10.0, 15.0, 120.0
+"""Seconds that a head has to answer when it is asked first, after which a silent head counts as lost, and that this
+machine has to become a node. Ray itself ends this process after 60 seconds without its head."""
 POLL_S, HEAD_S = 0.2, 2.0
 """Seconds between two looks at messages and results, and between two looks at the head."""
 _QUIET = {
@@ -54,7 +57,9 @@ def opened(
     """
     if importlib.util.find_spec("ray") is None:
         raise ComputeError("Ray is not installed; run `pip install 'assetline[ray]'`, or unset ASSETLINE_RAY")
-    with tempfile.TemporaryDirectory() as folder, _signals_kept():
+    if address != LOCAL:
+        _knock(address)
+    with tempfile.TemporaryDirectory() as folder, _signals_kept(), _joined(address):
         _copy_code(Path(folder))
         _connect(address, folder)
         try:
@@ -86,9 +91,60 @@ def _signals_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Makes this machine a node of the cluster without processors, where it is none: Ray needs one beside a driver.
+
+    The node ends with this process, also if that is killed.
+    """
+    if address == LOCAL or _is_node(address):
+        yield
+        return
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0",
+               "--num-gpus=0", "--block", "--disable-usage-stats"]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as output:
+        node = subprocess.Popen(
+            tied_to_parent(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            until = time.monotonic() + JOIN_S
+            while not _is_node(address):
+                if node.poll() is not None or time.monotonic() > until:
+                    output.seek(0)
+                    said = [line.strip() for line in output.read().splitlines() if "rror" in line] or ["no answer"]
+                    raise ComputeError(
+                        f"this machine cannot join the Ray cluster at {address}: {said[-1]}; it needs the token of the "
+                        "cluster, the same Ray and Python, and a network in which both reach each other"
+                    )
+                time.sleep(POLL_S)
+            yield
+        finally:
+            node.terminate()
+            try:
+                node.wait(timeout=JOIN_S)
+            except subprocess.TimeoutExpired:
+                node.kill()
+                node.wait()
+
+
+def _is_node(address: str) -> bool:
+    """Whether a node of the cluster runs on this machine."""
+    import psutil
+
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    heads = {address, *(f"{at[4][0]}:{port}" for at in found)}
+    for process in psutil.process_iter(["name", "cmdline"]):
+        arguments = process.info["cmdline"] or []
+        if process.info["name"] == "raylet" and any(one.partition("=")[2] in heads for one in arguments):
+            return True
+    return False
+
+
 def _connect(address: str, code: str) -> None:
-    if address != LOCAL:
-        _knock(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray asks for a choice, and warns without one
     import ray
     from ray.exceptions import AuthenticationError
@@ -137,8 +193,7 @@ def _knock(address: str) -> None:
 def _unreachable(address: str, error: Exception) -> str:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (
-        f"Ray at {address} cannot be used: {said}; this machine must be a node of the cluster: run `ray start "
-        f"--address={address} --num-cpus=0` on it, with the token of the cluster"
+        f"Ray at {address} cannot be used: {said}; is this the head of a cluster (`ray start --head`), and does it run?"
     )
 
 

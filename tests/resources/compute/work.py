@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import resources
+from assets.lifecycle.model.fitting import fit, outputs_of
 from assets.lifecycle.monitoring import predictions
 from tests.declarations.tunable import line
 
@@ -70,3 +71,10 @@ def fragile(X, y, **arguments):
             return self.line(x)
 
     return Fragile()
+
+
+def fit_of_a_group(rows, group, tell):
+    """The network of some rows, as the lifecycle fits it, and its epochs so far."""
+    X, y, training = rows
+    module = fit(X, y, recipe=training, epochs=5, network=fragile, log=tell, group=group)
+    return outputs_of(module, X)
