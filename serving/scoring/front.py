@@ -9,17 +9,20 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from resources.audit import AuditLog
 from resources.settings import Settings
 from serving.scoring.access import RequireToken, Tokens
 from serving.scoring.access_log import AccessLog, LineFile, write_to_stdout
 from serving.scoring.limits import RateLimit
 from serving.scoring.metrics import ServiceMetrics
+from serving.scoring.score_audit import ScoreAudit
 from serving.scoring.shared import Seat
 
 
 def guarded(
-    app: FastAPI, settings: Settings, tokens: Tokens | None, metrics: ServiceMetrics, seat: Seat | None = None
-) -> ASGIApp:
+    app: FastAPI, settings: Settings, tokens: Tokens | None, metrics: ServiceMetrics, seat: Seat | None = None,
+    audit: AuditLog | None = None,
+) -> ASGIApp:  # fmt: skip
     """Wraps the application. The middleware is outside of FastAPI's own, so that nothing of it runs for a stranger.
 
     Args:
@@ -28,9 +31,12 @@ def guarded(
         tokens: the valid tokens; ``None``: requests need none.
         metrics: counts the refused requests and the lines that could not be written.
         seat: the place of this process if the service has several.
+        audit: where scores are recorded; ``None``: nowhere, e.g. for a service of one bundle, which has no database.
     """
     paths = [route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path]
     wrapped: ASGIApp = app
+    if audit is not None:
+        wrapped = ScoreAudit(wrapped, audit)
     if settings.rate_limit:
         wrapped = RateLimit(wrapped, settings.rate_limit, metrics.refused, shared=seat.buckets if seat else None)
     if tokens is not None:

@@ -52,6 +52,7 @@ from assets.lifecycle.model.explain import ExplanationError, can_explain, explai
 from assets.lifecycle.model.version.bundle import Bundle, BundleError  # noqa: E402
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
+from resources.audit import AuditLog  # noqa: E402
 from resources.ledger import CHAMPION, SHARE, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.production import open_bind  # noqa: E402
@@ -707,7 +708,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metrics, board = ServiceMetrics(seat), None if seat is None else Board(seat)
         readiness = Readiness(endpoints)
         config = uvicorn.Config(
-            guarded(create_app(endpoints, metrics, readiness, tokens, board), settings, tokens, metrics, seat),
+            guarded(create_app(endpoints, metrics, readiness, tokens, board), settings, tokens, metrics, seat,
+                    audit=None if given.bundle else AuditLog(settings.database_url)),
             log_level="warning", access_log=False, ws="none", timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=FINISH_S,
         )  # fmt: skip
