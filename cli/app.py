@@ -121,9 +121,11 @@ def run(
 def dev() -> None:
     """Start the Dagster UI, the MLflow UI, the scoring service and the alerts under one supervisor."""
     settings = read_settings()
-    from serving.supervisor import supervise
+    from serving.supervisor import SupervisorError, supervise
 
-    raise typer.Exit(supervise(settings))
+    with reported("assetline dev", SupervisorError):
+        status = supervise(settings)
+    raise typer.Exit(status)
 
 
 @app.command(epilog="Example: `assetline materialize --model churn`")

@@ -142,6 +142,9 @@ class Settings:
         service_port: port of the scoring service.
         watch_port: port of the watch, which serves the alerts' page and metrics.
         ui_host, service_host, watch_host: address that each one listens on. MLflow has no login, so it is always local.
+        secure: whether `make dev` puts a login in front of the UIs of Dagster and MLflow (docs/security.md).
+        tls_certificate, tls_key: files of the certificate and its key for that login proxy; without them it does not
+            encrypt.
         behind_proxy: whether a proxy or the network of a cluster encrypts and limits the access to these addresses.
         protected_branch: the branch whose versions may be promoted in prod.
         token: access token for the alerts; default: generated once, in the file ``token`` of the state folder.
@@ -183,6 +186,9 @@ class Settings:
     ui_host: str = LOOPBACK
     service_host: str = LOOPBACK
     watch_host: str = LOOPBACK
+    secure: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     behind_proxy: bool = False
     protected_branch: str = "main"
     token: str = field(default="", repr=False)
@@ -715,6 +721,9 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "ui_host": _host,
     "service_host": _host,
     "watch_host": _host,
+    "secure": _flag,
+    "tls_certificate": _existing_file,
+    "tls_key": _existing_file,
     "behind_proxy": _flag,
     "protected_branch": _branch,
     "token": _token,

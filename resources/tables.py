@@ -211,9 +211,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         """
         return frame_of(self.arrow(key, self.days(key) if days is None else days, columns))
 
-    def arrow(
-        self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str] | None = None
-    ) -> list[pa.Table]:
+    def arrow(self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str] | None = None) -> list[pa.Table]:
         """The rows of each of ``days`` as they are stored; the same errors as :meth:`read`."""
         if not days:
             raise TableError(f"{key.to_user_string()}: there is nothing to read yet; materialise it first")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -24,7 +25,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from resources.home import end_dead_runs, prepare
 from resources.migrations import MigrationError, migrate
 from resources.processes import heed_signals
 from resources.settings import LOOPBACK, PREFIX, Settings, address_of, project_root
+from serving import login_proxy
 from serving.honcho_internals import SessionManager, SignalReceived, Started, Stopped, event_in
 
 START_TIMEOUT_S = 120.0
@@ -64,6 +66,7 @@ class Program:
         setting: name of the setting for the port.
         label: label of its address in the list of addresses; if empty, the address is not listed.
         ready: returns ``False`` or raises until the process answers.
+        address: the listed address, if it is not that of ``host`` and ``port``.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Program:
     setting: str = ""
     label: str = ""
     host: str = LOOPBACK
+    address: str = ""
 
 
 def programs(settings: Settings) -> list[Program]:
@@ -164,13 +168,60 @@ def supervise(settings: Settings, started: Sequence[Program] | None = None) -> i
         MigrationError: a newer release has upgraded the database.
         LocalPostgresError: the state folder's PostgreSQL does not start.
     """
+    inside = None
+    if started is None and settings.secure:
+        settings, started, inside = _secured(settings)
     started = programs(settings) if started is None else started
     refuse_taken_ports(started)
     with local_postgres.in_use(settings.home) if settings.stack == "postgres" else contextlib.nullcontext():
-        return _supervise(settings, started)
+        return _supervise(settings, started, login_proxy.variables(inside) if inside else {})
 
 
-def _supervise(settings: Settings, started: Sequence[Program]) -> int:
+def _secured(settings: Settings) -> tuple[Settings, list[Program], login_proxy.Inside]:
+    """The settings and the processes behind a login proxy, and the proxy.
+
+    Raises:
+        SupervisorError: something that the proxy needs is missing, or one of its ports is taken.
+    """
+    try:
+        inside = login_proxy.inside_of(settings)
+    except login_proxy.LoginProxyError as error:
+        raise SupervisorError(f"{error}; nothing was started") from error
+    hosts = {"ui": settings.ui_host, "mlflow": settings.ui_host, "service": settings.service_host,
+             "watch": settings.watch_host}  # fmt: skip
+    scheme = "https" if settings.tls_certificate else "http"
+    within: list[Program] = []
+    outside: list[Program] = []
+    for program in programs(inside.settings):
+        if program.name not in hosts:
+            within.append(program)
+            continue
+        port = getattr(settings, program.setting)
+        outside.append(replace(program, port=port, host=hosts[program.name]))
+        command = [*program.command, "--app-name", "basic-auth"] if program.name == "mlflow" else program.command
+        ready = functools.partial(login_proxy.provisioned, inside) if program.name == "mlflow" else program.ready
+        address = f"{scheme}://{address_of(hosts[program.name])}:{port}"
+        within.append(replace(program, command=command, ready=ready, address=address))
+        if program.name == "ui":
+            read_only = [
+                str(inside.read_only_port) if word == str(inside.settings.ui_port) else word for word in command
+            ]
+            within.append(
+                replace(
+                    program, name=login_proxy.READ_ONLY_UI, command=[*read_only, "--read-only"],
+                    ready=lambda: bool(_get(f"http://{LOOPBACK}:{inside.read_only_port}/server_info")),
+                    port=inside.read_only_port, label="",
+                )
+            )  # fmt: skip
+    refuse_taken_ports(outside)
+    proxy = Program(
+        "login", login_proxy.command_of(settings, inside), functools.partial(login_proxy.answers, settings),
+        settings.watch_port, "watch_port", host=settings.watch_host,
+    )  # fmt: skip
+    return inside.settings, [*within, proxy], inside
+
+
+def _supervise(settings: Settings, started: Sequence[Program], variables: Mapping[str, str]) -> int:
     migrate(sa.create_engine(settings.database_url, poolclass=sa.NullPool))
     prepare(settings)
     with dg.DagsterInstance.get() as instance:
@@ -180,7 +231,10 @@ def _supervise(settings: Settings, started: Sequence[Program]) -> int:
     for program in started:
         # `exec` replaces the shell that honcho starts, so that signals reach the program.
         manager.add_process(
-            program.name, f"exec {shlex.join(program.command)}", env=environment(settings), cwd=str(project_root())
+            program.name,
+            f"exec {shlex.join(program.command)}",
+            env={**environment(settings), **variables},
+            cwd=str(project_root()),
         )
     # A closed terminal (SIGHUP) stops everything like SIGTERM.
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -327,7 +381,10 @@ class _Log(Printer):
                 time.sleep(0.2)
         listed = [program for program in self._programs if program.label]
         width = max((len(program.label) for program in listed), default=0)
-        lines = [f"  {program.label:{width}}  http://{address_of(program.host)}:{program.port}" for program in listed]
+        lines = [
+            f"  {program.label:{width}}  {program.address or f'http://{address_of(program.host)}:{program.port}'}"
+            for program in listed
+        ]
         self.say("\n".join(["", *lines, "", "Ctrl-C stops all processes.", ""]))
 
 

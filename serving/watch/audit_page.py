@@ -59,7 +59,8 @@ class Looks:
             HTTPException: 503, the line cannot be written; nothing is shown then.
         """
         if request.method == "GET":
-            self._once("read", f"page {request.url.path}", who, request)
+            page = request.url.path
+            self._once("read", "UI of Dagster or MLflow" if page == "/authorize" else f"page {page}", who, request)
 
     def denied(self, request: Request, who: str = "unknown") -> None:
         """Records a request whose token is wrong, or whose role may not do it."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated
 from urllib.parse import quote, unquote
 
-from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from resources.access import Access, AccessDenied, Right
@@ -37,6 +37,8 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
     ("GET", "/audit.json"): "administer",
 }
 """The right that a route needs, by its method and path. Any other GET needs ``read``, anything else ``administer``."""
+AUTHORIZE = "/authorize"
+"""What the login proxy asks before it passes a request on to the UI of Dagster or MLflow."""
 OF_NO_MODEL = frozenset({"/runbooks/{name}", "/metadata/views", "/views"})
 """Paths that show nothing of a model, so that limited tokens may open them."""
 
@@ -106,7 +108,7 @@ class Login:
             return known.access
         if self._looks and (bearer or proof):
             self._looks.denied(request)
-        if "text/html" in request.headers.get("accept", ""):
+        if "text/html" in request.headers.get("accept", "") and request.url.path != AUTHORIZE:
             raise HTTPException(303, headers={"Location": "/login"})
         raise HTTPException(401, "send the token as `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
 
@@ -163,6 +165,11 @@ def add_login_page(app: FastAPI, login: Login, page: Callable[..., str]) -> None
         response = RedirectResponse(home, 303)
         response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", max_age=12 * 3600)
         return response
+
+    @app.get(AUTHORIZE)
+    def authorize(who: Annotated[Access, Depends(login.allowed)]) -> Response:
+        right = "operate" if who.may("operate", None) else "read"
+        return Response(status_code=204, headers={"X-Assetline-Right": right})
 
     @app.post("/logout")
     def leave() -> Response:
