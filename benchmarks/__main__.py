@@ -26,6 +26,8 @@ BENCHMARKS = {
     "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
     "stories": "stories: `make run` towards 28 last days, in 22 worlds",
     "service": "service: latency of one row, beside a bare FastAPI + torch application and `mlflow models serve`",
+    "serving_load": "serving_load: 8 clients against 1, 2 and 4 processes, beside a bare application of as many",
+    "soak": "soak: 30 minutes of load with a promotion every minute; memory of each process, no failed request",
     "requests": "requests: what the log of requests costs, in files and, with ASSETLINE_HISTORY_URL, in PostgreSQL",
     "gate": "gate: how often the gate refuses an equal challenger, and promotes a worse one",
     "rollout": "rollout: how often a rollout withdraws a good version, and how soon a bad one",

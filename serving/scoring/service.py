@@ -50,6 +50,7 @@ from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
 from assets.lifecycle.model.explain import ExplanationError, can_explain, explain  # noqa: E402
 from assets.lifecycle.model.version.bundle import Bundle, BundleError  # noqa: E402
+from assets.lifecycle.model.version.torch_internals import forget_traces  # noqa: E402
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources.audit import AuditLog  # noqa: E402
@@ -130,6 +131,7 @@ class Served:
             ValueError: the code and the network disagree on the features, or a score is not finite.
         """
         bundle = Bundle.load(directory).traced()
+        forget_traces()
         model = bundle.model
         parser = RequestParser(model)
         entity_events = before.entity_events if before else None
@@ -330,6 +332,8 @@ class Endpoint:
             new.entity_events.take_over(old.entity_events)
             old.entity_events.close()
         self._loaded_at = time.monotonic()
+        del old
+        gc.collect()  # what is left of the old version; milliseconds, because what was there at the start is frozen
         _log.info("version %s of '%s' serves%s", version, self.name, f" instead of {serving}" if serving else "")
 
     async def _load(self, version: str) -> Served:

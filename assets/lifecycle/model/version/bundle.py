@@ -39,6 +39,7 @@ import numpy as np
 from assets.declaration import Model
 from assets.lifecycle.model.fitting import PREDICT_ROWS
 from assets.lifecycle.model.objectives import ScoreTransform
+from assets.lifecycle.model.version.torch_internals import standing_alone
 from assets.task import Task
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ class Bundle:
             # torch.jit is deprecated. Its replacement, torch.compile, needs a C compiler and takes a minute.
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                network = torch.jit.freeze(torch.jit.trace(self.network, (rows[0],), check_trace=False).eval())
+                traced = torch.jit.freeze(torch.jit.trace(self.network, (rows[0],), check_trace=False).eval())
+            network = standing_alone(traced)
             with torch.inference_mode():
                 same = all(torch.equal(_bits(network(some)), _bits(self.network(some))) for some in rows * 2)
         except RuntimeError:  # the network cannot be traced, or the trace fails for other numbers of rows
