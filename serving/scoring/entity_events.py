@@ -75,7 +75,7 @@ class Past:
         """Positions of the known rows of each entity in ``rows``: one array for each entity."""
         positions = []
         for entity, ranked in self.ranked.items():
-            values = np.unique(rows[entity])
+            values = rows[entity] if len(rows[entity]) == 1 else np.unique(rows[entity])
             first, end = np.searchsorted(ranked, values, "left"), np.searchsorted(ranked, values, "right")
             positions += [self.order[entity][a:b] for a, b in zip(first, end, strict=True)]
         return positions
@@ -203,7 +203,8 @@ class EntityEvents:
         positions = np.unique(np.concatenate(parts))  # one row may match both a customer and a terminal
         times, keys = columns[str(self._time)][positions], columns[self._key][positions]
         within = (times >= since) & (times < rows[str(self._time)].max())
-        return positions[within & ~np.isin(keys, rows[self._key])]
+        own = rows[self._key]
+        return positions[within & (keys != own[0] if len(own) == 1 else ~np.isin(keys, own))]
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -250,6 +251,8 @@ class EntityEvents:
     def _new(self, rows: Columns) -> np.ndarray:
         """Whether each row is countable and new, boolean ``[n]``; of rows with the same key, only the first."""
         keys = rows[self._key]
+        if len(keys) == 1:  # most requests have one row
+            return ~(self._past.has(keys) | self._recent.has(keys)) & self._countable(rows)
         new = np.zeros(len(keys), dtype=bool)
         new[np.unique(keys, return_index=True)[1]] = True
         return new & ~(self._past.has(keys) | self._recent.has(keys)) & self._countable(rows)
@@ -259,7 +262,7 @@ class EntityEvents:
         times = rows[str(self._time)]
         if len(times) == 0:
             return np.zeros(0, dtype=bool)
-        newest = np.concatenate([times, self._recent.columns[str(self._time)][-1:]]).max()
+        newest = times.max() if (last := self._recent.last(str(self._time))) is None else max(times.max(), last)
         oldest = newest - np.timedelta64(self._kept_days, "D")
         return times >= (oldest if self._unsettled is None else max(oldest, np.datetime64(self._unsettled)))
 
@@ -362,6 +365,10 @@ class _Recent:
     def columns(self) -> dict[str, np.ndarray]:
         """The rows in order of arrival, ``[n]`` each."""
         return {name: buffer[: self._n] for name, buffer in self._buffers.items()}
+
+    def last(self, column: str) -> Any:
+        """The value of a column in the row that came last; ``None`` if there is none."""
+        return self._buffers[column][self._n - 1] if self._n else None
 
     def has(self, keys: np.ndarray) -> np.ndarray:
         """Whether each key has a row, boolean ``[n]``."""

@@ -1,8 +1,8 @@
 """Wrappers of what torch has no public API for: giving up the memory of networks that are not used any more.
 
-torch keeps each trace, and what exporting and loading compute on the way, until the process ends: 1.7 MB for a version
-of the example. A service that loads a version after the other would grow by that. ``test_torch_internals.py`` tests that
-it does not.
+torch keeps each trace, and what loading an exported network computes on the way, until the process ends: 1.7 MB for a
+version of the example. A service that loads one version after the other would grow by that.
+``tests/assets/lifecycle/model/test_torch_internals.py`` tests that it does not.
 
 Belongs here: those two wrappers. Does not belong here: tracing (``bundle.py``), when a version is not used any more
 (``serving/scoring/service.py``).
@@ -30,8 +30,8 @@ def standing_alone(traced: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 def forget_traces() -> None:
     """Empties the collection of traces and torch's cache of shapes.
 
-    Only for a process that keeps no other network than those of :func:`standing_alone`: any other one that was traced or
-    scripted in it cannot be used afterwards.
+    Only for a process that keeps no other network than those of :func:`standing_alone`: any other one that was traced
+    or scripted in it cannot be used afterwards.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
