@@ -138,7 +138,7 @@ class Process:
 
     def wait(self, health: str) -> None:
         """Until it answers. Raises :class:`SystemExit` with what it wrote where it does not."""
-        for _ in range(600):
+        for _ in range(3_000):  # ten minutes, for a machine that does much else
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}{health}", timeout=5)
                 return

@@ -207,15 +207,14 @@ def main(arguments: Sequence[str] = ()) -> bool:
         (Path(scratch) / "bare.py").write_text(BARE)
         os.environ["BARE_NETWORK"] = str(folder / "network.pt2")
         for processes in given.processes:
-            variants += [_bare(Path(scratch), processes, home), _service(Path(scratch), processes, home)]
-            for variant in variants[-2:]:
-                stack.callback(variant.server.end)
+            for start in (_bare, _service):
+                variants.append(start(Path(scratch), processes, home))
+                stack.callback(variants[-1].server.end)
+                variants[-1].server.wait("/health")
+                if start is _service:
+                    its = Settings.from_env({"ASSETLINE_HOME": str(variants[-1].server.log.parent)})
+                    variants[-1].token = its.first_service_token.read_text().strip()
         numbers = iter(range(10**12))
-        for variant in variants:
-            variant.server.wait("/health")
-            if not variant.path.endswith("score"):
-                its = Settings.from_env({"ASSETLINE_HOME": str(variant.server.log.parent)})
-                variant.token = its.first_service_token.read_text().strip()
         for number in range(given.rounds + 1):  # the first one warms up
             for variant in variants:
                 new = (payments(1, first=next(numbers))[0] for _ in iter(int, 1))

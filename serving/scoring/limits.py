@@ -70,9 +70,9 @@ class OwnBuckets:
 
 
 def make_buckets(path: Path) -> None:
-    """Makes the file of :class:`SharedBuckets`, with full buckets."""
+    """Makes the file of :class:`SharedBuckets`, with full buckets. Raises :class:`OSError` if the disk is full."""
     with path.open("wb") as file:
-        file.truncate(SHARED_BUCKETS * _BUCKET.size)
+        file.write(bytes(SHARED_BUCKETS * _BUCKET.size))
 
 
 class SharedBuckets:

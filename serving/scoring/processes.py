@@ -40,8 +40,8 @@ from serving.scoring.worker import CONNECTION, DRAIN, LEAVING, READY, REPORT
 
 STUCK_S = 60.0
 """Seconds without a report after which a worker is killed. It reports each second, and a large request takes one."""
-START_S = 300.0
-"""Seconds after which a worker that does not serve yet is killed."""
+START_S = 1_800.0
+"""Seconds after which a worker that does not serve yet is killed; a long history takes minutes to read."""
 MOST_FAILED_STARTS = 5
 """Workers that end in a row before they served; then the service ends if no worker is left."""
 BACKLOG = 2048
@@ -56,8 +56,8 @@ def refuse_platform() -> None:
     """Raises :class:`SystemExit` where a process cannot hand over connections and memory as Linux does."""
     if sys.platform != "linux":
         raise SystemExit(
-            f"--processes needs Linux, and this is {sys.platform}; start one process, or several machines' worth of "
-            "them behind a load balancer"
+            f"--processes needs Linux, and this is {sys.platform}; start one process, or several services behind a "
+            "load balancer"
         )
 
 
@@ -335,7 +335,10 @@ class Processes:
             problem = f"process {slot} of the service ended {failed} times before it served" if failed else None
             state: State = child.state if child else "starting"
             states.append(ProcessState(slot, child.pid if child else 0, state, self._restarts[slot], problem))
-        write_states(self._folder, states)
+        try:
+            write_states(self._folder, states)
+        except OSError as error:
+            _log.error("the states of the processes cannot be written (%s); they go on", error)
 
     # -- starting ----------------------------------------------------------------------------------------------------
 

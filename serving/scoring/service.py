@@ -593,8 +593,12 @@ def _following(
     async def follow_all() -> None:
         for endpoint in endpoints:
             await endpoint.follow()
-        if board is not None:
+        if board is None:
+            return
+        try:
             board.publish({endpoint.name: endpoint.health() for endpoint in endpoints})
+        except OSError as error:  # a full disk must not stop following
+            _log.error("the other processes cannot read the health of this one (%s)", error)
 
     async def follow() -> None:
         while True:

@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from resources.ledger import CHAMPION
+from resources.ledger import CHAMPION, SHARE, Ledger
 from resources.processes import still_runs
 from resources.request_log import RequestLog
+from resources.settings import Settings
 from tests.serving.conftest import payment
 from tests.serving.processes import Service
 from tests.serving.scoring.test_replicas import sequence
@@ -113,6 +114,32 @@ def test_a_promotion_reaches_every_process_and_no_request_fails(several, connect
     several.mlflow.set_alias("fraud", CHAMPION, first)
     several.until(lambda: several.health()["version"] == first)
     assert {connection.version(3 * 10**6 + n) for n, connection in enumerate(connections)} == {first}
+
+
+def test_during_a_rollout_a_customer_is_on_one_side_whichever_process_answers(several, connections):
+    second = several.versions[1]
+    settings = Settings.from_env({"ASSETLINE_HOME": str(several.home)})
+    ledger = Ledger(database_url=settings.database_url)
+    facts = {"reason": "a test", "dagster_run": "", "who": "test"}
+    ledger.record("canary", "fraud", second, verdicts={SHARE: 0.5}, **facts)
+    number = 4 * 10**6
+
+    def sides(connection: Connection) -> list[str]:
+        nonlocal number
+        found = []
+        for customer in range(12):
+            number += 1
+            status, content = connection.predict(payment(number, customer_id=700 + customer))
+            assert status == 200, content
+            found.append(json.loads(content)["version"])
+        return found
+
+    several.until(lambda: all(second in sides(connection) for connection in connections), seconds=60)
+    both = [sides(connection) for connection in connections]
+    assert both[0] == both[1]
+    assert set(both[0]) == {*several.versions}
+    ledger.record("abort", "fraud", second, verdicts={}, **facts)
+    several.until(lambda: all(second not in sides(connection) for connection in connections), seconds=60)
 
 
 def test_a_process_that_is_killed_loses_no_answered_request_and_comes_back(several):
