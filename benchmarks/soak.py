@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def versions_in_turn(home: Path) -> tuple[object, list[str]]:
+def versions_in_turn(home: Path) -> tuple[Callable[[str], None], list[str]]:
     """What promotes a version, and the two versions."""
     from assets.lifecycle.release.promotion import promote_on_all
     from assets.models.fraud import model
@@ -96,7 +96,9 @@ def versions_in_turn(home: Path) -> tuple[object, list[str]]:
 
     settings = Settings.from_env({"ASSETLINE_HOME": str(home)})
     mlflow, ledger = MlflowTracking.from_settings(settings), Ledger.from_settings(settings)
-    run = mlflow.client().create_run(mlflow.client().get_experiment_by_name("bench").experiment_id).info.run_id
+    client = mlflow.client()
+    experiment = client.create_experiment("soak", artifact_location=f"{mlflow.artifact_location}/soak")
+    run = client.create_run(experiment).info.run_id
     bundle = home / "bundle"
     facts = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps({**facts, "threshold": 0.25}))
@@ -148,7 +150,9 @@ def main(arguments: Sequence[str] = ()) -> bool:
     return say(load, samples, lags, grown, ended)
 
 
-def watch(load: Load, pids: list[int], seconds: float, every: float, promote, versions: list[str]):  # type: ignore[no-untyped-def]
+def watch(
+    load: Load, pids: list[int], seconds: float, every: float, promote: Callable[[str], None], versions: list[str]
+) -> tuple[dict[int, list[tuple[float, float]]], list[float]]:
     """Samples memory and promotes in turn until the end; returns samples by process, and seconds of each promotion."""
     began = time.monotonic()
     samples: dict[int, list[tuple[float, float]]] = {pid: [] for pid in pids}

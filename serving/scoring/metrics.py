@@ -55,7 +55,7 @@ class ServiceMetrics:
             PlatformCollector(registry=self.registry)
         else:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(seat.folder)
-            values.ValueClass = values.MultiProcessValue(lambda: seat.slot)  # type: ignore[misc]
+            values.ValueClass = values.MultiProcessValue(lambda: seat.slot)
             self._shown = CollectorRegistry()
             MultiProcessCollector(self._shown, path=str(seat.folder))
             PlatformCollector(registry=self._shown)

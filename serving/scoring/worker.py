@@ -115,7 +115,7 @@ class Worker(Server):
             connection.close()
 
     def _protocol(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg, operator, no-any-return]
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state,
             _loop=asyncio.get_running_loop(),
         )  # fmt: skip
