@@ -1,14 +1,16 @@
 """Wrappers of Dagster's private APIs; ``tests/resources/test_dagster_internals.py`` tests that they still work.
 
-Belongs here: five features without a public API in Dagster 1.13: a check result for each day of a run over several
+Belongs here: six features without a public API in Dagster 1.13: a check result for each day of a run over several
 days, reading the check evaluations of all assets since a cursor, the assets and steps that a run planned, removing the
-events of a run that say nothing about assets, and jobs whose cost does not grow with the number of other models. Does
-not belong here: anything with a public API.
+events of a run that say nothing about assets, jobs whose cost does not grow with the number of other models, and
+automation conditions that are evaluated only if something happened. Does not belong here: anything with a public API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import datetime as dt
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +22,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+# Conditions that a code server evaluates are a beta feature of Dagster. It is used on purpose, with a pinned version.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, module=r"resources\.dagster_internals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +233,94 @@ def _events(instance: dg.DagsterInstance) -> Iterator[sa.Connection]:
     storage: Any = instance.event_log_storage
     with storage.index_connection() as connection:
         yield connection
+
+
+def newest_event(instance: dg.DagsterInstance, after: int = 0, about: Collection[dg.AssetKey] | None = None) -> int:
+    """The storage id of the newest event above ``after``, or ``after`` if there is none.
+
+    Args:
+        instance: Dagster's instance.
+        after: a storage id.
+        about: assets; only events about them or their checks, and ends of runs that planned to materialise them, count.
+            ``None``: all events.
+    """
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+    newest = sa.func.coalesce(sa.func.max(Events.c.id), after)
+    with _events(instance) as connection:
+        if about is None:
+            return int(connection.execute(sa.select(newest).where(Events.c.id > after)).scalar_one())
+        names = [key.to_string() for key in about]
+        of_assets = sa.select(newest).where(Events.c.id > after, Events.c.asset_key.in_(names))
+        ends = [kind.value for kind in _ENDS]
+        ended = sa.select(Events.c.id, Events.c.run_id).where(
+            Events.c.id > after, Events.c.dagster_event_type.in_(ends)
+        )
+        found = int(connection.execute(of_assets).scalar_one())
+        for event, run_id in connection.execute(ended).all():
+            planned = sa.select(Events.c.id).where(Events.c.run_id == run_id, Events.c.asset_key.in_(names)).limit(1)
+            if event > found and connection.execute(planned).first() is not None:
+                found = event
+        return found
+
+
+_ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """When conditions were evaluated: the newest event before, the day (UTC), and the cursor that came out."""
+
+    event: int
+    at: dt.datetime
+    cursor: str | None
+
+
+class QuietAutomation(dg.AutomationConditionSensorDefinition):
+    """An automation sensor that evaluates its conditions if something happened to their assets, or a day has begun.
+
+    By default, Dagster evaluates all conditions at each tick. This one remembers in this process what its last
+    evaluation had seen. It evaluates again after an event about its assets or what they are made from, in a new
+    process, if Dagster did not keep the cursor of that evaluation, on a new day, and after ``at_least_every``.
+    """
+
+    def __init__(self, name: str, *, at_least_every: dt.timedelta, **given: Any) -> None:
+        super().__init__(name, use_user_code_server=True, **given)
+        self._at_least_every = at_least_every
+        self._evaluated: _Evaluated | None = None
+        self._about: frozenset[dg.AssetKey] | None = None
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> Any:
+        """Evaluates the conditions, or skips the tick."""
+        now, before = dt.datetime.now(dt.UTC), self._evaluated
+        newest = newest_event(context.instance, before.event if before else 0)
+        if (
+            before is not None
+            and self._is_fresh(before, context.cursor, now)
+            and newest_event(context.instance, before.event, self._assets(context)) == before.event
+        ):
+            self._evaluated = _Evaluated(newest, before.at, before.cursor)  # the next tick looks at later events only
+            quiet = dg.SensorDefinition(name=self.name, evaluation_fn=_nothing_happened, asset_selection="*")
+            return quiet.evaluate_tick(context)
+        evaluated = super().evaluate_tick(context)
+        self._evaluated = _Evaluated(newest, now, evaluated.cursor)
+        return evaluated
+
+    def _is_fresh(self, before: _Evaluated, cursor: str | None, now: dt.datetime) -> bool:
+        same_day = before.at.date() == now.date()
+        return same_day and cursor == before.cursor and now - before.at < self._at_least_every
+
+    def _assets(self, context: dg.SensorEvaluationContext) -> frozenset[dg.AssetKey]:
+        if self._about is None:
+            repository: Any = context.repository_def
+            graph = repository.asset_graph
+            own = self.asset_selection.resolve(graph)
+            self._about = frozenset(own | {parent for key in own for parent in graph.get(key).parent_keys})
+        return self._about
+
+
+def _nothing_happened(_context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    return dg.SkipReason("nothing has happened to these assets since their conditions were evaluated")
 
 
 class NarrowJob(UnresolvedAssetJobDefinition):

@@ -27,17 +27,17 @@ from sensors.tuning import tuning_sensor
 def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
     """The sensors of all models, and of each model what its declaration asks for.
 
-    All models: automation, alerts and runs; approvals and rollouts where declared. Each model has one for the requests
-    of the scoring service. Per stream: arrivals, missed days, retraining. A table without days has a sensor for its
-    declared retraining. A declared search for a better recipe has its own.
+    All models: alerts and runs; approvals and rollouts where declared. Each model has one for automation and one for
+    the requests of the scoring service. Per stream: arrivals, missed days, retraining. A table without days has a
+    sensor for its declared retraining. A declared search for a better recipe has its own.
     """
-    sensors: list[dg.SensorDefinition] = [automation_sensor, alerts_sensor(models), *run_sensors(models)]
+    sensors: list[dg.SensorDefinition] = [alerts_sensor(models), *run_sensors(models)]
     if any(model.approval for model in models):
         sensors.append(approvals_sensor(models))
     if any(model.rollout for model in models):
         sensors.append(rollouts_sensor(models))
     for model in models:
-        sensors.append(requests_sensor(model))
+        sensors += [automation_sensor(model), requests_sensor(model)]
         if isinstance(model.table.source, Stream):
             sensors.append(arrivals_sensor(model))
         if model.is_stream:

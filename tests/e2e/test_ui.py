@@ -111,7 +111,7 @@ def test_sensors_are_switched_on(ui):
     found = ui.ask(SENSORS, repository=LOCATION)
     states = {s["name"]: s["sensorState"]["status"] for s in found["sensorsOrError"]["results"]}
     assert set(states) >= {
-        "automation", "alerts", "failed_runs", "recovered_runs", "fraud_arrivals", "fraud_missed_days",
+        "fraud_automation", "alerts", "failed_runs", "recovered_runs", "fraud_arrivals", "fraud_missed_days",
         "fraud_retraining",
     }  # fmt: skip
     assert set(states.values()) == {"RUNNING"}

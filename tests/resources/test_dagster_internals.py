@@ -8,9 +8,11 @@ import pytest
 from resources.dagster_internals import (
     CheckResult,
     Planned,
+    QuietAutomation,
     check_evaluations,
     check_events,
     narrow_job,
+    newest_event,
     planned_assets,
     remove_chatter,
     runs_with_current_facts,
@@ -176,3 +178,90 @@ def test_a_narrow_job_does_not_depend_on_other_assets(instance):
     assert alone.get_job_snapshot_id() == beside.get_job_snapshot_id()
     part = beside.execute_in_process(instance=instance, partition_key="2026-03-02", asset_selection=[AFTER[1]])
     assert [event.step_key for event in part.get_asset_materialization_events()] == ["m__scored"]
+
+
+UPSTREAM = dg.AssetKey(["m", "landed"])
+
+
+@dg.asset(key=["m", "follows"], deps=[UPSTREAM], automation_condition=dg.AutomationCondition.eager())
+def follows():
+    """Follows."""
+
+
+@dg.asset(key=["n", "other"])
+def other():
+    """Concerns nobody."""
+
+
+@dg.asset(key=UPSTREAM)
+def landed():
+    """Is followed."""
+
+
+class Ticks:
+    """A quiet automation sensor, as a daemon asks it; it keeps the cursor of each tick."""
+
+    def __init__(self, instance):
+        self.instance, self.cursor = instance, None
+        self.sensor = QuietAutomation("quiet", target=dg.AssetSelection.key_prefixes(["m"]),
+                                      at_least_every=dt.timedelta(hours=1))  # fmt: skip
+        self.defs = dg.Definitions(assets=[landed, follows, other], sensors=[self.sensor])
+
+    def __call__(self) -> str:
+        """What the tick requested or why it skipped."""
+        with dg.build_sensor_context(
+            instance=self.instance,
+            repository_def=self.defs.get_repository_def(),
+            cursor=self.cursor,
+            sensor_name="quiet",
+        ) as context:
+            ticked = self.sensor.evaluate_tick(context)
+        self.cursor = ticked.cursor
+        if ticked.run_requests:
+            return ",".join(key.to_user_string() for key in ticked.run_requests[0].asset_selection)
+        return "quiet" if "nothing has happened" in (ticked.skip_message or "") else "evaluated"
+
+
+def test_conditions_are_evaluated_when_something_happens(instance):
+    tick = Ticks(instance)
+    assert tick() == "evaluated"
+    assert [tick(), tick()] == ["quiet", "quiet"]
+    instance.report_runless_asset_event(dg.AssetMaterialization(["n", "other"]))
+    assert tick() == "quiet", "no event about its assets"
+    instance.report_runless_asset_event(dg.AssetMaterialization(UPSTREAM))
+    assert tick() == "m/follows"
+    assert [tick(), tick()] == ["quiet", "quiet"]
+
+
+def test_an_end_of_a_run_of_the_assets_is_an_event(instance):
+    tick = Ticks(instance)
+    assert [tick(), tick()] == ["evaluated", "quiet"]
+    run = tick.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey(["n", "other"])]
+    )
+    assert run.success
+    assert tick() == "quiet"
+    before = newest_event(instance)
+    run = tick.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[UPSTREAM]
+    )
+    keys = [UPSTREAM, dg.AssetKey(["m", "follows"])]
+    assert before < newest_event(instance, before, keys) <= newest_event(instance)
+    with instance.event_log_storage.index_connection() as connection:
+        kind = "dagster_event_type = 'PIPELINE_SUCCESS'"
+        end = connection.exec_driver_sql(f"select max(id) from event_logs where {kind}").scalar()
+    assert newest_event(instance, before, keys) == end
+    assert tick() == "m/follows"
+
+
+def test_conditions_are_evaluated_again_on_a_new_day_after_an_hour_and_with_another_cursor(instance, monkeypatch):
+    tick = Ticks(instance)
+    assert [tick(), tick()] == ["evaluated", "quiet"]
+    for earlier in (dt.timedelta(days=1), dt.timedelta(hours=1, seconds=1)):
+        seen = tick.sensor._evaluated
+        tick.sensor._evaluated = type(seen)(seen.event, seen.at - earlier, seen.cursor)
+        assert [tick(), tick()] == ["evaluated", "quiet"]
+    tick.cursor = None  # Dagster did not keep the cursor
+    assert [tick(), tick()] == ["evaluated", "quiet"]
+    tick.sensor = Ticks(instance).sensor  # a new process
+    assert tick() == "evaluated"

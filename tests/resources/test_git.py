@@ -98,4 +98,4 @@ def test_the_runs_of_jobs_and_of_automation_carry_the_branch():
     for job in model_jobs(plain()):
         assert {name: value for name, value in (job.tags or {}).items() if name == BRANCH_OF_RUN} == wanted
     # Runs of automation conditions are of no job of a model.
-    assert automation_sensor.run_tags == wanted
+    assert automation_sensor(plain()).run_tags == wanted

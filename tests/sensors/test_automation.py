@@ -76,7 +76,7 @@ def test_a_day_that_its_checks_refuse_goes_no_further(world, monkeypatch):
 
 
 def test_the_sensor_evaluates_every_asset_of_the_lifecycle_that_follows_others():
-    assert automation_sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert automation_sensor(fraud).default_status == dg.DefaultSensorStatus.RUNNING
     followed = {"payments", "quarantine", "labels", "features", "staged", "deployment", "model_card", "predictions",
                 "performance", "estimated_performance", "drift"}  # fmt: skip
     from definitions import defs

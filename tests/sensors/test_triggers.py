@@ -19,7 +19,7 @@ from tests.declarations.telco import model as telco
 
 TODAY = dt.datetime.now(dt.UTC).date()
 PARTITION, RUN_KEY = "dagster/partition", "dagster/run_key"
-WITHOUT_JOB = ("alerts", "automation", "failed_runs", "recovered_runs")
+WITHOUT_JOB = ("alerts", "fraud_automation", "churn_automation", "failed_runs", "recovered_runs")
 """Sensors that ask for no run of a job."""
 
 
