@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model, Table
-from assets.lifecycle.data.event_days import event_day, iso_day
+from assets.lifecycle.data.event_days import event_day, in_order, iso_day
 from assets.lifecycle.data.landing import LANDING_DAY
 from assets.lifecycle.data.row_outcomes import REASON, first_landed, landings, type_and_refuse
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
@@ -29,15 +29,14 @@ def cleaned_asset(model: Model) -> dg.AssetsDefinition:
 
     def clean(context: dg.AssetExecutionContext, raw: InBatches) -> StageOutput:
         days = days_in_run(context)
-        order = [c for c in (table.time, table.key) if c]
         if table.time is None:
             landed = raw.read()
             accepted, refused = type_and_refuse(landed, table)
-            rows = accepted[first_landed(accepted, table)].sort_values(order, kind="stable", ignore_index=True)
+            rows = in_order(accepted[first_landed(accepted, table)], table)
             check_results = [_contract_check_result(rows, table, None, len(landed), refused)]
             return StageOutput(rows, check_results, {"dagster/row_count": len(rows)})
         found = landings(raw, table, days, by="event")
-        rows = found.accepted[found.first].sort_values(order, kind="stable", ignore_index=True)
+        rows = in_order(found.accepted[found.first], table)
         of_day = dict(iter(rows.groupby(event_day(rows, table), sort=False)))
         refused_day = iso_day(found.refused[LANDING_DAY])
         check_results = [

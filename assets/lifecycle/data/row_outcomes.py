@@ -117,7 +117,8 @@ def first_of_keys(keys: np.ndarray, landed: np.ndarray, late_days: int) -> np.nd
     """
     codes = pd.factorize(keys)[0]
     order = np.argsort(codes, kind="stable")
-    again, lag = np.diff(codes[order]) == 0, np.diff(landed[order])
+    sorted_codes, lag = codes[order], np.diff(landed[order])
+    again = (np.diff(sorted_codes) == 0) & (sorted_codes[1:] >= 0)
     first = np.ones(len(keys), dtype=bool)
     first[order[1:]] = ~(again & (lag <= np.timedelta64(late_days, "D")))
     return first
@@ -159,7 +160,8 @@ def landings(raw: InBatches, table: Table, days: Sequence[str], *, by: str) -> L
     if sum(landed.values()) <= ROWS_AT_ONCE or rules_on_the_whole(table):
         rows = raw.read()
         accepted, refused = type_and_refuse(rows, table)
-        first = first_landed(accepted, table).to_numpy()
+        # Days are read in order, and a landing is in order of arrival.
+        first = first_of_keys(accepted[table.key].to_numpy(), accepted[LANDING_DAY].to_numpy(), table.late_days)
         wanted = _wanted(accepted, table, days, by)
         return Landings(accepted[wanted], first[wanted], refused[iso_day(refused[LANDING_DAY]).isin(days)], landed)
     columns = raw.schema()

@@ -11,19 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from assets.declaration import Model
 from assets.lifecycle.data.cleaning import event_day
 from assets.lifecycle.data.features import features_of
-from assets.lifecycle.model.training_set import feature_column, test_rows, windows_in
+from assets.lifecycle.model.drawing import places
+from assets.lifecycle.model.training_set import feature_column, places_of, test_rows, windows_in
 from assets.lifecycle.model.windows import (
     days_ending,
     iso_days,
 )
-from resources.tables import ParquetTables
+from resources.tables import ParquetTables, frame_of
 
 REFERENCE_ROWS = 20_000
 """Target number of rows for the reference profile, which uses whole weeks so that all weekdays have equal shares."""
+
+MOST_ROWS = 500_000
+"""Largest number of rows of the reference profile. More would not make its tests more sensitive to a day of rows."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,14 @@ class ReferenceRows:
         entities: by column, the entity of each row, ``[n]``.
         day: day of each row, ``[n]``; ``None`` if the rows are not whole weeks.
         rows_of_weekday: mean rows per day by weekday, Monday first; empty if the rows are not whole weeks.
+        share: share of the rows of these weeks that were drawn.
     """
 
     features: pd.DataFrame
     entities: dict[str, np.ndarray]
     day: np.ndarray | None = None
     rows_of_weekday: Sequence[float] = ()
+    share: float = 1.0
 
 
 def entities_of(model: Model) -> list[str]:
@@ -52,7 +59,7 @@ def reference_rows(tables: ParquetTables, frozen: pd.DataFrame, model: Model) ->
     """Returns the rows of the reference profile; they need no labels.
 
     With a time column these are the latest whole weeks after the days of the final fit, until they hold
-    :data:`REFERENCE_ROWS` rows. If days of the latest week are missing, these are the test rows.
+    :data:`REFERENCE_ROWS` rows. Of more than :data:`MOST_ROWS` rows a random share is drawn. If days of the latest week are missing, these are the test rows.
 
     Without a time column these are all rows, because the next landing contains mostly the same rows, and a model is
     more confident on rows that it was fitted on. A reference of the test rows alone reported drift on its own table.
@@ -61,9 +68,11 @@ def reference_rows(tables: ParquetTables, frozen: pd.DataFrame, model: Model) ->
     entities = entities_of(model)
     if days := _recent_weeks(tables, frozen, model):
         assert table.time is not None
-        rows = tables.read(model.key("features"), days, [table.key, table.time, *names])
-        entity_rows = tables.read(model.key(table.name), days, [table.key, *entities])
-        entity_rows = rows[[table.key]].merge(entity_rows, how="left", on=table.key, validate="one_to_one")
+        count = sum(stamp.rows for stamp in tables.stamps(model.key("features"), days).values())
+        share = min(1.0, MOST_ROWS / max(count, 1))
+        parts = [_of_day(tables, model, day, entities, share) for day in days]
+        rows = frame_of([of_features for of_features, _ in parts])
+        entity_rows = frame_of([of_entities for _, of_entities in parts])
         by_weekday: dict[int, list[float]] = {}
         for day in days:
             found = float(tables.existing_stamp(model.key("features"), day).rows)
@@ -73,10 +82,24 @@ def reference_rows(tables: ParquetTables, frozen: pd.DataFrame, model: Model) ->
             {name: entity_rows[name].to_numpy() for name in entities},
             event_day(rows, table).to_numpy(),
             [float(np.mean(by_weekday[n])) for n in range(7)],
+            share,
         )
     unseen = frozen if table.time is None else frozen[test_rows(frozen, model)]
     features = unseen[[feature_column(name) for name in names]].set_axis(names, axis=1)
     return ReferenceRows(features, {name: unseen[name].to_numpy() for name in entities})
+
+
+def _of_day(
+    tables: ParquetTables, model: Model, day: str, entities: Sequence[str], share: float
+) -> tuple[pa.Table, pa.Table]:
+    """The features of the drawn rows of a day, and their entities."""
+    table = model.table
+    rows = tables.arrow(model.key("features"), [day], [table.key, str(table.time), *features_of(model).names])[0]
+    if share < 1:
+        rows = rows.filter(pa.array(places(rows[table.key].to_numpy(), model.training.seed) < share))
+    found = tables.arrow(model.key(table.name), [day], [table.key, *entities])[0]
+    at = places_of(rows[table.key], found[table.key], day)
+    return rows, found.select(list(entities)).take(pa.array(at, mask=at < 0))
 
 
 def _recent_weeks(tables: ParquetTables, frozen: pd.DataFrame, model: Model) -> list[str]:

@@ -218,6 +218,7 @@ def _train(
                 label_effect=label_effect,
                 unwatched=recent.features[unwatched],
                 seed=model.training.seed,
+                share=recent.share,
             )
             profile.save(folder / REFERENCE)
             RowsRecord.of_table(context.resources.tables, model, frozen).save(folder)

@@ -194,7 +194,7 @@ def _joined_day(tables: ParquetTables, model: Model, day: str, draw: Draw, is_te
     columns = [c for c in model.table.columns if c != model.target]
     cleaned = tables.arrow(model.key(model.table.name), [day], columns)[0]
     features = tables.arrow(model.key("features"), [day], [key, *names])[0]
-    of_label, of_features = (_places_of(cleaned[key], other, day) for other in (labels[key], features[key]))
+    of_label, of_features = (places_of(cleaned[key], other, day) for other in (labels[key], features[key]))
     kept = (of_label >= 0) & (of_features >= 0)
     represents = None
     if not draw.is_all:
@@ -213,8 +213,12 @@ def _joined_day(tables: ParquetTables, model: Model, day: str, draw: Draw, is_te
     return rows if represents is None else rows.append_column(REPRESENTS, pa.array(represents))
 
 
-def _places_of(keys: pa.ChunkedArray, others: pa.ChunkedArray, day: str) -> np.ndarray:
-    """The place of each key among others, int64 ``[n]``; −1 for a key that is not among them."""
+def places_of(keys: pa.ChunkedArray, others: pa.ChunkedArray, day: str) -> np.ndarray:
+    """Returns the place of each key among others, int64 ``[n]``; −1 for a key that is not among them.
+
+    Raises:
+        pandas.errors.MergeError: a key occurs twice on either side.
+    """
     index = pd.Index(others.to_numpy())
     if not index.is_unique:
         raise pd.errors.MergeError(f"{day}: {index[index.duplicated()][0]!r} is the key of several rows")

@@ -45,6 +45,10 @@ class DesignEffect:
         share = min((days - 1) / (of_days - 1), 1.0) if of_days > 1 else 1.0
         return self.day + (self.whole - self.day) * share
 
+    def of_all(self, share: float) -> DesignEffect:
+        """The design effect of all rows, if this one is that of a random share of them; see :func:`thinned`."""
+        return DesignEffect(1 + (self.day - 1) / share, 1 + (self.whole - 1) / share)
+
     def __or__(self, other: DesignEffect) -> DesignEffect:
         """The larger of both: the entity type that clusters the rows more determines the design effect."""
         return DesignEffect(max(self.day, other.day), max(self.whole, other.whole))

@@ -82,6 +82,7 @@ class ReferenceProfile:
         unwatched: pd.DataFrame | None = None,
         seed: int = 0,
         max_rows: int = MAX_ROWS,
+        share: float = 1.0,
     ) -> ReferenceProfile:
         """Builds a profile from features and scores.
 
@@ -94,6 +95,8 @@ class ReferenceProfile:
             unwatched: features that are not compared, ``[n]`` rows; only their counts are stored.
             seed: seed for the sample, the shuffles and the choice of entities.
             max_rows: maximum rows of the sample.
+            share: share of the rows of their days that the ``n`` rows are a random part of. Design effects are those of
+                all rows, because rows that are compared later are not drawn.
         """
         frame = features.astype(np.float32).assign(**{name: np.asarray(s, np.float32) for name, s in scores.items()})
         compared = [str(column) for column in frame if column not in calendar]
@@ -113,7 +116,9 @@ class ReferenceProfile:
             calibration=[dict(bin_) for bin_ in calibration],
             rows_of_weekday=list(rows_of_weekday),
             days=1 if day is None else len(np.unique(day)),
-            design_effects={c: measure(b, values[c], entities, day, seed) for c, b in bins.items()} if entities else {},
+            design_effects={c: measure(b, values[c], entities, day, seed).of_all(share) for c, b in bins.items()}
+            if entities
+            else {},
             label_effect=label_effect,
             unwatched={column: h for column, h in counts.items() if column not in compared},
         )
