@@ -80,14 +80,18 @@ def plain_moments(text: pd.Series) -> pd.Series:
         values = values.combine_chunks()
     fits = pc.fill_null(pc.equal(pc.binary_length(values), _PLAIN_LENGTH), False)
     chosen = fits.to_numpy(zero_copy_only=False)
-    some = values if chosen.all() else values.filter(fits)
-    read = np.full(len(text), np.iinfo(np.int64).min)  # NaT
-    read[chosen] = _read_plain(some) if len(some) else 0
+    if chosen.all():
+        read = _read_plain(values)
+    else:
+        read = np.full(len(text), np.iinfo(np.int64).min)  # NaT
+        read[chosen] = _read_plain(values.filter(fits))
     return pd.Series(read.view("datetime64[ns]"), index=text.index)
 
 
 def _read_plain(values: pa.LargeStringArray) -> np.ndarray:
     """Nanoseconds since 1970 of texts of 19 bytes, int64 ``[n]``; the number of NaT for text in another form."""
+    if not len(values):
+        return np.empty(0, np.int64)
     offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + len(values) + 1]
     letters = np.frombuffer(values.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].reshape(-1, _PLAIN_LENGTH)
     letters = np.ascontiguousarray(letters.T)
@@ -99,18 +103,21 @@ def _read_plain(values: pa.LargeStringArray) -> np.ndarray:
         fits &= letters[place] == mark
     fits &= (letters[10] == ord(" ")) | (letters[10] == ord("T"))
 
-    def number(first: int) -> np.ndarray:
-        return digits[first].astype(np.int32) * 10 + digits[first + 1]
+    def number(first: int) -> np.ndarray:  # of two digits, so that it has room in a byte; others do not fit anyway
+        return digits[first] * np.uint8(10) + digits[first + 1]
 
-    year, month, day = number(0) * 100 + number(2), number(5), number(8)
+    year, month, day = number(0).astype(np.int16) * 100 + number(2), number(5), number(8)
     hour, minute, second = number(11), number(14), number(17)
     fits &= (year >= _FIRST_YEAR) & (year < _LAST_YEAR) & (month >= 1) & (month <= 12)
     fits &= (hour < 24) & (minute < 60) & (second < 60) & (day >= 1)
-    which = np.where(fits, (year - _FIRST_YEAR) * 12 + month - 1, 0)
+    which = np.where(fits, (year - _FIRST_YEAR) * np.int16(12) + month - np.int16(1), 0)
     fits &= day <= _MONTH_DAYS[which]
-    days = _MONTH_STARTS[which] + day - 1
-    nanoseconds = (days * 86_400 + (hour * 60 + minute) * 60 + second) * 1_000_000_000
-    return np.where(fits, nanoseconds, np.iinfo(np.int64).min)
+    seconds = (_MONTH_STARTS[which] + day) * 86_400
+    seconds += hour.astype(np.int32) * 3_600 + minute.astype(np.int32) * 60 + second
+    seconds *= 1_000_000_000
+    if not fits.all():
+        seconds[~fits] = np.iinfo(np.int64).min
+    return seconds
 
 
 _PLAIN_LENGTH = 19
@@ -118,7 +125,7 @@ _DIGITS = (0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18)
 _MARKS = {4: ord("-"), 7: ord("-"), 13: ord(":"), 16: ord(":")}
 _FIRST_YEAR, _LAST_YEAR = 1700, 2200
 _MONTHS = np.arange(f"{_FIRST_YEAR}-01", f"{_LAST_YEAR}-02", dtype="datetime64[M]").astype("datetime64[D]")
-_MONTH_STARTS = _MONTHS.astype(np.int64)[:-1]
+_MONTH_STARTS = _MONTHS.astype(np.int64)[:-1] - 1  # day 0 of each month
 _MONTH_DAYS = np.diff(_MONTHS.astype(np.int64))
 
 

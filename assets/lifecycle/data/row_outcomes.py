@@ -86,7 +86,7 @@ def type_and_refuse(
     carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
     own = raw[carried]
     own = own[~refused_rows] if refused_rows.any() else own
-    accepted = pd.concat([own, accepted.drop(columns=carried, errors="ignore")], axis=1)
+    accepted = pd.concat([own, accepted.drop(columns=carried, errors="ignore")], axis=1, copy=False)
     # The table may have a column named `reason`; rename it to keep the landed values.
     refused = raw[refused_rows].rename(columns={REASON: f"landed_{REASON}"})
     refused = refused.assign(**{REASON: pd.array(reasons[refused_rows], dtype="string[pyarrow]")})

@@ -6,7 +6,8 @@ source of the rows (``simulator.py``).
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+
 import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
@@ -47,29 +48,44 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     """
     typed: dict[str, pd.Series] = {}
     for name, column in Payments.to_schema().columns.items():
-        text = raw[name].astype("string[pyarrow]").str.strip()
-        kind = str(column.dtype)
+        text, kind = raw[name].astype("string[pyarrow]"), str(column.dtype)
         if kind == "int64":
-            typed[name] = text.where(_are_whole(text)).astype("Int64")
+            typed[name] = _read(text, _whole_numbers, _whole_numbers)
         elif kind == "float64":
-            number = _only(text, _AMOUNT)
-            if number.str.contains(",", regex=False).any():
-                number = number.str.replace(",", "", regex=False)
-            typed[name] = number.astype("Float64").astype("float64").round(2)
+            typed[name] = _read(text, _amounts, _amounts).round(2)
         else:
-            read = plain_moments(text)
-            left = text[read.isna() & text.notna()]
-            if len(left):
-                read[left.index] = moments(_only(left, _MOMENT)).dt.floor("s")
-            typed[name] = read
+            typed[name] = _read(text, plain_moments, _moments)
     return pd.DataFrame(typed, index=raw.index)
 
 
-def _are_whole(text: pd.Series) -> np.ndarray:
-    """Whether each text is a whole number of at most 18 digits, bool ``[n]``."""
+_Reader = Callable[[pd.Series], pd.Series]
+
+
+def _read(text: pd.Series, nearly_all: _Reader, others: _Reader) -> pd.Series:
+    """Reads the texts as they are, and the few that cannot be read so without the blanks around them."""
+    read = nearly_all(text)
+    left = text[read.isna() & text.notna()]
+    if len(left):
+        read[left.index] = others(left.str.strip())
+    return read
+
+
+def _whole_numbers(text: pd.Series) -> pd.Series:
+    """Whole numbers of at most 18 digits; other texts are missing."""
     values = pa.array(text, pa.large_string())
     whole = pc.and_(pc.ascii_is_decimal(values), pc.less_equal(pc.binary_length(values), 18))
-    return pc.fill_null(whole, False).to_numpy(zero_copy_only=False)
+    return text.where(pc.fill_null(whole, False).to_numpy(zero_copy_only=False)).astype("Int64")
+
+
+def _amounts(text: pd.Series) -> pd.Series:
+    number = _only(text, _AMOUNT)
+    if number.str.contains(",", regex=False).any():
+        number = number.str.replace(",", "", regex=False)
+    return pd.Series(pa.array(number).cast(pa.float64()).to_numpy(), index=text.index)
+
+
+def _moments(text: pd.Series) -> pd.Series:
+    return moments(_only(text, _MOMENT)).dt.floor("s")
 
 
 def _only(text: pd.Series, pattern: str) -> pd.Series:
