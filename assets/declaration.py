@@ -212,7 +212,7 @@ class Training:
         max_rows: maximum number of rows of a training set. Of more rows some are drawn: of a binary target all
             positives and some negatives for fitting, and a share of the test rows. Probabilities are corrected for it,
             and the training set's metadata says how many rows of how many. A million rows of 50 numbers take about
-            1.5 GB while they are fitted.
+            2 GB while they are fitted.
         negatives: binary targets of tables with event time: maximum number of negatives for each positive in the rows
             for fitting; ``None``: as many as there are, up to ``max_rows``.
         tags: Dagster tags of the steps that fit (``trained_model``, ``backtest``, ``tuning``), e.g.
@@ -236,7 +236,7 @@ class Training:
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
-    max_rows: int = 2_000_000
+    max_rows: int = 1_000_000
     negatives: float | None = None
     tags: Mapping[str, Any] = field(default_factory=dict, repr=False)
     beside: InitVar[tuple[str, ...] | None] = None
@@ -778,7 +778,11 @@ def _wrong_recipe(training: Training, model: Model) -> Wrong:
         yield "max_rows", training.max_rows, f"give a whole number of at least min_rows, {training.min_rows}"
     negatives, can_draw = training.negatives, model.is_stream and model.task.kind == "binary"
     if negatives is not None and not (negatives > 0 and can_draw):
-        yield "negatives", negatives, "give more than 0 for each positive, and only for a binary target with `table.time`"
+        yield (
+            "negatives",
+            negatives,
+            "give more than 0 for each positive, and only for a binary target with `table.time`",
+        )
     rate, decay = training.learning_rate, training.weight_decay
     if rate is not None and not (isinstance(rate, int | float) and rate > 0):
         yield "learning_rate", rate, "give a number above 0"

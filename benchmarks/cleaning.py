@@ -102,7 +102,9 @@ def by_duckdb(raw: pa.Table) -> Cleaned:
     """SQL of DuckDB: the typed and judged rows as a table, then the clean ones."""
     import duckdb
 
-    whole = [f"try_cast(case when regexp_full_match(trim({n}), '{WHOLE}') then trim({n}) end as bigint) as {n}" for n in IDS]
+    whole = [
+        f"try_cast(case when regexp_full_match(trim({n}), '{WHOLE}') then trim({n}) end as bigint) as {n}" for n in IDS
+    ]
     time = [f"try_cast(case when regexp_full_match(trim({n}), '{MOMENT}') then trim({n}) end as timestamp) as {n}"
             for n in TIMES]  # fmt: skip
     text = f"case when regexp_full_match(trim(amount), '{AMOUNT}') then replace(trim(amount), ',', '') end"

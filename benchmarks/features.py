@@ -3,8 +3,8 @@
 All run on one thread; CPU seconds are those of all threads. What is given to them is what they read best: a frame in
 order of time, with whole cents, and for DuckDB the frame as an Arrow table.
 
-Belongs here: the peers (pandas is the tests' oracle too) and the comparison. Does not belong here: how good a model gets
-with the features, memory at larger sizes (``memory.py``).
+Belongs here: the peers (pandas is the tests' oracle too) and the comparison. Does not belong here: how good a model
+gets with the features, memory at larger sizes (``memory.py``).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def published_by_pandas(payments: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_by_polars(payments: pl.DataFrame) -> pd.DataFrame:
-    """The published 15 by Polars' rolling sums over groups; float64 in the order of ``payments``, which is that of time."""
+    """The published 15 by Polars' rolling sums; float64 in the order of ``payments``, which is that of time."""
     import polars as pl
 
     time, day = pl.col("paid_at"), pl.col("paid_at").dt
@@ -103,7 +103,8 @@ def published_by_duckdb(payments: pa.Table) -> pd.DataFrame:
         longer = f"interval '{(LABEL_DAYS + days) * 86_400 - 1} seconds'"
         windows += [
             f"c{days} as (partition by customer_id order by paid_at range between {since} preceding and current row)",
-            f"t{days} as (partition by terminal_id order by paid_at range between {longer} preceding and {late} preceding)",
+            f"t{days} as (partition by terminal_id order by paid_at range between {longer} preceding and {late} "
+            "preceding)",
         ]
         columns += [
             f"count(*) over c{days} as customer_count_{days}d",
@@ -198,7 +199,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'ours, all':28}{len(every):>9}{every_s:>9.2f}{every_s / rows * 1e6:>10.2f}{every_s / ours_s:>8.1f}")
     print(f"pandas must be at least {FASTER}, {' and '.join(AHEAD)} at least 1, and a difference at most {CLOSE:.0e}")
     print(f"one payment, with {len(one['label']) - 1} earlier ones of customer and terminal: {one_s * 10:.2f} ms (CPU)")
-    print(f"peak memory: payments {before:.2f} GB, then ours {ours_gb:.2f} GB, then the peers {peak_gigabytes():.2f} GB")
+    print(
+        f"peak memory: payments {before:.2f} GB, then ours {ours_gb:.2f} GB, then the peers {peak_gigabytes():.2f} GB"
+    )
     behind = made["pandas"][1] < FASTER * ours_s or any(made[name][1] < ours_s for name in AHEAD)
     if behind or max(differences.values()) > CLOSE:
         raise SystemExit("features: not fast enough, or not equal to a peer; see the figures above")

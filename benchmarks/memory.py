@@ -91,9 +91,7 @@ def features(tables: ParquetTables, size: int) -> tuple[int, str]:
     """The features of the day."""
     back = features_of(model).lookback_days
     cleaned = InBatches(tables, model.key(model.table.name), tuple(days_of_window(str(DAY), (-back, 0))))
-    labels = InBatches(
-        tables, model.key("labels"), tuple(days_of_window(str(DAY), (-back, -model.label_delay_days)))
-    )
+    labels = InBatches(tables, model.key("labels"), tuple(days_of_window(str(DAY), (-back, -model.label_delay_days))))
     found = features_of_days(model, cleaned, labels, [str(DAY)])
     assert not any(seeing for _, seeing in found.seeing.values())
     values = pd.DataFrame(found.values, columns=list(features_of(model).names))
@@ -182,7 +180,7 @@ def drift(tables: ParquetTables, size: int) -> tuple[int, str]:
 
     reference = ReferenceProfile.load(Path(tables.root) / "bundle" / REFERENCE)
     form = format_of(model.task)
-    names = [name for name in features_of(model).names]
+    names = list(features_of(model).names)
 
     def batches():
         yield from tables.batches(model.key("features"), str(DAY), names)
@@ -286,8 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _line(figure: Figure) -> str:
     each = figure.cpu / max(figure.rows, 1) * 1e6
-    return (f"{figure.size:>4} × {figure.stage:<14}{figure.rows:>12,} rows {figure.cpu:>8.2f} CPU s {each:>8.1f} a million "
-            f"{figure.gigabytes:>6.2f} GB  {figure.version}")  # fmt: skip
+    return (f"{figure.size:>4} × {figure.stage:<14}{figure.rows:>12,} rows {figure.cpu:>8.2f} CPU s {each:>8.1f} a "
+            f"million {figure.gigabytes:>6.2f} GB  {figure.version}")  # fmt: skip
 
 
 def _exponents(figures: Sequence[Figure]) -> dict[str, float]:

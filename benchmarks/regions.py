@@ -11,6 +11,7 @@ is measured on them (``memory.py``).
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -86,9 +87,7 @@ def write_days(
         rows = pd.concat(frames, ignore_index=True)
         order = np.lexsort((rows["transaction_id"], rows["paid_at"]))
         rows = rows.iloc[order].reset_index(drop=True)
-        clean = rows.drop(columns=["is_fraud", "scenario"]).assign(
-            arrived_at=rows["paid_at"] + pd.Timedelta(seconds=3)
-        )
+        clean = rows.drop(columns=["is_fraud", "scenario"]).assign(arrived_at=rows["paid_at"] + pd.Timedelta(seconds=3))
         tables.write(model.key(model.table.name), clean, str(day))
         if place < known:
             tables.write(model.key("labels"), rows[["transaction_id", "paid_at", "is_fraud", "scenario"]], str(day))
@@ -120,5 +119,5 @@ def _parts(
     day: np.ndarray, payments: pd.DataFrame, features: np.ndarray
 ) -> Iterator[tuple[dt.date, tuple[pd.DataFrame, np.ndarray]]]:
     starts = [*np.flatnonzero(np.concatenate([[True], day[1:] != day[:-1]])), len(day)]
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in itertools.pairwise(starts):
         yield day[begin], (payments.iloc[begin:end], features[begin:end])

@@ -498,7 +498,7 @@ def _span(days: Sequence[str]) -> str:
 
 
 def frame_of(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    """Joins Arrow tables to one DataFrame. Text stays Arrow-backed, which takes a tenth of the memory of Python strings.
+    """Joins Arrow tables to one DataFrame. Text stays Arrow-backed: a tenth of the memory of Python strings.
 
     If a day lacks a column, its values are missing on that day; the caller interprets them.
     """

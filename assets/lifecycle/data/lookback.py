@@ -4,8 +4,8 @@ The events are written once to a folder for temporary files, one file per shard 
 events of its entities, so the values that need the past of one entity alone (``Features.parts``) are computed shard by
 shard. Memory depends on the rows of the days and on the size of a shard, not on the rows of the lookback.
 
-Belongs here: writing and reading shards, and the features from them. Does not belong here: when a lookback is too large,
-the checks (``features.py``), any particular feature (the model folder).
+Belongs here: writing and reading shards, and the features from them. Does not belong here: when a lookback is too
+large, the checks (``features.py``), any particular feature (the model folder).
 """
 
 from __future__ import annotations

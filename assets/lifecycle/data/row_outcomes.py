@@ -277,9 +277,7 @@ def _typed(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     return rows
 
 
-def _say_absent(
-    reasons: np.ndarray, raw: pd.DataFrame, name: str, has_values: Callable[[str], bool]
-) -> np.ndarray:
+def _say_absent(reasons: np.ndarray, raw: pd.DataFrame, name: str, has_values: Callable[[str], bool]) -> np.ndarray:
     """Gives rows a clearer reason if their whole landing lacks a column that other landings have."""
     if name not in raw or LANDING_DAY not in raw or (raw[name].isna().all() and not has_values(name)):
         return reasons

@@ -165,7 +165,6 @@ class BinaryObjective(Objective):
         weights, slope, rest = _likeliest(loss, k, 1)
         return weights, ScoreTransform("binary", slope, float(rest[0])) if slope else ScoreTransform("binary")
 
-
     def with_odds(self, ensemble: ScoreTransform, odds: float) -> ScoreTransform:
         """See :class:`Objective`."""
         return ensemble if odds == 1 else replace(ensemble, offset=ensemble.offset + float(np.log(odds)))

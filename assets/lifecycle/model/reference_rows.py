@@ -59,7 +59,8 @@ def reference_rows(tables: ParquetTables, frozen: pd.DataFrame, model: Model) ->
     """Returns the rows of the reference profile; they need no labels.
 
     With a time column these are the latest whole weeks after the days of the final fit, until they hold
-    :data:`REFERENCE_ROWS` rows. Of more than :data:`MOST_ROWS` rows a random share is drawn. If days of the latest week are missing, these are the test rows.
+    :data:`REFERENCE_ROWS` rows. Of more than :data:`MOST_ROWS` rows a random share is drawn. If days of the latest week
+    are missing, these are the test rows.
 
     Without a time column these are all rows, because the next landing contains mostly the same rows, and a model is
     more confident on rows that it was fitted on. A reference of the test rows alone reported drift on its own table.

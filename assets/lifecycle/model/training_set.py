@@ -182,7 +182,9 @@ def _counts(tables: ParquetTables, model: Model, days: Sequence[str], test_days:
     others = sum(rows.values()) - test
     positives = 0
     if model.task.kind == "binary" and (model.training.negatives or sum(rows.values()) > model.training.max_rows):
-        of_others = (tables.arrow(model.key("labels"), [day], [model.target])[0] for day in days if day not in test_days)
+        of_others = (
+            tables.arrow(model.key("labels"), [day], [model.target])[0] for day in days if day not in test_days
+        )
         positives = sum(int((labels[model.target].to_numpy() == 1).sum()) for labels in of_others)
     return Counts(test, positives, others - positives)
 

@@ -153,9 +153,7 @@ class _Timeline:
         """Key of the last row before each position; at position 0, a value lower than any key."""
         return np.concatenate([[np.iinfo(np.int64).min // 2], self.keys])
 
-    def restored(
-        self, features: dict[str, np.ndarray], dtype: type[np.floating] = np.float32
-    ) -> dict[str, np.ndarray]:
+    def restored(self, features: dict[str, np.ndarray], dtype: type[np.floating] = np.float32) -> dict[str, np.ndarray]:
         """Returns the features of ``asked`` in the order of the wanted rows."""
         restored = {}
         for name, values in features.items():

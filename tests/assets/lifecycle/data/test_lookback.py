@@ -1,4 +1,4 @@
-"""Features of shards are those of the whole lookback, bit for bit; parts that disagree, and a full disk, write nothing."""
+"""Features of shards are those of the whole lookback, bit for bit; where something is wrong, nothing is written."""
 
 import datetime as dt
 import errno
@@ -83,7 +83,9 @@ def put(stages: Stages, seed: int) -> None:
 
 def inputs(stages: Stages) -> tuple[InBatches, InBatches]:
     tables, model = stages.tables, stages.model
-    return tuple(InBatches(tables, model.key(name), tuple(tables.days(model.key(name)))) for name in ("readings", "labels"))
+    return tuple(
+        InBatches(tables, model.key(name), tuple(tables.days(model.key(name)))) for name in ("readings", "labels")
+    )
 
 
 @pytest.fixture
@@ -220,5 +222,3 @@ def test_parts_that_cannot_work_are_refused(replaced: dict[str, object], field: 
     with pytest.raises(DeclarationError) as refused:
         model_of(**replaced)
     assert field in str(refused.value)
-
-
