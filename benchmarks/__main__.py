@@ -32,6 +32,7 @@ BENCHMARKS = {
     "serving_load": "serving_load: 8 clients against 1, 2 and 4 processes, beside a bare application of as many",
     "soak": "soak: 30 minutes of load with a promotion every minute; memory of each process, no failed request",
     "requests": "requests: what the log of requests costs, in files and, with ASSETLINE_HISTORY_URL, in PostgreSQL",
+    "compute": "compute: fits on a Ray of this machine against this process, and from which size on Ray pays",
     "gate": "gate: how often the gate refuses an equal challenger, and promotes a worse one",
     "rollout": "rollout: how often a rollout withdraws a good version, and how soon a bad one",
     "shift": "shift: the fraud model before and after a change of the world, against XGBoost on the same rows",

@@ -1,7 +1,7 @@
 """Workers that fit one network together (data-parallel), or a single one.
 
-Belongs here: what a fit needs of its group. Does not belong here: the fit (``assets/lifecycle/model/fitting.py``), and
-how the workers of a group find each other (Ray Train, ``on_worker.py``).
+Belongs here: what a fit needs of its group, and torch's process group. Does not belong here: the fit
+(``assets/lifecycle/model/fitting.py``), how workers find each other and where they save (``on_worker.py``).
 """
 
 from __future__ import annotations
@@ -43,6 +43,38 @@ class Group:
         Args:
             state: returns the state, with the key ``epoch``; tensors, and what torch can save.
         """
+
+
+class TorchGroup(Group):
+    """A process of torch's process group."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def joined(self, module: torch.nn.Module) -> torch.nn.Module:
+        """See :class:`Group`."""
+        if self.size == 1 or not any(one.requires_grad for one in module.parameters()):
+            return module
+        import torch
+
+        return torch.nn.parallel.DistributedDataParallel(module)
+
+    def agreed(self, stop: bool) -> bool:
+        """See :class:`Group`."""
+        return stop if self.size == 1 else bool(self._sum(float(stop and not self.rank)))
+
+    def mean(self, value: float) -> float:
+        """See :class:`Group`."""
+        return value if self.size == 1 else self._sum(value) / self.size
+
+    def _sum(self, value: float) -> float:
+        import torch
+
+        total = torch.tensor([value], dtype=torch.float64)
+        if torch.distributed.get_backend() == "nccl":
+            total = total.cuda()
+        torch.distributed.all_reduce(total)
+        return float(total.item())
 
 
 ALONE = Group()

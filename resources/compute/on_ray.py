@@ -59,9 +59,10 @@ def opened(
         raise ComputeError("Ray is not installed; run `pip install 'assetline[ray]'`, or unset ASSETLINE_RAY")
     if address != LOCAL:
         _knock(address)
-    with tempfile.TemporaryDirectory() as folder, _signals_kept(), _joined(address):
+    with tempfile.TemporaryDirectory() as folder, _joined(address):
         _copy_code(Path(folder))
-        _connect(address, folder)
+        with _signals_kept():
+            _connect(address, folder)
         try:
             pool = OnRay(address, need, checkpoints=checkpoints, patience_s=patience_s)
             log(f"Ray at {pool.where}: {pool.room()}; asked for {need}")
@@ -161,11 +162,6 @@ def _connect(address: str, code: str) -> None:
             configure_logging=False,
             **options,
         )
-    except AuthenticationError as error:
-        raise ComputeError(
-            f"Ray at {address} does not accept the token of this process; set RAY_AUTH_MODE=token, and "
-            "RAY_AUTH_TOKEN_PATH to the file that the cluster was started with"
-        ) from error
     except RuntimeError as error:
         if "ersion mismatch" not in str(error):
             raise ComputeError(_unreachable(address, error)) from error
@@ -174,7 +170,7 @@ def _connect(address: str, code: str) -> None:
             f"the cluster at {address} runs other versions: {' '.join(lines)}; install the same Python and the same "
             "Ray on both sides (constraints.txt has ours)"
         ) from error
-    except (ConnectionError, ValueError, OSError) as error:
+    except (AuthenticationError, ValueError, OSError) as error:
         raise ComputeError(_unreachable(address, error)) from error
 
 
@@ -193,7 +189,8 @@ def _knock(address: str) -> None:
 def _unreachable(address: str, error: Exception) -> str:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (
-        f"Ray at {address} cannot be used: {said}; is this the head of a cluster (`ray start --head`), and does it run?"
+        f"Ray at {address} cannot be used: {said}; it must be the port of a head (`ray start --head`), and "
+        "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be those that the cluster was started with"
     )
 
 
@@ -235,6 +232,7 @@ class OnRay(Pool):
         """See :class:`Pool`."""
         import ray
 
+        on_worker.let_torch_travel()
         with self._explained():
             self._wait_for_room(1)
             call = ray.remote(on_worker.piece).options(
@@ -273,22 +271,28 @@ class OnRay(Pool):
             refs = [ray.put((work, shared))]
             joint = on_worker.Joint(workers, need.resources, self._checkpoints, name)
             call = ray.remote(on_worker.jointly).options(num_cpus=0, max_retries=on_worker.ATTEMPTS - 1)
-        with self._mailbox(hear) as mailbox:
-            waiting: dict[Any, int] = {}
-            try:
+        waiting: dict[Any, int] = {}
+        try:
+            with self._mailbox(hear, always=True) as mailbox:
+                assert mailbox is not None
                 with self._explained():
-                    waiting[call.remote(refs, joint, 0, mailbox and mailbox.actor, self._versions)] = 0
+                    waiting[call.remote(refs, joint, hear is not _unheard, mailbox.actor, self._versions)] = 0
                 result = self._result(*self._ready(list(waiting), mailbox, hear))
                 waiting.clear()
-            finally:
-                self._give_up(waiting)
+        except ComputeError:
+            raise  # what was saved serves the next run
+        except Exception:
+            _remove(self._checkpoints, name)
+            raise
+        finally:
+            self._give_up(waiting)
         _remove(self._checkpoints, name)
         return result
 
     @contextlib.contextmanager
-    def _mailbox(self, hear: Hear) -> Iterator[_Messages | None]:
+    def _mailbox(self, hear: Hear, *, always: bool = False) -> Iterator[_Messages | None]:
         """An actor for the messages, on this process's own node; ``None`` if nobody hears them."""
-        if hear is _unheard:
+        if hear is _unheard and not always:
             yield None
             return
         import ray
@@ -322,6 +326,9 @@ class OnRay(Pool):
         with self._explained():
             messages = mailbox.taken()
         for number, message in messages:
+            if isinstance(message, on_worker.Outcome):
+                assert message.error is not None
+                raise message.error
             if hear(number, message):
                 with self._explained():
                     mailbox.actor.stop.remote(number)

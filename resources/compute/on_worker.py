@@ -7,7 +7,9 @@ from that process, so it imports little.
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import importlib
 import importlib.metadata
 import pickle
 import platform
@@ -16,12 +18,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from resources.compute.group import Group
-
-if TYPE_CHECKING:
-    import torch
+from resources.compute.group import TorchGroup
 
 PACKAGES = ("ray", "torch", "numpy", "pandas", "scipy", "scikit-learn", "xgboost-cpu", "tabm", "rtdl_num_embeddings")
 """Packages that must have the same version on both sides: they change weights, scores or what can be sent."""
@@ -86,9 +85,26 @@ def piece(refs: list[Any], item: Any, number: int, mailbox: Any, expected: Mappi
         return Outcome(refused=refused)
     try:
         work, shared = _unpacked(refs[0])
+        let_torch_travel()
         return Outcome(work(shared, item, functools.partial(_tell, mailbox, number)))
     except Exception as error:
         return Outcome(error=_portable(error))
+
+
+def let_torch_travel() -> None:
+    """Lets pickles name parts of torch that are modules, but of types of their own.
+
+    A network of a class that a function defines is pickled with all that its methods mention. A method that mentions
+    ``classes`` seems to mention ``torch.classes``, which cannot be pickled otherwise.
+    """
+    import torch
+
+    for part in (torch.classes, torch.ops):
+        copyreg.pickle(type(part), _by_name)  # type: ignore[arg-type]
+
+
+def _by_name(module: Any) -> tuple[Any, ...]:
+    return importlib.import_module, (module.__name__,)
 
 
 def _refused(expected: Mapping[str, str]) -> str:
@@ -146,7 +162,7 @@ class Joint:
     name: str
 
 
-def jointly(refs: list[Any], joint: Joint, number: int, mailbox: Any, expected: Mapping[str, str]) -> Outcome:
+def jointly(refs: list[Any], joint: Joint, heard: bool, mailbox: Any, expected: Mapping[str, str]) -> Outcome:
     """Runs a function on a group of workers by Ray Train; see ``Pool.together``.
 
     This is a task of its own without a processor: if its node is lost, Ray begins it again elsewhere, and the workers
@@ -160,7 +176,7 @@ def jointly(refs: list[Any], joint: Joint, number: int, mailbox: Any, expected: 
     gpus = joint.resources.get("GPU", 0.0) > 0
     trainer = TorchTrainer(
         _member,
-        train_loop_config={"refs": refs, "number": number, "mailbox": mailbox, "expected": dict(expected)},
+        train_loop_config={"refs": refs, "number": 0, "heard": heard, "mailbox": mailbox, "expected": dict(expected)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=joint.workers, use_gpu=gpus, resources_per_worker=dict(joint.resources)
         ),
@@ -185,17 +201,20 @@ def _member(config: dict[str, Any]) -> Outcome:
     if refused := _refused(config["expected"]):
         return Outcome(refused=refused)
     work, shared = _unpacked(config["refs"][0])
+    let_torch_travel()
     group = RayGroup()
 
     def tell(message: Any) -> bool:
-        return group.rank == 0 and _tell(config["mailbox"], config["number"], message)
+        return group.rank == 0 and config["heard"] and _tell(config["mailbox"], config["number"], message)
 
     try:
         result = work(shared, group, tell)
     except Exception as error:
         if _lost_peer(error):
             raise
-        return Outcome(error=_portable(error))
+        # The others may be waiting for this worker, so the process that asked is told at once.
+        _tell(config["mailbox"], config["number"], outcome := Outcome(error=_portable(error)))
+        return outcome
     return Outcome(result if group.rank == 0 else None)
 
 
@@ -210,39 +229,14 @@ def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-class RayGroup(Group):
-    """A worker of Ray Train."""
+class RayGroup(TorchGroup):
+    """A worker of Ray Train, whose states survive it."""
 
     def __init__(self) -> None:
         import ray.train
 
         context = ray.train.get_context()
-        self.rank, self.size = context.get_world_rank(), context.get_world_size()
-
-    def joined(self, module: torch.nn.Module) -> torch.nn.Module:
-        """See :class:`Group`."""
-        if self.size == 1 or not any(one.requires_grad for one in module.parameters()):
-            return module
-        import torch
-
-        return torch.nn.parallel.DistributedDataParallel(module)
-
-    def agreed(self, stop: bool) -> bool:
-        """See :class:`Group`."""
-        return stop if self.size == 1 else bool(self._sum(float(stop and not self.rank)))
-
-    def mean(self, value: float) -> float:
-        """See :class:`Group`."""
-        return value if self.size == 1 else self._sum(value) / self.size
-
-    def _sum(self, value: float) -> float:
-        import torch
-
-        total = torch.tensor([value], dtype=torch.float64)
-        if torch.distributed.get_backend() == "nccl":
-            total = total.cuda()
-        torch.distributed.all_reduce(total)
-        return float(total.item())
+        super().__init__(context.get_world_rank(), context.get_world_size())
 
     def saved(self) -> dict[str, Any] | None:
         """See :class:`Group`."""

@@ -178,7 +178,8 @@ except ComputeError as error:
 """
     env = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    assert "does not accept the token of this process; set RAY_AUTH_MODE=token, and" in ended.stdout, ended.stderr
+    assert f"Ray at {nodes.address} cannot be used: Failed to connect" in ended.stdout, ended.stderr
+    assert "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be those that the cluster was started with" in ended.stdout
 
 
 def test_a_worker_that_always_dies_is_named(computing):
@@ -234,30 +235,14 @@ def test_trials_in_parallel_are_trials_of_the_same_study(computing, frozen, tmp_
 def test_a_worker_killed_within_an_epoch_goes_on_from_the_last_one_to_the_same_end(computing, frozen, marks):
     model = tunable()
     rows = matrix(frozen, model), frozen["faulty"].to_numpy(dtype=float), replace(model.training, batch_size=100)
-    alone, ends, said = HERE.together(work.fit_of_a_group, shared=rows), [], []
+    alone, lines = HERE.together(work.fit_of_a_group, shared=rows), []
+    (marks / "fuse").touch()
     with computing.open(Compute(workers=2, data_parallel=True)) as pool:
-        for broken in (False, True):
-            lines = []
-            if broken:
-                (marks / "fuse").touch()
-            ends.append(
-                pool.together(work.fit_of_a_group, shared=rows, hear=lambda _, line, lines=lines: lines.append(line))
-            )
-            said.append([line.partition(":")[0] for line in lines])
-            assert (marks / "fuse").exists() is False
-    assert said == [[f"epoch {n}/5" for n in range(1, 6)]] * 2, "no epoch was repeated from the beginning"
-    assert np.array_equal(*ends), "the end is the same as without the loss"
-    assert np.allclose(ends[0], alone, atol=1e-4), "the same gradients as in one process"
+        end = pool.together(work.fit_of_a_group, shared=rows, hear=lambda _, line: lines.append(line))
+    assert not (marks / "fuse").exists(), "a worker was killed"
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {n}/5" for n in range(1, 6)]
+    np.testing.assert_allclose(end, alone, atol=1e-4)
     assert list(Path(computing.checkpoints).iterdir()) == [], "what a fit saved is removed when it is over"
-
-
-def test_one_worker_takes_the_same_path_and_gives_the_same_weights(computing, frozen):
-    model = tunable()
-    rows = matrix(frozen, model), frozen["faulty"].to_numpy(dtype=float), replace(model.training, batch_size=100)
-    with computing.open(Compute(workers=1, data_parallel=True)) as pool:
-        assert np.array_equal(
-            pool.together(work.fit_of_a_group, shared=rows), HERE.together(work.fit_of_a_group, shared=rows)
-        )
 
 
 def to_score(folder, days, compute):
