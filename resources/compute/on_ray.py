@@ -148,7 +148,6 @@ def _is_node(address: str) -> bool:
 def _connect(address: str, code: str) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray asks for a choice, and warns without one
     import ray
-    from ray.exceptions import AuthenticationError
 
     if ray.is_initialized():
         raise ComputeError("this process already uses Ray; call `ray.shutdown()` before")
@@ -170,7 +169,7 @@ def _connect(address: str, code: str) -> None:
             f"the cluster at {address} runs other versions: {' '.join(lines)}; install the same Python and the same "
             "Ray on both sides (constraints.txt has ours)"
         ) from error
-    except (AuthenticationError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises many classes here, Exception itself among them
         raise ComputeError(_unreachable(address, error)) from error
 
 
@@ -188,6 +187,8 @@ def _knock(address: str) -> None:
 
 def _unreachable(address: str, error: Exception) -> str:
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if address == LOCAL:
+        return f"Ray cannot be started on this machine: {said}; run this again when the machine is less busy"
     return (
         f"Ray at {address} cannot be used: {said}; it must be the port of a head (`ray start --head`), and "
         "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be those that the cluster was started with"

@@ -51,8 +51,19 @@ class Nodes:
     def __init__(self, workers: int) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
-        self.workers = [self.cluster.add_node(**SMALL) for _ in range(workers)]
+        self.cluster = Cluster()
+        self.head = self.started(include_dashboard=False)
+        self.workers = [self.started() for _ in range(workers)]
+
+    def started(self, **options):
+        """A new node. Ray gives it 30 seconds to start, which a busy machine may exceed."""
+        for attempt in range(4):
+            try:
+                return self.cluster.add_node(**SMALL, **options)
+            except Exception as error:  # Ray raises exactly this class
+                if "timed out during startup" not in str(error) or attempt == 3:
+                    raise
+        return None
 
     @property
     def address(self) -> str:
@@ -66,7 +77,7 @@ class Nodes:
 
     def replace(self, node) -> None:
         self.kill(node)
-        self.workers = [one for one in self.workers if one is not node] + [self.cluster.add_node(**SMALL)]
+        self.workers = [one for one in self.workers if one is not node] + [self.started()]
 
     def end(self) -> None:
         for node in self.cluster.list_all_nodes():

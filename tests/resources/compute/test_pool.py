@@ -153,3 +153,26 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "ray"]
         env={**os.environ, "ASSETLINE_HOME": str(tmp_path / "home"), "PYTHONPATH": str(project_root())},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray: pip install '.[ray]'")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ObjectStoreFullError", "the object store of a node is full, and so is its disk; free disk space there, or"),
+        ("OutOfDiskError", "the object store of a node is full, and so is its disk; free disk space there, or"),
+        ("OutOfMemoryError", "a node ran out of memory and ended a worker; declare Compute(memory=…)"),
+        ("WorkerCrashedError", "a piece lost its worker 4 times; the log of that node says why"),
+        ("AuthenticationError", "the token is not accepted; set RAY_AUTH_MODE=token"),
+        ("RuntimeEnvSetupError", "a worker could not get our code; the log of that node says why"),
+    ],
+)
+def test_errors_of_ray_become_one_sentence_with_the_mend(name, said):
+    from ray import exceptions
+
+    from resources.compute.on_ray import _said
+
+    kind = getattr(exceptions, name)
+    error = kind() if name == "WorkerCrashedError" else kind("first line\nsecond line")
+    assert _said(error).startswith(said)
+    assert "\n" not in _said(error)

@@ -66,6 +66,9 @@ def fragile(X, y, **arguments):
             self.steps += self.training
             fuse = Path(os.environ["MARKS"]) / "fuse"
             if self.training and self.steps == 11 and os.environ.get("RANK") == "1" and fuse.exists():
+                import ray.train
+
+                ray.train.get_all_reported_checkpoints()  # waits until the second epoch is registered
                 fuse.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
             return self.line(x)
