@@ -9,8 +9,8 @@ Belongs here: what Ray costs, and the model of it. Does not belong here: how goo
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -103,17 +103,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
 
     sizes = {count: (*rows_of(count), given.epochs) for count in SIZES}
-    fits = {count: lambda pool, shared=shared: pool.map(fit_one, range(given.fits), shared=shared)
-            for count, shared in sizes.items()}  # fmt: skip
+
+    def fits(pool: Pool, count: int) -> list[np.ndarray]:
+        return pool.map(fit_one, range(given.fits), shared=sizes[count])
+
     HERE.map(warm, range(1))
     HERE.map(fit_one, range(1), shared=sizes[SIZES[0]])
-    here = {count: measured(lambda fit=fit: fit(HERE)) for count, fit in fits.items()}
+    here = {count: measured(functools.partial(fits, HERE, count)) for count in SIZES}
     begun = processor_seconds(), time.perf_counter()
     with Computing(address="local").open(Compute(workers=given.workers), print) as pool:
         started = processor_seconds() - begun[0], time.perf_counter() - begun[1]
         _, warm_cpu, warm_s = measured(lambda: pool.map(warm, range(2 * given.workers)))
         per_piece = pieces(pool)
-        there = {count: measured(lambda fit=fit: fit(pool)) for count, fit in fits.items()}
+        there = {count: measured(functools.partial(fits, pool, count)) for count in SIZES}
 
     print(f"{'':36}{'CPU s':>9}{'clock s':>9}")
     print(f"{'a Ray on this machine starts':36}{started[0]:>9.1f}{started[1]:>9.1f}")
@@ -143,4 +145,4 @@ def pieces(pool: Pool, count: int = 200) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -52,6 +52,7 @@ def against_production(
         *([("backup", _backup(settings, origins))] if everything else []),
         ("test_data", _test_data(settings, origins)),
         ("stack", _stack(settings, origins)),
+        *([("ray", _ray(settings, origins, env))] if everything else []),
     ]
     debug = [f"{name}={env[name]!r} is a debug switch; unset it" for name in DEBUG_VARIABLES if env.get(name)]
     return [*(problem for name, problem in found if problem and name not in invalid), *debug]
@@ -112,6 +113,16 @@ def _stack(settings: Settings, origins: Mapping[str, str]) -> str:
     return (
         f"{label('stack', origins)}='postgres' is a server inside the state folder, for one machine; unset it and give "
         f"the three databases by URL, for example {PREFIX}DATABASE_URL={_POSTGRES}"
+    )
+
+
+def _ray(settings: Settings, origins: Mapping[str, str], env: Mapping[str, str]) -> str:
+    """A cluster without a token runs what anybody sends who reaches it."""
+    if settings.ray in ("", "local") or env.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return (
+        f"{label('ray', origins)}={settings.ray!r} is reached without a token; start the cluster with one, and set "
+        "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its file"
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -157,7 +158,7 @@ def _connect(address: str, code: str) -> None:
             address=address,
             runtime_env={"working_dir": code, "env_vars": _QUIET},
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             configure_logging=False,
             **options,
         )

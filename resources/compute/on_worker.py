@@ -100,7 +100,7 @@ def let_torch_travel() -> None:
     import torch
 
     for part in (torch.classes, torch.ops):
-        copyreg.pickle(type(part), _by_name)  # type: ignore[arg-type]
+        copyreg.pickle(type(part), _by_name)
 
 
 def _by_name(module: Any) -> tuple[Any, ...]:
@@ -174,8 +174,9 @@ def jointly(refs: list[Any], joint: Joint, heard: bool, mailbox: Any, expected: 
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = joint.resources.get("GPU", 0.0) > 0
+    member: Any = _member  # the declared type allows no result, which Ray Train passes on
     trainer = TorchTrainer(
-        _member,
+        member,
         train_loop_config={"refs": refs, "number": 0, "heard": heard, "mailbox": mailbox, "expected": dict(expected)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=joint.workers, use_gpu=gpus, resources_per_worker=dict(joint.resources)
@@ -189,11 +190,11 @@ def jointly(refs: list[Any], joint: Joint, heard: bool, mailbox: Any, expected: 
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
     )
     try:
-        outcome = trainer.fit().return_value
+        ended: Any = trainer.fit()
     except ray.train.TrainingFailedError as error:
         return Outcome(refused=_first_line(error))
-    assert isinstance(outcome, Outcome)
-    return outcome
+    assert isinstance(ended.return_value, Outcome)
+    return ended.return_value
 
 
 def _member(config: dict[str, Any]) -> Outcome:

@@ -200,6 +200,8 @@ def test_production_without_anything_is_one_list_of_all_that_is_missing(tmp_path
         ({"PYTHONASYNCIODEBUG": "1"}, "PYTHONASYNCIODEBUG='1' is a debug switch; unset it"),
         ({"ASSETLINE_STACK": "postgres"}, "ASSETLINE_STACK='postgres' is a server inside the state folder, for one"),
         ({"PYTHONINSPECT": "1"}, "PYTHONINSPECT='1' is a debug switch; unset it"),
+        ({"ASSETLINE_RAY": "ray-head:6379"}, "ASSETLINE_RAY='ray-head:6379' is reached without a token; start the "
+         "cluster with one, and set RAY_AUTH_MODE=token"),
     ],
 )  # fmt: skip
 def test_production_refuses_one_thing(production, change, problem):
@@ -218,6 +220,11 @@ def test_production_refuses_one_thing(production, change, problem):
 def test_production_keeps_its_tables_in_a_bucket_that_it_reaches_encrypted_or_nearby(production, change):
     settings = Settings.from_env({**production, "ASSETLINE_TABLES": "s3://bucket/x", **change})
     assert settings.tables == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("change", [{"ASSETLINE_RAY": "local"}, {"ASSETLINE_RAY": "h:6379", "RAY_AUTH_MODE": "token"}])
+def test_production_uses_ray_on_this_machine_or_with_a_token(production, change):
+    assert Settings.from_env({**production, **change}).ray == change["ASSETLINE_RAY"]
 
 
 def test_invalid_values_and_what_is_missing_are_in_one_list_and_nothing_is_said_twice(production):

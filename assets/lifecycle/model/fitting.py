@@ -35,8 +35,8 @@ from resources.compute import ALONE, HERE, Group, Pool, Tell
 if TYPE_CHECKING:
     import torch
 
-Log = Callable[[str], None]
-Watch = Callable[[int, int, float], None]
+Log = Callable[[str], object]
+Watch = Callable[[int, int, float], object]
 """Receives a fold (from 1), an epoch (from 1) and the best validation metric of the fold's network so far."""
 FoldOutputs = tuple[np.ndarray, int | None]
 """Validation outputs of a learner on one fold, and its number of boosting rounds."""
