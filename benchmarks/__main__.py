@@ -18,7 +18,6 @@ from resources.settings import one_thread_each
 BENCHMARKS = {
     "load": "load: the code location, against `import dagster` alone",
     "many_models": "many_models: loading 1, 20 and 100 models, against `import dagster` alone",
-    "features": "features: ours against pandas groupby-rolling, on the same rows",
     "features": "features: ours against pandas groupby-rolling, Polars and DuckDB, on the same rows",
     "cleaning": "cleaning: ours against pandas, Polars and DuckDB, on the same landed rows",
     "memory": "memory: the stages at 1 and 10 times the published size, peak memory and CPU seconds a million rows",

@@ -106,7 +106,7 @@ FILE = str(Path(__file__).resolve())
     ("name", "value", "mend"),
     [
         ("ASSETLINE_HOEM", "/tmp", "did you mean ASSETLINE_HOME"),
-        ("ASSETLINE_XYZXYZ", "1", "the settings are ASSETLINE_HOME, "),
+        ("ASSETLINE_QQJJQXYZ", "1", "the settings are ASSETLINE_HOME, "),
         ("ASSETLINE_HOME", FILE, "give a folder"),
         ("ASSETLINE_HOME", "s3://bucket/state", "need a folder on this machine"),
         ("ASSETLINE_HOME", " ", "unset it"),
