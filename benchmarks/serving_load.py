@@ -7,7 +7,8 @@ services on one folder share their history.
 
 Seconds depend on what else the machine does, so the figures that count are processor seconds: what a request takes, and
 how many requests a processor second answers. If a request takes as much with four processes as with one, throughput
-grows with the cores.
+grows with the cores. What a server takes while nobody asks, such as for a look at the alias every two seconds, is
+measured before and left out: on a crowded machine it would be shared by few requests.
 
 Belongs here: throughput. Does not belong here: latency of one client (``service.py``), memory over time (``soak.py``).
 
@@ -152,6 +153,14 @@ class Variant:
     milliseconds: list[float]
     answered: int = 0
     seconds: float = 0.0
+    idle: float = 0.0
+
+    def measure_idle(self, seconds: float) -> None:
+        """Measures the processor seconds that it takes in a second in which nobody asks."""
+        pids = [self.server.child.pid, *children_of(self.server.child.pid)]
+        before, began = processor_seconds(pids), time.perf_counter()
+        time.sleep(seconds)
+        self.idle = (processor_seconds(pids) - before) / (time.perf_counter() - began)
 
     def measure(self, seconds: float, bodies: Iterator[bytes], *, counts: bool = True) -> None:
         """Asks for some seconds with all clients at once. Raises :class:`SystemExit` for a request that fails."""
@@ -182,7 +191,7 @@ class Variant:
         if counts:
             self.rates.append(len(taken) / took)
             self.milliseconds += taken
-            self.answered, self.seconds = self.answered + len(taken), self.seconds + used
+            self.answered, self.seconds = self.answered + len(taken), self.seconds + used - self.idle * took
 
     @property
     def of_request(self) -> float:
@@ -196,6 +205,7 @@ def main(arguments: Sequence[str] = ()) -> bool:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="seconds of each variant in each round")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--processes", type=int, nargs="+", default=[*PROCESSES])
+    parser.add_argument("--alone", action="store_true", help="leave out the bare application")
     given = parser.parse_args(arguments)
     one_thread_each()
     variants: list[Variant] = []
@@ -207,13 +217,16 @@ def main(arguments: Sequence[str] = ()) -> bool:
         (Path(scratch) / "bare.py").write_text(BARE)
         os.environ["BARE_NETWORK"] = str(folder / "network.pt2")
         for processes in given.processes:
-            for start in (_bare, _service):
+            for start in (_service,) if given.alone else (_bare, _service):
                 variants.append(start(Path(scratch), processes, home))
                 stack.callback(variants[-1].server.end)
-                variants[-1].server.wait("/health")
-                if start is _service:
-                    its = Settings.from_env({"ASSETLINE_HOME": str(variants[-1].server.log.parent)})
-                    variants[-1].token = its.first_service_token.read_text().strip()
+        for variant in variants:
+            variant.server.wait("/health")
+            if variant.path != "/score":
+                its = Settings.from_env({"ASSETLINE_HOME": str(variant.server.log.parent)})
+                variant.token = its.first_service_token.read_text().strip()
+        for variant in variants:
+            variant.measure_idle(2 * given.seconds)
         numbers = iter(range(10**12))
         for number in range(given.rounds + 1):  # the first one warms up
             for variant in variants:

@@ -165,11 +165,10 @@ def problems_of_service(health: Mapping[str, Any]) -> list[Problem]:
         for name, model in health["models"].items()
         if model["status"] == "degraded"
     ]
-    if access := health.get("access", {}).get("problem"):
-        problems.append(Problem(model=NOBODY, cause=DEGRADED, severity="page", summary=str(access)))
-    failing = [str(one["problem"]) for one in health.get("processes", []) if one["problem"]]
-    if failing:
-        problems.append(Problem(model=NOBODY, cause=DEGRADED, severity="page", summary="; ".join(failing)))
+    of_nobody = [health.get("access", {}).get("problem"), *(one["problem"] for one in health.get("processes", []))]
+    if any(of_nobody):
+        summary = "; ".join(str(problem) for problem in of_nobody if problem)
+        problems.append(Problem(model=NOBODY, cause=DEGRADED, severity="page", summary=summary))
     return problems
 
 

@@ -34,6 +34,7 @@ def test_each_variable_is_read(tmp_path):
             "ASSETLINE_TEST_DATA": str(tmp_path),
             "ASSETLINE_SERVICE_TOKENS": str(tmp_path / "mounted.toml"),
             "ASSETLINE_SERVICE_AUTH": "off",
+            "ASSETLINE_SERVICE_PROCESSES": "4",
             "ASSETLINE_RATE_LIMIT": "0",
             "ASSETLINE_ACCESS_LOG": "stdout",
         }
@@ -47,6 +48,7 @@ def test_each_variable_is_read(tmp_path):
         test_data=tmp_path,
         service_tokens=tmp_path / "mounted.toml",
         service_auth="off",
+        service_processes=4,
         rate_limit=0,
         access_log="stdout",
     )
@@ -119,6 +121,9 @@ FILE = str(Path(__file__).resolve())
         ("ASSETLINE_SERVICE_TOKENS", "tests", "is a folder; give the path of a file"),
         ("ASSETLINE_SERVICE_AUTH", "none", "set it to one of token, off"),
         ("ASSETLINE_RATE_LIMIT", "-5", "whole number from 0 to 999999999"),
+        ("ASSETLINE_SERVICE_PROCESSES", "0", "give 1 to 64, one for each core"),
+        ("ASSETLINE_SERVICE_PROCESSES", "65", "give 1 to 64, one for each core"),
+        ("ASSETLINE_SERVICE_PROCESSES", "two", "give 1 to 64, one for each core"),
         ("ASSETLINE_RATE_LIMIT", "many", "whole number from 0 to 999999999"),
         ("ASSETLINE_ACCESS_LOG", "syslog", "set it to one of file, stdout, off"),
         ("ASSETLINE_STACK", "mysql", "set it to one of sqlite, postgres"),

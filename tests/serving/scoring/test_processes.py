@@ -18,7 +18,7 @@ import pytest
 from resources.processes import free_port, still_runs
 from resources.settings import project_root
 from serving.scoring import processes
-from serving.scoring.processes import refuse_platform
+from serving.scoring.service import main
 
 WAIT_S = 120
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="several processes need Linux")]
@@ -227,7 +227,13 @@ def test_if_no_worker_can_be_started_again_the_service_ends(start, tmp_path, mon
 
 
 def test_another_system_is_refused_by_name(monkeypatch):
-    refuse_platform()
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(SystemExit, match="--processes needs Linux, and this is darwin"):
-        refuse_platform()
+    with pytest.raises(SystemExit, match="--processes needs Linux, and this is darwin; start one process"):
+        main(["--processes", "2"])
+
+
+@pytest.mark.parametrize("count", ["0", "65"])
+def test_a_number_of_processes_that_is_out_of_range_is_refused(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["--processes", count])
+    assert f"--processes {count} is out of range; give 1 to 64" in capsys.readouterr().err

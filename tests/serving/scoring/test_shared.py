@@ -1,13 +1,19 @@
 """What the processes of one service know of each other: health and metrics, through real files."""
 
+import asyncio
 import multiprocessing
 import os
 import socket
 
 import pytest
+from fastapi import FastAPI
 from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
+from resources.settings import Settings
+from serving.scoring.access import tokens_of
+from serving.scoring.front import guarded
+from serving.scoring.limits import make_buckets
 from serving.scoring.metrics import ServiceMetrics
 from serving.scoring.shared import Board, ProcessState, Seat, write_states
 
@@ -91,3 +97,25 @@ def test_memory_is_by_process_and_the_status_is_that_of_all(seats):
     assert statuses == {("m", "ok"): 0, ("m", "waiting"): 0, ("degraded", "m"): 1}
     assert found["assetline_service_processes",] == 2
     assert [found["assetline_service_restarts_total", str(n)] for n in range(3)] == [0, 1, 2]
+
+
+def test_a_token_has_one_limit_over_all_processes(seats, tmp_path):
+    make_buckets(seats[0].buckets)
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path / "home"), "ASSETLINE_RATE_LIMIT": "12",
+                                  "ASSETLINE_ACCESS_LOG": "off"})  # fmt: skip
+    (tmp_path / "home").mkdir()
+    tokens, answers = tokens_of(settings, "127.0.0.1", staged=False), []
+    header = (b"authorization", b"Bearer " + settings.first_service_token.read_bytes().strip())
+    apps = [guarded(FastAPI(), settings, tokens, ServiceMetrics(), seat) for seat in seats[:2]]
+
+    async def send(message) -> None:
+        if message["type"] == "http.response.start":
+            answers.append(message["status"])
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    for app in (*apps, apps[0]):  # two requests fill a bucket of ten seconds
+        scope = {"type": "http", "method": "GET", "path": "/nowhere", "headers": [header], "query_string": b""}
+        asyncio.run(app(scope, receive, send))
+    assert answers == [404, 404, 429]

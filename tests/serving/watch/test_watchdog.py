@@ -141,6 +141,14 @@ def test_a_service_that_cannot_read_its_tokens_is_a_problem():
     assert not problems_of_service({"models": {}, "access": {"auth": "off", "problem": None}})
 
 
+def test_a_process_of_the_service_that_cannot_be_started_is_a_problem():
+    processes = [{"process": n, "problem": "process 1 ended 3 times" if n else None} for n in range(2)]
+    health = {"models": {"fraud": {"status": "ok"}}, "access": {"problem": "the token file x cannot be read"}}
+    [problem] = problems_of_service({**health, "processes": processes})
+    assert problem.summary == "the token file x cannot be read; process 1 ended 3 times"
+    assert not problems_of_service({"models": {}, "processes": processes[:1]})
+
+
 @pytest.fixture
 def store(tmp_path) -> AlertStore:
     return AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}")
