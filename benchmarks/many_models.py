@@ -52,6 +52,8 @@ def measured(number: int) -> dict[str, float]:
 
     models = timed("declarations", lambda: streams(number))
     defs = timed("definitions", lambda: build_defs(models=models))
+    if broken := [key for asset in defs.assets or () for key in asset.keys if key.path[-1] == "broken"]:
+        raise SystemExit(f"{broken[0].path[0]} is broken; see the log")
     repository = timed("repository", defs.get_repository_def)
     timed("jobs", repository.load_all_definitions)
     snapshot = timed("snapshot", lambda: RepositorySnap.from_def(repository, defer_snapshots=True))

@@ -9,6 +9,7 @@ own launchers), what a run does. ``RunLauncher`` is Dagster's interface for laun
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -108,8 +109,9 @@ class ForkingRunLauncher(RunLauncher, ConfigurableClass):
         """Ends the server once it has answered; its runs go on."""
         if self._server is not None:
             for pipe in (self._server.stdin, self._server.stdout):
-                if pipe is not None and not pipe.closed:
-                    pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # it ended before it had read a request
+                    if pipe is not None:
+                        pipe.close()
             self._server.wait()
         self._server = None
 

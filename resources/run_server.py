@@ -22,8 +22,8 @@ import traceback
 IDLE_S = 900.0
 """Seconds without a run after which the process ends and gives its memory back."""
 
-HEAVY = ("torch", "sklearn.linear_model", "scipy.stats", "pyarrow.parquet")
-"""Libraries that most runs of a day import. MLflow is not one of them: it imports polars, which starts a thread, and a
+HEAVY = ("dagster._cli", "torch", "sklearn.linear_model", "scipy.stats", "pyarrow.parquet")
+"""What most runs of a day import. MLflow is not one of them: it imports polars, which starts a thread, and a
 fork has no thread but its own."""
 
 

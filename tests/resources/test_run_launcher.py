@@ -16,6 +16,7 @@ from resources.run_launcher import WORKER, ForkingRunLauncher
 from resources.settings import project_root
 
 pytestmark = pytest.mark.slow
+NEWEST_CODE = run_launcher.newest_code
 MODULE = "run_launcher_location"
 LOCATION = """
 import os, time
@@ -63,6 +64,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{project_root()}{os.pathsep}{folder}")
         patch.setenv("RUN_LAUNCHER_FOLDER", str(done))
+        patch.setattr(run_launcher, "newest_code", lambda: 0.0)
         patch.setattr(sys, "path", [*sys.path, str(folder)])
         launcher = {"module": "resources.run_launcher", "class": "ForkingRunLauncher"}
         with dg.instance_for_test(temp_dir=str(folder), overrides={"run_launcher": launcher}) as instance:
@@ -145,6 +147,15 @@ def test_changed_code_is_loaded(world, monkeypatch):
     monkeypatch.setattr(run_launcher, "newest_code", lambda: 1.0)
     world.until(world.launch("good"), "SUCCESS")
     assert world.launcher._server.pid != first
+
+
+def test_code_is_the_project_without_its_state_and_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_launcher, "project_root", lambda: tmp_path)
+    for path, at in {"a.py": 1, "b/c.py": 5, "b/d.txt": 8, "var/e.py": 9, ".venv/f.py": 9, "tests/g.py": 9}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+        os.utime(tmp_path / path, (at, at))
+    assert NEWEST_CODE() == 5
 
 
 def test_a_server_that_has_ended_is_started_again(world):
