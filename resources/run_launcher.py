@@ -3,8 +3,9 @@
 By default Dagster starts a new Python for each run, which imports the libraries and loads the code location: most of
 the processor time of a small run.
 
-Belongs here: starting, stopping and watching these processes. Does not belong here: runs on other machines (Dagster's
-own launchers), what a run does. ``RunLauncher`` is Dagster's interface for launchers; ``deploy/dagster.yaml`` names it.
+Belongs here: starting, stopping and watching these processes. Does not belong here: runs of a code server that somebody
+else has started, e.g. in another container (Dagster's own launcher still starts these), what a run does.
+``deploy/dagster.yaml`` names the launcher.
 """
 
 from __future__ import annotations
@@ -13,66 +14,53 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
-from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClassData
 
 from resources.processes import still_runs
 from resources.settings import project_root
 
 WORKER = ".assetline/worker"
-"""Tag of a run with its process: ``{"pid": 1, "at": seconds since 1970}``."""
+"""Tag of a run with its process: ``{"pid": 1, "host": its machine, "at": seconds since 1970}``."""
 
 NOT_CODE = frozenset(("var", "build", "tests", "docs", "node_modules"))
 """Folders whose Python files a run does not import."""
 
 
-class ForkingRunLauncher(RunLauncher, ConfigurableClass):
+class ForkingRunLauncher(DefaultRunLauncher):
     """A run launcher whose runs are forks of a process that stays ready."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
+        super().__init__(inst_data)
         self._server: subprocess.Popen[str] | None = None
         self._started_with: tuple[tuple[str, ...], float] | None = None
         self._lock = threading.Lock()
-        super().__init__()
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """See Dagster's ``ConfigurableClass``."""
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """See Dagster's ``ConfigurableClass``."""
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
-        """See Dagster's ``ConfigurableClass``."""
-        return cls(inst_data=inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Starts the run; its process id becomes a tag."""
+        """Starts the run; its process becomes a tag."""
         run, origin = context.dagster_run, context.job_code_origin
-        assert origin is not None
-        command = ExecuteRunArgs(
-            job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref()
-        ).get_command_args()
-        pointer: Any = origin.repository_origin.code_pointer
-        if origin.repository_origin.executable_path in (None, sys.executable):
-            pid = self._forked(command[1:], tuple(filter(None, [getattr(pointer, "module", None)])))
-        else:  # a code location with a Python of its own
-            pid = subprocess.Popen([origin.repository_origin.executable_path, "-m", *command]).pid
-        self._instance.add_run_tags(run.run_id, {WORKER: json.dumps({"pid": pid, "at": time.time()})})
+        remote = run.remote_job_origin
+        elsewhere = remote and isinstance(remote.repository_origin.code_location_origin, GrpcServerCodeLocationOrigin)
+        if origin is None or elsewhere or origin.repository_origin.executable_path not in (None, sys.executable):
+            super().launch_run(context)
+            return
+        arguments = ExecuteRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
+        module = getattr(origin.repository_origin.code_pointer, "module", None)
+        pid = self._forked(arguments.get_command_args()[1:], (module,) if module else ())
+        process = {"pid": pid, "host": socket.gethostname(), "at": time.time()}
+        self._instance.add_run_tags(run.run_id, {WORKER: json.dumps(process)})
 
     def _forked(self, command: Sequence[str], modules: tuple[str, ...]) -> int:
         """The process id of a fork that runs ``command``; a server that has ended is started again."""
@@ -123,7 +111,9 @@ class ForkingRunLauncher(RunLauncher, ConfigurableClass):
     def terminate(self, run_id: str) -> bool:
         """Interrupts a run, which then ends as cancelled; whether its process was there."""
         run = self._instance.get_run_by_id(run_id)
-        if run is None or run.is_finished:
+        if run is None or WORKER not in run.tags:
+            return bool(super().terminate(run_id))
+        if run.is_finished:
             return False
         self._instance.report_run_canceling(run)
         process = _process_of(run)
@@ -138,27 +128,27 @@ class ForkingRunLauncher(RunLauncher, ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Whether the process of a run is there."""
+        """Whether the process of a run is there; a process that cannot be seen from here counts as there."""
         process = _process_of(run)
-        if process is None:
-            return CheckRunHealthResult(WorkerStatus.UNKNOWN, "the run has no process of this launcher")
-        if still_runs(*process):
+        if process is None or still_runs(*process):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"its process {process[0]} no longer exists (killed?)")
 
 
 def _process_of(run: dg.DagsterRun) -> tuple[int, float] | None:
-    """The process id of a run and when it was started, in seconds since 1970."""
-    found = json.loads(run.tags.get(WORKER, "null"))
-    return (int(found["pid"]), float(found["at"])) if found else None
+    """The process id of a run and when it was started, in seconds since 1970; ``None`` if it is not of this machine."""
+    found: Any = json.loads(run.tags.get(WORKER, "null"))
+    if found is None or found["host"] != socket.gethostname():
+        return None
+    return int(found["pid"]), float(found["at"])
 
 
 def newest_code() -> float:
-    """When the project's code was changed last: the newest modification time of its Python files."""
+    """When the project was changed last: the newest modification time of its Python files and its configuration."""
     newest = 0.0
     for folder, folders, files in os.walk(project_root()):
         folders[:] = [name for name in folders if not name.startswith((".", "__")) and name not in NOT_CODE]
         for name in files:
-            if name.endswith(".py"):
+            if name.endswith((".py", ".toml", ".yaml")):
                 newest = max(newest, os.stat(os.path.join(folder, name)).st_mtime)
     return newest

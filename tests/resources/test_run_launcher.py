@@ -139,6 +139,18 @@ def test_a_killed_run_is_found(world):
     assert end_dead_runs(world.instance) == [run_id]
 
 
+def test_a_process_of_another_machine_is_left_alone(world):
+    """Its number may be that of any process here."""
+    run_id = world.launch("good")
+    world.until(run_id, "SUCCESS")
+    run = world.run(run_id)
+    elsewhere = {WORKER: json.dumps({"pid": os.getpid(), "host": "elsewhere", "at": time.time()})}
+    world.instance.add_run_tags(run_id, elsewhere)
+    assert run_launcher._process_of(world.run(run_id)) is None
+    assert run_launcher._process_of(run) is not None
+    assert world.launcher.check_run_worker_health(world.run(run_id)).status == WorkerStatus.RUNNING
+
+
 def test_changed_code_is_loaded(world, monkeypatch):
     world.until(world.launch("good"), "SUCCESS")
     first = world.launcher._server.pid
@@ -151,7 +163,8 @@ def test_changed_code_is_loaded(world, monkeypatch):
 
 def test_code_is_the_project_without_its_state_and_tests(tmp_path, monkeypatch):
     monkeypatch.setattr(run_launcher, "project_root", lambda: tmp_path)
-    for path, at in {"a.py": 1, "b/c.py": 5, "b/d.txt": 8, "var/e.py": 9, ".venv/f.py": 9, "tests/g.py": 9}.items():
+    counted = {"a.py": 1, "b/c.py": 5, "b/h.toml": 3}
+    for path, at in {**counted, "b/d.txt": 8, "var/e.py": 9, ".venv/f.py": 9, "tests/g.py": 9}.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
         os.utime(tmp_path / path, (at, at))
