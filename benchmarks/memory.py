@@ -209,6 +209,8 @@ STAGES: dict[str, Callable[[ParquetTables, int], tuple[int, str]]] = {
 """The stages in order; a later one may read what an earlier one has written."""
 NEED_TORCH = ("fit", "evaluation", "scoring")
 """Stages whose imports take seconds; they are not counted."""
+BOUNDED = ("fit", "evaluation")
+"""Stages of drawn rows, whose number does not grow with the table."""
 
 
 def make(tables: ParquetTables, size: int) -> None:
@@ -291,7 +293,7 @@ def _line(figure: Figure) -> str:
 def _exponents(figures: Sequence[Figure]) -> dict[str, float]:
     """By stage, the exponent of the CPU seconds in the rows, from the smallest to the largest size."""
     found = {}
-    for stage in dict.fromkeys(one.stage for one in figures):
+    for stage in dict.fromkeys(one.stage for one in figures if one.stage not in BOUNDED):
         of_stage = sorted((one for one in figures if one.stage == stage), key=lambda one: one.size)
         least, most = of_stage[0], of_stage[-1]
         if most.rows > least.rows:

@@ -1,9 +1,11 @@
 """Moments in any form are naive UTC, each read by itself."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from resources.moments import moments
+from resources import moments as module
+from resources.moments import moments, plain_moments
 
 
 def read(*texts: str | None, form: str = "ISO8601") -> list[str]:
@@ -68,3 +70,32 @@ def test_every_row_keeps_its_place():
     found = moments(text)
     assert list(found.index) == [7, 7, 3]
     assert str(found.dtype) == str(moments(text.iloc[:0]).dtype) == "datetime64[ns]"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_plain_text_is_read_as_pandas_reads_it(seed: int) -> None:
+    """Moments of all centuries with a few letters replaced: what is read so is what pandas reads."""
+    rng = np.random.default_rng(seed)
+    seconds = rng.integers(-8_600_000_000, 7_300_000_000, 400)
+    texts = list(pd.Series(seconds.astype("datetime64[s]")).dt.strftime("%Y-%m-%d %H:%M:%S"))
+    for place in rng.integers(0, len(texts), 200):
+        letters = list(texts[place])
+        letters[rng.integers(0, len(letters))] = rng.choice(list("0123456789 -:TZé"))
+        texts[place] = "".join(letters)
+    texts += ["2023-02-29 00:00:00", "2024-02-29 23:59:59", "2023-00-10 00:00:00", "2023-04-31 00:00:00", None, ""]
+    texts += ["2023-01-01 24:00:00", "2023-01-01 00:60:00", "2023-01-01 00:00:60", "1699-12-31 00:00:00"]
+    plain = pd.Series(texts, dtype="string[pyarrow]")
+    ours, theirs = plain_moments(plain), module._strictly_iso_of_pandas(plain)
+    read = ours.notna()
+    assert read.sum() > 200
+    assert (ours[read] == theirs[read]).all()
+    everything = module._strictly_iso(plain)
+    assert (everything.isna() == theirs.isna()).all()
+    assert (everything[theirs.notna()] == theirs[theirs.notna()]).all(), "the others are left to pandas"
+
+
+def test_plain_moments_of_nothing_and_of_a_slice() -> None:
+    assert len(plain_moments(pd.Series([], dtype="string[pyarrow]"))) == 0
+    column = pd.Series(["2026-01-01 00:00:00", "no", "2026-01-03T00:00:01"], dtype="string[pyarrow]", index=[5, 6, 7])
+    assert plain_moments(column[1:]).tolist() == [pd.NaT, pd.Timestamp("2026-01-03 00:00:01")]
+    assert list(plain_moments(column).index) == [5, 6, 7]

@@ -194,8 +194,8 @@ def _probe_of_shards(events: Sharded, values: np.ndarray, model: Model, cut: np.
     if other.any():
         names = ", ".join(name for name, differs in zip(features.names, other, strict=True) if differs)
         raise dg.Failure(
-            description=f"{model.name}: `parts` and `join` of the features differ from `compute` in {names}; "
-            "make them agree, and let each part use only the rows of its own entity",
+            description=f"{model.name}: `parts` and `join` of the features give other values than `compute` for "
+            f"{names}; make them agree, and let each part use only the rows of its own entity",
             allow_retries=False,
         )
     return sees_the_future(features, near, time, model.label_delay_days, cut)

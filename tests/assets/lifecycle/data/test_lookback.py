@@ -134,7 +134,7 @@ def test_a_part_that_uses_rows_of_other_entities_writes_nothing(tmp_path: Path, 
     put(stages, 2)
     made = stages.make("features", LAST)
     assert not made.success
-    assert "`parts` and `join` of the features differ from `compute` in seen" in made.why
+    assert "`parts` and `join` of the features give other values than `compute` for seen" in made.why
     assert not stages.has("features", LAST)
 
 

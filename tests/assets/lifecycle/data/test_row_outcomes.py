@@ -1,8 +1,11 @@
 """Every landed row has exactly one outcome, whatever landed; a refusal names the column, the rule and the fix."""
 
 import datetime as dt
+from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
@@ -10,10 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.declaration import Table
+from assets.lifecycle.data import row_outcomes as module
 from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID, number_rows
-from assets.lifecycle.data.row_outcomes import ContractError, first_landed, row_outcomes, type_and_refuse
+from assets.lifecycle.data.row_outcomes import (
+    ContractError,
+    first_landed,
+    first_of_keys,
+    landings,
+    row_outcomes,
+    rules_on_the_whole,
+    type_and_refuse,
+)
 from resources.sources import CsvFile
+from resources.tables import InBatches, ParquetTables
 
 START = dt.date(2026, 1, 1)
 
@@ -132,3 +145,80 @@ def test_a_clean_function_that_drops_rows_is_refused() -> None:
     with pytest.raises(dg.Failure) as error:
         type_and_refuse(landed([[("1", "2026-01-01", "1", "north")]]), table)
     assert "keep the index" in str(error.value.description)
+
+
+# -- landing by landing --------------------------------------------------------------------------------------------
+
+
+def stored(tmp_path: Path, days: dict[str, pd.DataFrame]) -> InBatches:
+    tables, key = ParquetTables(root=str(tmp_path)), dg.AssetKey(["meter", "raw_readings"])
+    for day, rows in days.items():
+        tables.write(key, number_rows({day: rows}), day)
+    return InBatches(tables, key, tuple(days))
+
+
+def random_landings(seed: int) -> dict[str, pd.DataFrame]:
+    """Six landings with few ids, late, future, dirty and repeated rows."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for n in range(6):
+        rows = int(rng.integers(1, 30))
+        moment = pd.Timestamp(START) + pd.to_timedelta(
+            (n - rng.integers(-1, 5, rows)) * 86_400 + rng.integers(0, 86_400, rows), "s"
+        )
+        columns = {
+            "reading_id": rng.choice(["", "x", *map(str, range(25))], rows),
+            "read_at": np.where(rng.random(rows) < 0.1, "soon", moment.strftime("%Y-%m-%d %H:%M:%S")),
+            "value": np.where(rng.random(rows) < 0.1, "-3", rng.uniform(1, 99, rows).round(2).astype(str)),
+            "site": rng.choice(["north", "south", "east", ""], rows),
+        }
+        found[str(START + dt.timedelta(days=n))] = pd.DataFrame(columns).astype("string[pyarrow]")
+    return found
+
+
+@pytest.mark.parametrize("by", ["event", "landing"])
+@pytest.mark.parametrize("seed", range(20))
+def test_landing_by_landing_is_all_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, by: str
+) -> None:
+    raw = stored(tmp_path, random_landings(seed))
+    days = list(raw.days[2 : 3 + seed % 2])
+    together = landings(raw, TABLE, days, by=by)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 0)
+    apart = landings(raw, TABLE, days, by=by)
+    pd.testing.assert_frame_equal(apart.accepted, together.accepted.reset_index(drop=True))
+    pd.testing.assert_frame_equal(apart.refused, together.refused.reset_index(drop=True))
+    assert (apart.first == together.first).all()
+    assert apart.landed == together.landed
+
+
+def test_a_column_that_one_landing_lacks_refuses_that_landing_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = random_landings(0)
+    broken = str(START + dt.timedelta(days=3))
+    days[broken] = days[broken].rename(columns={"value": "values"})
+    raw = stored(tmp_path, days)
+    together = landings(raw, TABLE, list(raw.days), by="landing")
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 0)
+    apart = landings(raw, TABLE, list(raw.days), by="landing")
+    assert "value: the column did not land (renamed to 'values'?)" in set(apart.refused["reason"])
+    assert apart.refused["reason"].tolist() == together.refused["reason"].tolist()
+
+
+def test_a_rule_on_the_whole_table_sees_all_landings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unique(Readings):
+        value: float = pa.Field(unique=True)
+
+    assert not rules_on_the_whole(TABLE)
+    table = replace(TABLE, contract=Unique)
+    assert rules_on_the_whole(table)
+    rows = pd.DataFrame({"reading_id": ["1"], "read_at": ["2026-01-01"], "value": ["5"], "site": ["north"]})
+    raw = stored(tmp_path, {str(START): rows, str(START + dt.timedelta(days=1)): rows.assign(reading_id="2")})
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 0)
+    assert len(landings(raw, table, list(raw.days), by="landing").refused) == 2
+
+
+def test_missing_keys_are_no_copies_of_each_other() -> None:
+    landed_on = np.array(["2026-01-01"] * 4, dtype="datetime64[s]")
+    assert first_of_keys(np.array([1.0, np.nan, np.nan, 1.0]), landed_on, 2).tolist() == [True, True, True, False]

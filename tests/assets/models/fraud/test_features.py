@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.models.fraud.features import LABEL_DAYS, LOOKBACK_DAYS, compute, compute_published, features
+from assets.models.fraud.features import LABEL_DAYS, LOOKBACK_DAYS, compute, compute_published, features, join
 from assets.models.fraud.simulator import PaymentSimulator
 from benchmarks.features import CLOSE, events_of, largest_difference, published_by_pandas, tied
 
@@ -218,3 +218,25 @@ def test_what_is_declared_is_what_is_made() -> None:
     assert tuple(made) == features.names
     assert {values.dtype for values in made.values()} == {np.dtype(np.float32)}
     assert all(len(values) == 0 for values in compute(events([(START, 1, 1, 100, np.nan)]), np.array([], int)).values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_need_the_rows_of_their_own_entities_alone(seed: int) -> None:
+    first = dt.date(2018, 5, 1)
+    payments = PaymentSimulator.small(seed=seed).payments(first, first + dt.timedelta(days=40))
+    given = events_of(payments)
+    wanted = np.sort(np.random.default_rng(seed).choice(len(payments), 500, replace=False))
+    values: dict[str, np.ndarray] = {}
+    for entity, part in features.parts.items():
+        for shard in range(3):
+            rows = np.flatnonzero(given[entity] % 3 == shard)
+            asked = np.flatnonzero(np.isin(rows, wanted))
+            made = part({name: of_all[rows] for name, of_all in given.items()}, asked)
+            for name, of_shard in made.items():
+                values.setdefault(name, np.empty(len(wanted), of_shard.dtype))
+                values[name][np.searchsorted(wanted, rows[asked])] = of_shard
+    joined = join({name: given[name][wanted] for name in features.reads}, values)
+    whole = compute(given, wanted)
+    assert {name: of_name.tobytes() for name, of_name in joined.items()} == {
+        name: of_name.tobytes() for name, of_name in whole.items()
+    }
