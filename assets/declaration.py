@@ -209,7 +209,7 @@ class Training:
         seed: seed of everything random.
         holdout: share of the rows in the test set, for tables without event time.
         min_rows: minimum number of labelled rows; training refuses fewer than this (or fewer than 10 rows of a class).
-        max_rows: maximum number of rows of a training set. Of more rows some are drawn: of a binary target all
+        max_rows: maximum number of rows of a training set. Of more rows some are drawn: of a binary target the
             positives and some negatives for fitting, and a share of the test rows. Probabilities are corrected for it,
             and the training set's metadata says how many rows of how many. A million rows of 50 numbers take about
             2 GB while they are fitted.

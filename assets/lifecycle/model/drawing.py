@@ -1,9 +1,10 @@
 """Which rows of a training set are drawn if not all of them fit into memory, and what follows for probabilities.
 
 Test rows are a random share of all test rows, so metrics and probabilities on them mean what they say. Of the other
-rows of a binary target, all positives stay and a random share of the negatives. A model of such rows has too high
-probabilities: its odds are those of all rows, divided by the share of the negatives (if all positives stay). The head
-multiplies them back (:func:`odds_of`; King and Zeng, 2001, "prior correction").
+rows of a binary target, the positives stay (as long as they take at most half of the room) and a random share of the
+negatives. A model of such rows has too high probabilities: its odds are those of all rows, divided by the share of the
+negatives (if all positives stay). The head multiplies them back (:func:`odds_of`; King and Zeng, 2001, "prior
+correction").
 
 A row is drawn by the hash of its key: the same rows are drawn again from the same days, whatever else is read, and two
 trainings share the rows of the days that they share.
@@ -65,7 +66,10 @@ class Draw:
         if self.positives == self.negatives:
             others = f"{self.negatives:.2%} of the {counts.negatives + counts.positives:,} others"
         else:
-            others = f"{self.negatives:.2%} of {counts.negatives:,} negatives and all {counts.positives:,} positives"
+            positives = "all" if self.positives == 1 else f"{self.positives:.2%} of"
+            others = (
+                f"{self.negatives:.2%} of {counts.negatives:,} negatives and {positives} {counts.positives:,} positives"
+            )
         return f"drawn: {self.test:.2%} of {counts.test:,} test rows, {others}; probabilities are corrected for it"
 
 
@@ -82,13 +86,15 @@ def draw_of(counts: Counts, model: Model) -> Draw:
     if counts.rows > training.max_rows:
         test = min(1.0, TEST_SHARE * training.max_rows / max(counts.test, 1))
     room = training.max_rows - test * counts.test
-    if model.task.kind != "binary" or counts.positives > room / 2:
+    if model.task.kind != "binary":
         share = min(1.0, room / max(others, 1))
         return Draw(test, share, share)
-    most = room - counts.positives
+    positives = min(float(counts.positives), max(room / 2, room - counts.negatives))
+    negatives = room - positives
     if training.negatives is not None:
-        most = min(most, training.negatives * counts.positives)
-    return Draw(test, 1.0, min(1.0, most / max(counts.negatives, 1)))
+        negatives = min(negatives, training.negatives * positives)
+    of_positives = positives / counts.positives if counts.positives else 1.0
+    return Draw(test, of_positives, min(1.0, negatives / max(counts.negatives, 1)))
 
 
 def places(values: np.ndarray, seed: int) -> np.ndarray:

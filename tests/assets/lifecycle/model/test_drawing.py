@@ -112,10 +112,11 @@ def test_test_rows_are_drawn_by_whole_entities(tmp_path: Path) -> None:
     ("counts", "training", "draw"),
     [
         (Counts(100, 50, 850), {"max_rows": 1_000}, Draw()),
-        (Counts(1_000, 500, 8_500), {"max_rows": 1_000}, Draw(0.25, 750 / 9_000, 750 / 9_000)),
+        (Counts(1_000, 500, 8_500), {"max_rows": 1_000}, Draw(0.25, 0.75, 375 / 8_500)),
+        (Counts(1_000, 8_900, 100), {"max_rows": 1_000}, Draw(0.25, 650 / 8_900, 1.0)),
         (Counts(1_000, 100, 8_900), {"max_rows": 1_000}, Draw(0.25, 1.0, 650 / 8_900)),
         (Counts(100, 100, 9_800), {"max_rows": 1_000}, Draw(1.0, 1.0, 800 / 9_800)),
-        (Counts(1_000, 4_500, 4_500), {"max_rows": 1_000}, Draw(0.25, 750 / 9_000, 750 / 9_000)),
+        (Counts(1_000, 4_500, 4_500), {"max_rows": 1_000}, Draw(0.25, 375 / 4_500, 375 / 4_500)),
         (Counts(100, 10, 890), {"negatives": 3}, Draw(1.0, 1.0, 30 / 890)),
         (Counts(100, 10, 20), {"negatives": 3}, Draw()),
     ],
