@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from assets.declaration import Training, for_workers
@@ -191,6 +193,33 @@ except ComputeError as error:
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert f"Ray at {nodes.address} cannot be used: Failed to connect" in ended.stdout, ended.stderr
     assert "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH must be those that the cluster was started with" in ended.stdout
+
+
+ALONE = ["unshare", "--pid", "--fork", "--mount-proc"]
+"""Runs a command that sees no process of this machine: for Ray, it is on another one."""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs the right to make a process namespace: run it as root",
+)
+def test_a_machine_that_is_no_node_joins_for_the_time_of_a_step(nodes):
+    code = f"""
+import ray
+from resources.compute import Compute
+from resources.compute.resource import Computing
+from tests.resources.compute import work
+with Computing(address={nodes.address!r}).open(Compute(workers=2), print) as pool:
+    print(pool.map(work.square, range(4), shared=1))
+"""
+    ended = subprocess.run([*ALONE, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ": 3 nodes (" in ended.stdout
+    assert "0 CPU and " in ended.stdout
+    assert "[1, 2, 5, 10]" in ended.stdout
+    raylets = [one.info["cmdline"] for one in psutil.process_iter(["name", "cmdline"]) if one.info["name"] == "raylet"]
+    assert len([one for one in raylets if f"--gcs-address={nodes.address}" in one]) == 2, "it left with the step"
 
 
 def test_a_worker_that_always_dies_is_named(computing):
