@@ -35,9 +35,9 @@ from resources.settings import project_root
 LOCAL = "local"
 CODE = ("assets", "resources")
 """Folders that workers get."""
-ANSWER_S, LOST_S, JOIN_S = 10.0, 15.0, 120.0
+ANSWER_S, LOST_S, JOIN_S, JOIN_ATTEMPTS = 10.0, 15.0, 120.0, 3
 """Seconds that a head has to answer when it is asked first, after which a silent head counts as lost, and that this
-machine has to become a node. Ray itself ends this process after 60 seconds without its head."""
+machine has to become a node, with the number of attempts. Ray ends this process after 60 seconds without its head."""
 POLL_S, HEAD_S = 0.2, 2.0
 """Seconds between two looks at messages and results, and between two looks at the head."""
 _QUIET = {
@@ -104,29 +104,42 @@ def _joined(address: str) -> Iterator[None]:
         return
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0",
                "--num-gpus=0", "--block", "--disable-usage-stats"]  # fmt: skip
-    with tempfile.TemporaryFile("w+") as output:
-        node = subprocess.Popen(
-            tied_to_parent(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-        try:
-            until = time.monotonic() + JOIN_S
-            while not _is_node(address):
-                if node.poll() is not None or time.monotonic() > until:
-                    output.seek(0)
-                    said = [line.strip() for line in output.read().splitlines() if "rror" in line] or ["no answer"]
-                    raise ComputeError(
-                        f"this machine cannot join the Ray cluster at {address}: {said[-1]}; it needs the token of the "
-                        "cluster, the same Ray and Python, and a network in which both reach each other"
-                    )
-                time.sleep(POLL_S)
-            yield
-        finally:
-            node.terminate()
+    for attempt in range(JOIN_ATTEMPTS):
+        with tempfile.NamedTemporaryFile() as output:
+            node = subprocess.Popen(
+                tied_to_parent(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
             try:
-                node.wait(timeout=JOIN_S)
-            except subprocess.TimeoutExpired:
-                node.kill()
-                node.wait()
+                said = _said_when_started(node, Path(output.name))
+                if "Ray runtime started" in said:
+                    yield
+                    return
+            finally:
+                node.terminate()
+                try:
+                    node.wait(timeout=JOIN_S)
+                except subprocess.TimeoutExpired:
+                    node.kill()
+                    node.wait()
+        # Ray gives a node 30 seconds to start, which a busy machine may exceed.
+        if "timed out during startup" not in said or attempt == JOIN_ATTEMPTS - 1:
+            lines = [line.strip() for line in said.splitlines() if "rror" in line or "timed out" in line]
+            raise ComputeError(
+                f"this machine cannot join the Ray cluster at {address}: {(lines or ['no answer'])[-1]}; it needs the "
+                "token of the cluster, the same Ray and Python, and a network in which both reach each other"
+            )
+
+
+def _said_when_started(node: subprocess.Popen[bytes], output: Path) -> str:
+    """What `ray start` has said when it has started, has ended, or has taken too long."""
+    until = time.monotonic() + JOIN_S
+    while True:
+        ended = node.poll() is not None
+        said = output.read_text(errors="replace")
+        if "Ray runtime started" in said or ended or time.monotonic() > until:
+            return said
+        time.sleep(POLL_S)
 
 
 def _is_node(address: str) -> bool:
