@@ -226,10 +226,12 @@ def test_if_no_worker_can_be_started_again_the_service_ends(start, tmp_path, mon
     assert "no process of the service can be started; it ends" in toy.said()
 
 
-def test_another_system_is_refused_by_name(monkeypatch):
+def test_another_system_is_refused_by_name(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
+    bundle = ["--bundle", str(tmp_path / "none"), "--version", "1", "--port", str(free_port())]
     with pytest.raises(SystemExit, match="--processes needs Linux, and this is darwin; start one process"):
-        main(["--processes", "2"])
+        main([*bundle, "--processes", "2"])
 
 
 @pytest.mark.parametrize("count", ["0", "65"])
