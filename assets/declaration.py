@@ -652,7 +652,7 @@ def _other_than(model: Model, owner: Model) -> Wrong:
             yield f"table.contract, column '{name}'", _described(column), mend
     if _described(now) != _described(there):
         yield "table.contract", table.contract.__name__, f"'{owner.name}' checks its whole rows otherwise; compare"
-    if (table.clean is None) != (its.clean is None) or (table.clean and _code(table.clean) != _code(its.clean)):
+    if table.clean is not its.clean and _code(table.clean) != _code(its.clean):
         yield (
             "table.clean",
             getattr(table.clean, "__name__", None),
@@ -672,8 +672,11 @@ def _described(part: Any) -> str:
 
 
 def _code(function: Any) -> str:
-    """The code of a function without its comments and layout."""
-    return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(function))))
+    """The code of a function without its comments and layout; what it is called where its code cannot be read."""
+    try:
+        return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(function))))
+    except (OSError, TypeError, SyntaxError):
+        return repr(function)
 
 
 def _wrong_columns(model: Model) -> Wrong:

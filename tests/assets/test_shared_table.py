@@ -92,6 +92,28 @@ def test_another_declaration_of_the_table_is_refused(changed, message):
     assert message in refusal(on(returns.table, **changed), parcels)
 
 
+def test_the_same_cleaning_is_written_twice():
+    def clean(rows):
+        return rows.assign(weight=rows["weight"])  # of the first model
+
+    first = clean
+
+    def clean(rows):
+        return rows.assign(
+            weight=rows["weight"],
+        )
+
+    def other(rows):
+        return rows.assign(weight=0)
+
+    owner = replace(parcels, table=replace(parcels.table, clean=first))
+    assert build([owner, on(returns.table, clean=clean)])[1] == []
+    assert "table.clean='other' is invalid: 'parcels' cleans its rows otherwise" in refusal(
+        on(returns.table, clean=other), owner
+    )
+    assert "table.clean=None is invalid" in refusal(returns, owner)
+
+
 def test_another_contract_is_refused():
     class Heavy(pa.DataFrameModel):
         parcel_id: Series[int] = pa.Field(ge=0)
