@@ -245,6 +245,7 @@ def one(stage: str, home: Path, size: int, at_once: int | None) -> None:
 def in_process(stage: str, home: Path, size: int, *arguments: str) -> str:
     """The output of a stage in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.memory", "--stages", stage, "--sizes", str(size), "--home", str(home)]
+    command.append("--here")
     return subprocess.run([*command, *arguments], stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
@@ -255,8 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), help="the stages to run")
     parser.add_argument("--home", type=Path, help="folder of the tables, which are kept; default: a temporary one")
     parser.add_argument("--at-once", type=int, help="events whose features are computed together")
+    parser.add_argument("--here", action="store_true", help="run one stage in this process, for one size")
     given = parser.parse_args(arguments)
-    if given.home is not None and len(given.sizes) == len(given.stages) == 1:
+    if given.here:
         one(given.stages[0], given.home, given.sizes[0], given.at_once)
         return
     one_thread_each()

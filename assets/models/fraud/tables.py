@@ -81,7 +81,8 @@ def _amounts(text: pd.Series) -> pd.Series:
     number = _only(text, _AMOUNT)
     if number.str.contains(",", regex=False).any():
         number = number.str.replace(",", "", regex=False)
-    return pd.Series(pa.array(number).cast(pa.float64()).to_numpy(), index=text.index)
+    read = pa.array(number, pa.large_string()).cast(pa.float64())
+    return pd.Series(read.to_numpy(zero_copy_only=False), index=text.index)
 
 
 def _moments(text: pd.Series) -> pd.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pandera.errors
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,3 +142,18 @@ def test_a_missing_column_is_named() -> None:
 
 def test_every_column_is_described() -> None:
     assert all(column.description for column in Payments.to_schema().columns.values())
+
+
+def test_how_a_column_is_stored_does_not_matter() -> None:
+    row = {"transaction_id": "1", "paid_at": "2026-01-01 00:00:00", "customer_id": "2", "terminal_id": "3",
+           "amount": "1.50", "arrived_at": "2026-01-01 00:00:01"}  # fmt: skip
+    rows = pd.DataFrame([row, row | {"amount": "n/a"}, row | {"paid_at": ""}, row | {"amount": None}])
+    in_one_piece = rows.astype("string[pyarrow]")
+    in_pieces = pd.concat([in_one_piece.iloc[:2], in_one_piece.iloc[2:]])
+    wide = in_one_piece.astype(pd.ArrowDtype(pa.large_string()))
+    expected = clean(in_one_piece)
+    assert expected["amount"].isna().tolist() == [False, True, False, True]
+    for stored in (in_pieces, rows.astype("string[python]"), wide):
+        pd.testing.assert_frame_equal(clean(stored), expected)
+    pd.testing.assert_frame_equal(clean(in_one_piece.iloc[1:3]), expected.iloc[1:3])
+    assert len(clean(in_one_piece.iloc[:0])) == 0
