@@ -321,7 +321,11 @@ def _contract_failures(candidates: pd.DataFrame, schema: Any, table: Table) -> d
                 "the table as a whole does not meet its contract; fix clean() or the contract",
                 allow_retries=False,
             ) from error
-        firsts = cases.drop_duplicates("index")
+        # In the order of the contract: pandera's order depends on how many rows break each rule, so a row that breaks
+        # two would have another reason among other rows.
+        place = cases["column"].map({name: n for n, name in enumerate(schema.columns)})
+        ordered = cases.assign(place=place).sort_values(["place", "check_number"], kind="stable")
+        firsts = ordered.drop_duplicates("index")
         return {
             row.index_: f"{row.column}: {row.check}" for row in firsts.rename(columns={"index": "index_"}).itertuples()
         }

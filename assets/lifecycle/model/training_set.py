@@ -200,7 +200,7 @@ def _joined_day(tables: ParquetTables, model: Model, day: str, draw: Draw, is_te
     kept = (of_label >= 0) & (of_features >= 0)
     represents = None
     if not draw.is_all:
-        positive = labels[model.target].to_numpy()[of_label] == 1
+        positive = np.append(labels[model.target].to_numpy() == 1, False)[of_label]  # −1, without a label, is the last
         share = np.full(len(cleaned), draw.test) if is_test else np.where(positive, draw.positives, draw.negatives)
         unit = model.evaluation.entity if is_test and model.is_stream else None
         kept &= places(cleaned[unit or key].to_numpy(), model.training.seed) < share

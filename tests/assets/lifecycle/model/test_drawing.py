@@ -69,7 +69,6 @@ def test_all_rows_are_used_where_they_fit(tmp_path: Path) -> None:
     assert REPRESENTS not in stages.tables.read(stages.model.key("training_set"))
 
 
-@pytest.mark.closes("training_set", "enough")
 def test_what_was_drawn_is_said_and_represents_all_rows(tmp_path: Path) -> None:
     stages = stages_of(tmp_path, rows=2_000, max_rows=24_000)
     made = stages.make("training_set")
