@@ -108,7 +108,7 @@ def _region(
     payments = source.payments(first, last)
     features = np.empty((len(payments), 0), np.float32)
     if with_features:
-        events = {name: payments[name].to_numpy() for name in payments if name not in ("is_fraud", "scenario")}
+        events = {str(name): payments[name].to_numpy() for name in payments if name not in ("is_fraud", "scenario")}
         events["label"] = payments["is_fraud"].to_numpy(float)
         features = compute_features(features_of(model), events, np.arange(len(payments)))
     day = payments["paid_at"].dt.date.to_numpy()

@@ -218,7 +218,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         files = self.files.pinned(posixpath.join(*key.path))
         return files.each(lambda day: self._load(files, key, day, columns), days)
 
-    def schema(self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str] | None = None) -> pa.Schema:
+    def arrow_schema(self, key: dg.AssetKey, days: Sequence[str], columns: Sequence[str] | None = None) -> pa.Schema:
         """The types that columns (default: all) have if ``days`` are read together; the errors of :meth:`read`."""
         found = []
         for day in days:
@@ -437,7 +437,7 @@ class InBatches:
 
     def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
         """The types that columns (default: all) have if all days are read together."""
-        return self.tables.schema(self.key, self.days, columns)
+        return self.tables.arrow_schema(self.key, self.days, columns)
 
     def read_as(self, schema: pa.Schema, day: str) -> pd.DataFrame:
         """The rows of one day with the columns of :meth:`schema`; one that the day lacks is missing in all rows."""

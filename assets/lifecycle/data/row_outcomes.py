@@ -71,7 +71,7 @@ def type_and_refuse(
     candidates = _coerced(rows if open_.all() else rows[open_], schema)
     failures = _contract_failures(candidates, schema, table)
     if failures:
-        places = candidates.index.get_indexer(list(failures))
+        places = candidates.index.get_indexer(pd.Index(list(failures)))
         reasons[np.flatnonzero(open_)[places]] = list(failures.values())
     if table.time is not None:
         early, late = _untimely(rows[table.time], raw[LANDING_DAY], table)
@@ -86,7 +86,7 @@ def type_and_refuse(
     carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
     own = raw[carried]
     own = own[~refused_rows] if refused_rows.any() else own
-    accepted = pd.concat([own, accepted.drop(columns=carried, errors="ignore")], axis=1, copy=False)
+    accepted = pd.concat([own, accepted.drop(columns=carried, errors="ignore")], axis=1)
     # The table may have a column named `reason`; rename it to keep the landed values.
     refused = raw[refused_rows].rename(columns={REASON: f"landed_{REASON}"})
     refused = refused.assign(**{REASON: pd.array(reasons[refused_rows], dtype="string[pyarrow]")})

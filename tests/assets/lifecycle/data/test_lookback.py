@@ -203,7 +203,7 @@ def test_the_schema_of_days_is_that_of_their_rows_together(tmp_path: Path) -> No
     key = stream().key("readings")
     tables.write(key, pd.DataFrame({"a": [1], "b": ["x"]}), "2026-01-01")
     tables.write(key, pd.DataFrame({"a": [1.5], "c": [dt.datetime(2026, 1, 1)]}), "2026-01-02")
-    schema = tables.schema(key, ["2026-01-01", "2026-01-02"])
+    schema = tables.arrow_schema(key, ["2026-01-01", "2026-01-02"])
     assert (schema.field("a").type, schema.names) == (pa.float64(), ["a", "b", "c"])
     frame = InBatches(tables, key, ("2026-01-01", "2026-01-02")).read_as(schema, "2026-01-02")
     assert frame["b"].isna().all()
