@@ -84,9 +84,11 @@ def type_and_refuse(
     refused_rows = ~pd.isna(reasons)
     accepted = candidates if not refused_rows[open_].any() else candidates[~refused_rows[open_]]
     carried = [c for c in (ROW_ID, LANDING_DAY) if c in raw]
-    own = raw[carried]
-    own = own[~refused_rows] if refused_rows.any() else own
-    accepted = pd.concat([own, accepted.drop(columns=carried, errors="ignore")], axis=1)
+    if own := [c for c in carried if c in accepted]:
+        accepted = accepted.drop(columns=own)
+    for place, name in enumerate(carried):  # joining two frames would copy all columns
+        values = raw[name]
+        accepted.insert(place, name, values[~refused_rows] if refused_rows.any() else values)
     # The table may have a column named `reason`; rename it to keep the landed values.
     refused = raw[refused_rows].rename(columns={REASON: f"landed_{REASON}"})
     refused = refused.assign(**{REASON: pd.array(reasons[refused_rows], dtype="string[pyarrow]")})
