@@ -24,7 +24,7 @@ from resources.compute.resource import Computing
 
 MOST_CPU = 1.35
 """Processor seconds of the fits on Ray, once its workers have begun, may be at most so many times those here."""
-SIZES = (1_000, 10_000, 40_000)
+SIZES = (1_000, 10_000)
 """Rows of the fits."""
 
 
