@@ -136,7 +136,7 @@ def fit(tables: ParquetTables, size: int) -> tuple[int, str]:
     )
     folder = Path(tables.root) / "bundle"
     Bundle.save(
-        folder, module=candidate.network, model=small, feature_names=names, head=candidate.head,
+        folder, module=candidate.network, model=small, feature_names=tuple(names), head=candidate.head,
         threshold=candidate.selection.threshold, fitted={},
     )  # fmt: skip
     profile.save(folder / REFERENCE)
