@@ -77,6 +77,8 @@ def dagster_yaml(settings: Settings) -> bytes:
     config["storage"] = {"postgres": {"postgres_url": {"env": _STORE_VARIABLE}}}
     config["concurrency"]["runs"]["max_concurrent_runs"] = settings.runs_at_once
     if settings.runs_at_once > 1:
+        # Forks begin so soon that two runs of one model overlapped; Dagster's own launcher has not shown this.
+        config.pop("run_launcher", None)
         # Each model is a pool, and so is training, which uses the whole machine. A run needs a slot of all its pools.
         config["concurrency"]["pools"] = {"default_limit": 1, "granularity": "run"}
         # Without threads, the queue starts a run only when the process of the one before has imported everything.

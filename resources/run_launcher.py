@@ -49,7 +49,7 @@ class ForkingRunLauncher(DefaultRunLauncher):
         self._lock = threading.Lock()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Starts the run; its process becomes a tag."""
+        """Starts the run; its process writes itself into a tag."""
         run, origin = context.dagster_run, context.job_code_origin
         remote = run.remote_job_origin
         elsewhere = remote and isinstance(remote.repository_origin.code_location_origin, GrpcServerCodeLocationOrigin)
@@ -58,11 +58,9 @@ class ForkingRunLauncher(DefaultRunLauncher):
             return
         arguments = ExecuteRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref())
         module = getattr(origin.repository_origin.code_pointer, "module", None)
-        pid = self._forked(arguments.get_command_args()[1:], (module,) if module else ())
-        process = {"pid": pid, "host": socket.gethostname(), "at": time.time()}
-        self._instance.add_run_tags(run.run_id, {WORKER: json.dumps(process)})
+        self._forked(arguments.get_command_args()[1:], (module,) if module else (), run.run_id)
 
-    def _forked(self, command: Sequence[str], modules: tuple[str, ...]) -> int:
+    def _forked(self, command: Sequence[str], modules: tuple[str, ...], run_id: str = "") -> int:
         """The process id of a fork that runs ``command``; a server that has ended is started again."""
         with self._lock:
             for last in (False, True):
@@ -70,7 +68,7 @@ class ForkingRunLauncher(DefaultRunLauncher):
                 assert server.stdin is not None
                 assert server.stdout is not None
                 try:
-                    server.stdin.write(json.dumps({"command": list(command)}) + "\n")
+                    server.stdin.write(json.dumps({"command": list(command), "run": run_id}) + "\n")
                     server.stdin.flush()
                     if answer := server.stdout.readline():
                         return int(answer)
@@ -133,6 +131,17 @@ class ForkingRunLauncher(DefaultRunLauncher):
         if process is None or still_runs(*process):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"its process {process[0]} no longer exists (killed?)")
+
+
+def write_process(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Writes this process into the tags of its run. Only the run itself may, because Dagster rewrites the whole record.
+
+    Args:
+        instance: Dagster's instance.
+        run_id: the run, which has not begun yet.
+    """
+    process = {"pid": os.getpid(), "host": socket.gethostname(), "at": time.time()}
+    instance.add_run_tags(run_id, {WORKER: json.dumps(process)})
 
 
 def _process_of(run: dg.DagsterRun) -> tuple[int, float] | None:

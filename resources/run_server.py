@@ -3,8 +3,8 @@
 Belongs here: this process, which ``run_launcher.py`` starts and asks. Does not belong here: what a run does.
 
 The process has one thread and opens no file or connection, so a fork of it shares nothing but memory. It reads one JSON
-line per run, ``{"command": [arguments of `dagster`]}``, and answers with the process id. It ends when its input ends,
-or after :data:`IDLE_S` without a run.
+line per run, ``{"command": [arguments of `dagster`], "run": "its id"}``, and answers with the process id. It ends when
+its input ends, or after :data:`IDLE_S` without a run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def serve(modules: list[str]) -> None:
         process = os.fork()
         if process == 0:
             requests.close()
-            os._exit(_run(json.loads(line)["command"]))
+            request = json.loads(line)
+            os._exit(_run(request["command"], request["run"]))
         sys.stdout.write(f"{process}\n")
         sys.stdout.flush()
 
@@ -61,15 +62,20 @@ def _load(module: object) -> None:
             value.get_repository_def()
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], run_id: str) -> int:
     """Runs Dagster's command in this fork; the exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
     try:
+        import dagster as dg
         from dagster._cli import cli
 
+        from resources.run_launcher import write_process
+
+        with dg.DagsterInstance.get() as instance:
+            write_process(instance, run_id)
         cli.main(args=command, prog_name="dagster", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
