@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IN_ENV = $(if $(ENV),ASSETLINE_ENV="$(ENV)" )
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev settings sql reproduce new-model remove-model update test ci slow lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
+.PHONY: help install run dev settings sql reproduce new-model remove-model update test ci slow long lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
 
 ##@ Start
 help: ## show this list
@@ -74,7 +74,10 @@ test: $(DEV_STAMP) ## run the tests that need only PyPI packages, in two process
 	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
 
 slow: $(DEV_STAMP) ## run the slow tests in two processes: kill matrix, browser, real servers: [JOBS=2]
-	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --dist loadfile --durations=15
+	$(BIN)/python -m pytest -q -m "slow and not long" -n $(JOBS) --dist loadfile --durations=15
+
+long: $(DEV_STAMP) ## run the tests that take minutes each, one after the other: a Ray cluster, a thousand alerts and five kills
+	$(BIN)/python -m pytest -q -m long --durations=15
 
 lint: $(DEV_STAMP) ## run ruff (lint and format), mypy and the check of import directions
 	$(BIN)/ruff check .
@@ -110,7 +113,7 @@ unit: $(DEV_STAMP) ## run the quick tests, with JUnit and coverage in build/repo
 	@echo "coverage: $$($(BIN)/python -m coverage report --format=total) %"
 
 integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths JOBS=2]
-	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/integration.xml $(TESTS)
+	$(BIN)/python -m pytest -q -m "slow and not long" -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/integration.xml $(TESTS)
 
 performance: $(DEV_STAMP) ## run a small part of the benchmarks, about a minute
 	$(BIN)/python -m benchmarks --quick

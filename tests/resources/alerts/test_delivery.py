@@ -240,6 +240,7 @@ ALERTS, KILLS, SECONDS = 1_000, 5, 54
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
 def test_a_thousand_alerts_half_failing_and_killed_five_times(url, tmp_path):
     """1,000 alerts, in a minute where the machine can; each channel fails half the time; five kills on the way."""

@@ -40,6 +40,7 @@ from tests.stages import Stages
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray: pip install '.[ray]'"),
 ]
 
