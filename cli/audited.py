@@ -20,6 +20,9 @@ from cli.errors import read_settings, reported
 from resources.access import Right
 from resources.settings import Settings
 
+_GROUPS = frozenset({"alerts", "audit", "pipeline", "token"})
+"""Modules whose commands are typed after the name of their group."""
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -129,7 +132,10 @@ def record(
 
 
 def _typed(command: Callable[..., None]) -> str:
-    return f"assetline {command.__name__.replace('_', '-')}"
+    """What a person types, as far as the function's name and module say it."""
+    group = command.__module__.removeprefix("cli.")
+    prefix = f"{group} " if group in _GROUPS else ""
+    return f"assetline {prefix}{command.__name__.replace('_', '-')}"
 
 
 def user() -> str:
