@@ -25,6 +25,7 @@ from cli import main
 from resources import home
 from resources.backup import BackupError, back_up, maintenance
 from resources.ledger import Ledger
+from resources.migrations import revisions
 from resources.mlflow import MlflowTracking
 from resources.processes import free_port
 from resources.restore import RestoreError, restore
@@ -90,7 +91,7 @@ def version_scores(settings: Settings, version: str = "1", name: str = MODEL.nam
 def test_everything_is_back_in_another_folder(world, archive, empty):
     champion, rows, scores = world.ledger.champion("meter"), rows_of(world), version_scores(world.settings)
     manifest = restore(empty, archive)
-    assert manifest.revision == "0002"
+    assert manifest.revision == revisions()[-1]
     again = World(MODEL, empty, dg.DagsterInstance.ephemeral())
     assert again.ledger.champion("meter") == champion
     assert [alert.cause for alert in again.alerts.store.open_alerts()] == ["drift/drift"]
@@ -120,7 +121,7 @@ def test_files_that_come_and_go_do_not_stop_a_backup(world, tmp_path, monkeypatc
 def test_the_manifest_says_what_and_of_what(world, archive):
     said = json.loads(members(archive)["manifest.json"])
     assert (said["format"], said["home"], said["database"], said["revision"]) == (
-        1, str(world.settings.home), "sqlite", "0002",
+        1, str(world.settings.home), "sqlite", revisions()[-1],
     )  # fmt: skip
     assert set(said["packages"]) == {"dagster", "mlflow"}
     assert set(said["files"]) == set(members(archive)) - {"manifest.json"}
@@ -512,7 +513,7 @@ def test_a_ledger_in_postgresql_is_dumped_and_loaded(world, postgres, tmp_path, 
         "meter", "1", reason="r", verdicts={}, dagster_run="r", who="ada"
     )
     manifest = back_up(settings, tmp_path / "b.tar.gz")
-    assert (manifest.database, manifest.revision) == ("postgresql", "0002")
+    assert (manifest.database, manifest.revision) == ("postgresql", revisions()[-1])
     target = tmp_path / "var"
     with pytest.raises(RestoreError, match=r"has tables already \(alert_channels, .*give an empty one"):
         restore(settings, tmp_path / "b.tar.gz", target)

@@ -12,6 +12,8 @@ from tests.payments import payments_model
 from tests.worlds import why
 
 UNTIL = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+NOON = dt.datetime.combine(UNTIL + dt.timedelta(days=1), dt.time(12), dt.UTC)
+"""When conditions are evaluated: the day may end while the tests run."""
 FIRST = UNTIL - dt.timedelta(days=9)
 
 
@@ -38,17 +40,22 @@ def requested(result, name: str) -> set[str]:
     return set(result.get_requested_partitions(fraud.key(name)))
 
 
+def evaluated(world, before=None):
+    cursor = before.cursor if before else None
+    return dg.evaluate_automation_conditions(world.defs, world.instance, evaluation_time=NOON, cursor=cursor)
+
+
 def test_a_landing_reaches_its_own_day_the_days_it_is_late_for_and_those_that_look_back(world):
-    first = dg.evaluate_automation_conditions(world.defs, world.instance)
+    first = evaluated(world)
     assert first.total_requested == 0, "nothing is stale"
     assert world.run("land", [day(8)]).success
-    second = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=first.cursor)
+    second = evaluated(world, first)
     assert requested(second, "payments") == set(), "held back until the last complete day is there too"
     assert requested(second, "labels") == {day(1)}
     assert world.run("label", [day(1)]).success
 
     assert world.run("land", [day(9)]).success
-    third = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=second.cursor)
+    third = evaluated(world, second)
     latest = {day(n) for n in (6, 7, 8, 9)}
     assert requested(third, "payments") == latest, "three days may still get rows"
     assert requested(third, "quarantine") == latest
@@ -63,15 +70,15 @@ def test_a_day_that_its_checks_refuse_goes_no_further(world, monkeypatch):
 
     whole = PaymentSimulator.land
     monkeypatch.setattr(PaymentSimulator, "land", mangled)
-    first = dg.evaluate_automation_conditions(world.defs, world.instance)
+    first = evaluated(world)
     assert world.run("land", [day(9)]).success
-    second = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=first.cursor)
+    second = evaluated(world, first)
     assert day(9) in requested(second, "payments") & requested(second, "features")
     # What was requested is one run, and its check stops what comes after.
     run = world.materialize("payments", "quarantine", "features", day=day(9))
     assert "100.0% of the landed rows were refused" in why(run)
     assert world.tables.stamp(fraud.key("features"), day(9)) is None
-    third = dg.evaluate_automation_conditions(world.defs, world.instance, cursor=second.cursor)
+    third = evaluated(world, second)
     assert day(9) not in requested(third, "payments") | requested(third, "features")
 
 

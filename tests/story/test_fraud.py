@@ -36,7 +36,7 @@ def test_a_later_day_goes_on_in_the_same_world(tmp_path):
         ((LAST - ONE, "", None), "its story ends on 2026-10-03; choose that day or a later one"),
         ((LAST, "published", None), "was created with size 'small' and seed 0"),
         ((LAST, "", 1), "was created with size 'small' and seed 0"),
-        ((yesterday() + ONE, "", None), "is not over yet"),
+        ((yesterday() + 30 * ONE, "", None), "is not over yet"),
     ],
 )
 def test_another_world_or_day_than_the_folder_has_is_refused(tmp_path, asked, words):

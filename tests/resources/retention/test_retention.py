@@ -126,6 +126,7 @@ def test_a_dry_run_changes_no_byte(world, toy_bundle, monkeypatch, capsys):
     assert set(rules(world, 10_000)) == {"runs", "events", "versions"}
     monkeypatch.setenv("ASSETLINE_HOME", str(world.settings.home))
     monkeypatch.setattr("resources.defaults.RETENTION", SHORT)
+    monkeypatch.setattr("resources.audit.AuditLog.record", lambda *_, **__: None)  # its line: tests/cli/test_audit.py
     assert main(["prune"]) == 0
     assert capsys.readouterr().out == "nothing is old enough to go\n"
     assert snapshot(world.settings.home) == before
