@@ -1,6 +1,7 @@
 """Twenty runs of ten models on the state folder's PostgreSQL: in parallel, one at a time of each model, none lost."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -59,13 +60,18 @@ def test_twenty_runs_none_lost(settings, tmp_path):
                     if len(runs) >= 20 and all(run.dagster_run.status in ENDED for run in runs):
                         break
                     time.sleep(1)
+                failed = [
+                    f"{entry.job_name}: {entry.user_message}"
+                    for run in runs if run.dagster_run.status != dg.DagsterRunStatus.SUCCESS
+                    for entry in instance.all_logs(run.dagster_run.run_id) if entry.level >= logging.ERROR
+                ]  # fmt: skip
             finally:
                 daemon.terminate()
                 daemon.wait(300)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(daemon.pid, signal.SIGKILL)  # its code server, which would wait for a heartbeat
     said = log.read_text()
-    assert Counter(run.dagster_run.status.value for run in runs) == {"SUCCESS": 20}, said[-5_000:]
+    assert Counter(run.dagster_run.status.value for run in runs) == {"SUCCESS": 20}, [*failed, said[-5_000:]]
     assert "database is locked" not in said
     times = {}
     for run in runs:
