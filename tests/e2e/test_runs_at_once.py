@@ -21,6 +21,7 @@ from tests.resources.conftest import POSTGRES
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1_800),
     pytest.mark.skipif(POSTGRES is None, reason="needs the Debian package postgresql"),
 ]
