@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import dagster as dg
 import numpy as np
 
+from assets.language import Language
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
 from assets.search_space import (
     DEFAULT_NETWORK_ARGUMENTS,
     DEFAULT_NETWORK_SPACE,
     DEFAULT_SPACE,
+    LANGUAGE_NETWORK_ARGUMENTS,
     NETWORK_PREFIX,
     SEARCHABLE,
     Choice,
@@ -466,6 +468,8 @@ class Model:
         features: point-in-time features; default: the contract's columns, encoded.
         network: function that builds the torch module; default: that of
             ``assets/lifecycle/model/learners/networks.py``.
+        language: a pretrained language model that reads the free text of the table; see
+            :class:`~assets.language.Language`. ``None``: free text is read as words.
         accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
@@ -491,6 +495,7 @@ class Model:
     label_delay_days: int = 0
     features: Features | None = None
     network: NetworkFactory | None = None
+    language: Language | None = None
     accepted_leaks: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     tuning: Tuning = field(default_factory=Tuning)
@@ -513,6 +518,8 @@ class Model:
         default = METRICS[metric].floor
         floor = default if math.isnan(self.gate.floor) and default is not None else self.gate.floor
         object.__setattr__(self, "gate", replace(self.gate, metric=metric, floor=floor))
+        if self.language and self.language.fine_tune != "none" and self.training.max_epochs is None:
+            object.__setattr__(self, "training", replace(self.training, max_epochs=self.language.max_epochs))
 
     @cached_property
     def task(self) -> Task:
@@ -525,7 +532,7 @@ class Model:
         """The declared search space, or the default one of the model's network."""
         if self.tuning.space is not None:
             return self.tuning.space
-        return DEFAULT_SPACE if self.network is not None else {**DEFAULT_SPACE, **DEFAULT_NETWORK_SPACE}
+        return DEFAULT_SPACE if self.network is not None or self.language is not None else {**DEFAULT_SPACE, **DEFAULT_NETWORK_SPACE}
 
     @property
     def is_stream(self) -> bool:
@@ -566,7 +573,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_targets, _wrong_compute,
+        _wrong_targets, _wrong_compute, _wrong_language,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -740,6 +747,17 @@ def _wrong_compute(model: Model) -> Wrong:
         yield f"compute.{name}", value, mend
 
 
+def _wrong_language(model: Model) -> Wrong:
+    if model.language is None:
+        return
+    for name, value, mend in model.language.wrong():
+        yield f"language.{name}", value, mend
+    if model.network is not None:
+        yield "language", model.language.model, "give either `network` or `language`, because each is a network"
+    if model.features is not None:
+        yield "language", model.language.model, "leave out `features`, because the language model reads the table's text"
+
+
 def _wrong_features(model: Model) -> Wrong:
     features = model.features
     if features is None:
@@ -791,16 +809,17 @@ def _wrong_recipe(training: Training, model: Model) -> Wrong:
         yield "learning_rate", rate, "give a number above 0"
     if not (isinstance(decay, int | float) and decay >= 0):
         yield "weight_decay", decay, "give a number of at least 0"
-    known = _network_arguments(model.network)
+    known = _network_arguments(model)
     for name in training.network_arguments:
         if known is not None and name not in known:
             yield f"network_arguments['{name}']", training.network_arguments[name], _mend_of_argument(known)
 
 
-def _network_arguments(network: NetworkFactory | None) -> tuple[str, ...] | None:
-    """The keyword arguments of a network factory after ``X`` and ``y``; ``None`` if it takes any."""
+def _network_arguments(model: Model) -> tuple[str, ...] | None:
+    """The keyword arguments of the network's factory after ``X`` and ``y``; ``None`` if it takes any."""
+    network = model.network
     if network is None:
-        return DEFAULT_NETWORK_ARGUMENTS
+        return LANGUAGE_NETWORK_ARGUMENTS if model.language else DEFAULT_NETWORK_ARGUMENTS
     parameters = list(inspect.signature(network).parameters.values())
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -815,7 +834,7 @@ def _mend_of_argument(known: tuple[str, ...]) -> str:
 
 
 def _wrong_tuning(model: Model) -> Wrong:
-    tuning, known = model.tuning, _network_arguments(model.network)
+    tuning, known = model.tuning, _network_arguments(model)
     if not model.search_space:
         yield "tuning.space", {}, "name at least one setting to search"
     for name, values in model.search_space.items():

@@ -23,6 +23,9 @@ so trials with different values could not be compared."""
 DEFAULT_NETWORK_ARGUMENTS = ("blocks", "dropout")
 """Keyword arguments of the default network that a declaration and a search space may set."""
 
+LANGUAGE_NETWORK_ARGUMENTS = ("hidden", "dropout")
+"""The same for the head of a declared language model."""
+
 
 @dataclass(frozen=True)
 class Range:

@@ -12,6 +12,7 @@ import numpy as np
 
 from assets.declaration import Columns, DeclarationError, Features
 from assets.lifecycle.data.text import WORDS, word_numbers
+from assets.lifecycle.data.word_pieces import pieces_of
 from assets.lifecycle.prediction_format import PREDICTED, SCORE
 from assets.task import NUMBERS
 
@@ -28,7 +29,8 @@ PARTS = ("month", "weekday", "hour")
 def default_features(model: Model) -> Features:
     """Returns one feature per number, boolean, and category of an ``isin`` column; several per moment and text column.
 
-    A moment becomes its days since 2000 and its periodic parts. Free text becomes word numbers.
+    A moment becomes its days since 2000 and its periodic parts. Free text becomes word numbers, or the numbers of word
+    pieces of the declared language model.
 
     The key, the target and ``evaluation.entity`` are not features. Of the event time, only the periodic parts are.
 
@@ -77,6 +79,11 @@ def default_features(model: Model) -> Features:
             "rename it in clean() and the contract"
         )
 
+    language = model.language
+
+    def numbers_of(column: np.ndarray) -> np.ndarray:
+        return pieces_of(language).numbers(column) if language else word_numbers(column)
+
     def compute(events: Columns, wanted: np.ndarray) -> dict[str, np.ndarray]:
         made = {name: _number(events[name][wanted]) for name in numbers}
         for column, values in categories.items():
@@ -90,7 +97,7 @@ def default_features(model: Model) -> Features:
             of_event = _moment(events[table.time][wanted])
             made |= {f"{table.time}.{part}": of_event[part] for part in PARTS}
         for name in texts:
-            numbered = word_numbers(events[name][wanted])
+            numbered = numbers_of(events[name][wanted])
             made |= {f"{name}#{place}": numbered[:, place] for place in range(WORDS)}
         return made
 

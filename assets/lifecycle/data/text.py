@@ -44,6 +44,17 @@ def word_numbers(texts: Sequence[str | None] | np.ndarray) -> np.ndarray:
     return numbers
 
 
+def as_words(numbers: torch.Tensor) -> torch.Tensor:
+    """Returns the features of texts as int64 numbers of 0 to :data:`BUCKETS`; 0 means no word, as a missing value does.
+
+    Numbers of word pieces may be greater than :data:`BUCKETS`; some of them then share a number.
+    """
+    import torch
+
+    words = torch.nan_to_num(numbers).clamp(min=0).long()
+    return torch.where(words > 0, (words - 1) % BUCKETS + 1, 0)
+
+
 def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
     """Returns a module that sums vectors of words and word pairs: word numbers ``[n, WORDS]`` to float ``[n, WIDTH]``.
 
@@ -58,7 +69,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
     import torch
     from torch import nn
 
-    words = numbers.long()
+    words = as_words(numbers)
     known = _rows_with(words) >= ROWS_OF_A_WORD
     frequent = _rows_with(pairs_of(words)) >= max(30, len(words) // 100)
 
@@ -89,7 +100,7 @@ def text_encoder(numbers: torch.Tensor) -> torch.nn.Module:
             nn.init.zeros_(self.pairs.vectors.weight)
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-            words = torch.nan_to_num(numbers).clamp(0, BUCKETS).long()  # a missing number means no word
+            words = as_words(numbers)
             total, count = self.words(words)
             # A long text carries more information than a short one, but not in proportion to its length.
             return (total + self.pairs(pairs_of(words))[0]) / count.clamp(min=1.0).sqrt()

@@ -16,6 +16,7 @@ import pandas as pd
 
 from assets.declaration import Model, NetworkFactory, Training
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.data.text import WORDS
 from assets.lifecycle.model.drawing import represented_by
 from assets.lifecycle.model.fitting import (
     FoldOutputs,
@@ -27,6 +28,7 @@ from assets.lifecycle.model.fitting import (
     select,
 )
 from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK, Fitted, mixture
+from assets.lifecycle.model.learners.language import forget_vectors, language_network
 from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.objectives import ScoreTransform, objective_of
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
@@ -68,6 +70,7 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any, pool: Pool = HER
         FloatingPointError: the loss of a network is not finite.
         ComputeError: see :class:`~resources.compute.Pool`.
     """
+    forget_vectors()
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
     rows = fit_rows(frozen, model)
     recipe = model.training.sized_for(int(rows.sum()))
@@ -77,7 +80,7 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any, pool: Pool = HER
     log(f"selected: {selection.epochs} epochs, {objective.metric} {selection.score:.4f} on the folds")
     log("ensemble weights: " + ", ".join(f"{part} {share:.0%}" for part, share in selection.shares.items()))
     arguments["weight"] = None if weight is None else weight[rows] / weight[rows].mean()
-    final = _FinalFit(X[rows], y[rows], recipe, selection, model.network, arguments)
+    final = _FinalFit(X[rows], y[rows], recipe, selection, network_of(model), arguments)
     names = [name for name in (NETWORK, *recipe.ensemble) if selection.shares.get(name)]
     fitted: dict[str, Fitted] = {}
     if NETWORK in names and pool.data_parallel:
@@ -89,6 +92,14 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any, pool: Pool = HER
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
     head = objective.final_transform(selection.head, y[rows])
     return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)
+
+
+def network_of(model: Model) -> NetworkFactory | None:
+    """The factory of the declared network or language model; ``None`` for the default network."""
+    if model.language is None:
+        return model.network
+    texts = len(features_of(model).words) // WORDS
+    return functools.partial(language_network, language=model.language, texts=texts)
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,7 @@ def select_on_folds(
         recipe=replace(recipe, seed=recipe.seed + another),
         task=model.task,
         tokens=features_of(model).word_positions,
-        network=model.network,
+        network=network_of(model),
         weight=row_weights(frozen, model),
         represented=represented_by(frozen),
         log=log,

@@ -148,9 +148,11 @@ def fit(
             ready, target = module[0](rows.to(device)), target.to(device)  # no trainable parameters: computed once
             weights = None if weight is None else torch.from_numpy(weight.astype(np.float32)).to(device)
         averaged = copy.deepcopy(module).eval()
+        own_rates = getattr(module[1], "parameter_groups", None)  # a network may give its parts learning rates
         optimiser = torch.optim.AdamW(
-            module.parameters(), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+            own_rates(learning_rate) if own_rates else module.parameters(),
+            lr=learning_rate, weight_decay=recipe.weight_decay, fused=True,
+        )  # fmt: skip
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         network_of_group = group.joined(module[1])
@@ -260,7 +262,8 @@ def _average(averaged: torch.nn.Module, module: torch.nn.Module, step: int) -> N
     weight = max(1 / step, 1 / SMOOTHING_STEPS)
     with torch.no_grad():
         for mean, now in zip(averaged.parameters(), module.parameters(), strict=True):
-            mean.lerp_(now, weight)
+            if now.requires_grad:
+                mean.lerp_(now, weight)
 
 
 @on_one_thread

@@ -37,6 +37,8 @@ class Recipe:
 def fingerprint(model: Model) -> str:
     """Returns the hash of what a tuning result is valid for: the declared recipe, the network and the search space."""
     network = model.network and f"{getattr(model.network, '__module__', '')}.{getattr(model.network, '__name__', '')}"
+    if model.language is not None:
+        network = str(model.language)
     text = f"{model.training} {network} {sorted(model.search_space.items())}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

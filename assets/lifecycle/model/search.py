@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model, Training
-from assets.lifecycle.model.candidate import select_on_folds
+from assets.lifecycle.model.candidate import network_of, select_on_folds
 from assets.lifecycle.model.fitting import FoldOutputs, Log, Selection, Watch
 from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.metrics.intervals import bootstrap
@@ -421,7 +421,7 @@ def _setting(recipe: Training, model: Model, name: str) -> Any:
     if not name.startswith(NETWORK_PREFIX):
         return getattr(recipe, name)
     argument = name.removeprefix(NETWORK_PREFIX)
-    parameters = inspect.signature(model.network or tabular).parameters
+    parameters = inspect.signature(network_of(model) or tabular).parameters
     default = parameters[argument].default if argument in parameters else None
     return recipe.network_arguments.get(argument, default)
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
-from assets.lifecycle.model.candidate import Candidate, fit_candidate
+from assets.lifecycle.model.candidate import Candidate, fit_candidate, network_of
 from assets.lifecycle.model.drawing import odds_of
 from assets.lifecycle.model.fitting import (
     fit,
@@ -128,7 +128,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         # The profile is part of a version. If a newer check cannot read it, training again replaces it.
         code=[
             features.compute,
-            model.network,
+            network_of(model),
             fit_candidate,
             odds_of,
             fold_rows,

@@ -19,7 +19,7 @@ from pydantic import Field
 from assets.declaration import Model, for_workers
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model import report
-from assets.lifecycle.model.candidate import select_on_folds
+from assets.lifecycle.model.candidate import network_of, select_on_folds
 from assets.lifecycle.model.fitting import fit
 from assets.lifecycle.model.learners.ensemble import linear_model
 from assets.lifecycle.model.learners.linear import fit_linear
@@ -125,7 +125,7 @@ def tuning_asset(model: Model) -> dg.AssetsDefinition:
         op_tags=model.training.tags,
         pool=TRAINING_POOL,
         code=[
-            features.compute, model.network, search, select_on_folds, fold_rows, fit, linear_model, fit_linear,
+            features.compute, network_of(model), search, select_on_folds, fold_rows, fit, linear_model, fit_linear,
             fit_trees, objective_of, tabular,
         ],
         resources={"mlflow", "studies", "compute"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assets.lifecycle.data.text import BUCKETS, WORDS, pairs_of
+from assets.lifecycle.data.text import BUCKETS, WORDS, as_words, pairs_of
 from assets.lifecycle.model.learners.preprocessing import preprocessing
 from assets.task import BINARY, Task
 
@@ -67,8 +67,9 @@ def fit_linear(
     width = ready.shape[1] - len(tokens)
     numbers = ready[:, :width].clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS).double().numpy()
     if texts:
-        of_words = _Rarity.of(ready[:, width:].long().numpy(), 1)
-        of_pairs = _Rarity.of(pairs_of(ready[:, width:].long(), texts).numpy(), ROWS_OF_A_PAIR)
+        words_of_rows = as_words(ready[:, width:])
+        of_words = _Rarity.of(words_of_rows.numpy(), 1)
+        of_pairs = _Rarity.of(pairs_of(words_of_rows, texts).numpy(), ROWS_OF_A_PAIR)
         blocks = [csr_array(numbers), of_words.rows, OF_PAIRS * of_pairs.rows]
         weights, intercept, codes = _solve(csr_array(hstack(blocks)), y, task, weight)
         cuts = np.cumsum([width, len(of_words.seen)])
@@ -94,7 +95,7 @@ def fit_linear(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             outputs = x[:, :width].clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS) @ self.weights + self.intercept
             if self.texts is not None:
-                words = torch.nan_to_num(x[:, width:]).clamp(0, BUCKETS).long()
+                words = as_words(x[:, width:])
                 outputs = outputs + self.texts[0](words) + self.texts[1](pairs_of(words, texts))
             if task.kind != "multiclass":
                 return outputs.squeeze(1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from assets.lifecycle.data.text import BUCKETS, as_words
 from assets.task import BINARY, Task
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def frequent_words(X: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
     """Returns the word numbers that occur in the most rows, at most :data:`FREQUENT_WORDS`."""
     if not len(tokens):
         return np.array([], dtype=np.int64)
-    words = np.sort(X[:, list(tokens)].astype(np.int64), axis=1)
+    words = np.sort(_words(X, tokens), axis=1)
     first = np.ones_like(words, dtype=bool)
     first[:, 1:] = words[:, 1:] != words[:, :-1]
     counts = np.bincount(words[first & (words > 0)])
@@ -151,12 +152,20 @@ def columns_of(X: np.ndarray, tokens: Sequence[int], words: np.ndarray) -> np.nd
     if not len(tokens):
         return X
     numbers = np.setdiff1d(np.arange(X.shape[1]), tokens)
-    slot = np.zeros(int(max(words.max(initial=0), X[:, list(tokens)].max(initial=0))) + 1, dtype=np.int64)
+    of_rows = _words(X, tokens)
+    slot = np.zeros(int(max(words.max(initial=0), of_rows.max(initial=0))) + 1, dtype=np.int64)
     slot[words] = np.arange(1, len(words) + 1)
-    slots = slot[X[:, list(tokens)].astype(np.int64)]
+    slots = slot[of_rows]
     row = np.arange(len(X))[:, None] * (len(words) + 1)
     counts = np.bincount((row + slots).ravel(), minlength=len(X) * (len(words) + 1)).reshape(len(X), -1)
     return np.hstack([X[:, numbers], counts[:, 1:].astype(np.float32)])
+
+
+def _words(X: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+    """The columns of texts as word numbers, int64 ``[n, places]``."""
+    import torch
+
+    return as_words(torch.from_numpy(np.ascontiguousarray(X[:, list(tokens)], dtype=np.float32))).numpy()
 
 
 def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.Module:
@@ -171,8 +180,6 @@ def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.
         unit of the target that the trees were fitted on, ``[n]``.
     """
     import torch
-
-    from assets.lifecycle.data.text import BUCKETS
 
     learner = json.loads(bytes(trees.booster.save_raw("json")))["learner"]
     grown = learner["gradient_booster"]["model"]["trees"]
@@ -226,7 +233,7 @@ def as_module(trees: Trees, task: Task, tokens: Sequence[int] = ()) -> torch.nn.
             return self.of_all(margins)
 
         def with_words(self, x: torch.Tensor) -> torch.Tensor:
-            words = torch.nan_to_num(x.index_select(1, self.tokens)).clamp(0, BUCKETS).long()
+            words = as_words(x.index_select(1, self.tokens))
             counts = x.new_zeros(x.shape[0], len(trees.words) + 1)
             counts = counts.scatter_add(1, self.slots[words], torch.ones_like(words, dtype=x.dtype))
             return torch.cat([x.index_select(1, self.numbers), counts[:, 1:]], dim=1)

@@ -3,6 +3,7 @@
     bundle.json      names, classes, head, threshold, training facts
     network.pt2      the exported network with its preprocessing: raw float32 [n, n_features], NaN allowed -> outputs
     contract.json    the table's contract, for readers without this project's code
+    tokenizer.json   the tokenizer, if the model declares a language model
     code/            the model folder's modules at training time; used if today's differ, so a rollback restores them
     reference/       the reference profile of the drift checks
     background.npy   some rows of features, float32 [n, n_features], with which an explanation compares a row; versions
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets.declaration import Model
+from assets.lifecycle.data.word_pieces import TOKENIZER, LanguageFiles
 from assets.lifecycle.model.fitting import PREDICT_ROWS
 from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.torch_internals import standing_alone
@@ -145,6 +147,8 @@ class Bundle:
             _folder(package), directory / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", TESTS)
         )
         (directory / CONTRACT).write_text(model.table.contract.to_schema().to_json(), encoding="utf-8")
+        if model.language:
+            (directory / TOKENIZER).write_bytes(LanguageFiles.of(model.language.model).read(TOKENIZER))
         facts = Facts(
             name=model.name,
             package=package.__name__,
@@ -285,7 +289,10 @@ class Bundle:
         )
         assert package is not None
         declared: Model = package.model
-        return declared
+        tokenizer = self.directory / TOKENIZER
+        if declared.language is None or not tokenizer.exists():
+            return declared
+        return replace(declared, language=replace(declared.language, tokenizer=tokenizer))
 
     def code_difference(self) -> list[str]:
         """Returns the files of the model folder that differ between training time and today; empty if none do."""
