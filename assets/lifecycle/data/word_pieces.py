@@ -82,6 +82,7 @@ class LanguageFiles:
         """
         try:
             import transformers
+            from safetensors import SafetensorError
         except ImportError as error:
             raise LanguageError(f"a language model needs an extra: {_INSTALL}") from error
         transformers.logging.set_verbosity_error()
@@ -96,7 +97,7 @@ class LanguageFiles:
             kind = transformers.CONFIG_MAPPING[config["model_type"]]
             network = transformers.AutoModel.from_config(kind.from_dict(config), **how)
             network.load_state_dict(self._weights(), strict=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise LanguageError(
                 f"the language model '{self.name}' in {self.folder} cannot be read: {str(error).splitlines()[0]}"
             ) from error

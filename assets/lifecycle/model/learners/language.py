@@ -123,9 +123,10 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
             place = torch.arange(with_ends.shape[1], device=numbers.device)
             with_ends = torch.where(place == count + 1, last + 1, with_ends)
             there = place <= count + 1
-            states = self.network(
-                input_ids=(with_ends - 1).clamp(min=0), attention_mask=there.long()
-            ).last_hidden_state
+            with _in_bfloat16(numbers.device, fitted and torch.is_grad_enabled()):
+                states = self.network(
+                    input_ids=(with_ends - 1).clamp(min=0), attention_mask=there.long()
+                ).last_hidden_state.float()
             mean = (states * there.unsqueeze(-1)).sum(dim=1) / (count + 2)
             return torch.nn.functional.normalize(mean, dim=1) * self.width**0.5
 
@@ -151,6 +152,14 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
             return found
 
     return TextVectors()
+
+
+def _in_bfloat16(device: torch.device, wanted: bool) -> Any:
+    """Matrix products in bfloat16 where the device has units for them; they fit layers in half the time."""
+    import torch
+
+    there = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=bool(wanted) and there)
 
 
 def forget_vectors() -> None:

@@ -139,10 +139,13 @@ class _Rarity:
     @classmethod
     def of(cls, words: np.ndarray, least: int) -> _Rarity:
         """Fits TF-IDF on word numbers ``[n, places]`` (0 means no word), for words in at least ``least`` rows."""
+        from scipy.sparse import csr_array
         from sklearn.feature_extraction.text import TfidfTransformer
 
         counts = word_counts(words)
         seen = np.flatnonzero(np.bincount(counts.indices, minlength=BUCKETS + 1) >= least)
+        if not len(seen):  # e.g. no pairs, because each text is a single word
+            return cls(seen, np.empty(0), csr_array((len(words), 0)))
         weigh = TfidfTransformer(sublinear_tf=True)
         rows = weigh.fit_transform(counts[:, seen])
         return cls(seen, weigh.idf_, rows)

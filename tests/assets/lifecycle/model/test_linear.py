@@ -118,3 +118,10 @@ def test_what_is_missing_counts_as_missing():
     y = (told + 3 * np.isnan(X[:, 2]) > 1).astype(float)
     said = outputs_of(fit_linear(X, y), X)
     assert roc_auc(y, said) > 0.93
+
+
+def test_texts_of_one_word_each_have_no_pairs_and_are_learnt():
+    numbers = word_numbers(np.array(["Lyon", "Oslo"] * 40))
+    y = np.array([0.0, 1.0] * 40)
+    outputs = fit_linear(numbers, y, tokens=range(WORDS))(torch.from_numpy(numbers)).detach().numpy()
+    assert ((outputs > 0) == (y > 0)).all()
