@@ -72,3 +72,6 @@ def questions_model(language_model: Path | str, *, fine_tune: FineTune = "none",
         training=Training(ensemble=("linear",), max_epochs=12 if fine_tune == "none" else 6, batch_size=32),
         gate=Gate(calibration_error=None),
     )
+
+
+model = questions_model("where/the/tests/put/it")

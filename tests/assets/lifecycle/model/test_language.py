@@ -146,8 +146,7 @@ def test_a_version_keeps_its_tokenizer_and_needs_no_language_model(model, frozen
 
 
 def test_the_declaration_of_a_version_reads_with_the_version_s_tokenizer(model, frozen, tmp_path, monkeypatch):
-    package = sys.modules["tests.declarations.questions"]
-    monkeypatch.setattr(package, "model", model, raising=False)
+    monkeypatch.setattr(sys.modules["tests.declarations.questions"], "model", model)
     module = networks.language_network(
         torch.zeros(2, 1 + WORDS), torch.zeros(2, 3), language=model.language, texts=1
     )
