@@ -532,7 +532,11 @@ class Model:
         """The declared search space, or the default one of the model's network."""
         if self.tuning.space is not None:
             return self.tuning.space
-        return DEFAULT_SPACE if self.network is not None or self.language is not None else {**DEFAULT_SPACE, **DEFAULT_NETWORK_SPACE}
+        return (
+            DEFAULT_SPACE
+            if self.network is not None or self.language is not None
+            else {**DEFAULT_SPACE, **DEFAULT_NETWORK_SPACE}
+        )
 
     @property
     def is_stream(self) -> bool:
@@ -755,7 +759,11 @@ def _wrong_language(model: Model) -> Wrong:
     if model.network is not None:
         yield "language", model.language.model, "give either `network` or `language`, because each is a network"
     if model.features is not None:
-        yield "language", model.language.model, "leave out `features`, because the language model reads the table's text"
+        yield (
+            "language",
+            model.language.model,
+            "leave out `features`, because the language model reads the table's text",
+        )
 
 
 def _wrong_features(model: Model) -> Wrong:

@@ -44,6 +44,8 @@ TAKEN_BY_ANSWERS = frozenset(("version", "probability", "prediction", "alert", "
 """Names that no key and no event time can have, because tables that carry the key and time have columns of that
 name."""
 MOST_CATEGORIES = 50
+MOST_CLASSES = 100
+"""Maximum number of classes of a target; a table of intents may have many."""
 LONG_DIGITS = "whole numbers of 16 digits and more"
 """Reason why such a column is an identifier: as numbers, different values would become equal."""
 ROWS_A_CATEGORY = 10

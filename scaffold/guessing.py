@@ -20,6 +20,7 @@ from resources.moments import moments
 from scaffold.columns import (
     LONG_DIGITS,
     MOST_CATEGORIES,
+    MOST_CLASSES,
     NUMBERS,
     TAKEN_BY_ANSWERS,
     Column,
@@ -276,10 +277,10 @@ def _target(column: Column, table: RawTable, task: Asked) -> tuple[Column, TaskK
         counted = pd.to_numeric(values, errors="coerce").dropna().astype("int64" if whole else "float64").value_counts()
     else:
         counted = (values.str.lower() if column.lower else values).value_counts()
-    if len(counted) > MOST_CATEGORIES:
+    if len(counted) > MOST_CLASSES:
         raise ScaffoldError(
             f"{where} of {table.path} has {len(counted):,} different values and is not a number; a model distinguishes "
-            f"at most {MOST_CATEGORIES} classes. Give another column, or group its values first"
+            f"at most {MOST_CLASSES} classes. Give another column, or group its values first"
         )
     classes = sorted(counted.index)
     if len(classes) == 2:

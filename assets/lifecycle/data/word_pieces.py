@@ -167,9 +167,7 @@ def _pieces(name: str, file: Path | None) -> Pieces:
     try:
         tokenizer = Tokenizer.from_str(text.decode())
     except Exception as error:  # tokenizers raises nothing more specific
-        raise LanguageError(
-            f"the {TOKENIZER} of '{name}' cannot be read: {str(error).splitlines()[0]}"
-        ) from error
+        raise LanguageError(f"the {TOKENIZER} of '{name}' cannot be read: {str(error).splitlines()[0]}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     around = tokenizer.encode("", add_special_tokens=True).ids

