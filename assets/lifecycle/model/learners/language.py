@@ -123,7 +123,7 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
             place = torch.arange(with_ends.shape[1], device=numbers.device)
             with_ends = torch.where(place == count + 1, last + 1, with_ends)
             there = place <= count + 1
-            with _in_bfloat16(numbers.device, fitted and torch.is_grad_enabled()):
+            with _in_bfloat16(numbers.device, bool(fitted) and torch.is_grad_enabled()):
                 states = self.network(
                     input_ids=(with_ends - 1).clamp(min=0), attention_mask=there.long()
                 ).last_hidden_state.float()
@@ -159,7 +159,7 @@ def _in_bfloat16(device: torch.device, wanted: bool) -> Any:
     import torch
 
     there = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=bool(wanted) and there)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and there)
 
 
 def forget_vectors() -> None:
