@@ -156,20 +156,24 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(copy):
     assert "trial_usage" in ran.stderr.partition("there are: ")[2]
 
 
-SEE_THE_MODELS = ("tests/assets/test_*.py", "tests/cli", "tests/docs", "tests/e2e", "tests/sensors", "tests/serving",
-                  "tests/test_*.py")  # fmt: skip
+SEE_THE_MODELS = ("tests/assets/test_*.py", "tests/cli", "tests/docs", "tests/test_*.py")
+ALSO_SEE_THE_MODELS = ("tests/e2e", "tests/sensors", "tests/serving")
 """Tests of what reads the declared models. The others never see the example, so they would pass as they do with it."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2_400)  # a part of the quick tests once more, without those of the example
-def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy):
+@pytest.mark.parametrize(
+    "see_the_models",
+    [pytest.param(SEE_THE_MODELS, id="some"), pytest.param(ALSO_SEE_THE_MODELS, id="others", marks=pytest.mark.long)],
+)
+def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy, see_the_models):
     for name in sorted(path.parent.name for path in (copy.folder / "assets" / "models").glob("*/__init__.py")):
         ran = copy.run("-m", "cli", "remove-model", "--name", name)
         assert ran.returncode == 0, ran.stderr
     assert list(copy.groups()) == ["assetline"], "what is left is of no model: the alerts"
     collected = ["pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    seeing = [str(path.relative_to(copy.folder)) for name in SEE_THE_MODELS for path in copy.folder.glob(name)]
+    seeing = [str(path.relative_to(copy.folder)) for name in see_the_models for path in copy.folder.glob(name)]
     tests = ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", *seeing]
     for command in (["ruff", "check", "."], ["mypy"], collected, tests):
         ran = copy.run("-m", *command)

@@ -23,7 +23,7 @@ from resources.settings import project_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-HANDOVERS, RESTARTS = 20, 4
+HANDOVERS, RESTARTS = (5, pytest.param(20, marks=pytest.mark.long)), 4
 BODY = json.dumps({"features": [[1.0] * len(model.features.names)]}).encode()
 WAIT_S = 600
 """For a process to start or to end, on a machine that does much else."""
@@ -114,13 +114,14 @@ class Replica:
         return self.process.wait(WAIT_S)
 
 
-def test_a_service_is_replaced_on_its_port_twenty_times_and_no_request_fails(world, bundles, tmp_path):
+@pytest.mark.parametrize("handovers", HANDOVERS)
+def test_a_service_is_replaced_on_its_port_and_no_request_fails(world, bundles, tmp_path, handovers):
     port = free_port()
     ask_to_share = ("--reuse-port", "--drain", "0.2")
     current = Replica(tmp_path, bundles["1"], port, *ask_to_share).until_ready()
     try:
         with Load([port]) as load:
-            for n in range(HANDOVERS):
+            for n in range(handovers):
                 before = load.answered
                 new = Replica(tmp_path, bundles[str(1 + n % 2)], port, *ask_to_share,
                               "--replace", str(current.process.pid))  # fmt: skip
@@ -128,7 +129,7 @@ def test_a_service_is_replaced_on_its_port_twenty_times_and_no_request_fails(wor
                 current = new
                 assert load.answered > before
         assert load.failed == []
-        assert load.answered > HANDOVERS * 10
+        assert load.answered > handovers * 10
     finally:
         current.stop()
         current.ended()
