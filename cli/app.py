@@ -19,6 +19,7 @@ from cli.card import card
 from cli.catalogue import catalogue
 from cli.deployment import deployments, undeploy
 from cli.errors import read_settings, reported
+from cli.keys import keys_app
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.pipeline import pipeline_app
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
+app.add_typer(keys_app, name="keys")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(token_app, name="token")
 app.command(epilog="Example: `assetline models --json`")(audited("read", "*")(models))

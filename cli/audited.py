@@ -20,7 +20,7 @@ from cli.errors import read_settings, reported
 from resources.access import Right
 from resources.settings import Settings
 
-_GROUPS = frozenset({"alerts", "audit", "pipeline", "token"})
+_GROUPS = frozenset({"alerts", "audit", "keys", "pipeline", "token"})
 """Modules whose commands are typed after the name of their group."""
 
 Command = TypeVar("Command", bound=Callable[..., None])

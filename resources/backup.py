@@ -41,8 +41,11 @@ ARTIFACTS = "mlflow/artifacts"
 _ORDER = (PROJECT_DATABASE, MLFLOW_DATABASE, "dagster/schedules.db", "dagster/runs.db", "dagster/event_log.db")
 """Databases in the order in which they are copied: each may name rows of those after it."""
 
-_SECRETS = ("token", "service-token")
-"""Tokens as text. ``service-tokens.toml`` holds hashes only, and clients go on with their tokens after a restore."""
+_SECRETS = ("token", "service-token", "keys.toml")
+"""Tokens as text, and the keys: beside what they encrypt they would protect nothing.
+
+``service-tokens.toml`` holds hashes only, and clients go on with their tokens after a restore.
+"""
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")
 _CHUNK = 1 << 20
@@ -100,7 +103,7 @@ class Manifest:
 def back_up(settings: Settings, file: Path) -> Manifest:
     """Writes an archive of the state folder; it appears under its name when it is complete.
 
-    Left out: tokens, locks, scratch files and everything else whose name starts with a dot (except artifacts),
+    Left out: tokens, keys, locks, scratch files and everything else whose name starts with a dot (except artifacts),
     sockets, the captured output of steps (``compute_logs``), and tables outside of the state folder, of which
     :func:`tables_left_out` speaks.
 
@@ -120,7 +123,7 @@ def back_up(settings: Settings, file: Path) -> Manifest:
             maintenance(settings, BackupError),
             tempfile.TemporaryDirectory(prefix=".assetline-backup-", dir=file.parent) as scratch,
         ):
-            found = list(_files(home))
+            found = [(member, path) for member, path in _files(home) if path != settings.keys]
             copies = _copied_databases(settings, kind, found, Path(scratch))
             partial = Path(scratch) / file.name
             with partial.open("wb") as raw:

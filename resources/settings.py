@@ -149,6 +149,9 @@ class Settings:
         protected_branch: the branch whose versions may be promoted in prod.
         token: access token for the alerts; default: generated once, in the file ``token`` of the state folder.
         service_tokens: file with the hashes of the scoring service's tokens; default: in the state folder.
+        keys: file with the keys of the project; default: in the state folder. See ``keys.py``.
+        key_pseudonyms, key_tables, key_personal, key_artifacts, key_backups: the keys of a purpose, in base64, instead
+            of those in the file; several with commas, the oldest first.
         channels: path of the channels file, ``channels.toml``.
         public_ui_url: public address of the Dagster UI, for links in messages; default: its local address.
         public_watch_url: public address of the alerts' page; default: its local address.
@@ -193,6 +196,12 @@ class Settings:
     protected_branch: str = "main"
     token: str = field(default="", repr=False)
     service_tokens: Path = field(default=None)  # type: ignore[assignment]  # set in __post_init__
+    keys: Path = field(default=None)  # type: ignore[assignment]  # set in __post_init__
+    key_pseudonyms: str = field(default="", repr=False)
+    key_tables: str = field(default="", repr=False)
+    key_personal: str = field(default="", repr=False)
+    key_artifacts: str = field(default="", repr=False)
+    key_backups: str = field(default="", repr=False)
     channels: Path = field(default_factory=lambda: project_root() / "deploy" / "channels.toml")
     public_ui_url: str = ""
     public_watch_url: str = ""
@@ -213,6 +222,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.service_tokens is None:
             object.__setattr__(self, "service_tokens", self.home / "service-tokens.toml")
+        if self.keys is None:
+            object.__setattr__(self, "keys", self.home / "keys.toml")
         if not self.tables:
             object.__setattr__(self, "tables", str(self.home / "tables"))
 
@@ -600,6 +611,16 @@ def _token(name: str, value: str) -> str:
     return value
 
 
+def _keys(name: str, value: str) -> str:
+    from resources.keys import KeyProblem, keys_in
+
+    try:
+        keys_in(name, value)
+    except KeyProblem as error:
+        raise SettingsError(str(error)) from None
+    return value
+
+
 def _existing_folder(name: str, value: str) -> Path:
     path = _folder(name, value)
     if not path.is_dir():
@@ -728,6 +749,8 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "protected_branch": _branch,
     "token": _token,
     "service_tokens": _file,
+    "keys": _file,
+    **dict.fromkeys(("key_pseudonyms", "key_tables", "key_personal", "key_artifacts", "key_backups"), _keys),
     "channels": _existing_file,
     "public_ui_url": _web_address,
     "public_watch_url": _web_address,

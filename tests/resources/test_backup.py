@@ -128,7 +128,7 @@ def test_the_manifest_says_what_and_of_what(world, archive):
 
 
 def test_secrets_locks_scratch_and_captured_output_are_left_out(world, archive, tmp_path):
-    left = ["token", "service-token", ".runner.lock", "tables/meter/readings/.2026-03-01.77.tmp",
+    left = ["token", "service-token", "keys.toml", ".runner.lock", "tables/meter/readings/.2026-03-01.77.tmp",
             "dagster/storage/r/compute_logs/x.out"]  # fmt: skip
     hidden = "mlflow/artifacts/meter/.part-of-a-model"
     for name in [*left, hidden]:
