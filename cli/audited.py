@@ -10,14 +10,15 @@ guard against mistakes, and against users who reach the state folder only throug
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cli.errors import read_settings, reported
-from resources.access import Right
+from resources.access import Access, AccessDenied, Right
 from resources.settings import Settings
 
 _GROUPS = frozenset({"alerts", "audit", "keys", "pipeline", "token"})
@@ -94,27 +95,46 @@ def check(
         settings: the settings, with the token file.
         who: the person in whose name the user acts; only an admin may give the name of another.
     """
-    if not settings.service_tokens.exists():
-        return
-    from resources.access import AccessDenied
-    from resources.service_tokens import TokenError, TokenFile
+    with refusing(command, ", ".join(model or "*" for model in models), {"right": right}, settings):
+        person = person_of(settings)
+        if person is None:
+            return
+        for model in models:
+            person.require(right, model)
+        if who and who != person.name and person.role != "admin":
+            raise AccessDenied(f"{person.name} may not act for {who}; leave --who out, or ask an admin")
+
+
+def person_of(settings: Settings) -> Access | None:
+    """What the user of the operating system may do; ``None``: everything, because the token file has no people.
+
+    Raises:
+        TokenError: the token file is damaged.
+        AccessDenied: it has people, and the user is none of them.
+    """
+    from resources.service_tokens import TokenFile
+
+    people = TokenFile(settings.service_tokens, settings.first_service_token).people()
+    if not people:
+        return None
+    name = user()
+    if name not in people:
+        raise AccessDenied(
+            f"the user {name} is none of the people in {settings.service_tokens}; an admin adds [people.{name}]"
+        )
+    return people[name]
+
+
+@contextlib.contextmanager
+def refusing(command: str, subject: str, details: Mapping[str, Any], settings: Settings) -> Iterator[None]:
+    """Records the :class:`~resources.access.AccessDenied` of its block as `denied`, and ends the command."""
+    from resources.service_tokens import TokenError
 
     with reported(command, TokenError, AccessDenied):
-        people = TokenFile(settings.service_tokens, settings.first_service_token).people()
-        if not people:
-            return
-        name = user()
         try:
-            if name not in people:
-                raise AccessDenied(
-                    f"the user {name} is none of the people in {settings.service_tokens}; an admin adds [people.{name}]"
-                )
-            for model in models:
-                people[name].require(right, model)
-            if who and who != name and people[name].role != "admin":
-                raise AccessDenied(f"{name} may not act for {who}; leave --who out, or ask an admin")
+            yield
         except AccessDenied:
-            record(command, "denied", ", ".join(model or "*" for model in models), {"right": right}, settings)
+            record(command, "denied", subject, details, settings)
             raise
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.audited import person_of, refusing
 from cli.errors import read_settings, reported
 from cli.metadata import AsJson, format_table
 from cli.state import format_size
@@ -39,11 +40,17 @@ def catalogue(
     from metadata.catalogue import Catalogue
     from resources.tables import ParquetTables, TableError
 
-    with reported("assetline catalogue", CatalogueError, TableError, OSError):
+    with (
+        reported("assetline catalogue", CatalogueError, TableError, OSError),
+        refusing("assetline catalogue", table or "tables", {}, settings),
+    ):
         if out is not None and (table or out.suffix != ".html"):
             mend = "leave out the table" if table else "give a file that ends with .html"
             raise CatalogueError(f"--out {out}: the page has all tables; {mend}")
-        found = Catalogue(ParquetTables(root=settings.tables), declared_models()).listing()
+        person = person_of(settings)
+        if person is not None and table:
+            person.require_table(table.replace(".", "/"))
+        found = Catalogue(ParquetTables(root=settings.tables), declared_models()).listing(person)
         if table:
             found = [one for one in found if one.name == table.replace("/", ".")]
             if not found:

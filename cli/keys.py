@@ -6,7 +6,9 @@ Belongs here: arguments, and text output. Does not belong here: the file of the 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +16,9 @@ from cli.audited import audited
 from cli.errors import read_settings, reported
 from resources.keys import PURPOSES, Key, KeyFile, KeyProblem, KeyRing, Purpose, purpose_of, variable_of
 from resources.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 keys_app = typer.Typer(
     help="Create, list, rotate and remove the keys that make pseudonyms and encrypt.", no_args_is_help=True
@@ -58,6 +63,66 @@ def rotate(purpose: PurposeName) -> None:
         wanted = _in_file(settings, purpose)
         new = KeyFile(settings.keys).rotate(wanted)
     print(_made(wanted, new, settings))
+
+
+@keys_app.command(epilog="Example: `assetline keys rewrite --dry-run`")
+@audited("rewrite", "encrypted files", details=("dry_run", "plain"), right="administer")
+def rewrite(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Write them in the clear, with `encrypt` off.")] = False,
+) -> None:
+    """Encrypt all tables and MLflow's files by the newest keys. It may be stopped and begun again at any time."""
+    settings = read_settings("assetline keys rewrite")
+    from resources.backup import BackupError, maintenance
+    from resources.encryption.rewriting import RewriteError, outdated, refuse_runs
+    from resources.tables import TableError
+
+    with reported("assetline keys rewrite", KeyProblem, TableError, RewriteError, BackupError):
+        if settings.encrypt == plain:
+            mend = "it would be undone; leave --plain out" if plain else "set it, or give --plain to decrypt the files"
+            raise RewriteError(f"the setting `encrypt` is {'on' if plain else 'off'}; {mend}")
+        if not settings.home.is_dir():
+            raise RewriteError(f"there is no state folder {settings.home}; ASSETLINE_HOME names another one")
+        counts: Counter[str] = Counter()
+        with maintenance(settings, BackupError):
+            if not dry_run:
+                refuse_runs(settings)
+            for one in outdated(settings, _personal_columns(), encrypt=not plain):
+                if dry_run:
+                    print(one.name)
+                else:
+                    one.rewrite()
+                counts[one.kind] += 1
+    done = "to write" if dry_run else "written in the clear" if plain else "encrypted by the newest keys"
+    named = ", ".join(f"{counts[kind]:,} {kind}s" for kind in ("table file", "report", "artifact") if counts[kind])
+    print(f"{named} {done}" if named else "nothing to do: all files are as they should be")
+
+
+@keys_app.command(epilog="Example: `assetline keys remove tables 2026-12-02`")
+@audited("delete", "key", details=("purpose", "key"), right="administer")
+def remove(
+    purpose: PurposeName, key: Annotated[str, typer.Argument(metavar="ID", help="Id or fingerprint of an old key.")]
+) -> None:
+    """Remove an old key that nothing needs any more."""
+    settings = read_settings("assetline keys remove")
+    from resources.encryption.rewriting import refuse_needed
+    from resources.tables import TableError
+
+    with reported("assetline keys remove", KeyProblem, TableError):
+        wanted = _in_file(settings, purpose)
+        old = KeyRing.of(settings).key(wanted, key)
+        refuse_needed(settings, wanted, old)
+        KeyFile(settings.keys).remove(wanted, old.id)
+    print(f"{settings.keys}: the key {old.id} ({old.fingerprint}) for {wanted} is removed")
+
+
+def _personal_columns() -> Callable[[dg.AssetKey], Collection[str]]:
+    """The personal columns of a table, by the declaration of its model."""
+    from assets.lifecycle.stage import personal_columns
+    from assets.models import read_folders
+
+    declared = {model.name: personal_columns(model) for model in read_folders()[0]}
+    return lambda key: declared.get(key.path[0], ())
 
 
 def format_keys(found: list[dict[str, Any]], settings: Settings) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.audited import person_of, refusing
 from cli.errors import read_settings, reported
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def opened(command: str) -> Iterator[Metadata]:
         if settings.dagster_home.exists():  # a question creates nothing
             home.prepare(settings)
             instance = stack.enter_context(dg.DagsterInstance.get())
-        yield Metadata(settings, declared_models(), instance)
+        with refusing(command, "metadata", {}, settings):
+            yield Metadata(settings, declared_models(), instance).of_person(person_of(settings))
 
 
 def models(as_json: AsJson = False) -> None:
@@ -123,6 +125,7 @@ def rows(
             raise MetadataError(f"{out.parent} is not a folder; create it, or give another file")
         with reported("assetline rows", RowsError, BundleError, OSError):
             found = find_rows(metadata.tables, Bundle.load(metadata.folder(row)), str(row.version))
+            metadata.require_rows(f"{row.model}/training_set", found.frame.columns)
             _write(out, found.encoded)
     facts = {"model": row.model, "version": row.version, "file": str(out), "rows": found.stamp.rows,
              "data_version": found.stamp.data_version}  # fmt: skip

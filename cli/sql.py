@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.audited import record
+from cli.audited import person_of, record, refusing
 from cli.errors import read_settings, reported
 from cli.metadata import AsJson, format_result, format_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from resources.access import Access
     from resources.tables import ParquetTables
 
 Format = Literal["table", "csv", "json"]
@@ -45,14 +46,16 @@ def sql(
 
     output = "json" if as_json else output
     tables = ParquetTables(root=settings.tables, as_of=as_of)
-    with reported("assetline sql", QueryError, TableError):
+    with reported("assetline sql", QueryError, TableError), refusing("assetline sql", "tables", {}, settings):
+        person = person_of(settings)
         if not select:
             record("assetline sql", "read", "tables", {}, settings)
-            _print_tables(tables, output)
+            _print_tables(tables, output, person)
             return
         result = ask(
             tables, select, cache=settings.home / ".tables-cache", limit=limit, seconds=seconds,
             reading=lambda names: record("assetline sql", "read", "tables", {"tables": names}, settings),
+            access=person,
         )  # fmt: skip
     if output == "json":
         print(json.dumps(result.to_json(), indent=1))
@@ -64,7 +67,7 @@ def sql(
         print(f"assetline sql: there are more than {limit:,} rows; raise --limit, or ask for fewer", file=sys.stderr)
 
 
-def _print_tables(tables: ParquetTables, output: Format) -> None:
+def _print_tables(tables: ParquetTables, output: Format, person: Access | None) -> None:
     import dagster as dg
 
     from metadata.table_sql import OWN_VIEWS, meaning_of_view, meanings_of, name_of
@@ -73,6 +76,8 @@ def _print_tables(tables: ParquetTables, output: Format) -> None:
     columns = ("table_name", "days", "first_day", "last_day", "bytes")
     rows = []
     for table in tables.names():
+        if person is not None and not person.sees(table):
+            continue
         states = tables.states(dg.AssetKey(table.split("/")))
         days = [day for day in states if day != WHOLE]
         size = sum(state.size for state in states.values())

@@ -19,7 +19,7 @@ from resources.settings import Settings
 if TYPE_CHECKING:
     from resources.retention import Removal
 
-Archive = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the archive, ending with .tar.gz.")]
+Archive = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the archive.")]
 
 
 def backup(
@@ -27,7 +27,8 @@ def backup(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="Path of the archive, ending with .tar.gz (default: in the folder ASSETLINE_BACKUP).",
+            help="Path of the archive, ending with .tar.gz or, encrypted, .tar.gz.sealed "
+            "(default: in the folder ASSETLINE_BACKUP).",
             show_default=False,
         ),
     ] = None,

@@ -56,18 +56,27 @@ def _tokens(command: str) -> Iterator[TokenFile]:
 
 
 @token_app.command(epilog="Example: `assetline token create nightly --role reader --expires 2027-12-31`")
-@audited("create", "token", details=("name", "role", "model", "expires"), right="administer")
+@audited("create", "token", details=("name", "role", "model", "table", "hide", "expires"), right="administer")
 def create(
     name: Name, expires: Expires = None,
     role: Annotated[Role, typer.Option(help="What it may do; docs/security.md has the table.")] = "scorer",
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Limit it to this model; may be repeated (default: all).")
     ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Limit it to tables, e.g. fraud/payments or 'fraud/f*'; may be repeated."),
+    ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Hide columns, e.g. fraud/payments.iban or '*.iban'; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Create a token and print it, once: only its hash is stored."""
     with _tokens("create") as tokens:
-        _print_new(tokens, name, tokens.create(name, expires, role, model or ()), as_json=as_json)
+        made = tokens.create(name, expires, role, model or (), table or (), hide or ())
+        _print_new(tokens, name, made, as_json=as_json)
 
 
 @token_app.command("list", epilog="Example: `assetline token list --json`")
@@ -121,14 +130,16 @@ def format_tokens(tokens: list[Token], now: dt.datetime) -> str:
     """Tokens as a text table."""
     if not tokens:
         return "there is no token; the service refuses every request (`assetline token create NAME` makes one)"
-    rows = [("name", "role", "models", "created", "expires", "")]
+    limited = any(token.tables or token.hidden_columns for token in tokens)
+    rows = [("name", "role", "models", *(("tables", "without") if limited else ()), "created", "expires", "")]
     for token in tokens:
         note = "expired" if token.has_expired(now) else ""
         if token.previous_until and now < token.previous_until:
             note = f"the one before works until {_time(token.previous_until)}"
         expires = _time(token.expires) if token.expires else "never"
         models = "all" if token.models is None else ", ".join(token.models)
-        rows.append((token.name, token.role, models, _time(token.created), expires, note))
+        limits = (", ".join(token.tables or ("all",)), ", ".join(token.hidden_columns)) if limited else ()
+        rows.append((token.name, token.role, models, *limits, _time(token.created), expires, note))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows

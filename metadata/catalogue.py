@@ -21,6 +21,7 @@ from assets.declaration import Model
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
 from assets.lifecycle.factory import lifecycle_assets
 from metadata.table_sql import name_of
+from resources.access import Access
 from resources.tables import WHOLE, ParquetTables
 
 MOST_VALUES = 8
@@ -113,8 +114,11 @@ class Catalogue:
         self._declared: dict[str, CatalogueTable] | None = None
         self._contracts = {model.name: _contract_columns(model) for model in models}
 
-    def listing(self) -> list[CatalogueTable]:
+    def listing(self, access: Access | None = None) -> list[CatalogueTable]:
         """All declared tables in the order of the lifecycle, then tables that only have files.
+
+        Args:
+            access: whose view it is: tables and columns that are kept from that person are left out; ``None``: all.
 
         Raises:
             TableError: a file is damaged, or the tables cannot be read.
@@ -123,7 +127,15 @@ class Catalogue:
             self._declared = {key: table for model in self._models for key, table in _declared_tables(model).items()}
         there = self._tables.names()
         without = {name: CatalogueTable(name=name_of(name)) for name in there if name not in self._declared}
-        return [self._with_files(key, table, key in there) for key, table in {**self._declared, **without}.items()]
+        every = {**self._declared, **without}
+        if access is None:
+            return [self._with_files(key, table, key in there) for key, table in every.items()]
+        kept = {name_of(key) for key in every if not access.sees(key)}
+        return [
+            _shown(self._with_files(key, table, key in there), key, kept, access)
+            for key, table in every.items()
+            if access.sees(key)
+        ]
 
     def _with_files(self, table_key: str, table: CatalogueTable, has_files: bool) -> CatalogueTable:
         key = dg.AssetKey(table_key.split("/"))
@@ -158,6 +170,16 @@ class Catalogue:
             )
             for name in names
         )
+
+
+def _shown(table: CatalogueTable, key: str, kept: set[str], access: Access) -> CatalogueTable:
+    """A table without the columns that are kept from a person, and without the names of tables that are."""
+    hidden = set(access.hidden_among(key, [column.name for column in table.columns]))
+    return replace(
+        table,
+        columns=tuple(column for column in table.columns if column.name not in hidden),
+        reads=tuple(name for name in table.reads if name not in kept),
+    )
 
 
 def _declared_tables(model: Model) -> dict[str, CatalogueTable]:

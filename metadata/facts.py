@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 import sqlalchemy as sa
@@ -37,11 +37,12 @@ from metadata.views import (
     VerdictRow,
     VersionRow,
 )
+from resources.access import Access
 from resources.alerts import Alert, AlertStore
 from resources.dagster_internals import Evaluation, check_evaluations
 from resources.git import BRANCH, BRANCH_OF_RUN, PULL_REQUEST
 from resources.ledger import Entry, Ledger
-from resources.mlflow import MODEL_FOLDER, MlflowTracking, ModelVersion, TrackedRun, TrackingError
+from resources.mlflow import MODEL_FOLDER, ArtifactLocked, MlflowTracking, ModelVersion, TrackedRun, TrackingError
 from resources.runtime import LOCK
 from resources.settings import Settings
 from resources.tables import ParquetTables, TableError
@@ -75,6 +76,7 @@ class Metadata:
         self.tables = ParquetTables(root=settings.tables)
         self.mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
         self._instance = instance
+        self._access: Access | None = None
         self._files: dict[tuple[str, str], dict[str, Any]] = {}
 
     # -- names -------------------------------------------------------------------------------------------------------
@@ -143,7 +145,24 @@ class Metadata:
         if model is not None:
             self.known_model(model)
         found: list[Any] = getattr(self, view)()
-        return [row for row in found if model in (None, row.model)]
+        return [row for row in found if model in (None, row.model) and self._shows(row)]
+
+    def of_person(self, access: Access | None) -> Self:
+        """These facts without those about tables that are kept from a person; ``None``: all of them."""
+        self._access = access
+        return self
+
+    def require_rows(self, table: str, columns: Iterable[str]) -> None:
+        """Raises :class:`~resources.access.AccessDenied` if these columns of a table are kept from the person."""
+        if self._access is not None:
+            self._access.require_rows(table, columns)
+
+    def _shows(self, row: Any) -> bool:
+        if self._access is None:
+            return True
+        if isinstance(row, DataVersionRow):
+            return self._access.sees(row.table_name)
+        return not isinstance(row, PredictionRow) or self._access.sees(f"{row.model}/predictions")
 
     # -- views -------------------------------------------------------------------------------------------------------
 
@@ -349,6 +368,8 @@ class Metadata:
         """Folder with the files of a version. Raises :class:`MetadataError` if they cannot be read."""
         try:
             return self.mlflow.download(version.model, str(version.version))
+        except ArtifactLocked as error:
+            raise MetadataError(f"version {version.version} of {version.model}: {error}") from error
         except (TrackingError, OSError) as error:
             raise MetadataError(
                 f"the files of version {version.version} of {version.model} cannot be read "
@@ -412,7 +433,10 @@ class Metadata:
     def _json(self, version: ModelVersion, artifact: str) -> dict[str, Any]:
         """A JSON file of a version's run; empty if the run does not have it."""
         if (version.run_id, artifact) not in self._files:
-            text = self.mlflow.read_text(version.run_id, artifact)
+            try:
+                text = self.mlflow.read_text(version.run_id, artifact)
+            except ArtifactLocked as error:
+                raise MetadataError(f"version {version.version} of {version.model}: {error}") from error
             try:
                 self._files[version.run_id, artifact] = json.loads(text) if text is not None else {}
             except ValueError as error:

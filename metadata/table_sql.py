@@ -33,9 +33,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from metadata.query import QueryError, Result, distinct
-from resources.tables import ParquetTables
+from resources.access import Access, AccessDenied
+from resources.encryption import in_use, parquet
+from resources.keys import KeyProblem, MissingKeyError
+from resources.tables import ParquetTables, TableError, TableKeyError
 
 if TYPE_CHECKING:
     import duckdb
@@ -123,7 +128,7 @@ OWN_VIEWS: Mapping[str, tuple[type[Any], Callable[[ParquetTables], list[Any]]]] 
 
 def ask(
     tables: ParquetTables, sql: str, *, cache: Path, limit: int = 1_000, seconds: float = MOST_SECONDS,
-    reading: Callable[[list[str]], None] = lambda names: None,
+    reading: Callable[[list[str]], None] = lambda names: None, access: Access | None = None,
 ) -> Result:  # fmt: skip
     """Answers one SELECT on the tables.
 
@@ -134,8 +139,10 @@ def ask(
         limit: maximum number of rows, at most :data:`MOST_ROWS`.
         seconds: time after which the query is stopped.
         reading: called with the names of the tables before a row of them is read, e.g. for the audit log.
+        access: what the person who asks may see; ``None``: everything.
 
     Raises:
+        AccessDenied: the query names a table or a column that is kept from that person.
         QueryError: it is not one SELECT, it is wrong, it takes too long, or DuckDB is not installed.
         TableError: a table cannot be read.
     """
@@ -143,14 +150,19 @@ def ask(
     with contextlib.closing(_database()) as connection:
         named = _tables_in(connection, sql)
         there = {name_of(table).lower(): table for table in tables.names()}
+        for name in sorted(named & set(there)):
+            if access is not None:
+                access.require_table(there[name])
+        there = {name: table for name, table in there.items() if access is None or access.sees(table)}
         allowed: list[str] = []
+        kept: dict[str, Exception] = {}
         reading(sorted(name for name in named if name in there or name in OWN_VIEWS))
         for name in sorted(named):
             if name in there:
-                allowed += _create_view(connection, tables, there[name], cache)
+                allowed += _create_view(connection, tables, there[name], cache, access, kept)
             elif name in OWN_VIEWS:
                 row, read = OWN_VIEWS[name]
-                _load(connection, name, row, read(tables))
+                _load(connection, name, row, [one for one in read(tables) if one.table_name.lower() in there])
             elif name.startswith("main."):
                 continue  # a name of the query itself, or one that DuckDB does not find
             elif name.partition(".")[0] not in ("information_schema", "pg_catalog"):
@@ -164,6 +176,9 @@ def ask(
                 columns = distinct(relation.columns)
                 rows = relation.limit(limit + 1).fetchall()
             except Exception as error:
+                for column, reason in kept.items():
+                    if re.search(rf"\W{re.escape(column)}\W", f" {_first_line(error)} ", re.IGNORECASE):
+                        raise reason from error
                 raise _in_words(error, seconds, list(there)) from error
     return Result(columns, [tuple(map(_plain, row)) for row in rows[:limit]], len(rows) > limit)
 
@@ -215,19 +230,106 @@ def _walk(node: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(value)
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, tables: ParquetTables, table: str, cache: Path) -> list[str]:
-    """Creates the view of a table and returns its files."""
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, tables: ParquetTables, table: str, cache: Path, access: Access | None,
+    kept: dict[str, Exception],
+) -> list[str]:  # fmt: skip
+    """Creates the view of a table and returns the files that DuckDB itself may read.
+
+    Columns that the person may not see, and those whose key is missing, are not in the view; they are added to
+    ``kept``, with what to raise if the query names them. DuckDB cannot read an encrypted file, and could read a column
+    that the view leaves out by ``read_parquet``, so Arrow reads such tables for it.
+    """
     paths = _local_paths(tables, table, cache)
     schema, name = name_of(table).split(".", 1)
     connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     try:
-        connection.execute(
-            f'CREATE VIEW "{schema}"."{name}" AS SELECT * FROM read_parquet([{listed}], union_by_name = true)'
-        )
+        footers = [pq.read_metadata(path) for path in paths]
+        columns = pa.unify_schemas([parquet.schema_of(footer) for footer in footers], promote_options="permissive")
+        hidden = access.hidden_among(table, columns.names) if access is not None else []
+        for column in hidden:
+            kept[column] = AccessDenied(
+                f"{access.name if access else ''} may not see {column} of {name_of(table)}; an admin can change that"
+            )
+        missing = _columns_without_key(table, footers, columns.names)
+        kept |= missing
+        if not hidden and not any(map(parquet.keys_of, footers)):
+            listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+            connection.execute(
+                f'CREATE VIEW "{schema}"."{name}" AS SELECT * FROM read_parquet([{listed}], union_by_name = true)'
+            )
+            return paths
+        shown = pa.schema([column for column in columns if column.name not in {*hidden, *missing}])
+        if not len(shown):
+            raise next(iter(kept.values()))
+        _register(connection, schema, name, paths, footers, shown, into_memory=bool(missing))
+    except (AccessDenied, TableError):
+        raise
+    except KeyProblem as error:
+        raise TableKeyError(f"{name_of(table)} is encrypted, and {error}") from error
     except Exception as error:
         raise QueryError(f"{name_of(table)} cannot be read: {_first_line(error)}") from error
-    return paths
+    return []
+
+
+def _register(
+    connection: duckdb.DuckDBPyConnection, schema: str, name: str, paths: Sequence[str],
+    footers: Sequence[pq.FileMetaData], shown: pa.Schema, *, into_memory: bool,
+) -> None:  # fmt: skip
+    """Creates a view over files that Arrow reads.
+
+    ``into_memory`` reads the rows at once. Arrow's datasets ask for the keys of columns that no query names, so without
+    one of the keys there is no other way.
+    """
+    parts: dict[str, Any] = {}
+    if into_memory:
+        tables = []
+        for path, footer in zip(paths, footers, strict=True):
+            there = [column for column in shown.names if column in parquet.schema_of(footer).names]
+            with open(path, "rb") as file:
+                tables.append(parquet.Rows(file, in_use.ring).read(there))
+        parts[f"{schema}.{name} in memory"] = pa.concat_tables(
+            [shown.empty_table(), *tables], promote_options="permissive"
+        )
+    else:
+        ring = in_use.ring()
+        for is_encrypted in (True, False):
+            both = zip(paths, footers, strict=True)
+            if of_kind := [path for path, found in both if bool(parquet.keys_of(found)) == is_encrypted]:
+                stored = parquet.stored_names(shown, is_encrypted=is_encrypted)
+                parts[f"{schema}.{name} by Arrow, {is_encrypted}"] = parquet.dataset(of_kind, ring, stored)
+    for part, rows in parts.items():
+        connection.register(part, rows)
+    # The n-th column of each part is the n-th of the view, whatever the files call it.
+    names = ", ".join(_quoted(column) for column in shown.names)
+    union = " UNION ALL ".join(f"SELECT * FROM {_quoted(part)}" for part in parts)
+    connection.execute(f"CREATE VIEW {_quoted(schema)}.{_quoted(name)} ({names}) AS {union}")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _columns_without_key(
+    table: str, footers: Sequence[pq.FileMetaData], columns: Sequence[str]
+) -> dict[str, Exception]:
+    """Personal columns whose key is missing, with the error to raise.
+
+    Raises:
+        KeyProblem: the key of the other columns is missing.
+    """
+    found: dict[str, Exception] = {}
+    for footer in footers:
+        for purpose, fingerprint in parquet.keys_of(footer).items():
+            try:
+                in_use.ring().key(purpose, fingerprint)
+            except MissingKeyError as error:
+                own = parquet.personal_columns_of(footer)
+                if purpose != "personal" or "tables" not in parquet.keys_of(footer):
+                    raise
+                reason = TableKeyError(f"{', '.join(own)} of {name_of(table)} need a key of their own, and {error}")
+                found |= {column: reason for column in own if column in columns}
+    return found
 
 
 def _local_paths(tables: ParquetTables, table: str, cache: Path) -> list[str]:

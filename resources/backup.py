@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Literal, Self
 
+from resources.encryption.sealed import Sealing
+from resources.keys import Key, KeyProblem, KeyRing
 from resources.settings import Settings, project_name
 
 FORMAT = 1
@@ -35,6 +37,9 @@ MANIFEST, STATE, DUMP = "manifest.json", "state", "postgresql.dump"
 """Members of the archive: the manifest, which is the last one; the folder of the state; the dump of a PostgreSQL."""
 
 SUFFIX = ".tar.gz"
+SEALED_SUFFIX = ".tar.gz.sealed"
+"""End of the name of an encrypted archive (``encryption/sealed.py``)."""
+
 PROJECT_DATABASE, MLFLOW_DATABASE = "assetline.db", "mlflow/mlflow.db"
 ARTIFACTS = "mlflow/artifacts"
 
@@ -113,10 +118,11 @@ def back_up(settings: Settings, file: Path) -> Manifest:
 
     Raises:
         BackupError: the file exists or cannot be written, there is no state folder, a part of it is a link or damaged,
-            or the database cannot be dumped.
+            the database cannot be dumped, or the archive would be encrypted and there is no key.
     """
     home = settings.home
     _refuse(settings, file)
+    key = _key(settings)
     kind = kind_of_database(settings, BackupError)
     try:
         with (
@@ -127,7 +133,8 @@ def back_up(settings: Settings, file: Path) -> Manifest:
             copies = _copied_databases(settings, kind, found, Path(scratch))
             partial = Path(scratch) / file.name
             with partial.open("wb") as raw:
-                manifest = _written(settings, kind, copies, raw)
+                with Sealing(raw, "backups", key) if key else contextlib.nullcontext(raw) as out:
+                    manifest = _written(settings, kind, copies, out)  # type: ignore[arg-type]
                 raw.flush()
                 os.fsync(raw.fileno())
             os.replace(partial, file)
@@ -170,7 +177,8 @@ def default_archive(settings: Settings) -> Path:
     """
     if settings.backup is None:
         raise BackupError("name the archive, or set ASSETLINE_BACKUP to a folder for archives")
-    return settings.backup / f"{project_name()}-{settings.env}-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H%M%S}{SUFFIX}"
+    suffix = SEALED_SUFFIX if settings.encrypt else SUFFIX
+    return settings.backup / f"{project_name()}-{settings.env}-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H%M%S}{suffix}"
 
 
 @contextlib.contextmanager
@@ -218,8 +226,9 @@ def _is_beside_a_database(name: str, files: Collection[str]) -> bool:
 
 def _refuse(settings: Settings, file: Path) -> None:
     home = settings.home
-    if not file.name.endswith(SUFFIX):
-        raise BackupError(f"{file} does not end with {SUFFIX}; name it so")
+    suffixes = (SUFFIX, SEALED_SUFFIX) if settings.encrypt else (SUFFIX,)
+    if not file.name.endswith(suffixes):
+        raise BackupError(f"{file} does not end with {' or '.join(suffixes)}; name it so")
     if file.exists():
         raise BackupError(f"{file} exists already; give another name or move it away")
     if not home.is_dir():
@@ -228,6 +237,16 @@ def _refuse(settings: Settings, file: Path) -> None:
         raise BackupError(f"{file} lies in the state folder {home}; give a path outside of it")
     if not file.parent.is_dir():
         raise BackupError(f"there is no folder {file.parent}; make it first")
+
+
+def _key(settings: Settings) -> Key | None:
+    """The key that encrypts an archive; ``None`` if the setting ``encrypt`` is off."""
+    if not settings.encrypt:
+        return None
+    try:
+        return KeyRing.of(settings).newest("backups")
+    except KeyProblem as error:
+        raise BackupError(f"the archive cannot be encrypted: {error}; no backup was made") from error
 
 
 def _files(home: Path) -> Iterator[tuple[str, Path]]:

@@ -51,6 +51,10 @@ class TrackingError(Exception):
     """An MLflow operation is not possible. The message gives the object and the fix."""
 
 
+class ArtifactLocked(TrackingError):
+    """An artifact is encrypted, and its key is missing, or it was altered. The message names the file and the key."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
     """A registered version of a model, with its tags."""
@@ -233,15 +237,12 @@ class MlflowTracking(dg.ConfigurableResource):
 
         Raises :class:`TrackingError` if there is no such run.
         """
-        import mlflow.artifacts
-
         self._get_run(run_id)
         folder = artifact_file.rpartition("/")[0]
         if artifact_file not in {found.path for found in self.client().list_artifacts(run_id, folder or None)}:
             return None
-        uri = f"runs:/{run_id}/{artifact_file}"
-        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        path = self._downloaded(f"{self._get_run(run_id).info.artifact_uri}/{artifact_file}")
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def run_url(self, run_id: str) -> str:
         """URL of the run's page in the MLflow UI, for ``dg.MetadataValue.url``."""
@@ -365,14 +366,14 @@ class MlflowTracking(dg.ConfigurableResource):
     def download(self, name: str, version: str) -> Path:
         """Folder with the files of a model version. A local store returns its own folder, which must not be changed.
 
+        Files that are encrypted are returned as a copy in the clear, which is removed when this process ends.
+
         Raises:
             TrackingError: there is no such version.
+            ArtifactLocked: a file is encrypted, and its key is missing.
         """
-        import mlflow.artifacts
-
         self._get_version(name, version)
-        uri = self.client().get_model_version_download_uri(name, version)
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri))
+        return self._downloaded(self.client().get_model_version_download_uri(name, version))
 
     def run_of_version(self, name: str, version: str) -> str:
         """Id of the MLflow run of a model version. Raises :class:`TrackingError` if there is no such version."""
@@ -455,14 +456,11 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def read_text(self, run_id: str, artifact: str) -> str | None:
         """The text of a run's artifact; ``None`` if the run has none of that name."""
-        import mlflow.artifacts
-
         client, (folder, _, _) = self.client(), artifact.rpartition("/")
         if artifact not in {file.path for file in client.list_artifacts(run_id, folder or None)}:
             return None
-        uri = f"{client.get_run(run_id).info.artifact_uri}/{artifact}"
-        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri)
-        return Path(path).read_text(encoding="utf-8")
+        path = self._downloaded(f"{client.get_run(run_id).info.artifact_uri}/{artifact}")
+        return path.read_text(encoding="utf-8")
 
     # -- below -------------------------------------------------------------------------------------------------------
 
@@ -470,9 +468,23 @@ class MlflowTracking(dg.ConfigurableResource):
         """MLflow's client for this store; creates a SQLite store first if it does not exist."""
         from mlflow import MlflowClient
 
+        from resources.encryption import artifacts
+
+        artifacts.register()
         if self.tracking_uri.startswith(_SQLITE):
             create_store(Path(self.tracking_uri.removeprefix(_SQLITE)), Path(self._artifacts() or ""))
         return MlflowClient(self.tracking_uri)
+
+    def _downloaded(self, uri: str) -> Path:
+        """Path of an artifact in the clear. Raises :class:`ArtifactLocked` if it is encrypted and cannot be read."""
+        import mlflow.artifacts
+
+        from resources.keys import KeyProblem
+
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=self.tracking_uri))
+        except KeyProblem as error:
+            raise ArtifactLocked(str(error)) from error
 
     def _artifacts(self) -> str | None:
         if self.artifact_location is None and self.tracking_uri.startswith(_SQLITE):

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import os
 import shutil
 import sqlite3
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from resources.backup import DUMP, FORMAT, MANIFEST, MLFLOW_DATABASE, STATE, Manifest, hashed_copy, kind_of_database
+from resources.encryption.sealed import HEAD, SealError, Unsealing, is_sealed
+from resources.keys import KeyProblem, KeyRing
 from resources.migrations import revisions
 from resources.settings import Settings
 
@@ -29,7 +34,7 @@ _PATHS_IN_MLFLOW = {
 """Columns of MLflow's store that hold absolute paths, by table."""
 
 _OF_A_VOLUME = "lost+found"
-"""Folder that an empty volume may hold."""
+"""Folder that an empty volume may hold. The file of the keys may be there as well: archives do not hold it."""
 
 
 class RestoreError(Exception):
@@ -49,12 +54,13 @@ def restore(settings: Settings, file: Path, into: Path | None = None) -> Manifes
 
     Raises:
         RestoreError: the folder is not empty, the archive is damaged or of a newer release, or the database is not of
-            the kind that was backed up.
+            the kind that was backed up, or the archive is encrypted and its key is missing.
     """
     target = (into or settings.home).absolute()
     if not file.is_file():
         raise RestoreError(f"there is no file {file}; give the path of a backup")
-    if target.exists() and (not target.is_dir() or any(one.name != _OF_A_VOLUME for one in target.iterdir())):
+    may_be_there = {target / _OF_A_VOLUME, settings.keys, settings.keys.with_name(f".{settings.keys.name}.lock")}
+    if target.exists() and (not target.is_dir() or set(target.iterdir()) - may_be_there):
         raise RestoreError(f"{target} is not empty; move it away, or restore into another folder with --into")
     try:
         place = target.resolve()  # it may be a link to an empty folder
@@ -62,7 +68,7 @@ def restore(settings: Settings, file: Path, into: Path | None = None) -> Manifes
         is_volume = os.path.ismount(place)  # nothing outside of it can be renamed into it
         aside = Path(tempfile.mkdtemp(prefix=".assetline-restore-", dir=place if is_volume else place.parent))
         try:
-            manifest = _unpacked(file, aside)
+            manifest = _unpacked(file, aside, settings)
             _refuse(manifest, settings)
             state = aside / STATE
             state.mkdir(exist_ok=True)
@@ -71,7 +77,7 @@ def restore(settings: Settings, file: Path, into: Path | None = None) -> Manifes
                 from resources.postgres_dump import load
 
                 load(settings.database_url, aside / DUMP, RestoreError)
-            if is_volume:
+            if is_volume or (place.exists() and any(place.iterdir())):
                 for path in sorted(state.iterdir()):
                     os.replace(path, place / path.name)
             else:
@@ -92,11 +98,32 @@ def other_packages(manifest: Manifest) -> dict[str, tuple[str, str]]:
     return {name: (then, now[name]) for name, then in manifest.packages.items() if then != now[name]}
 
 
-def _unpacked(file: Path, aside: Path) -> Manifest:
+@contextlib.contextmanager
+def _opened(file: Path, settings: Settings) -> Iterator[IO[bytes]]:
+    """An archive for reading, in the clear."""
+    with file.open("rb") as stored:
+        head = stored.read(HEAD)
+        stored.seek(0)
+        if not is_sealed(head):
+            yield stored
+            return
+        try:
+            yield io.BufferedReader(Unsealing(stored, KeyRing.of(settings)), 1 << 20)
+        except SealError as error:
+            raise RestoreError(f"{file}: {error}; nothing was restored") from error
+        except KeyProblem as error:
+            raise RestoreError(f"{file} is encrypted, and {error}; nothing was restored") from error
+
+
+def _unpacked(file: Path, aside: Path, settings: Settings) -> Manifest:
     """Unpacks an archive into an empty folder and verifies it against its manifest."""
     found: dict[str, tuple[str, int]] = {}
     try:
-        with gzip.open(file) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
+        with (
+            _opened(file, settings) as stored,
+            gzip.open(stored) as unpacked,
+            tarfile.open(fileobj=unpacked, mode="r|") as archive,
+        ):
             for member in archive:
                 path = PurePosixPath(member.name)
                 if not member.isreg() or path.is_absolute() or ".." in path.parts:

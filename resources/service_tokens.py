@@ -6,6 +6,8 @@ token.
     created = 2026-12-01T09:30:00+00:00
     role = "operator"                           # optional; default: scorer
     models = ["fraud"]                          # optional; default: all models
+    tables = ["fraud/payments", "fraud/f*"]     # optional; default: all tables of these models
+    hidden_columns = ["*.customer_id"]          # optional; default: none
     expires = 2027-12-01T00:00:00+00:00         # optional
     previous_hash = "sha256:fcde2b2e…"          # optional: the token before the rotation …
     previous_until = 2026-12-02T09:30:00+00:00  # … and how long it works
@@ -39,13 +41,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resources.access import Access, Role, role_of
+from resources.access import Access, Role, parts_of, role_of
 
 FIRST = "default"
 """Name of the token that the service makes at its first start."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PERSON = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@ -]{0,62}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_LIMITS = ("models", "tables", "hidden_columns")
+"""What a token or a person may be limited by."""
 _LEAST_LENGTH = 16
 _MOST_HOURS = 24 * 365
 _LOCK_TIMEOUT_S = 30
@@ -69,6 +73,7 @@ class Token:
         previous_until: first moment at which the previous token no longer works.
         role: its role.
         models: names of the models that it is limited to; ``None``: all.
+        tables, hidden_columns: as in :class:`~resources.access.Access`.
     """
 
     name: str
@@ -79,11 +84,13 @@ class Token:
     previous_until: dt.datetime | None = None
     role: Role = "scorer"
     models: tuple[str, ...] | None = None
+    tables: tuple[str, ...] | None = None
+    hidden_columns: tuple[str, ...] = ()
 
     @property
     def access(self) -> Access:
         """What its holder may do."""
-        return Access(self.name, self.role, self.models)
+        return Access(self.name, self.role, self.models, self.tables, self.hidden_columns)
 
     def matches(self, digest: bytes, at: dt.datetime) -> bool:
         """Whether ``digest`` is that of this token, or of its predecessor while that works; in constant time.
@@ -105,6 +112,8 @@ class Token:
             "name": self.name,
             "role": self.role,
             "models": None if self.models is None else list(self.models),
+            "tables": None if self.tables is None else list(self.tables),
+            "hidden_columns": list(self.hidden_columns),
             "created": self.created.isoformat(timespec="seconds"),
             "expires": self.expires and self.expires.isoformat(timespec="seconds"),
             "expired": self.has_expired(at),
@@ -172,8 +181,9 @@ class TokenFile:
         return True
 
     def create(
-        self, name: str, expires: dt.datetime | None = None, role: Role = "scorer", models: Collection[str] = ()
-    ) -> str:
+        self, name: str, expires: dt.datetime | None = None, role: Role = "scorer", models: Collection[str] = (),
+        tables: Collection[str] = (), hidden_columns: Collection[str] = (),
+    ) -> str:  # fmt: skip
         """Adds a token and returns it; it is not stored anywhere.
 
         Args:
@@ -181,22 +191,32 @@ class TokenFile:
             expires: first moment at which it no longer works; ``None``: it does not expire.
             role: its role.
             models: names of the models that it is limited to; empty: all.
+            tables: patterns of the tables that it is limited to; empty: all.
+            hidden_columns: patterns of columns that it may not see.
 
         Raises:
-            TokenError: the name is invalid or exists already, ``expires`` is past, or the file is damaged.
+            TokenError: the name is invalid or exists already, ``expires`` is past, a pattern is wrong, or the file is
+                damaged.
         """
         if not _NAME.fullmatch(name):
             raise TokenError(
                 f"the name {name!r} is invalid; use lower-case letters, digits, - and _, at most 63 of them"
             )
         _refuse_past(expires)
+        try:
+            for pattern in hidden_columns:
+                parts_of(pattern)
+        except ValueError as error:
+            raise TokenError(f"the hidden column {error}") from error
         with self._locked():
             tokens, people = self._contents() if self.path.exists() else ({}, {})
             if name in tokens:
                 raise TokenError(f"a token {name!r} exists already; `assetline token rotate {name}` replaces it")
             token = _new_token()
-            limited = tuple(sorted(models)) or None
-            new = Token(name, digest_of(token), _now(), expires, role=role, models=limited)
+            new = Token(
+                name, digest_of(token), _now(), expires, role=role, models=tuple(sorted(models)) or None,
+                tables=tuple(tables) or None, hidden_columns=tuple(hidden_columns),
+            )  # fmt: skip
             self._save({**tokens, name: new}, people)
         return token
 
@@ -223,9 +243,11 @@ class TokenFile:
                     f"the token {name!r} expired on {old.expires:%Y-%m-%d %H:%M} UTC; give a new --expires"
                 )
             token, now = _new_token(), _now()
-            new = Token(name, digest_of(token), now, expires or old.expires, role=old.role, models=old.models)
-            if keep_hours:
-                new = replace(new, previous=old.digest, previous_until=now + dt.timedelta(hours=keep_hours))
+            new = replace(
+                old, digest=digest_of(token), created=now, expires=expires or old.expires,
+                previous=old.digest if keep_hours else None,
+                previous_until=now + dt.timedelta(hours=keep_hours) if keep_hours else None,
+            )  # fmt: skip
             was_shown = self._shows(old)
             self._save({**tokens, name: new}, people)
             if was_shown:
@@ -299,9 +321,12 @@ def _parsed(content: bytes) -> tuple[dict[str, Token], dict[str, Access]]:
 
 
 def _person_of(name: str, facts: Any) -> Access:
-    if not _PERSON.fullmatch(name) or not isinstance(facts, dict) or not {"role"} <= set(facts) <= {"role", "models"}:
-        raise ValueError(f"[people.{name}] is not a user name with role and, if limited, models")
-    return Access(name, _role(f"[people.{name}]", facts), _models(f"[people.{name}]", facts))
+    where = f"[people.{name}]"
+    if not _PERSON.fullmatch(name) or not isinstance(facts, dict) or not {"role"} <= set(facts) <= {"role", *_LIMITS}:
+        raise ValueError(f"{where} is not a user name with role and, if limited, {', '.join(_LIMITS)}")
+    return Access(
+        name, _role(where, facts), _names(where, facts, "models"), _names(where, facts, "tables"), _hidden(where, facts)
+    )
 
 
 def _role(where: str, facts: Mapping[str, Any]) -> Role:
@@ -311,17 +336,28 @@ def _role(where: str, facts: Mapping[str, Any]) -> Role:
         raise ValueError(f"role of {where}: {error}") from error
 
 
-def _models(where: str, facts: Mapping[str, Any]) -> tuple[str, ...] | None:
-    models = facts.get("models")
-    if models is None:
+def _names(where: str, facts: Mapping[str, Any], field: str) -> tuple[str, ...] | None:
+    names = facts.get(field)
+    if names is None:
         return None
-    if not isinstance(models, list) or not models or not all(isinstance(one, str) and one for one in models):
-        raise ValueError(f"models of {where} is not a list of names; leave it out for all models")
-    return tuple(models)
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) and one for one in names):
+        raise ValueError(f"{field} of {where} is not a list of names; leave it out for no limit")
+    return tuple(names)
+
+
+def _hidden(where: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _names(where, facts, "hidden_columns") or ()
+    for name in names:
+        try:
+            parts_of(name)
+        except ValueError as error:
+            raise ValueError(f"hidden_columns of {where}: {error}") from error
+    return names
 
 
 def _token_of(name: str, facts: Any) -> Token:
-    known = {"hash", "created", "expires", "previous_hash", "previous_until", "role", "models"}
+    where = f"[tokens.{name}]"
+    known = {"hash", "created", "expires", "previous_hash", "previous_until", "role", *_LIMITS}
     if not _NAME.fullmatch(name) or not isinstance(facts, dict) or not set(facts) <= known:
         raise ValueError(f"[tokens.{name}] is not a token with {', '.join(sorted(known))}")
     if ("previous_hash" in facts) != ("previous_until" in facts):
@@ -334,7 +370,8 @@ def _token_of(name: str, facts: Any) -> Token:
         previous = _digest(name, facts, "previous_hash")
     return Token(
         name, digest, created, _moment(name, facts, "expires"), previous, _moment(name, facts, "previous_until"),
-        role=_role(f"[tokens.{name}]", facts), models=_models(f"[tokens.{name}]", facts),
+        role=_role(where, facts), models=_names(where, facts, "models"), tables=_names(where, facts, "tables"),
+        hidden_columns=_hidden(where, facts),
     )  # fmt: skip
 
 
@@ -370,8 +407,9 @@ def _person_to_toml(person: Access) -> str:
 
 
 def _access_lines(access: Access) -> list[str]:
-    models = [] if access.models is None else [f"models = {json.dumps(access.models)}"]
-    return [f'role = "{access.role}"', *models]
+    limits = {name: getattr(access, name) for name in _LIMITS}
+    # JSON's texts and lists are TOML's, too.
+    return [f'role = "{access.role}"', *(f"{name} = {json.dumps(of)}" for name, of in limits.items() if of)]
 
 
 def _iso(moment: dt.datetime) -> str:

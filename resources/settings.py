@@ -149,6 +149,7 @@ class Settings:
         protected_branch: the branch whose versions may be promoted in prod.
         token: access token for the alerts; default: generated once, in the file ``token`` of the state folder.
         service_tokens: file with the hashes of the scoring service's tokens; default: in the state folder.
+        encrypt: whether new files of tables, MLflow's artifacts and backups are encrypted (docs/encryption.md).
         keys: file with the keys of the project; default: in the state folder. See ``keys.py``.
         key_pseudonyms, key_tables, key_personal, key_artifacts, key_backups: the keys of a purpose, in base64, instead
             of those in the file; several with commas, the oldest first.
@@ -196,6 +197,7 @@ class Settings:
     protected_branch: str = "main"
     token: str = field(default="", repr=False)
     service_tokens: Path = field(default=None)  # type: ignore[assignment]  # set in __post_init__
+    encrypt: bool = False
     keys: Path = field(default=None)  # type: ignore[assignment]  # set in __post_init__
     key_pseudonyms: str = field(default="", repr=False)
     key_tables: str = field(default="", repr=False)
@@ -749,6 +751,7 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "protected_branch": _branch,
     "token": _token,
     "service_tokens": _file,
+    "encrypt": _flag,
     "keys": _file,
     **dict.fromkeys(("key_pseudonyms", "key_tables", "key_personal", "key_artifacts", "key_backups"), _keys),
     "channels": _existing_file,

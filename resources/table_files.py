@@ -41,6 +41,10 @@ class TableError(Exception):
     """A table cannot be read or written. The message gives the file and the fix."""
 
 
+class TableKeyError(TableError):
+    """A table is encrypted, or should be, and a key is missing or wrong. Nothing is lost; the message says which."""
+
+
 @dataclass(frozen=True)
 class Scheme:
     """A kind of bucket: the package that speaks its protocol, how to install it, and where its keys come from."""
@@ -143,6 +147,9 @@ class TableFiles(Protocol):
     def state(self, name: str) -> FileState | None:
         """The state of one file; ``None`` if there is none."""
 
+    def pages(self, folder: str) -> list[str]:
+        """Sorted names of the files of a folder that holds pages, hidden ones excluded."""
+
     def footer(self, name: str, state: FileState) -> Any:
         """A file object that holds at least the Parquet footer. Raises :class:`FileNotFoundError`."""
 
@@ -218,6 +225,10 @@ class LocalFiles:
         # A rename puts another inode in place.
         token = f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
         return FileState(found.st_size, token, dt.datetime.fromtimestamp(found.st_mtime, dt.UTC))
+
+    def pages(self, folder: str) -> list[str]:
+        """See :class:`TableFiles`."""
+        return sorted(self.states(folder))
 
     def footer(self, name: str, state: FileState) -> Any:
         """See :class:`TableFiles`."""
@@ -300,6 +311,10 @@ class BucketFiles:
         except FileNotFoundError:
             return None
         return _state_of(info) if info["type"] == "file" else None
+
+    def pages(self, folder: str) -> list[str]:
+        """See :class:`TableFiles`."""
+        return sorted(self.states(folder))
 
     def footer(self, name: str, state: FileState) -> Any:
         """See :class:`TableFiles`."""

@@ -1,18 +1,20 @@
 """Tables as day-partitioned Parquet files, and the IO manager through which assets read and write them.
 
 Belongs here: paths, stamps (code version, data version, versions of the inputs), clear errors for unreadable files.
-Does not belong here: the contents of a table, and how a file is replaced in a folder or a bucket (``table_files.py``).
+Does not belong here: the contents of a table, how a file is replaced in a folder or a bucket (``table_files.py``), and
+how one is encrypted (``encryption/parquet.py``).
 Layout: ``<root>/<model>/<asset>/<day>.parquet``, and ``all.parquet`` for an unpartitioned table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PrivateAttr
 
-from resources.table_files import FileState, TableError, TableFiles, files_of, hidden_key, is_url
+from resources.encryption import in_use, sealed
+from resources.encryption import parquet as encryption
+from resources.keys import KeyProblem, KeyRing, Purpose
+from resources.table_files import FileState, TableError, TableFiles, TableKeyError, files_of, hidden_key, is_url
 
 WHOLE = "all"
 """Used as the day of an unpartitioned table."""
+
+PERSONAL_COLUMNS = "personal_columns"
+"""Definition metadata of an asset: names of its personal columns, which have a key of their own if it is encrypted."""
 
 FEW_ROWS = 100_000
 """Files with at most this many rows are read with one thread, which is faster."""
@@ -184,7 +192,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         files, name = self.files, _name(key, day)
         state = files.state(name)
         try:
-            schema = pq.read_schema(files.footer(name, state)) if state else []
+            schema = encryption.schema_of(pq.read_metadata(files.footer(name, state))) if state else []
         except FileNotFoundError:
             return {}
         except pa.ArrowInvalid as error:
@@ -224,7 +232,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         for day in days:
             try:
                 with self.files.opened(_name(key, day)) as file:
-                    there = pq.read_schema(file)
+                    there = encryption.schema_of(pq.read_metadata(file))
             except FileNotFoundError as error:
                 raise self._missing(key, day) from error
             except (pa.ArrowInvalid, OSError) as error:
@@ -239,15 +247,9 @@ class ParquetTables(dg.ConfigurableIOManager):
 
         Raises :class:`TableError` if the file is missing or damaged.
         """
-        try:
-            with self.files.opened(_name(key, day)) as file:
-                wanted = list(columns) if columns is not None else None
-                for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(rows, columns=wanted):
-                    yield frame_of([pa.Table.from_batches([batch])])
-        except FileNotFoundError as error:
-            raise self._missing(key, day) from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise self._unreadable(key, day, error) from error
+        with self._parquet(self.files, key, day) as parquet:
+            for batch in parquet.batches(rows, columns):
+                yield frame_of([batch])
 
     def write(
         self,
@@ -257,28 +259,105 @@ class ParquetTables(dg.ConfigurableIOManager):
         *,
         code_version: str = "",
         inputs: Inputs | None = None,
+        personal: Collection[str] = (),
     ) -> Stamp:
-        """Atomically replaces the file of ``day`` with ``frame`` and returns its stamp."""
-        encoded, stamp = encode(frame, code_version=code_version, inputs=inputs)
+        """Atomically replaces the file of ``day`` with ``frame`` and returns its stamp.
+
+        If the setting ``encrypt`` is on, the file is encrypted, and the columns ``personal`` by a key of their own. The
+        data version is that of the rows, so it is the same with and without.
+
+        Raises:
+            TableKeyError: the file would be encrypted, and there is no key; the old file stays.
+        """
+        table = _table_of(frame)
+        encoded, stamp = _encoded(table, lambda digest: Stamp(code_version, digest, inputs or {}, len(table)))
+        if in_use.encrypts() and table.num_columns:
+            encoded = self._encrypted(key, day, table, stamp, personal)
         self.files.replace(_name(key, day), encoded)
         return stamp
 
     def read_bytes(self, key: dg.AssetKey, day: str = WHOLE) -> bytes:
-        """The bytes of a day's file. Raises :class:`TableError` if there is no file."""
+        """A day as the bytes of a Parquet file that is not encrypted. Raises :class:`TableError` if there is none."""
+        with self._parquet(self.files, key, day) as parquet:
+            if parquet.keys:
+                return encode_table(parquet.read(), self.existing_stamp(key, day))
         try:
             return self.files.read(_name(key, day))
         except FileNotFoundError as error:
             raise self._missing(key, day) from error
 
+    def keys_of(self, key: dg.AssetKey, day: str = WHOLE) -> dict[Purpose, str]:
+        """The fingerprint of the key of each purpose that a day's file needs; empty if it is not encrypted."""
+        with self._footer(key, day) as metadata:
+            return encryption.keys_of(metadata)
+
+    def needs_rewriting(self, key: dg.AssetKey, day: str, personal: Collection[str], ring: KeyRing | None) -> bool:
+        """Whether a day's file is not as :meth:`rewrite` would leave it. Raises :class:`TableError` if it is damaged.
+
+        Args:
+            key: the table.
+            day: ISO day, or :data:`WHOLE`.
+            personal: its personal columns; those that the file says are added.
+            ring: the keys; ``None``: the file should not be encrypted.
+        """
+        with self._footer(key, day) as metadata:
+            return encryption.differs(metadata, personal, ring)
+
+    def rewrite(self, key: dg.AssetKey, day: str, personal: Collection[str], ring: KeyRing | None) -> None:
+        """Writes a day's file again with the newest keys, or without any; rows, types and stamp stay as they are.
+
+        A file that another process replaces meanwhile is read again, so that its new rows are kept.
+
+        Raises:
+            TableError: there is no such file, it is damaged, or a key is missing. The file stays as it is.
+        """
+        files, name = self.files, _name(key, day)
+        while True:
+            before = files.state(name)
+            stamp = self.existing_stamp(key, day)
+            with self._parquet(files, key, day) as parquet:
+                own = {*personal, *parquet.personal}
+                table = parquet.read()
+            content = encode_table(table, stamp) if ring is None else self._encrypted(key, day, table, stamp, own)
+            if files.state(name) == before:
+                files.replace(name, content)
+                return
+
+    def _encrypted(self, key: dg.AssetKey, day: str, table: pa.Table, stamp: Stamp, personal: Collection[str]) -> bytes:
+        try:
+            return encryption.encrypted(table, {_STAMP: json.dumps(asdict(stamp))}, in_use.ring(), personal)
+        except KeyProblem as error:
+            raise TableKeyError(f"{key.to_user_string()} of {day} cannot be encrypted: {error}") from error
+
     def _load(self, files: TableFiles, key: dg.AssetKey, day: str, columns: Sequence[str] | None = None) -> pa.Table:
+        with self._parquet(files, key, day) as parquet:
+            return parquet.read(columns, use_threads=parquet.metadata.num_rows > FEW_ROWS)
+
+    @contextlib.contextmanager
+    def _footer(self, key: dg.AssetKey, day: str) -> Iterator[pq.FileMetaData]:
+        """The readable footer of a day's file; errors are :class:`TableError`."""
+        files, name = self.files, _name(key, day)
+        state = files.state(name)
+        try:
+            if state is None:
+                raise FileNotFoundError(name)
+            yield pq.read_metadata(files.footer(name, state))
+        except FileNotFoundError as error:
+            raise self._missing(key, day) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._unreadable(key, day, error) from error
+
+    @contextlib.contextmanager
+    def _parquet(self, files: TableFiles, key: dg.AssetKey, day: str) -> Iterator[encryption.Rows]:
+        """A day's file for reading, with its keys if it is encrypted; errors are :class:`TableError`."""
         try:
             with files.opened(_name(key, day)) as file:
                 # Reading a single file takes half the time of a dataset, which matters when sixty days are read.
-                parquet = pq.ParquetFile(file, pre_buffer=False)
-                wanted = list(columns) if columns is not None else None
-                return parquet.read(wanted, use_threads=parquet.metadata.num_rows > FEW_ROWS)
+                yield encryption.Rows(file, in_use.ring)
         except FileNotFoundError as error:
             raise self._missing(key, day) from error
+        except KeyProblem as error:
+            raise TableKeyError(f"{key.to_user_string()} of {day} is encrypted, and {error}") from error
         except (pa.ArrowInvalid, OSError) as error:
             raise self._unreadable(key, day, error) from error
 
@@ -299,23 +378,64 @@ class ParquetTables(dg.ConfigurableIOManager):
     # -- reports -----------------------------------------------------------------------------------------------------
 
     def keep_report(self, key: dg.AssetKey, name: str, html: str) -> str:
-        """Writes a page beside the files of a table and returns its path or URL."""
+        """Writes a page beside the files of a table and returns its path or URL.
+
+        Raises:
+            TableKeyError: the setting ``encrypt`` is on, and there is no key.
+        """
         inside = posixpath.join(*key.path, _REPORTS, f"{name}.html")
-        self.files.replace(inside, html.encode())
+        self._keep(inside, html.encode())
         return posixpath.join(self.root, inside)
 
+    def _keep(self, inside: str, content: bytes) -> None:
+        if in_use.encrypts():
+            with _with_keys(inside):
+                content = sealed.seal(content, "tables", in_use.ring())
+        self.files.replace(inside, content)
+
     def report(self, link: str) -> bytes | None:
-        """The page at a path or URL that :meth:`keep_report` has returned; ``None`` for any other file."""
+        """The page at a path or URL that :meth:`keep_report` has returned; ``None`` for any other file.
+
+        Raises:
+            TableKeyError: it is encrypted, and its key is missing.
+        """
         inside = self._report(link)
         try:
-            return self.files.read(inside) if inside else None
+            content = self.files.read(inside) if inside else None
         except FileNotFoundError:
             return None
+        if content is None or not sealed.is_sealed(content):
+            return content
+        with _with_keys(inside or ""):
+            return sealed.unseal(content, in_use.ring())
 
     def has_report(self, link: str) -> bool:
         """Whether there is such a page."""
         inside = self._report(link)
         return inside is not None and self.files.state(inside) is not None
+
+    def reports(self, key: dg.AssetKey) -> list[str]:
+        """Paths or URLs of the pages beside the files of a table."""
+        folder = posixpath.join(*key.path, _REPORTS)
+        return [posixpath.join(self.root, folder, name) for name in self.files.pages(folder) if name.endswith(".html")]
+
+    def key_of_report(self, link: str) -> tuple[Purpose, str] | None:
+        """Purpose and fingerprint of the key that encrypts such a page; ``None`` if it is not encrypted or gone."""
+        try:
+            return sealed.key_of(self.files.read(self._report(link) or "")[: sealed.HEAD])
+        except FileNotFoundError:
+            return None
+
+    def rewrite_report(self, link: str) -> None:
+        """Writes such a page again, as the settings say: with the newest key, or in the clear."""
+        content, inside = self.report(link), self._report(link)
+        if content is not None and inside:
+            self._keep(inside, content)
+
+    def table_of_report(self, link: str) -> str:
+        """The table that such a page lies beside, e.g. ``fraud/drift``; empty for any other link."""
+        inside = self._report(link)
+        return inside.partition(f"/{_REPORTS}/")[0] if inside else ""
 
     def _report(self, link: str) -> str | None:
         """Name of a page below the root; ``None`` if the link is to anything else."""
@@ -382,6 +502,7 @@ class ParquetTables(dg.ConfigurableIOManager):
                 day,
                 code_version=context.asset_spec.code_version or "",
                 inputs={**inputs_of(windows, versions, day), **by_step},
+                personal=(context.definition_metadata or {}).get(PERSONAL_COLUMNS, ()),
             )
         where = self.path(key, day if day == WHOLE else "<day>")
         context.add_output_metadata({"path": dg.MetadataValue.path(where)})
@@ -455,16 +576,29 @@ def encode(frame: pd.DataFrame, *, code_version: str = "", inputs: Inputs | None
     Returns:
         The bytes of the file, and its stamp.
     """
+    table = _table_of(frame)
+    return _encoded(table, lambda digest: Stamp(code_version, digest, inputs or {}, len(table)))
+
+
+def encode_table(table: pa.Table, stamp: Stamp) -> bytes:
+    """Encodes rows that were read from a file as they were before that file was encrypted, with their stamp."""
+    return _encoded(table.combine_chunks().replace_schema_metadata(None), lambda _: stamp)[0]
+
+
+def _table_of(frame: pd.DataFrame) -> pa.Table:
     table = pa.Table.from_pandas(frame, preserve_index=False).combine_chunks()
     # Drop pandas' metadata, which includes versions, so that identical rows give identical bytes.
-    table = table.replace_schema_metadata(None)
+    return table.replace_schema_metadata(None)
+
+
+def _encoded(table: pa.Table, stamp_of: Callable[[str], Stamp]) -> tuple[bytes, Stamp]:
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
         writer.write_table(table)
         # The footer with the types is not written yet, so the schema is hashed separately.
         digest = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
         digest.update(sink.getbuffer())
-        stamp = Stamp(code_version, digest.hexdigest(), inputs or {}, table.num_rows)
+        stamp = stamp_of(digest.hexdigest())
         writer.add_key_value_metadata({_STAMP: json.dumps(asdict(stamp))})
     return sink.getvalue(), stamp
 
@@ -480,6 +614,14 @@ _TYPES = {
 
 _REPORTS = "reports"
 """Folder of a table's pages."""
+
+
+@contextlib.contextmanager
+def _with_keys(page: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyProblem as error:
+        raise TableKeyError(f"{page} is encrypted, and {error}") from error
 
 
 def _name(key: dg.AssetKey, day: str) -> str:

@@ -94,6 +94,10 @@ class DeltaFiles:
         found = self._found(name)
         return found[1] if found else None
 
+    def pages(self, folder: str) -> list[str]:
+        """See :class:`~resources.table_files.TableFiles`."""
+        return sorted(self.plain.states(_page(folder)))
+
     def footer(self, name: str, state: FileState) -> Any:
         """See :class:`~resources.table_files.TableFiles`; the file of a state never changes."""
         return self.plain.footer(posixpath.join(posixpath.dirname(name), state.token), state)

@@ -20,7 +20,8 @@ import pandas as pd
 
 from assets.declaration import Model
 from resources.dagster_internals import CheckResult, check_events
-from resources.tables import WHOLE, DayWindow
+from resources.encryption import in_use
+from resources.tables import PERSONAL_COLUMNS, WHOLE, DayWindow
 
 # Partitioned checks, single-run backfills and windows that reach past the ends are preview or beta features of Dagster.
 # They are used on purpose, with pinned versions, so the warnings for each asset at each load are silenced.
@@ -141,6 +142,8 @@ def table_asset(
         for check in checks
     ]
     metadata: dict[str, Any] = {"day_column": day_column} if day_column and partitions else {}
+    if own := personal_columns(model):
+        metadata[PERSONAL_COLUMNS] = own
     metadata["reads"] = {table.key.to_user_string(): list(table.window) for table in inputs.values()}
 
     @dg.asset(
@@ -188,7 +191,7 @@ def table_asset(
             context.add_asset_metadata(of_day, partition_key=day if day != WHOLE else None)
         yield dg.MaterializeResult(
             value=output.frame,
-            metadata={**output.metadata, "columns": _columns(output.frame), "sample": sample(output.frame)},
+            metadata={**output.metadata, "columns": _columns(output.frame), **_sample(output.frame)},
         )
         yield from check_events(context, specs, output.check_results)
 
@@ -261,6 +264,23 @@ def sample(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
     lines = ["| " + " | ".join(map(str, head.columns)) + " |", "|" + " --- |" * head.shape[1]]
     lines += ["| " + " | ".join(str(cell)[:40].replace("|", "\\|") for cell in row) + " |" for row in head.to_numpy()]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _sample(frame: pd.DataFrame) -> dict[str, Any]:
+    """The sample for the UI; none if tables are encrypted, because Dagster's database is not."""
+    return {} if in_use.encrypts() else {"sample": sample(frame)}
+
+
+def personal_columns(model: Model) -> list[str]:
+    """Names of the columns that the declaration of a model tags as personal, in all of its tables.
+
+    They have an encryption key of their own.
+    """
+    try:
+        from assets.personal import tags_of
+    except ImportError:
+        return []
+    return sorted(tags_of(model))
 
 
 def _columns(frame: pd.DataFrame) -> dg.TableSchemaMetadataValue:

@@ -54,6 +54,7 @@ from assets.lifecycle.model.version.torch_internals import forget_traces  # noqa
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from resources.audit import AuditLog  # noqa: E402
+from resources.encryption.clear import in_the_clear  # noqa: E402
 from resources.ledger import CHAMPION, SHARE, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.production import open_bind  # noqa: E402
@@ -647,7 +648,7 @@ def staged_endpoint(settings: Settings, directory: Path, version: str = STAGED) 
     tables = ParquetTables(root=settings.tables)
     log = None if version == STAGED else RequestLog(folder=str(settings.serving), url=settings.history_url)
     try:
-        served = Served.prepare(version, directory, tables, log).try_out()
+        served = Served.prepare(version, in_the_clear(directory), tables, log).try_out()
     except Exception as error:
         _log.exception("loading %s", directory)
         raise SystemExit(f"--bundle {directory} cannot be served: {error}") from error

@@ -21,13 +21,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from assets.declaration import Model
 from metadata.catalogue import Catalogue
 from metadata.facts import Metadata
-from resources.access import Access
+from resources.access import Access, AccessDenied
 from resources.alerts import AlertError, AlertStore
 from resources.audit import AuditLog
 from resources.ledger import Ledger
 from resources.service_tokens import Token
 from resources.settings import project_name, project_root
-from resources.tables import ParquetTables, TableError
+from resources.tables import ParquetTables, TableError, TableKeyError
 from serving.watch.approvals_page import add_approvals_page
 from serving.watch.audit_page import Looks, OriginOfRequests, add_audit_page
 from serving.watch.catalogue_page import add_catalogue_page
@@ -105,8 +105,13 @@ def create_app(
         )  # fmt: skip
 
     @app.get("/alerts/{number}/report")
-    def report(number: int, _: who_is) -> Response:
-        if (html := _report(reports, _found(store, number))) is None:
+    def report(number: int, who: who_is, request: Request) -> Response:
+        alert = _found(store, number)
+        try:
+            _require_report(reports, alert, who)
+        except AccessDenied as error:
+            raise login.refusal(request, who, error) from error
+        if (html := _report(reports, alert)) is None:
             raise HTTPException(404, "this alert has no report here; see its run in Dagster")
         # Evidently's page runs its own scripts; the sandbox keeps them away from our pages.
         return HTMLResponse(html, headers={"Content-Security-Policy": "sandbox allow-scripts"})
@@ -251,10 +256,22 @@ def _link_of_report(reports: ParquetTables | None, alert: Any) -> str | None:
         return None  # the alert is shown without it
 
 
+def _require_report(reports: ParquetTables | None, alert: Any, who: Access) -> None:
+    """Raises :class:`AccessDenied` if a person may not see the report of an alert, which shows all columns."""
+    table = reports.table_of_report(alert.links.get("report", "")) if reports else ""
+    if table:
+        who.require_table(table)
+        if who.hidden_columns:
+            raise AccessDenied(f"the report shows all columns, and some are hidden from {who.name}; ask an admin")
+
+
 def _report(reports: ParquetTables | None, alert: Any) -> bytes | None:
     """The report of an alert; ``None`` under the same conditions."""
     link = _link_of_report(reports, alert)
-    return reports.report(link) if reports and link else None
+    try:
+        return reports.report(link) if reports and link else None
+    except TableKeyError as error:
+        raise HTTPException(503, str(error)) from error
 
 
 def _runbook(path: str) -> str:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from metadata.catalogue import Catalogue, CatalogueTable
+from resources.access import Access
 from resources.settings import project_name
 from resources.tables import TableError
 from serving.watch.templates import render
@@ -26,21 +27,21 @@ def add_catalogue_page(app: FastAPI, catalogue: Catalogue, who_is: Any, page: Ca
         page: renders a template to HTML.
     """
 
-    def listing(model: str = "") -> list[CatalogueTable]:
+    def listing(who: Access, model: str = "") -> list[CatalogueTable]:
         try:
-            found = catalogue.listing()
+            found = catalogue.listing(who)
         except TableError as error:
             raise HTTPException(409, str(error)) from error
         return [table for table in found if model in ("", table.model)]
 
     @app.get("/catalogue")
-    def shown(_: who_is, model: str = "") -> HTMLResponse:
-        found = listing()
+    def shown(who: who_is, model: str = "") -> HTMLResponse:
+        found = listing(who)
         return HTMLResponse(page("catalogue.html", **_given(found, model)))
 
     @app.get("/catalogue.json")
-    def for_programs(_: who_is, model: str = "") -> JSONResponse:
-        return JSONResponse([table.to_json() for table in listing(model)])
+    def for_programs(who: who_is, model: str = "") -> JSONResponse:
+        return JSONResponse([table.to_json() for table in listing(who, model)])
 
 
 def standalone_page(found: Sequence[CatalogueTable]) -> str:

@@ -75,12 +75,16 @@ class Login:
         try:
             access.require(right, self._model_of(request, path, access))
         except AccessDenied as error:
-            if self._looks:
-                self._looks.denied(request, access.name)
-            raise HTTPException(403, str(error)) from error
+            raise self.refusal(request, access, error) from error
         if self._looks:
             self._looks.looked(request, access.name)
         return access
+
+    def refusal(self, request: Request, access: Access, error: AccessDenied) -> HTTPException:
+        """The answer to a request that a person or program may not make, after it was recorded."""
+        if self._looks:
+            self._looks.denied(request, access.name)
+        return HTTPException(403, str(error))
 
     def entered(self, token: str, name: str, request: Request) -> tuple[Access, str] | None:
         """The person and the cookie for a token that was entered on the login page; ``None`` if it is wrong."""

@@ -20,6 +20,7 @@ from metadata.lineage import lineage_of
 from metadata.query import MOST_ROWS
 from metadata.views import VIEWS, MetricRow, columns_of, meaning_of
 from metadata.wording import days_in_words, figure_in_words
+from resources.access import Access
 from resources.ledger import action_in_words
 from serving.watch.pictures import Dots, dots, dots_of_pairs, picture_of
 
@@ -38,17 +39,17 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
     """
 
     @contextlib.contextmanager
-    def answered() -> Iterator[Metadata]:
+    def answered(who: Access) -> Iterator[Metadata]:
         try:
-            yield ask()
+            yield ask().of_person(who)
         except UnknownError as error:
             raise HTTPException(404, str(error)) from error
         except MetadataError as error:
             raise HTTPException(409, str(error)) from error
 
     @app.get("/versions")
-    def versions(_: who_is, model: str = "") -> HTMLResponse:
-        with answered() as metadata:
+    def versions(who: who_is, model: str = "") -> HTMLResponse:
+        with answered(who) as metadata:
             if model:
                 metadata.known_model(model)
             models, rows, metrics = metadata.models(), metadata.versions(), metadata.metrics()
@@ -56,8 +57,8 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
         return HTMLResponse(page("versions.html", models=models, versions=rows, charts=charts, model=model))
 
     @app.get("/versions/{model}/{number}")
-    def version(model: str, number: str, _: who_is) -> HTMLResponse:
-        with answered() as metadata:
+    def version(model: str, number: str, who: who_is) -> HTMLResponse:
+        with answered(who) as metadata:
             found = lineage_of(metadata, model, number)
         return HTMLResponse(
             page(
@@ -71,8 +72,8 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
         )
 
     @app.get("/compare")
-    def comparison(_: who_is, model: str, a: str, b: str, score: bool = False) -> HTMLResponse:
-        with answered() as metadata:
+    def comparison(who: who_is, model: str, a: str, b: str, score: bool = False) -> HTMLResponse:
+        with answered(who) as metadata:
             found = compare(metadata, model, a, b, score=score)
             metrics = _main_metrics(metadata, model)
         given = {
@@ -96,9 +97,9 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
 
     @app.get("/views/{view}")
     def one_view(
-        view: str, _: who_is, model: str = "", offset: Annotated[int | None, Query(ge=0)] = None
+        view: str, who: who_is, model: str = "", offset: Annotated[int | None, Query(ge=0)] = None
     ) -> HTMLResponse:
-        with answered() as metadata:
+        with answered(who) as metadata:
             rows = metadata.rows(view, model or None)
             names = metadata.model_names
         begin = max(len(rows) - ROWS_OF_PAGE, 0) if offset is None else offset
@@ -117,10 +118,10 @@ def add_versions_page(app: FastAPI, ask: Callable[[], Metadata], who_is: Any, pa
 
     @app.get("/metadata/{view}")
     def rows_of_view(
-        view: str, _: who_is, model: str | None = None,
+        view: str, who: who_is, model: str | None = None,
         limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 1_000, offset: Annotated[int, Query(ge=0)] = 0,
     ) -> JSONResponse:  # fmt: skip
-        with answered() as metadata:
+        with answered(who) as metadata:
             rows = metadata.rows(view, model)
         shown = [asdict(row) for row in rows[offset : offset + limit]]
         return JSONResponse({"view": view, "rows": shown, "more": len(rows) > offset + limit})

@@ -19,7 +19,7 @@ from assets.lifecycle.data.landed_schema import LOOKED_AT, LandedSchema, changes
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
 from resources.dagster_internals import CheckResult
 from resources.sources import Snapshot, SourceError, SourceUnavailable, Stream
-from resources.tables import WHOLE, ParquetTables, TableError
+from resources.tables import WHOLE, ParquetTables, TableError, TableKeyError
 
 ARRIVED = Check(name="arrived", description="The source returned rows for this day; an empty landing is refused.")
 
@@ -261,6 +261,8 @@ def _schema_before(tables: ParquetTables, key: dg.AssetKey, first: str) -> Lande
             continue
         try:
             rows = next(tables.batches(key, day, rows=LOOKED_AT), None)
+        except TableKeyError:
+            raise
         except TableError:  # a damaged file is being landed again
             continue
         if rows is not None and len(rows):

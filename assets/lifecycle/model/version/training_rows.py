@@ -17,7 +17,7 @@ import pyarrow as pa
 from assets.declaration import Model
 from assets.lifecycle.model.training_set import counts_of, joined
 from assets.lifecycle.model.version.bundle import Bundle
-from resources.tables import WHOLE, Inputs, ParquetTables, Stamp, TableError, encode
+from resources.tables import WHOLE, Inputs, ParquetTables, Stamp, TableError, TableKeyError, encode
 
 ROWS = "rows.json"
 """File in the folder of a version with the record of its training rows."""
@@ -144,6 +144,8 @@ def _joined_again(tables: ParquetTables, model: Model, stamp: Stamp) -> FoundRow
     days = sorted({day for by_day in stamp.inputs.values() for day in by_day})
     try:
         frame = joined(tables, model, days)
+    except TableKeyError as error:
+        raise RowsError(str(error)) from error
     except (TableError, KeyError, pd.errors.MergeError):
         return None
     encoded, made = encode(frame, code_version=stamp.code_version, inputs=stamp.inputs)
