@@ -22,6 +22,7 @@ import numpy as np
 
 from assets.language import Language
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
+from assets.personal import METADATA, wrong_tags
 from assets.search_space import (
     DEFAULT_NETWORK_ARGUMENTS,
     DEFAULT_NETWORK_SPACE,
@@ -102,6 +103,8 @@ class Table:
             requested again in the meantime. 0 opens the alert at once.
         of: name of the model whose table this is, for a second model on the same rows. It lands and is cleaned once, by
             that model. Leave out the source, and declare the rest as that model does; a difference is refused.
+        raw_tags: tags of columns of the raw table that are not in the contract, or have another name there, e.g.
+            ``{"E-Mail": personal("email")}``; see ``assets/personal.py``. Columns of the contract are tagged there.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Table:
     quiet_days: bool = False
     source_down_hours: float = 6.0
     of: str = ""
+    raw_tags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -577,7 +581,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_targets, _wrong_compute, _wrong_language,
+        _wrong_targets, _wrong_compute, _wrong_language, wrong_tags,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -639,7 +643,7 @@ def _wrong_table(model: Model) -> Wrong:
         )
 
 
-_COMPARED = ("name", "key", "time", "start", "late_days", "max_refused", "quiet_days")
+_COMPARED = ("name", "key", "time", "start", "late_days", "max_refused", "quiet_days", "raw_tags")
 """Fields that both declarations of a shared table have; the other model's `source_down_hours` counts."""
 
 
@@ -679,7 +683,8 @@ def _described(part: Any) -> str:
     given = [(check.name, dict(check.statistics or {})) for check in part.checks]
     rules = [f"{name}({', '.join(f'{key}={value}' for key, value in of.items())})" for name, of in given]
     flags = [name for name in ("nullable", "unique", "coerce", "required", "strict") if getattr(part, name, None)]
-    return ", ".join([str(part.dtype), *flags, *sorted(rules)])
+    tags = [f"{METADATA}={tag}"] if (tag := (getattr(part, "metadata", None) or {}).get(METADATA)) else []
+    return ", ".join([str(part.dtype), *flags, *sorted(rules), *tags])
 
 
 def _code(function: Any) -> str:

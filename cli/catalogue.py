@@ -98,8 +98,10 @@ def format_one(one: CatalogueTable) -> str:
     if one.checks:
         lines += ["checks", *(f"  {c.name}{'' if c.blocking else ' (warns)'}: {c.description}" for c in one.checks)]
     if one.columns:
-        table = format_table([
-            ("column", "type", "meaning", "contract"), *((c.name, c.type, c.meaning, c.rules) for c in one.columns)
-        ])  # fmt: skip
+        rows = [
+            ("column", "type", "meaning", "contract", "personal"),
+            *((c.name, c.type, c.meaning, c.rules, c.personal) for c in one.columns),
+        ]
+        table = format_table(rows if any(c.personal for c in one.columns) else [row[:-1] for row in rows])
         lines += ["columns", *(f"  {line}" for line in table.splitlines())]
     return "\n".join(lines)

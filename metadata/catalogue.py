@@ -20,6 +20,7 @@ import dagster as dg
 from assets.declaration import Model
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
 from assets.lifecycle.factory import lifecycle_assets
+from assets.personal import lineage_tags, tag_of_column
 from metadata.table_sql import name_of
 from resources.access import Access
 from resources.tables import WHOLE, ParquetTables
@@ -31,12 +32,16 @@ _KIND = "dagster/kind/"
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueColumn:
-    """A column: its name, its type in the latest file (empty without one), its meaning, and what the contract asks."""
+    """A column: its name, its type in the latest file (empty without one), its meaning, and what the contract asks.
+
+    ``personal`` says what it holds of a person and how that is protected; empty without a tag.
+    """
 
     name: str
     type: str = ""
     meaning: str = ""
     rules: str = ""
+    personal: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,7 @@ class Catalogue:
         self._tables = tables
         self._models = models
         self._declared: dict[str, CatalogueTable] | None = None
+        self._tags = {model.name: lineage_tags(model) for model in models}
         self._contracts = {model.name: _contract_columns(model) for model in models}
 
     def listing(self, access: Access | None = None) -> list[CatalogueTable]:
@@ -166,6 +172,7 @@ class Catalogue:
             replace(
                 contract.get(name, CatalogueColumn(name=name)),
                 type=types.get(name, ""),
+                personal=str(tag_of_column(name, self._tags.get(table.model, {})) or ""),
                 **({} if is_cleaned else {"rules": ""}),  # the contract is asked of the cleaned rows only
             )
             for name in names

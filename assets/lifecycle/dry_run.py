@@ -6,6 +6,7 @@ stages themselves.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,11 +14,14 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
+from assets.personal import is_protected
 from assets.lifecycle.data.event_days import iso_day
 from assets.lifecycle.data.features import compute_features, events_of, features_of
 from assets.lifecycle.data.landing import number_rows
+from assets.lifecycle.data.protection import Protection
 from assets.lifecycle.data.row_outcomes import REASON, by_contract, first_landed, type_and_refuse
 from assets.lifecycle.model.training_set import feature_column
+from resources.keys import Key
 from resources.sources import Snapshot, SourceError, Stream
 from resources.tables import WHOLE
 
@@ -56,6 +60,9 @@ class DryRun:
         rows = self.accepted.drop(columns=self.model.target).assign(**{self.model.target: truth})
         return pd.concat([rows, values], axis=1)[truth.notna().to_numpy()].reset_index(drop=True)
 
+_KEY = Key("dry run", hashlib.sha256(b"assetline dry run").digest())
+"""The key of pseudonyms in a dry run. Nothing is stored, so it need not be secret."""
+
 
 def dry_run(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str, str] | None = None) -> DryRun:
     """Cleans rows as the lifecycle does.
@@ -83,6 +90,8 @@ def dry_run(model: Model, raw: pd.DataFrame | None = None, *, spoil: Mapping[str
     rows = raw.assign(
         **{column: pd.array([text] * len(raw), "string[pyarrow]") for column, text in (spoil or {}).items()}
     )
+    if is_protected(model):
+        rows = Protection(model, (_KEY,)).frame(rows)
     landed = number_rows({day: rows}) if day != WHOLE or model.table.time is None else _on_its_day(model, rows)
     accepted, refused = type_and_refuse(landed, model.table)
     reasons = {str(reason): int(n) for reason, n in refused[REASON].value_counts().items()}

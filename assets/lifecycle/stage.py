@@ -19,6 +19,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.declaration import Model
+from assets.personal import Tag, lineage_tags, tag_of_column
 from resources.dagster_internals import CheckResult, check_events
 from resources.encryption import in_use
 from resources.tables import PERSONAL_COLUMNS, WHOLE, DayWindow
@@ -111,6 +112,7 @@ def table_asset(
     may_wait: bool = False,
     partitions: dg.PartitionsDefinition | None = None,
     pool: str = "",
+    declared: str = "",
 ) -> dg.AssetsDefinition:
     """Builds an asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
@@ -128,8 +130,9 @@ def table_asset(
         by_day: whether the table is partitioned by the model's days (``trained_model`` is not).
         partitions: other days than the model's.
         pool: Dagster's pool of the step; default: the model's. Only one run at a time uses a pool.
+        declared: what of the declaration decides the rows, as a text; it is part of the code version.
     """
-    key = model.key(name)
+    key, tags = model.key(name), lineage_tags(model)
     partitions = partitions or (days_of(model) if by_day else None)
     specs = [
         dg.AssetCheckSpec(
@@ -157,7 +160,7 @@ def table_asset(
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
         check_specs=specs,
-        code_version=code_version(compute, *code),
+        code_version="-".join([code_version(compute, *code), *([declared] if declared else [])]),
         automation_condition=automation,
         required_resource_keys={"tables", *resources},
         metadata=metadata,
@@ -191,7 +194,7 @@ def table_asset(
             context.add_asset_metadata(of_day, partition_key=day if day != WHOLE else None)
         yield dg.MaterializeResult(
             value=output.frame,
-            metadata={**output.metadata, "columns": _columns(output.frame), **_sample(output.frame)},
+            metadata={**output.metadata, "columns": _columns(output.frame, tags), **_sample(output.frame)},
         )
         yield from check_events(context, specs, output.check_results)
 
@@ -274,19 +277,18 @@ def _sample(frame: pd.DataFrame) -> dict[str, Any]:
 def personal_columns(model: Model) -> list[str]:
     """Names of the columns that the declaration of a model tags as personal, in all of its tables.
 
-    They have an encryption key of their own.
+    They have an encryption key of their own, and so have the features that are made of them.
     """
-    try:
-        from assets.personal import tags_of
-    except ImportError:
-        return []
-    return sorted(tags_of(model))
+    return sorted(lineage_tags(model))
 
 
-def _columns(frame: pd.DataFrame) -> dg.TableSchemaMetadataValue:
-    return dg.MetadataValue.table_schema(
-        dg.TableSchema([dg.TableColumn(str(column), str(dtype)) for column, dtype in frame.dtypes.items()])
-    )
+def _columns(frame: pd.DataFrame, tags: Mapping[str, Tag]) -> dg.TableSchemaMetadataValue:
+    """The columns with their types, and the tags of personal ones, which Dagster shows beside the type."""
+    described = [
+        dg.TableColumn(name, str(dtype), tags=dict(tag.shown) if (tag := tag_of_column(name, tags)) else None)
+        for name, dtype in zip(map(str, frame.columns), frame.dtypes, strict=True)
+    ]
+    return dg.MetadataValue.table_schema(dg.TableSchema(described))
 
 
 def code_version(*objects: Any) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -48,7 +49,7 @@ def encrypted(table: pa.Table, metadata: Mapping[bytes, str], ring: KeyRing, per
     Raises:
         MissingKeyError: a purpose that is needed has no key.
     """
-    own = [name for name in table.column_names if name in personal]
+    own = personal_among(table.column_names, personal)
     columns: dict[Purpose, list[str]] = {"tables": [name for name in table.column_names if name not in own]}
     if own:
         columns["personal"] = own
@@ -66,6 +67,21 @@ def encrypted(table: pa.Table, metadata: Mapping[bytes, str], ring: KeyRing, per
         said = {PERSONAL: json.dumps(own)} if own else {}
         writer.add_key_value_metadata({**metadata, MARK: json.dumps(used), **said})
     return sink.getvalue()
+
+
+def personal_among(columns: Sequence[str], personal: Collection[str]) -> list[str]:
+    """The columns that are personal, or features of a personal column by their name.
+
+    ``x_age`` is the feature ``age`` of a training set, ``row_age`` the column ``age`` of a request. ``plan=basic``,
+    ``born.month`` and ``notes#3`` are features of the columns before the sign.
+    """
+    names = set(personal)
+    return [
+        column
+        for column in columns
+        for inner in [re.sub("^(x_|row_)", "", column)]
+        if names & {column, inner, re.split("[=.#]", inner, maxsplit=1)[0]}
+    ]
 
 
 def keys_of(metadata: pq.FileMetaData) -> dict[Purpose, str]:
@@ -128,7 +144,7 @@ def differs(metadata: pq.FileMetaData, personal: Collection[str], ring: KeyRing 
         return (ring is None) == bool(used)
     if any(ring.newest(purpose).fingerprint != fingerprint for purpose, fingerprint in used.items()):
         return True
-    return not set(personal) & set(columns) <= set(personal_columns_of(metadata))
+    return not set(personal_among(columns, personal)) <= set(personal_columns_of(metadata))
 
 
 def schema_of(metadata: pq.FileMetaData) -> pa.Schema:

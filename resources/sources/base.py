@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
 
 class SourceError(Exception):
-    """A source cannot be read until a person fixes something. The message names it and the fix."""
+    """A source cannot be read until a person fixes something. The message names it and the fix.
+
+    Args:
+        message: the message.
+        quotes: whether it quotes a value of a row, or the message of a library, which may do so. A table with tagged
+            columns does not log such a message.
+    """
+
+    def __init__(self, message: str = "", *, quotes: bool = False) -> None:
+        super().__init__(message)
+        self.quotes = quotes
 
 
 class SourceUnavailable(SourceError):

@@ -326,7 +326,8 @@ class HttpApiByDay(_Api, Stream):
             example = rows[column][times.isna()].iloc[0]
             raise SourceError(
                 f"{self.path}: {int(times.isna().sum())} rows have no readable '{column}' (for example {example!r}), "
-                "so their day is not known; check the source's form"
+                "so their day is not known; check the source's form",
+                quotes=True,
             )
         return times
 

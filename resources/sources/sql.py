@@ -403,7 +403,8 @@ def _checked(rows: pd.DataFrame, key: Sequence[str], where: str) -> pd.DataFrame
         example = ", ".join(str(value)[:40] for value in rows.loc[twice, list(key)].iloc[0])
         raise SourceError(
             f"{where}: {what} is not unique, for example {example}; name another column as the key, or read a view "
-            "with one row for each"
+            "with one row for each",
+            quotes=True,
         )
     return rows
 
@@ -425,7 +426,8 @@ def _day_of(
         if wrong.any():
             raise SourceError(
                 f"{database.where}: '{name}' has times that are not in UTC or not ISO 8601, for example "
-                f"'{rows[name][wrong.idxmax()]}'; read a view that writes them as UTC"
+                f"'{rows[name][wrong.idxmax()]}'; read a view that writes them as UTC",
+                quotes=True,
             )
     return rows
 

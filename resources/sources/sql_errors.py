@@ -73,7 +73,8 @@ def told(error: BaseException, where: str) -> SourceError:
     mend = _MENDS.get(state or str(number)) or next(
         (mend for text, mend in _MENDS_BY_TEXT if re.search(text, message, re.I)), "check the source"
     )
-    return SourceError(f"{where}: {message}; {mend}")
+    # A database quotes the value that it cannot convert.
+    return SourceError(f"{where}: {message}; {mend}", quotes=mend == "check the source")
 
 
 def _passes(original: Any, state: str | None, number: int | None, message: str) -> bool:

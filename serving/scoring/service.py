@@ -48,16 +48,20 @@ from starlette.background import BackgroundTask  # noqa: E402
 
 from assets.declaration import Model  # noqa: E402
 from assets.lifecycle.data.features import compute_features, features_of  # noqa: E402
+from assets.lifecycle.data.protection import Protection, needs_key  # noqa: E402
 from assets.lifecycle.model.explain import ExplanationError, can_explain, explain  # noqa: E402
 from assets.lifecycle.model.version.bundle import Bundle, BundleError  # noqa: E402
 from assets.lifecycle.model.version.torch_internals import forget_traces  # noqa: E402
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
+from assets.personal import is_protected, tags_of  # noqa: E402
 from resources.audit import AuditLog  # noqa: E402
 from resources.encryption.clear import in_the_clear  # noqa: E402
+from resources.keys import KeyProblem  # noqa: E402
 from resources.ledger import CHAMPION, SHARE, Ledger  # noqa: E402
 from resources.mlflow import MlflowTracking  # noqa: E402
 from resources.production import open_bind  # noqa: E402
+from resources.pseudonyms import pseudonym_keys  # noqa: E402
 from resources.request_log import SHADOW, LogError, Outcome, RequestLog  # noqa: E402
 from resources.service_tokens import TokenError  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
@@ -255,6 +259,10 @@ class Endpoint:
     ledger: Ledger | None = None
     challenger: Challenger | None = None
     has_started: bool = False
+    settings: Settings | None = None
+    _protection: Protection | None = None
+    _looked_at: Model | None = None
+    _tagged: Model | None = None
     _failed: tuple[str, float] = ("", 0.0)
     _failed_challenger: tuple[str, float, str] = ("", 0.0, "")
     _loaded_at: float = 0.0
@@ -270,6 +278,59 @@ class Endpoint:
         if self.served is None:
             raise HTTPException(503, self.waiting_for, headers={"Retry-After": str(RETRY_AFTER_S)})
         return self.served
+
+    def protected(self, raw: list[Raw]) -> list[Raw]:
+        """The rows with their tagged columns protected, before anything of them is kept.
+
+        The tags are those of today's declaration, by which rows land, and of the served version where there is none. So
+        rows are protected before a version serves, too.
+
+        Raises:
+            HTTPException: 503: a key is needed and cannot be used.
+        """
+        model = self._tagged_model()
+        if model is None:
+            return raw
+        try:
+            protection = self._protection or self._read_keys(model)
+        except KeyProblem as error:
+            said = f"the rows of '{self.name}' have pseudonyms: {error}"
+            raise HTTPException(503, said, headers={"Retry-After": str(RETRY_AFTER_S)}) from error
+        return [protection.row(row) for row in raw]
+
+    def _tagged_model(self) -> Model | None:
+        """The declaration whose tags count; ``None`` if no column is protected."""
+        model = self._current or (self.served.model if self.served else None)
+        if model is not self._looked_at:
+            self._looked_at, self._tagged = model, model if model is not None and is_protected(model) else None
+        return self._tagged
+
+    @functools.cached_property
+    def _current(self) -> Model | None:
+        return next((model for model in declared_models() if model.name == self.name), None)
+
+    def _read_keys(self, model: Model) -> Protection:
+        keys = pseudonym_keys(self.settings or Settings.from_env(part="service")) if needs_key(model) else ()
+        self._protection = Protection(model, keys)
+        return self._protection
+
+    async def _follow_keys(self) -> None:
+        """Reads the keys again: one may be lost, or `assetline rekey` may have changed them."""
+        if (tagged := self._tagged_model()) is None:
+            return
+        try:
+            await asyncio.to_thread(self._read_keys, tagged)
+        except KeyProblem:
+            self._protection = None  # the next request tries again, and says why it cannot
+            raise
+
+    def with_sent_keys(self, responses: list[dict[str, Any]], sent: Sequence[Raw]) -> list[dict[str, Any]]:
+        """The responses with the keys of the rows as they were sent, where the stored ones are pseudonyms."""
+        model = self._tagged_model()
+        if model is None or (key := model.table.key) not in tags_of(model):
+            return responses
+        pairs = zip(responses, sent, strict=True)
+        return [{**one, key: row[key]} if key in row else one for one, row in pairs]
 
     def route(self, *, explained: bool = False) -> Route:
         """The versions that score a request. Raises HTTP 503 if none serves yet."""
@@ -300,6 +361,9 @@ class Endpoint:
                 await self._take_over(version)
             await self._follow_rollout()
             await self._refresh()
+            await self._follow_keys()
+        except KeyProblem as error:
+            self.problem = f"the rows of '{self.name}' have pseudonyms, and requests get 503: {error}"
         except Exception as error:  # an error in a new version or table must not stop the served version
             serves = f"version {self.served.version} keeps serving" if self.served else "no version serves"
             what = f"version {version} of '{self.name}'" if version else f"the registry or the tables of '{self.name}'"
@@ -501,7 +565,8 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         body = parsed(await read_body(request))
         if not isinstance(body, dict) and not (isinstance(body, list) and all(isinstance(row, dict) for row in body)):
             raise not_understood(request, "send a row as an object, several rows as a list of objects")
-        raw = [body] if isinstance(body, dict) else few(body)
+        sent = [body] if isinstance(body, dict) else few(body)
+        raw = endpoint.protected(sent)
         served = endpoint.ready()
         explained = _explains(request, served, raw)
         route = endpoint.route(explained=explained)
@@ -509,6 +574,7 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         responses = [one.response for one in answers]
         if explained:
             responses = await _with_explanations(answers)
+        responses = endpoint.with_sent_keys(responses, sent)
         outcome, rows, version = "ok", len(responses), answers[0].served.version if answers else served.version
         compared = None if route.challenger is None else BackgroundTask(route.compare, raw, answers, call)
         return Json(responses[0] if isinstance(body, dict) else responses, background=compared)
@@ -634,7 +700,7 @@ def endpoints_of(settings: Settings, model: str | None) -> list[Endpoint]:
         raise SystemExit(f"--model {model}: no such model is declared; the declared models are: {', '.join(names)}")
     tables = ParquetTables(root=settings.tables)
     log = RequestLog(folder=str(settings.serving), url=settings.history_url)
-    return [Endpoint(n, tables, mlflow, log, ledger=ledger) for n in ([model] if model else names)]
+    return [Endpoint(n, tables, mlflow, log, ledger=ledger, settings=settings) for n in ([model] if model else names)]
 
 
 def staged_endpoint(settings: Settings, directory: Path, version: str = STAGED) -> Endpoint:
@@ -652,7 +718,7 @@ def staged_endpoint(settings: Settings, directory: Path, version: str = STAGED) 
     except Exception as error:
         _log.exception("loading %s", directory)
         raise SystemExit(f"--bundle {directory} cannot be served: {error}") from error
-    return Endpoint(served.model.name, tables, log=log, served=served, has_started=True)
+    return Endpoint(served.model.name, tables, log=log, served=served, has_started=True, settings=settings)
 
 
 def _tokens_of(settings: Settings, host: str, *, staged: bool) -> Tokens | None:

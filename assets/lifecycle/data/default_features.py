@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assets.declaration import Columns, DeclarationError, Features
+from assets.personal import tags_of
 from assets.lifecycle.data.text import WORDS, word_numbers
 from assets.lifecycle.data.word_pieces import pieces_of
 from assets.lifecycle.prediction_format import PREDICTED, SCORE
@@ -33,6 +34,7 @@ def default_features(model: Model) -> Features:
     pieces of the declared language model.
 
     The key, the target and ``evaluation.entity`` are not features. Of the event time, only the periodic parts are.
+    Pseudonyms are none either: they mean nothing, and another key would change them. Dropped columns have no values.
 
     Raises:
         DeclarationError: no column is left to make a feature of, or a column has a name that the drift check reserves.
@@ -42,8 +44,9 @@ def default_features(model: Model) -> Features:
     moments: list[str] = []
     texts: list[str] = []
     categories: dict[str, tuple[str, ...]] = {}
+    meaningless = {name for name, tag in tags_of(model).items() if tag.protect in ("pseudonym", "drop")}
     for name, column in table.contract.to_schema().columns.items():
-        if name in (table.key, table.time, model.target, model.evaluation.entity):
+        if name in (table.key, table.time, model.target, model.evaluation.entity, *meaningless):
             continue
         allowed = next((check.statistics["allowed_values"] for check in column.checks if check.name == "isin"), None)
         kind = str(column.dtype)

@@ -15,9 +15,15 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
+from assets.personal import is_protected
 from assets.lifecycle.data.landed_schema import LOOKED_AT, LandedSchema, changes_of_schema, schema_of, told
+from assets.lifecycle.data.protection import WITHHELD, Protection, ProtectionError, needs_key, tags_digest
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
 from resources.dagster_internals import CheckResult
+from resources.files import FileError
+from resources.keys import KeyProblem
+from resources.pseudonyms import pseudonym_keys
+from resources.settings import Settings
 from resources.sources import Snapshot, SourceError, SourceUnavailable, Stream
 from resources.tables import WHOLE, ParquetTables, TableError, TableKeyError
 
@@ -65,11 +71,17 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
 
     def land(context: dg.AssetExecutionContext, **frames: pd.DataFrame) -> StageOutput:
         tables: ParquetTables = context.resources.tables
+        protection = _protection(model)
         if upstream is not None:
             landed = {WHOLE: frames["upstream"]}
         else:
             source = getattr(context.resources, source_key)
-            landed = _asked(context, lambda: _read(source, tables, model.key(name), days_in_run(context), labels))
+            landed = _asked(
+                context, lambda: _read(source, tables, model.key(name), days_in_run(context), labels),
+                may_quote=protection is None,
+            )  # fmt: skip
+        if protection is not None:
+            landed = _protected(protection, landed, complete=not labels)
         check_results = [
             CheckResult(
                 check=ARRIVED.name,
@@ -95,11 +107,12 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
         return StageOutput(number_rows(landed), check_results, {"dagster/row_count": rows, "source": name}, by_day)
 
     what = "Labels as they became known" if labels else "Rows as they landed"
+    unchanged = "unchanged" if not is_protected(model) else "with tagged columns protected, else unchanged"
     return table_asset(
         model,
         name,
         land,
-        description=f"{what}, unchanged and in order of arrival, by landing day.",
+        description=f"{what}, {unchanged} and in order of arrival, by landing day.",
         stage="data",
         kinds={"parquet"},
         inputs={"upstream": TableInput(upstream)} if upstream else {},
@@ -108,6 +121,7 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
         code=[] if upstream else [model.table.source],
         resources=set() if upstream else {source_key},
         config=LandingConfig,
+        declared=tags_digest(model),
     )
 
 
@@ -152,8 +166,37 @@ def number_rows(landed: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _asked(context: dg.AssetExecutionContext, read: Callable[[], dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+def _protection(model: Model) -> Protection | None:
+    """The protection of the rows; ``None`` if no column is tagged. It is made before anything is read.
+
+    Raises:
+        dagster.Failure: a key is needed and cannot be used.
+    """
+    if not is_protected(model):
+        return None
+    try:
+        return Protection(model, pseudonym_keys(Settings.from_env(), writes=True) if needs_key(model) else ())
+    except KeyProblem as error:
+        raise dg.Failure(description=f"{model.table.name} has pseudonyms: {error}", allow_retries=False) from error
+
+
+def _protected(protection: Protection, landed: dict[str, pd.DataFrame], *, complete: bool) -> dict[str, pd.DataFrame]:
+    try:
+        return {day: protection.frame(rows, complete=complete) for day, rows in landed.items()}
+    except ProtectionError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def _asked(
+    context: dg.AssetExecutionContext, read: Callable[[], dict[str, pd.DataFrame]], *, may_quote: bool
+) -> dict[str, pd.DataFrame]:
     """Rows by day from the source. An unavailable source is asked again; other errors fail at once.
+
+    Args:
+        context: the step.
+        read: reads the rows.
+        may_quote: whether messages may quote a value of a row. If not, those that may do so are withheld, and so is
+            their traceback, which Dagster would store.
 
     Raises:
         dagster.RetryRequested: the source is unavailable, and this was not the last try.
@@ -163,13 +206,35 @@ def _asked(context: dg.AssetExecutionContext, read: Callable[[], dict[str, pd.Da
         return read()
     except SourceUnavailable as error:
         number = context.op_execution_context.retry_number
+        said, cause = _said(error, may_quote)
         if number + 1 < TRIES:
-            context.log.warning(f"{error}; this was try {number + 1} of {TRIES}")
-            raise dg.RetryRequested(max_retries=TRIES - 1, seconds_to_wait=FIRST_WAIT_S * 2**number) from error
+            context.log.warning(f"{said}; this was try {number + 1} of {TRIES}")
+            raise dg.RetryRequested(max_retries=TRIES - 1, seconds_to_wait=FIRST_WAIT_S * 2**number) from cause
         context.instance.add_run_tags(context.run.run_id, {UNAVAILABLE: "true"})
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(description=said, allow_retries=False) from cause
     except SourceError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        said, cause = _said(error, may_quote)
+        raise dg.Failure(description=said, allow_retries=False) from cause
+    except Exception as error:
+        if may_quote:
+            raise
+        said, cause = _said(error, may_quote)
+        raise dg.Failure(description=said, allow_retries=False) from cause
+
+
+def _said(error: Exception, may_quote: bool) -> tuple[str, Exception | None]:
+    """What may be logged of an error: its message and the error, or neither if they may hold a value of a row."""
+    if may_quote or (isinstance(error, SourceError) and not _quotes(error)):
+        return str(error), error
+    return f"the source cannot be read ({type(error).__name__}); {WITHHELD}", None
+
+
+def _quotes(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, may quote a value of a row: that of a library always may."""
+    if error is None or isinstance(error, OSError):
+        return False
+    own = not error.quotes if isinstance(error, SourceError) else isinstance(error, FileError)
+    return not own or _quotes(error.__cause__)
 
 
 def _read(

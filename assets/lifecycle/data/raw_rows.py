@@ -7,11 +7,8 @@ here: the rules themselves (the model folder), a fast path for single rows (``se
 from __future__ import annotations
 
 import datetime as dt
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,16 +17,15 @@ import pandas as pd
 from assets.declaration import Model
 from assets.lifecycle.data.landing import LANDING_DAY
 from assets.lifecycle.data.row_outcomes import by_contract, type_and_refuse
+from assets.lifecycle.data.sent_values import Raw, as_text
+
+__all__ = ["ARRIVED_AT", "TEXT", "Raw", "RawRows", "as_text", "text_frame"]
 
 ARRIVED_AT = "arrived_at"
 """Column of a stream with the arrival time of a row; filled in if the caller leaves it out."""
 
-Raw = Mapping[str, Any]
-"""A row as parsed from JSON: column → text, number, true, false or null."""
-
 TEXT = pd.StringDtype("pyarrow")
 _ANY_AGE_DAYS = 1_000_000
-_THREE_PLACES = re.compile(r"-?\d+\.\d{3}")
 
 
 class RawRows:
@@ -93,21 +89,6 @@ class RawRows:
                 self._read_by_clean.append(name)
                 raw[name] = pd.array([None] * len(raw), dtype=TEXT)
         return typed[[c for c in self.columns if c in typed]]
-
-
-def as_text(value: Any) -> str | None:
-    """Converts a JSON value to the text that a landed row would contain; ``None`` for null."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value):
-        # JSON treats 12.0 and 12 as the same number; 1e-07 is written without an exponent.
-        text = f"{Decimal(repr(int(value) if value.is_integer() else value)):f}"
-    else:
-        text = repr(value)
-    # 1.234 means 1234 where the point separates thousands; 1.2340 is unambiguous.
-    return f"{text}0" if _THREE_PLACES.fullmatch(text) else text
 
 
 def text_frame(rows: Sequence[Raw]) -> pd.DataFrame:
