@@ -235,7 +235,7 @@ def _broken(tag: Tag, form: Form, column: Any, check: Any) -> str | None:
     import pandas as pd
 
     function = [protection(tag, form, (secret,)) for secret in _TRIED]
-    for value in _examples(form, check):
+    for value in _examples(form, check, tag.kind):
         for protect in function:
             made = protect(value)
             if made is None:
@@ -250,12 +250,13 @@ def _broken(tag: Tag, form: Form, column: Any, check: Any) -> str | None:
     return None
 
 
-def _examples(form: Form, check: Any) -> list[str]:
-    """Values that meet a rule of the contract, as they would come."""
+def _examples(form: Form, check: Any, kind: str) -> list[str]:
+    """Values of a kind that meet a rule of the contract, as they would come."""
     given = check.statistics or {}
     if "allowed_values" in given:
         return [str(value) for value in given["allowed_values"]]
     bounds = [given[name] for name in ("min_value", "max_value", "value") if given.get(name) is not None]
     if form in ("whole", "number") and bounds:
         return [f"{float(bound):.15g}" for bound in bounds if isinstance(bound, int | float)]
-    return {"moment": ["1983-12-24"], "text": ["Ada Lovelace", "12345678", "ada@example.org"]}.get(form, ["42", "1815"])
+    text = {"email": ["ada@example.org"], "name": ["Ada Lovelace"], "birth_date": ["1983-12-24"], "ip": ["10.2.3.4"]}
+    return {"moment": ["1983-12-24"], "text": text.get(kind, ["12345678901"])}.get(form, ["42", "1815"])

@@ -23,6 +23,7 @@ from cli.keys import keys_app
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
 from cli.pipeline import pipeline_app
+from cli.rekey import rekey
 from cli.reproduce import reproduce
 from cli.rollout import rollout
 from cli.settings import settings as show_settings
@@ -90,6 +91,7 @@ app.command(epilog="Example: `assetline restore /backups/assetline-2026-10-03.ta
 app.command(epilog="Example: `assetline prune --list`")(
     audited(lambda given: "delete" if given["yes"] else "read", "state folder", right="administer")(prune)
 )
+app.command(epilog="Example: `assetline rekey`")(audited("rekey", "pseudonyms", right="administer")(rekey))
 app.command("settings", epilog="Example: `ASSETLINE_ENV=staging assetline settings`")(show_settings)
 
 

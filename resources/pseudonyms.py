@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from resources.keys import Key, KeyProblem, KeyRing, MissingKeyError
 from resources.settings import Settings
@@ -29,12 +29,10 @@ class InForce:
     Attributes:
         keys: fingerprints of the keys that stored pseudonyms were made with, the oldest first.
         becoming: those of a change that is under way; empty if there is none.
-        done: what the change has rewritten: the digest of the content by name.
     """
 
     keys: tuple[str, ...]
     becoming: tuple[str, ...] = ()
-    done: dict[str, str] = field(default_factory=dict)
 
 
 def in_force(root: str) -> InForce | None:
@@ -45,7 +43,7 @@ def in_force(root: str) -> InForce | None:
     """
     try:
         stored = json.loads(files_of(root).read(RECORD))
-        return InForce(tuple(stored["keys"]), tuple(stored["becoming"]), dict(stored["done"]))
+        return InForce(tuple(stored["keys"]), tuple(stored["becoming"]))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -156,6 +156,10 @@ class Follower(Protocol):
         """Frees connections."""
 
 
+Change = Callable[[dict[str, Any]], dict[str, Any] | None]
+"""Returns what takes the place of a line; ``None`` if it stays."""
+
+
 class Store(Protocol):
     """Where the lines are."""
 
@@ -182,6 +186,9 @@ class Store(Protocol):
 
     def remove(self, model: str, day: str) -> None:
         """Removes the lines of a day; for retention only."""
+
+    def rewrite(self, model: str, day: str, change: Change) -> int:
+        """Replaces lines of a day and returns how many; those that cannot be read stay. Nothing may follow the log."""
 
     def close(self) -> None:
         """Frees files and connections."""
@@ -279,6 +286,13 @@ class RequestLog(dg.ConfigurableResource):
         """Names of the models that have lines, of this or of an earlier release. Raises :class:`LogError`."""
         earlier = {path.parent.name for path in Path(self.folder).glob("*/*.jsonl")}
         return sorted({*self.store.models(), *earlier})
+
+    def rewrite(self, model: str, day: str, change: Change) -> int:
+        """Replaces lines of an ISO day and returns how many. A kill leaves each line as it was or as it becomes.
+
+        No service may follow the log meanwhile. Raises :class:`LogError`.
+        """
+        return self.store.rewrite(model, day, change)
 
     def earlier_release(self, model: str) -> list[Path]:
         """Files of releases before this log, one for each event day, with the typed rows that were scored."""
@@ -396,6 +410,20 @@ class Files:
         with contextlib.suppress(OSError):  # another process has just begun a file
             (self._of(model) / day).rmdir()
 
+    def rewrite(self, model: str, day: str, change: Change) -> int:
+        """See :class:`Store`."""
+        self.close()
+        count = 0
+        for path in self._paths(model, day):
+            texts = path.read_bytes().split(b"\n")
+            made = [_changed(text, change) for text in texts]
+            if some := sum(one is not None for one in made):
+                scratch = path.with_name(f".{path.name}.rewritten")
+                scratch.write_bytes(b"\n".join(text if one is None else one for text, one in zip(texts, made, strict=True)))
+                os.replace(scratch, path)
+                count += some
+        return count
+
     def close(self) -> None:
         """See :class:`Store`."""
         while self._open:
@@ -485,6 +513,13 @@ class _FileFollower:
         complete = content.rfind(b"\n") + 1  # another process may be writing the rest of a line
         self._ends[name] = start + complete
         return _parsed_lines(content[:complete].split(b"\n"), path)[0]
+
+
+def _changed(text: bytes, change: Change) -> bytes | None:
+    """The line in place of another one; ``None`` if it stays, or cannot be read."""
+    line = parsed(text.decode("utf-8", "replace")) if text else None
+    made = change(line) if line is not None else None
+    return None if made is None else json.dumps(made, separators=(",", ":")).encode()
 
 
 def _parsed_lines(lines: Iterable[bytes], path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -12,6 +12,7 @@ committed before its row is answered, and is therefore seen by each request that
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from resources.migrations import MigrationError, migrate
-from resources.request_log import Appended, Follower, LogError, LoggedLines, parsed
+from resources.request_log import Appended, Change, Follower, LogError, LoggedLines, parsed
 
 METADATA = sa.MetaData()
 WRITERS = sa.Table(
@@ -71,6 +72,11 @@ _OF_DAY = """
 SELECT w.name, l.line FROM request_writers w JOIN request_lines l ON l.writer = w.id
 WHERE w.model = %s AND w.day = %s ORDER BY w.name, l.n
 """
+_NUMBERED = """
+SELECT l.writer, l.n, l.line FROM request_writers w JOIN request_lines l ON l.writer = w.id
+WHERE w.model = %s AND w.day = %s
+"""
+_REPLACE = "UPDATE request_lines SET line = %s WHERE writer = %s AND n = %s"
 _STATE = """
 SELECT w.name, max(l.n), count(*) FROM request_writers w JOIN request_lines l ON l.writer = w.id
 WHERE w.model = %s AND w.day = %s GROUP BY w.name ORDER BY w.name
@@ -113,6 +119,16 @@ class Postgres:
         """See :class:`~resources.request_log.Store`."""
         query = "SELECT DISTINCT day FROM request_writers WHERE model = %s ORDER BY day"
         return [str(day) for (day,) in self._connection.execute(query, (model,), seconds=REPLAY_S)]
+
+    def rewrite(self, model: str, day: str, change: Change) -> int:
+        """See :class:`~resources.request_log.Store`."""
+        count = 0
+        for writer, n, text in self._connection.execute(_NUMBERED, (model, day), seconds=REPLAY_S):
+            line = parsed(text)
+            if line is not None and (made := change(line)) is not None:
+                self._connection.execute(_REPLACE, (json.dumps(made, separators=(",", ":")), writer, n))
+                count += 1
+        return count
 
     def lines(self, model: str, day: str) -> Iterator[LoggedLines]:
         """See :class:`~resources.request_log.Store`."""

@@ -130,13 +130,13 @@ def lived(make_world, folder: Path, monkeypatch) -> tuple[World, dict[str, str]]
         assert not all(result.success for result in said), name
     (upstream / "visits.csv").write_text(rows.to_csv(index=False) + '"zqxmail1@zqxmail.example.org, "zqxname,\n' * 3)
     pages["refused: damaged"] = why(world.run("land", [last]))
-    rows.to_csv(upstream / "visits.csv", index=False)
-    assert world.run("land", [last]).success
     with dg.build_sensor_context(
         instance=world.instance, resources={"alerts": world.alerts, "ledger": world.ledger}
     ) as context:
         alerts_sensor([model]).evaluate_tick(context)
     assert world.alerts.store.open_alerts(), "the refusals opened no alert"
+    rows.to_csv(upstream / "visits.csv", index=False)
+    assert world.run("land", [last]).success
     pages |= asked(world, rows)
     day = RequestLog(folder=str(world.settings.serving)).days("members")[0]
     made = world.materialize("requests", day=day)

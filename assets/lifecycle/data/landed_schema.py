@@ -53,17 +53,19 @@ def schema_of(rows: pd.DataFrame) -> LandedSchema:
     return {str(name): _column(values) for name, values in rows.head(LOOKED_AT).items()}
 
 
-def changes_of_schema(before: LandedSchema, now: LandedSchema) -> list[SchemaChange]:
-    """Changes from one landing to the next, refused ones first."""
+def changes_of_schema(before: LandedSchema, now: LandedSchema, *, may_quote: bool = True) -> list[SchemaChange]:
+    """Changes from one landing to the next, refused ones first.
+
+    ``may_quote``: whether a message may give a value as an example. Columns that were swapped upstream show values of
+    a tagged column under another name.
+    """
     gone = [name for name in before if name not in now]
     new = [name for name in now if name not in before]
     changes = [SchemaChange(name, _gone(name, new), refused=True) for name in gone]
     for name, column in now.items():
         if name in before and before[name].kind and column.kind and before[name].kind != column.kind:
-            message = (
-                f"the column '{name}' held {before[name].kind} and now holds {column.kind}, for example "
-                f"'{column.example}'"
-            )
+            example = f", for example '{column.example}'" if may_quote else ""
+            message = f"the column '{name}' held {before[name].kind} and now holds {column.kind}{example}"
             changes.append(SchemaChange(name, message, refused=True))
     changes += [SchemaChange(name, f"the column '{name}' is new", refused=False) for name in new]
     return changes

@@ -95,7 +95,7 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
             for day, rows in landed.items()
         ]
         if not context.op_execution_context.op_config["accept_schema"]:
-            check_results += _schema_checks(tables, model.key(name), landed)
+            check_results += _schema_checks(tables, model.key(name), landed, may_quote=protection is None)
         else:
             check_results += [
                 CheckResult(check=SCHEMA.name, day=None if day == WHOLE else day, passed=True,
@@ -296,13 +296,16 @@ def greatest(rows: pd.DataFrame, column: str) -> str:
     return str(max(values, key=int)) if whole else str(values.max())
 
 
-def _schema_checks(tables: ParquetTables, key: dg.AssetKey, landed: Mapping[str, pd.DataFrame]) -> list[CheckResult]:
+def _schema_checks(
+    tables: ParquetTables, key: dg.AssetKey, landed: Mapping[str, pd.DataFrame], *, may_quote: bool
+) -> list[CheckResult]:
     """The check of each landing against the one before it, in this run or on disk; blank days are left out."""
     check_results = []
     before = _schema_before(tables, key, min(landed))
     for day, rows in landed.items():
         now = schema_of(rows)
-        changes = changes_of_schema(before, now) if before is not None and len(rows) else []
+        seen = before is not None and len(rows)
+        changes = changes_of_schema(before, now, may_quote=may_quote) if seen and before is not None else []
         check_results.append(
             CheckResult(
                 check=SCHEMA.name,
