@@ -17,8 +17,9 @@ Valid = Callable[[str], bool]
 
 EMAIL = r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,4}[^\W\d_]{2,24}"
 _IP = r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_ABROAD = r"\+\d{1,3}[\s./-]?(?:\(0?\d{1,4}\)[\s./-]?)?\d(?:[\s./-]?\d){5,12}"
 _PHONE = re.compile(
-    r"\+\d{1,3}[\s./-]?(?:\(0?\d{1,4}\)[\s./-]?)?\d(?:[\s./-]?\d){5,12}"
+    rf"{_ABROAD}"
     r"|\(\d{2,5}\)[\s./-]?\d(?:[\s./-]?\d){4,9}"
     r"|00[1-9]\d(?:[\s./-]?\d){7,12}"
     r"|0[1-9]\d{1,4}[\s/-]\d(?:[\s./-]?\d){4,9}"
@@ -240,10 +241,11 @@ def is_national_id(text: str) -> bool:
 
 # -- free text --------------------------------------------------------------------------------------------------------
 
-_BEFORE, _AFTER = r"(?<![A-Za-z0-9@])", r"(?![A-Za-z0-9@])"
+_BEFORE, _AFTER = r"(?<![A-Za-z0-9@+])", r"(?![A-Za-z0-9@])"
 _IN_TEXT: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("EMAIL", re.compile(EMAIL), is_email),
     ("IBAN", re.compile(rf"{_BEFORE}[A-Za-z]{{2}}\d{{2}}(?:[ -]?[A-Za-z0-9]){{11,30}}"), is_iban),
+    ("PHONE", re.compile(_ABROAD), is_phone),  # before numbers that its digits may look like
     ("CARD", re.compile(rf"{_BEFORE}\d(?:[ -]?\d){{12,18}}{_AFTER}"), is_card),
     (
         "ID",

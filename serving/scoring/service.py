@@ -263,6 +263,7 @@ class Endpoint:
     _protection: Protection | None = None
     _looked_at: Model | None = None
     _tagged: Model | None = None
+    _lacks_keys: bool = False
     _failed: tuple[str, float] = ("", 0.0)
     _failed_challenger: tuple[str, float, str] = ("", 0.0, "")
     _loaded_at: float = 0.0
@@ -320,9 +321,13 @@ class Endpoint:
             return
         try:
             await asyncio.to_thread(self._read_keys, tagged)
-        except KeyProblem:
+        except KeyProblem as error:
             self._protection = None  # the next request tries again, and says why it cannot
-            raise
+            self.problem = f"the rows of '{self.name}' have pseudonyms, and requests get 503: {error}"
+            self._lacks_keys = True
+            return
+        if self._lacks_keys:
+            self.problem, self._lacks_keys = None, False
 
     def with_sent_keys(self, responses: list[dict[str, Any]], sent: Sequence[Raw]) -> list[dict[str, Any]]:
         """The responses with the keys of the rows as they were sent, where the stored ones are pseudonyms."""
@@ -362,8 +367,6 @@ class Endpoint:
             await self._follow_rollout()
             await self._refresh()
             await self._follow_keys()
-        except KeyProblem as error:
-            self.problem = f"the rows of '{self.name}' have pseudonyms, and requests get 503: {error}"
         except Exception as error:  # an error in a new version or table must not stop the served version
             serves = f"version {self.served.version} keeps serving" if self.served else "no version serves"
             what = f"version {version} of '{self.name}'" if version else f"the registry or the tables of '{self.name}'"

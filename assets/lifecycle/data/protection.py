@@ -104,7 +104,7 @@ class Protection:
         return text if text is None else function(text)
 
 
-def pseudonym_of(model: Model, column: str, value: Any, keys: Sequence[Key]) -> str | int | None:
+def pseudonym_of(model: Model, column: str, value: Any, keys: Sequence[Key]) -> Any:
     """The stored value that belongs to a plain value of a column of the contract.
 
     Args:
@@ -117,14 +117,12 @@ def pseudonym_of(model: Model, column: str, value: Any, keys: Sequence[Key]) -> 
         The stored value, a number for a column of whole numbers; the value itself for a column without a tag; ``None``
         where the value is not stored.
     """
-    text = as_text(value)
-    tag = tags_of(model).get(column)
-    columns = model.table.contract.to_schema().columns
-    form = form_of(str(columns[column].dtype))
-    if text is not None and tag is not None and tag.protects:
-        text = protection(tag, form, [key.secret for key in keys])(text)
-    numeric = form in ("whole", "number") and text is not None and text.lstrip("+-").isdigit()
-    return int(text) if numeric and text is not None else text
+    text, tag = as_text(value), tags_of(model).get(column)
+    if text is None or tag is None or not tag.protects:
+        return value
+    form = form_of(str(model.table.contract.to_schema().columns[column].dtype))
+    stored = protection(tag, form, [key.secret for key in keys])(text)
+    return int(stored) if stored is not None and form in ("whole", "number") and stored.isdigit() else stored
 
 
 def _form(model: Model, raw: str) -> Form:
