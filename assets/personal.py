@@ -5,7 +5,10 @@
         age: Series[int] = pa.Field(ge=0, metadata=personal("age", width=10))
         smokes: Series[bool] = pa.Field(metadata=sensitive(protect="keep", reason="the premium depends on it"))
 
-    Table(…, raw_tags={"Notes": personal("text", protect="drop")})     # a column of the raw table with another name
+    Table(…, raw_tags={
+        "E-Mail": personal("email", column="email"),      # `clean` makes the column `email` of it
+        "Notes": personal("text", protect="drop"),        # not in the contract
+    })
 
 Belongs here: the kinds and the protections that there are, the tags of a declaration, and refusing those that cannot
 work. Does not belong here: what a protection does to a value (``protections.py``), where it is applied
@@ -214,11 +217,7 @@ def made_of(model: Model, raw: str) -> str | None:
     columns = model.table.contract.to_schema().columns
     if raw in columns:
         return raw
-    tag = _of_raw(model.table)[raw]
-    if tag.column:
-        return tag.column
-    same = [name for name, other in _of_contract(model.table).items() if other.kind == tag.kind]
-    return same[0] if len(same) == 1 else None
+    return _of_raw(model.table)[raw].column or None
 
 
 def not_landed(model: Model, landed: Iterator[str] | list[str]) -> str | None:

@@ -37,7 +37,7 @@ MISSING_WORDS = (*MISSING_IN_TEXT, "na", "n.a.", "N.A.", "None", "none", "-", "-
 values."""
 TAKEN = frozenset(
     ("row_id", "landing_day", "reason", "label", "row", "pa", "pd", "Series", "typed", "number", "hours", "moment",
-     "row_key", "str", "int", "float", "bool", "self", "raw", "score", "predicted")
+     "row_key", "personal", "str", "int", "float", "bool", "self", "raw", "score", "predicted")
 )  # fmt: skip
 """Names that no column can have: the lifecycle's own names and the names that a contract's module uses."""
 TAKEN_BY_ANSWERS = frozenset(("version", "probability", "prediction", "alert", "model", "decision"))

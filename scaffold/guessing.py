@@ -28,6 +28,7 @@ from scaffold.columns import (
     identifiers,
     look_at,
 )
+from scaffold.personal import Proposal, propose
 from scaffold.tables import RawTable, ScaffoldError
 
 ROW = "row"
@@ -73,6 +74,7 @@ class Guess:
         entity: name of the column that identifies the entity of a row.
         clock: ``None`` for a snapshot.
         left_out: columns that are not in the contract, with the reason.
+        tags: columns that look personal, by header.
         notes: guesses that the user should know.
         warnings: findings that the user should check.
     """
@@ -85,6 +87,7 @@ class Guess:
     entity: str | None = None
     clock: Clock | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, Proposal] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -118,7 +121,8 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     clock = _clock(found[roles["TIME"]], table, _truth(goal, table), kind, warnings) if roles["TIME"] else None
     reserved = {goal.header, roles["TIME"], roles["KEY"]}
     known = table.key if table.key not in reserved else ""
-    key_header = roles["KEY"] or known or _key(found, reserved)
+    personal = {header: looks for header, column in found.items() if (looks := propose(column, table.rows[header]))}
+    key_header = roles["KEY"] or known or _key(found, reserved, personal)
     if key_header:
         warnings += _about_key(table.rows[key_header])
     entity = _entity(found, {*reserved, key_header}, len(table.rows))
@@ -128,11 +132,17 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     if clock is not None:
         clock = replace(clock, column=found[roles["TIME"]])
     kept = []
+    tags: dict[str, Proposal] = {}
     for header, column in found.items():
+        looks = personal.get(header) if header not in (goal.header, roles["TIME"]) else None
+        if looks is not None:
+            tags[header] = looks
         if header == goal.header:
             kept.append(goal)
         elif header in (key_header, entity, roles["TIME"]):
             kept.append(column)
+        elif looks is not None and looks.kind != "text":
+            left_out[header] = f"it looks like personal data ({looks.why})"
         elif (why := _why_left_out(column)) is not None:
             left_out[header] = why
         else:
@@ -154,6 +164,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         entity=found[entity].name if entity else None,
         clock=clock,
         left_out=left_out,
+        tags=tags,
         notes=notes,
         warnings=warnings,
     )
@@ -327,14 +338,18 @@ def _positive(goal: Column, table: RawTable) -> str:
     return str(next(word for word in values.dropna().unique() if word.lower() in TRUE))
 
 
-def _key(found: dict[str, Column], reserved: set[str]) -> str:
-    """Returns the header of the first identifier column whose values are unique; empty if there is none."""
+def _key(found: dict[str, Column], reserved: set[str], personal: dict[str, Proposal]) -> str:
+    """Returns the header of the first identifier column whose values are unique; empty if there is none.
+
+    A personal column is a key only if nothing else is, and if its values belong to one person each.
+    """
     own = "each row has its own"
     unique = [
         h for h, c in found.items()
         if c.kind == "identifier" and c.why == own and not c.missing and h not in reserved and not _is_row_number(c)
     ]  # fmt: skip
-    return unique[0] if unique else ""
+    own_of_persons = [h for h in unique if h in personal and personal[h].kind in ("email", "national_id")]
+    return next(iter([*(h for h in unique if h not in personal), *own_of_persons]), "")
 
 
 def _entity(found: dict[str, Column], reserved: set[str], rows: int) -> str | None:

@@ -45,17 +45,30 @@ def format_report(made: NewModel, root: Path) -> str:
             "Left out of the contract:",
             *(f"  {_short(h.strip(), 60):<28} {why}" for h, why in guess.left_out.items()),
         ]
+    if guess.tags:
+        lines += ["", "Personal, and tagged (correct the tags; docs/privacy.md):",
+                  *(f"  {_short(h.strip(), 60):<28} {looks.kind.replace('_', ' ')}: {looks.why}; {_protection(h, guess)}"
+                    for h, looks in guess.tags.items())]  # fmt: skip
     if guess.notes:
         lines += ["", "Good to know:", *(f"  {note}" for note in guess.notes)]
     if guess.warnings or made.leaks:
         lines += ["", "Look at:", *(f"  {warning}" for warning in guess.warnings)]
         lines += [f"  LEAK? {leak}; training will refuse it" for leak in made.leaks]
+    if any(_protection(header, guess) == "pseudonymised" for header in guess.tags):
+        lines += ["", "Before the first landing: .venv/bin/assetline keys create pseudonyms"]
     lines += [
         "",
         f"Next: .venv/bin/assetline materialize --model {name}    (or `make dev`, to see its lineage)",
         f"      .venv/bin/python -m pytest assets/models/{name}",
     ]
     return "\n".join(lines)
+
+
+def _protection(header: str, guess: Guess) -> str:
+    """How the generated tag protects a column."""
+    if header in guess.left_out:
+        return "pseudonymised" if guess.key == ROW else "dropped"
+    return "redacted" if guess.tags[header].kind == "text" else "pseudonymised"
 
 
 def _kind(column: Column, guess: Guess) -> str:

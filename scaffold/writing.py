@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.personal import KINDS
 from resources.moments import ISO
 from scaffold.columns import Column
 from scaffold.guessing import ROW, Guess
@@ -53,6 +54,7 @@ def files_of(name: str, table_name: str, path: str, table: RawTable, guess: Gues
 def _declaration(name: str, table_name: str, contract: str, path: str, table: RawTable, guess: Guess) -> str:
     target, clock = guess.target.name, guess.clock
     source, given = _source(path, table, guess)
+    raw_tags = _raw_tags(guess)
     imports = ["Model", "Table", *(["Evaluation"] if guess.entity else []), *(["Training"] if clock else [])]
     lines = [
         f'"""{_prose(guess.target.header)} of the rows of {_prose(Path(path).name)}."""',
@@ -60,6 +62,7 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         *_imports(["import datetime as dt"] if clock else [], ["import dagster as dg"] if "dg." in given else []),
         f"from assets.declaration import {', '.join(sorted(imports))}",
         f"from assets.models.{name}.table import {contract}{', clean' if _clean(contract, guess) else ''}",
+        *(["from assets.personal import personal"] if raw_tags else []),
         f"from resources.sources import {source}",
         "",
         "model = Model(",
@@ -75,12 +78,37 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
         lines += [f'        time="{clock.column.name}",', f"        start={start},", "        late_days=0,"]
         lines += ["        quiet_days=True,"] if clock.quiet_days else []
     lines += [f"        contract={contract},", *(["        clean=clean,"] if _clean(contract, guess) else [])]
+    if raw_tags:
+        lines += ["        raw_tags={", *(f"            {line}," for line in raw_tags), "        },"]
     lines += ["    ),", f'    target="{target}",']
     if guess.entity:
         lines.append(f'    evaluation=Evaluation(entity="{guess.entity}"),')
     if clock is not None:
         lines.append(f"    training=Training(window_days={clock.window_days}, test_days={clock.test_days}),")
     return "\n".join([*lines, ")", ""])
+
+
+def _raw_tags(guess: Guess) -> list[str]:
+    """The tags of columns that are not in the contract, or have another name there.
+
+    What nobody reads is dropped. Where the row's text is the key, it gets a pseudonym, so that rows stay different.
+    """
+    lines = []
+    named = {column.header: column.name for column in guess.columns}
+    for header, looks in guess.tags.items():
+        if header not in named:
+            protect = "pseudonym" if guess.key == ROW else "drop"
+            lines.append(f'{_quoted(header)}: personal("{looks.kind}", "{protect}")')
+        elif header != named[header]:
+            lines.append(f'{_quoted(header)}: {_tag(looks.kind, named[header], guess, column=named[header])}')
+    return lines
+
+
+def _tag(kind: str, name: str, guess: Guess, *, column: str = "") -> str:
+    """The tag of a column of the contract; one that identifies rows has a pseudonym."""
+    identifies = name in (guess.key, guess.entity) and KINDS[kind] != "pseudonym"
+    given = [f'"{kind}"', *(['"pseudonym"'] if identifies else []), *([f"column={_quoted(column)}"] if column else [])]
+    return f"personal({', '.join(given)})"
 
 
 def _imports(*groups: list[str]) -> list[str]:
@@ -150,7 +178,9 @@ def _table(contract: str, table: RawTable, guess: Guess) -> str:
             "import pandera.pandas as pa",
             "from pandera.typing.pandas import Series",
             "",
-            *([f"from assets.reading import {', '.join(readers)}", ""] if readers else []),
+            *(["from assets.personal import personal"] if any("metadata=" in field for field in fields) else []),
+            *([f"from assets.reading import {', '.join(readers)}"] if readers else []),
+            *([""] if readers or any("metadata=" in field for field in fields) else []),
             *([*lists, "", ""] if lists else [""]),
             f"class {contract}(pa.DataFrameModel):",
             f'    """{doc}"""',
@@ -182,6 +212,8 @@ def _field(column: Column, guess: Guess, named: dict[tuple[str, ...], str]) -> s
         rules += _bounds(column)
     if nullable and not is_key and not is_time:
         rules.append("nullable=True")
+    if column.header in guess.tags:
+        rules.append(f"metadata={_tag(guess.tags[column.header].kind, column.name, guess)}")
     given = f" = pa.Field({', '.join(rules)})" if rules else ""
     return f"    {column.name}: Series[{kind}]{given}"
 

@@ -32,7 +32,7 @@ def model(raw_tags: dict[str, Any] | None = None, **fields: Any) -> Model:
 
 def test_tags_are_those_of_the_contract_and_of_raw_columns_with_other_names():
     found = model(
-        {"E-Mail": personal("email"), "Notes": personal("text", "drop")},
+        {"E-Mail": personal("email", column="email"), "Notes": personal("text", "drop")},
         email=(Series[str], pa.Field(metadata=personal("email"))),
         age=(Series[int], pa.Field(metadata=personal("age", width=5))),
         ill=(Series[bool], pa.Field(metadata=sensitive("keep", reason="the premium depends on it"))),
@@ -149,7 +149,7 @@ def test_raw_tags_name_raw_columns_and_agree_with_the_contract():
     with pytest.raises(DeclarationError, match=r'give personal\("…"\) or sensitive'):
         model({"E-Mail": "email"})
     with pytest.raises(DeclarationError, match="its column 'email' of the contract has pseudonym; give both the same"):
-        model({"E-Mail": personal("email", "keep", reason="no")}, email=field)
+        model({"E-Mail": personal("email", "keep", reason="no", column="email")}, email=field)
     with pytest.raises(DeclarationError, match="`column` is for raw_tags, and names one of no, left"):
         model({"E-Mail": personal("email", column="mail")})
 

@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
+from assets.lifecycle.monitoring.requests import table_of
 from metadata.facts import Metadata
 from resources.audit import AuditLog
 from resources.backup import back_up
@@ -140,9 +141,9 @@ def lived(make_world, folder: Path, monkeypatch) -> tuple[World, dict[str, str]]
     rows.to_csv(upstream / "visits.csv", index=False)
     assert world.run("land", [last]).success
     pages |= asked(world, rows)
-    day = RequestLog(folder=str(world.settings.serving)).days("members")[0]
-    made = world.materialize("requests", day=day)
-    assert made.success, why(made)
+    log = RequestLog(folder=str(world.settings.serving))
+    for day in log.days("members"):  # what the asset `requests` writes, once the day is over
+        world.tables.write(model.key("requests"), table_of(model, log.day("members", day).records), day)
     pages |= watched(world)
     back_up(world.settings, home / "backup.tar.gz")
     return world, pages
@@ -156,9 +157,9 @@ def asked(world: World, rows: pd.DataFrame) -> dict[str, str]:
         plain = [row for row in sent if float(row["minutes"]) < 600 and row["Card No"].isdigit()]
         answers = service.predict(plain[:20], "members")
         assert answers.status_code == 200, answers.text
-        assert [one["visit_no"] for one in answers.json()] == [row["visit_no"] for row in plain[:20]]
+        assert [str(one["visit_no"]) for one in answers.json()] == [row["visit_no"] for row in plain[:20]]
         bad = [
-            {**plain[0], "minutes": plain[0]["E-Mail"]} if members.PROTECTED is None else {**plain[0], "minutes": "-1"},
+            {**plain[0], "minutes": "-1"},
             {**plain[0], "Card No": "zqxmail"},
             {**plain[0], "E-Mail": ["zqxmail", {"a": "zqxname"}]},
             {**plain[0], "notes": {"zqxnote": 1}},

@@ -69,7 +69,7 @@ def members(path: str, **given: Any) -> Model:
         name="visits", source=FileByDay(path=path, time="at"), key="visit_no", contract=Visits, clean=clean, time="at",
         start=FIRST.date(), late_days=0, max_refused=0.2,
         raw_tags={
-            "E-Mail": personal("email"),
+            "E-Mail": personal("email", column="email"),
             "Card No": personal("national_id", column="card_no"),
             "Full Name": personal("name"),
             "Street": personal("address"),
