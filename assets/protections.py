@@ -72,7 +72,9 @@ def protection(tag: Tag, form: Form, secrets: Sequence[bytes]) -> Function:
         def protect(text: str) -> str | None:
             whole = _WHOLE.fullmatch(text.strip()) if numeric else None
             # A number that cannot be read becomes a text, which the contract refuses as unreadable.
-            return pseudonym(normalised(tag.kind, text), secrets) if whole is None else whole_pseudonym(whole[1], secrets)
+            return (
+                pseudonym(normalised(tag.kind, text), secrets) if whole is None else whole_pseudonym(whole[1], secrets)
+            )
 
     elif tag.protect == "band":
         protect = _banded(tag.width, form, tag.kind)

@@ -249,7 +249,9 @@ _IN_TEXT: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("CARD", re.compile(rf"{_BEFORE}\d(?:[ -]?\d){{12,18}}{_AFTER}"), is_card),
     (
         "ID",
-        re.compile(rf"{_BEFORE}(?:\d[\d ./-]{{7,24}}[\dXx]|[A-Za-z]{{1,6}}[A-Za-z0-9]{{7,14}}|\d{{8}}[A-Za-z]){_AFTER}"),
+        re.compile(
+            rf"{_BEFORE}(?:\d[\d ./-]{{7,24}}[\dXx]|[A-Za-z]{{1,6}}[A-Za-z0-9]{{7,14}}|\d{{8}}[A-Za-z]){_AFTER}"
+        ),
         is_national_id,
     ),
     ("PHONE", re.compile(rf"(?<![A-Za-z0-9@+]){_PHONE.pattern.join(('(?:', ')'))}{_AFTER}"), is_phone),

@@ -19,20 +19,24 @@ def rekey() -> None:
     from filelock import FileLock, Timeout
 
     from assets.lifecycle.rekeying import rekey as give_newer_keys
-    from assets.models import declared_models
+    from assets.models import read_folders
     from resources.keys import KeyProblem, KeyRing
     from resources.request_log import LogError, RequestLog
     from resources.tables import ParquetTables, TableError
 
     with reported("assetline rekey", KeyProblem, TableError, LogError):
         _refuse_running(settings)
+        models, broken = read_folders()
+        if broken:
+            raise KeyProblem(
+                f"the model '{broken[0].name}' is broken: {broken[0].reason}. Its declaration says which of its columns "
+                "hold pseudonyms, so correct or remove it first"
+            )
         try:
             # Nothing that runs jobs in its own process may do so at the same time.
             with FileLock(settings.home / ".runner.lock", timeout=0):
                 log = RequestLog(folder=str(settings.serving), url=settings.history_url)
-                done = give_newer_keys(
-                    declared_models(), ParquetTables(root=settings.tables), log, KeyRing.of(settings)
-                )
+                done = give_newer_keys(models, ParquetTables(root=settings.tables), log, KeyRing.of(settings))
         except Timeout as error:
             raise KeyProblem("a job of this state folder is running; wait for its end") from error
     if not done.added:

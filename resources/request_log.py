@@ -419,7 +419,9 @@ class Files:
             made = [_changed(text, change) for text in texts]
             if some := sum(one is not None for one in made):
                 scratch = path.with_name(f".{path.name}.rewritten")
-                scratch.write_bytes(b"\n".join(text if one is None else one for text, one in zip(texts, made, strict=True)))
+                scratch.write_bytes(
+                    b"\n".join(text if one is None else one for text, one in zip(texts, made, strict=True))
+                )
                 os.replace(scratch, path)
                 count += some
         return count

@@ -49,7 +49,9 @@ class Proposal:
 
 def _names(*words: str) -> re.Pattern[str]:
     """Matches a header with one of these words as a word of its own; of scripts without blanks, anywhere in it."""
-    latin = "|".join(word for word in words if word.isascii() or re.fullmatch(r"[\w?()|]+", word) and word[0] < "\u0400")
+    latin = "|".join(
+        word for word in words if word.isascii() or (re.fullmatch(r"[\w?()|]+", word) and word[0] < "\u0400")
+    )
     other = "|".join(word for word in words if word[0] >= "\u0400")
     return re.compile(rf"(?:^|_)(?:{latin})(?:$|_)" + (rf"|{other}" if other else ""))
 
@@ -77,7 +79,9 @@ _NAMES: Mapping[str, re.Pattern[str]] = {
                    "familienname", "prenom", "prénom", "nom_de_famille", "apellidos?", "cognome", "sobrenome", "姓名",
                    "名字", "氏名", "お名前", "이름", "성명", "имя", "фамилия", "фио"),
 }  # fmt: skip
-_BARE_NAMES = _names("name", "nom", "nombre", "nome", "naam", "passenger", "customer", "patient", "名前", "顾客", "客户")
+_BARE_NAMES = _names(
+    "name", "nom", "nombre", "nome", "naam", "passenger", "customer", "patient", "名前", "顾客", "客户"
+)
 """Headers that name persons or something else; their values decide."""
 
 _PERSON = re.compile(r"[^\W\d_][^\W\d_'’.-]*(?:[ ,.'’-]+[^\W\d_][^\W\d_'’.-]*){1,4}\.?")

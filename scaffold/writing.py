@@ -100,7 +100,7 @@ def _raw_tags(guess: Guess) -> list[str]:
             protect = "pseudonym" if guess.key == ROW else "drop"
             lines.append(f'{_quoted(header)}: personal("{looks.kind}", "{protect}")')
         elif header != named[header]:
-            lines.append(f'{_quoted(header)}: {_tag(looks.kind, named[header], guess, column=named[header])}')
+            lines.append(f"{_quoted(header)}: {_tag(looks.kind, named[header], guess, column=named[header])}")
     return lines
 
 

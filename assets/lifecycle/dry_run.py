@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Model
-from assets.personal import is_protected
 from assets.lifecycle.data.event_days import iso_day
 from assets.lifecycle.data.features import compute_features, events_of, features_of
 from assets.lifecycle.data.landing import number_rows
 from assets.lifecycle.data.protection import Protection
 from assets.lifecycle.data.row_outcomes import REASON, by_contract, first_landed, type_and_refuse
 from assets.lifecycle.model.training_set import feature_column
+from assets.personal import is_protected
 from resources.keys import Key
 from resources.sources import Snapshot, SourceError, Stream
 from resources.tables import WHOLE
@@ -59,6 +59,7 @@ class DryRun:
         truth = self.model.task.codes(self.accepted[self.model.target])
         rows = self.accepted.drop(columns=self.model.target).assign(**{self.model.target: truth})
         return pd.concat([rows, values], axis=1)[truth.notna().to_numpy()].reset_index(drop=True)
+
 
 _KEY = Key("dry run", hashlib.sha256(b"assetline dry run").digest())
 """The key of pseudonyms in a dry run. Nothing is stored, so it need not be secret."""

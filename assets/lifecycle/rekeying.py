@@ -92,7 +92,8 @@ def rekey(
         changed[name] = _rekey_table(tables, name, _whole_columns(models, name), secrets, goal)
         files += len(changed[name])
         if changed[name]:
-            say(f"{name}: {len(changed[name])} days")
+            unknown = "" if _declared(models, name) else "; no declared model has it, so only text was looked at"
+            say(f"{name}: {len(changed[name])} days{unknown}")
     for name in tables.names():
         _follow_inputs(tables, name, changed)
     lines = sum(_rekey_log(log, name, models, added) for name in log.models())
@@ -161,9 +162,9 @@ def _with_key(rows: pd.DataFrame, whole: frozenset[str], secrets: Sequence[bytes
         is_whole = str(name).removeprefix(_ROW) in whole
         found = {value: new for value in values.dropna().unique() if (new := _newer(value, is_whole, secrets)) != value}
         if found:
-            changed[str(name)] = values.map(lambda value, found=found: found.get(value, value), na_action="ignore").astype(
-                values.dtype
-            )
+            changed[str(name)] = values.map(
+                lambda value, found=found: found.get(value, value), na_action="ignore"
+            ).astype(values.dtype)
     return rows.assign(**changed) if changed else None
 
 
@@ -180,8 +181,11 @@ def _newer(value: Any, is_whole: bool, secrets: Sequence[bytes]) -> Any:
 
 def _whole_columns(models: Sequence[Model], table: str) -> frozenset[str]:
     """The columns of a table whose pseudonyms are whole numbers, by their raw names and those of the contract."""
-    return frozenset(name for model in models if table.partition("/")[0] in (model.name, model.lander)
-                     for name in _whole(model))  # fmt: skip
+    return frozenset(name for model in _declared(models, table) for name in _whole(model))
+
+
+def _declared(models: Sequence[Model], table: str) -> list[Model]:
+    return [model for model in models if table.partition("/")[0] in (model.name, model.lander)]
 
 
 def _whole(model: Model) -> Iterator[str]:

@@ -190,7 +190,13 @@ def test_a_pseudonym_is_no_default_feature_and_other_tags_follow_their_column(tm
 
 
 def test_every_kind_has_a_protection_and_a_landing_says_what_it_changes(tmp_path):
-    assert {personal(kind)["personal"]["protect"] for kind in KINDS} <= {"pseudonym", "drop", "prefix", "band", "redact"}
+    assert {personal(kind)["personal"]["protect"] for kind in KINDS} <= {
+        "pseudonym",
+        "drop",
+        "prefix",
+        "band",
+        "redact",
+    }
     landing = next(
         spec for asset in lifecycle_assets(members(str(tmp_path / "x.csv"))) for spec in asset.specs
         if spec.key.path[-1] == "raw_visits"

@@ -73,7 +73,7 @@ def test_each_command_needs_a_right_or_is_named_here():
     assert {name for name, needed in right.items() if needed is None} == WITHOUT_A_RIGHT
     assert {name for name, needed in right.items() if needed == "approve"} == {"approve", "reject"}
     assert {name for name, needed in right.items() if needed == "administer"} == {
-        "audit export", "audit list", "audit verify", "backup", "prune", "restore", "rows",
+        "audit export", "audit list", "audit verify", "backup", "prune", "rekey", "restore", "rows",
         "keys create", "keys list", "keys remove", "keys rewrite", "keys rotate",
         "token create", "token list", "token revoke", "token rotate",
     }  # fmt: skip

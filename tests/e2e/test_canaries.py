@@ -6,11 +6,7 @@ The same search finds them when the tags are taken out.
 import gzip
 import importlib
 import io
-import json
-import os
 import sqlite3
-import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -33,6 +29,7 @@ from runner import Runner
 from sensors.alerts import alerts_sensor
 from serving.watch.alerts_page import create_app
 from tests.declarations import members
+from tests.declarations.canaries import CANARIES, visits
 from tests.serving.processes import Service
 from tests.worlds import World, why
 
@@ -47,9 +44,10 @@ def contents(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
     yield name, data
     if data[:4] == b"PAR1":
         frame = pd.read_parquet(io.BytesIO(data))
-        yield f"{name} (decoded)", "\n".join(
-            str(value) for column in frame for value in frame[column].dropna().unique().tolist()
-        ).encode()
+        yield (
+            f"{name} (decoded)",
+            "\n".join(str(value) for column in frame for value in frame[column].dropna().unique().tolist()).encode(),
+        )
     elif data[:2] == b"\x1f\x8b":
         yield from contents(f"{name} (unpacked)", gzip.decompress(data))
     elif data[:6] == b"\x93NUMPY":
@@ -83,15 +81,15 @@ def unpacked(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def found(folder: Path, pages: dict[str, str]) -> dict[str, set[str]]:
-    """The canaries that are anywhere in a folder or on a page, each with the places."""
+    """The canaries that are anywhere in a folder or on a page, each with the places; the source's own file aside."""
     hits: dict[str, set[str]] = {}
     parts = [(name, text.encode()) for name, text in pages.items()]
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and "upstream" not in path.parts:
             parts += contents(str(path.relative_to(folder)), path.read_bytes())
     for name, data in parts:
         text = data.lower()
-        for canary in members.CANARIES:
+        for canary in CANARIES:
             if canary.encode() in text or canary.encode("utf-16-le") in text:
                 hits.setdefault(canary, set()).add(name)
     return hits
@@ -104,7 +102,7 @@ def lived(make_world, folder: Path, monkeypatch) -> tuple[World, dict[str, str]]
     """Everything that can happen to the model. Returns its state folder, and the pages and outputs seen."""
     home, upstream = folder / "home", folder / "upstream"
     upstream.mkdir(parents=True)
-    rows = members.visits()
+    rows = visits()
     rows.to_csv(upstream / "visits.csv", index=False)
     model = members.members(str(upstream / "visits.csv"))
     monkeypatch.setenv("MEMBERS_FILE", str(upstream / "visits.csv"))
@@ -134,7 +132,9 @@ def lived(make_world, folder: Path, monkeypatch) -> tuple[World, dict[str, str]]
     ) as context:
         alerts_sensor([model]).evaluate_tick(context)
     assert world.alerts.store.open_alerts(), "the refusals opened no alert"
-    (upstream / "visits.csv").write_bytes(rows.to_csv(index=False).encode() + b"zqxmail1@zqxmail.example.org,\xff\xfe\n")
+    (upstream / "visits.csv").write_bytes(
+        rows.to_csv(index=False).encode() + b"zqxmail1@zqxmail.example.org,\xff\xfe\n"
+    )
     damaged = world.run("land", [last])
     pages["refused: damaged"] = why(damaged)
     assert not damaged.success
@@ -145,7 +145,8 @@ def lived(make_world, folder: Path, monkeypatch) -> tuple[World, dict[str, str]]
     for day in log.days("members"):  # what the asset `requests` writes, once the day is over
         world.tables.write(model.key("requests"), table_of(model, log.day("members", day).records), day)
     pages |= watched(world)
-    back_up(world.settings, home / "backup.tar.gz")
+    (folder / "backups").mkdir()
+    back_up(world.settings, folder / "backups" / "backup.tar.gz")
     return world, pages
 
 
@@ -205,7 +206,7 @@ def test_no_value_of_a_tagged_column_is_left_anywhere(make_world, tmp_path_facto
     folder = tmp_path_factory.mktemp("protected")
     world, pages = lived(make_world, folder, monkeypatch)
     pages["output of this process"] = "".join(capfd.readouterr())
-    hits = found(folder / "home", pages)
+    hits = found(folder, pages)
     assert not hits, {canary: sorted(places)[:8] for canary, places in hits.items()}
     assert "visits.csv" in pages["refused: damaged"] or "withheld" in pages["refused: damaged"]
     assert "'email' did not land" in pages["refused: renamed"]
@@ -213,7 +214,7 @@ def test_no_value_of_a_tagged_column_is_left_anywhere(make_world, tmp_path_facto
     assert landed["E-Mail"].nunique() == 60, "one member has one pseudonym, however the address is written"
     assert landed["E-Mail"].str.fullmatch("p_[0-9a-f]{32}").all()
     assert landed["diagnosis"].isna().all()
-    assert landed["phone"].isna().sum() == len(members.visits().query("phone.isna()")), "missing stays missing"
+    assert landed["phone"].isna().sum() == len(visits().query("phone.isna()")), "missing stays missing"
     assert (world.tables.read(world.model.key("features"))["visits"] > 0).any()
 
 
@@ -223,11 +224,11 @@ def test_the_search_finds_what_the_tags_hide(make_world, tmp_path_factory, monke
     try:
         folder = tmp_path_factory.mktemp("plain")
         _, pages = lived(make_world, folder, monkeypatch)
-        hits = found(folder / "home", pages)
+        hits = found(folder, pages)
     finally:
         monkeypatch.delenv("MEMBERS_UNPROTECTED")
         importlib.reload(members)
-    assert set(hits) == set(members.CANARIES)
+    assert set(hits) == set(CANARIES)
     places = " ".join(sorted({place for of_canary in hits.values() for place in of_canary}))
     for place in ("tables/members/raw_visits", "quarantine", "serving/members", "dagster/", "answer", "backup"):
         assert place in places, place

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assets.declaration import Columns, DeclarationError, Features
-from assets.personal import tags_of
 from assets.lifecycle.data.text import WORDS, word_numbers
 from assets.lifecycle.data.word_pieces import pieces_of
 from assets.lifecycle.prediction_format import PREDICTED, SCORE
+from assets.personal import tags_of
 from assets.task import NUMBERS
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
-from assets.personal import is_protected
 from assets.lifecycle.data.landed_schema import LOOKED_AT, LandedSchema, changes_of_schema, schema_of, told
 from assets.lifecycle.data.protection import WITHHELD, Protection, ProtectionError, needs_key, tags_digest
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
+from assets.personal import is_protected
 from resources.dagster_internals import CheckResult
 from resources.files import FileError
 from resources.keys import KeyProblem

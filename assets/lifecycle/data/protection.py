@@ -83,9 +83,7 @@ class Protection:
                 "was kept; if it lands under another name, say so: "
                 f'Table(raw_tags={{"its name": personal("{tags_of(self._model)[name].kind}", column="{name}")}})'
             )
-        protected = {
-            name: _column(rows[name], function) for name, function in self._functions.items() if name in rows
-        }
+        protected = {name: _column(rows[name], function) for name, function in self._functions.items() if name in rows}
         return rows.assign(**protected) if protected else rows
 
     def row(self, raw: Raw) -> Raw:

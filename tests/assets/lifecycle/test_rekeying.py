@@ -16,7 +16,8 @@ from resources.request_log import RequestLog, RequestRecord
 from resources.settings import Settings
 from resources.table_files import LocalFiles
 from resources.tables import ParquetTables
-from tests.declarations.members import members, visits
+from tests.declarations.canaries import visits
+from tests.declarations.members import members
 
 AT = dt.datetime(2026, 3, 9, 12)
 FEW = 60

@@ -3,6 +3,7 @@
 The variable ``MEMBERS_UNPROTECTED`` takes all tags out, so that a test can show that it would find what they hide.
 """
 
+import datetime as dt
 import os
 from typing import Any
 
@@ -17,7 +18,7 @@ from assets.reading import typed
 from resources.sources import FileByDay
 
 PROTECTED = "MEMBERS_UNPROTECTED" not in os.environ
-FIRST = pd.Timestamp("2026-03-02")
+START = dt.date(2026, 3, 2)
 
 
 def tagged(tag: dict[str, Any]) -> dict[str, Any] | None:
@@ -67,7 +68,7 @@ def members(path: str, **given: Any) -> Model:
     """The model on a file of visits."""
     table = Table(
         name="visits", source=FileByDay(path=path, time="at"), key="visit_no", contract=Visits, clean=clean, time="at",
-        start=FIRST.date(), late_days=0, max_refused=0.2,
+        start=START, late_days=0, max_refused=0.2,
         raw_tags={
             "E-Mail": personal("email", column="email"),
             "Card No": personal("national_id", column="card_no"),
@@ -91,41 +92,3 @@ def members(path: str, **given: Any) -> Model:
 
 
 model = members(os.environ.get("MEMBERS_FILE", "members.csv"))
-
-
-CANARIES = (
-    "zqxmail", "zqxname", "zqxnote", "zqxdiag", "zqxstreet",
-    "15775550", "73100000", "1987-03-17", "370400440532", "8904170",
-)  # fmt: skip
-"""Texts that are in the tagged columns of :func:`visits`, and nowhere else: of e-mail, name, free text, diagnosis,
-street, phone, card, birth date, an IBAN in the free text, and postcode."""
-
-
-def visits(days: int = 24, a_day: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Visits as the file has them: 60 members, canaries in all tagged columns, and some rows that are refused."""
-    rng = np.random.default_rng(seed)
-    n = days * a_day
-    who, minutes = rng.integers(0, 60, n), rng.uniform(5, 200, n)
-    at = FIRST + pd.to_timedelta(np.repeat(np.arange(days), a_day) * 86_400 + rng.integers(0, 86_000, n), "s")
-    frame = pd.DataFrame({
-        "visit_no": [str(500_000 + i) for i in range(n)],
-        "at": at.strftime("%Y-%m-%d %H:%M:%S"),
-        "E-Mail": [f"Zqxmail{i}@zqxmail.example.org" if k % 2 else f" zqxmail{i}@zqxmail.example.org"
-                   for k, i in enumerate(who)],
-        "Card No": [str(7310000000 + i) for i in who],
-        "Full Name": [f"Zqxname{i} Zqxnameson" for i in who],
-        "Street": [f"{i} Zqxstreet" for i in who],
-        "phone": [f"+49 15775550{i:03d}" for i in who],
-        "born": "1987-03-17",
-        "postcode": "8904170",
-        "notes": [f"mail zqxnote{i}@zqxnote.example.org, call +49 15775550{i:03d}, pay DE89370400440532013000"
-                  for i in who],
-        "diagnosis": [f"zqxdiag{i}" for i in who],
-        "plan": rng.choice(["basic", "full"], n),
-        "minutes": minutes.round(2).astype(str),
-        "returned": np.where(rng.random(n) < minutes / 250, "yes", "no"),
-    })  # fmt: skip
-    frame.loc[::37, "minutes"] = "99999"  # refused by a rule
-    frame.loc[5::41, "Card No"] = "zqxmail-is-no-number"  # refused as unreadable
-    frame.loc[9::43, "phone"] = None
-    return frame

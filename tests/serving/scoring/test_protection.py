@@ -20,7 +20,8 @@ from resources.settings import Settings
 from resources.tables import ParquetTables
 from serving.scoring import service
 from serving.scoring.service import Endpoint, Served
-from tests.declarations.members import members, model, visits
+from tests.declarations.canaries import visits
+from tests.declarations.members import members, model
 from tests.serving.conftest import Toy, app_of
 
 NOW = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)

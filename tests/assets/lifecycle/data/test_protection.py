@@ -15,7 +15,8 @@ from resources.pseudonyms import RECORD, in_force, pseudonym_keys
 from resources.settings import Settings
 from resources.sources import SourceError, SourceUnavailable, Stream
 from resources.table_files import LocalFiles
-from tests.declarations.members import members, visits
+from tests.declarations.canaries import visits
+from tests.declarations.members import members
 from tests.declarations.readings import plain
 from tests.stages import Stages
 
@@ -203,7 +204,9 @@ def test_the_stored_value_of_a_person_is_found_by_the_plain_one():
 
 
 def test_a_list_in_place_of_a_value_is_emptied_so_that_no_refusal_quotes_it():
-    row = Protection(members("x.csv"), KEYS).row({"E-Mail": [SECRET], "notes": {"a": SECRET}, "phone": "+49 30 1234567"})
+    row = Protection(members("x.csv"), KEYS).row(
+        {"E-Mail": [SECRET], "notes": {"a": SECRET}, "phone": "+49 30 1234567"}
+    )
     assert row == {"E-Mail": [], "notes": {}, "phone": "***4567"}
 
 
