@@ -19,6 +19,7 @@ from cli.card import card
 from cli.catalogue import catalogue
 from cli.deployment import deployments, undeploy
 from cli.errors import read_settings, reported
+from cli.forget import forget
 from cli.keys import keys_app
 from cli.ledger import approvals, approve, history, reject, rollback, which
 from cli.metadata import compare, lineage, models, query, rows, runs, versions
@@ -92,6 +93,7 @@ app.command(epilog="Example: `assetline prune --list`")(
     audited(lambda given: "delete" if given["yes"] else "read", "state folder", right="administer")(prune)
 )
 app.command(epilog="Example: `assetline rekey`")(audited("rekey", "pseudonyms", right="administer")(rekey))
+app.command(epilog='Example: `assetline forget --entity customer_id=42 --why "request of 2 December"`')(forget)
 app.command("settings", epilog="Example: `ASSETLINE_ENV=staging assetline settings`")(show_settings)
 
 

@@ -143,6 +143,22 @@ def back_up(settings: Settings, file: Path) -> Manifest:
     return manifest
 
 
+def manifest_of(file: Path) -> Manifest:
+    """The manifest of an archive; its hashes are not verified.
+
+    Raises:
+        BackupError: it is not a backup, or it is damaged.
+    """
+    try:
+        with tarfile.open(file, "r|gz") as archive:
+            for member in archive:
+                if member.name == MANIFEST and (content := archive.extractfile(member)) is not None:
+                    return Manifest.from_json(content.read())
+    except (tarfile.TarError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        raise BackupError(f"{file} cannot be read as a backup ({error})") from error
+    raise BackupError(f"{file} cannot be read as a backup (it has no manifest)")
+
+
 def tables_left_out(settings: Settings) -> str:
     """A sentence about tables that no archive holds; empty if they are in the state folder.
 

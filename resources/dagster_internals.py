@@ -1,16 +1,17 @@
 """Wrappers of Dagster's private APIs; ``tests/resources/test_dagster_internals.py`` tests that they still work.
 
-Belongs here: six features without a public API in Dagster 1.13: a check result for each day of a run over several
+Belongs here: seven features without a public API in Dagster 1.13: a check result for each day of a run over several
 days, reading the check evaluations of all assets since a cursor, the assets and steps that a run planned, removing the
-events of a run that say nothing about assets, jobs whose cost does not grow with the number of other models, and
-automation conditions that are evaluated only if something happened. Does not belong here: anything with a public API.
+events of a run that say nothing about assets, rewriting events that hold rows of somebody, jobs whose cost does not
+grow with the number of other models, and automation conditions that are evaluated only if something happened. Does not
+belong here: anything with a public API.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -233,6 +234,42 @@ def _events(instance: dg.DagsterInstance) -> Iterator[sa.Connection]:
     storage: Any = instance.event_log_storage
     with storage.index_connection() as connection:
         yield connection
+
+
+def rewrite_events(instance: dg.DagsterInstance, rewritten: Callable[[str], str | None], *, write: bool = True) -> int:
+    """Rewrites stored events; for erasure.
+
+    Args:
+        instance: Dagster's instance.
+        rewritten: receives an event as JSON, and returns its new text, or ``None`` if it stays.
+        write: whether to write; otherwise they are only counted.
+
+    Returns:
+        The number of events with a new text.
+    """
+    from dagster._core.storage.event_log.schema import AssetKeyTable as Keys
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+
+    changed = 0
+    for table, column in ((Events, Events.c.event), (Keys, Keys.c.last_materialization)):
+        last = -1
+        while True:
+            # Short transactions, since runs of other models may be writing.
+            with _events(instance) as connection:
+                page = sa.select(table.c.id, column).where(table.c.id > last).order_by(table.c.id).limit(_PAGE)
+                rows = connection.execute(page).all()
+                news = [(row_id, new) for row_id, text in rows if text and (new := rewritten(text)) is not None]
+                if write:
+                    for row_id, new in news:
+                        connection.execute(sa.update(table).where(table.c.id == row_id).values({column.name: new}))
+            changed += len(news)
+            if len(rows) < _PAGE:
+                break
+            last = rows[-1][0]
+    return changed
+
+
+_PAGE = 500
 
 
 def newest_event(instance: dg.DagsterInstance, after: int = 0, about: Collection[dg.AssetKey] | None = None) -> int:

@@ -113,16 +113,20 @@ class Appended:
 
 @dataclass(frozen=True)
 class LoggedLines:
-    """The lines of one writer on one day: parsed lines, and how many could not be read (a kill amid a write)."""
+    """The lines of one writer on one day: parsed lines, and how many could not be read (a kill amid a write).
+
+    ``forgotten`` are the numbers of lines whose content was erased (:meth:`Store.forget`).
+    """
 
     writer: str
     lines: list[dict[str, Any]]
     torn: int
+    forgotten: frozenset[int] = frozenset()
 
     @property
     def missing(self) -> int:
         """How many numbers are missing up to the highest one."""
-        numbers = {int(line["n"]) for line in self.lines}
+        numbers = {int(line["n"]) for line in self.lines} | self.forgotten
         return max(numbers, default=0) - len(numbers)
 
 
@@ -189,6 +193,9 @@ class Store(Protocol):
 
     def rewrite(self, model: str, day: str, change: Change) -> int:
         """Replaces lines of a day and returns how many; those that cannot be read stay. Nothing may follow the log."""
+
+    def forget(self, model: str, day: str, theirs: Callable[[Sequence[Mapping[str, Any]]], Sequence[bool]]) -> int:
+        """Erases the lines of a day of which a function returns true, and returns how many; their numbers stay."""
 
     def close(self) -> None:
         """Frees files and connections."""
@@ -321,12 +328,25 @@ def naive_utc(time: dt.datetime) -> dt.datetime:
 
 
 def parsed(text: str) -> dict[str, Any] | None:
-    """A line of the log; ``None`` if it is incomplete."""
+    """A line of the log; ``None`` if it is incomplete. An erased line has a number and ``forgotten``, no more."""
     with contextlib.suppress(json.JSONDecodeError):
         line = json.loads(text)
-        if isinstance(line, dict) and {"n", "at", "row", "outcome", "role"} <= line.keys():
+        if isinstance(line, dict) and ({"n", "at", "row", "outcome", "role"} <= line.keys() or is_forgotten(line)):
             return line
     return None
+
+
+def is_forgotten(line: Mapping[str, Any]) -> bool:
+    """Whether the content of a line was erased."""
+    return line.get("forgotten") is True and "n" in line
+
+
+def forgotten_line(line: Mapping[str, Any], length: int) -> str:
+    """What takes the place of an erased line: its number, filled up to its length with blanks.
+
+    With the same length, the positions of all other lines stay, on which the writer and all readers rely.
+    """
+    return json.dumps({"n": line["n"], "forgotten": True}, separators=(",", ":")).ljust(length)
 
 
 def _frame(lines: Sequence[Mapping[str, Any]], model: str) -> pd.DataFrame:
@@ -384,8 +404,8 @@ class Files:
     def lines(self, model: str, day: str) -> Iterator[LoggedLines]:
         """See :class:`Store`."""
         for path in self._paths(model, day):
-            lines, torn = _parsed_lines(path.read_bytes().split(b"\n"), path)
-            yield LoggedLines(path.stem, lines, torn)
+            lines, torn, forgotten = _parsed_lines(path.read_bytes().split(b"\n"), path)
+            yield LoggedLines(path.stem, lines, torn, forgotten)
 
     def state(self, model: str, day: str) -> str:
         """See :class:`Store`."""
@@ -425,6 +445,28 @@ class Files:
                 os.replace(scratch, path)
                 count += some
         return count
+
+    def forget(self, model: str, day: str, theirs: Callable[[Sequence[Mapping[str, Any]]], Sequence[bool]]) -> int:
+        """See :class:`Store`. Lines are overwritten in place, since a service may be appending to the file."""
+        erased = 0
+        for path in self._paths(model, day):
+            file = os.open(path, os.O_RDWR)  # without O_APPEND, which would write at the end
+            try:
+                at, places = 0, []
+                for text in path.read_bytes().split(b"\n"):
+                    line = parsed(text.decode("utf-8", "replace"))
+                    if line is not None and not is_forgotten(line):
+                        places.append((line, at, len(text)))
+                    at += len(text) + 1
+                mine = theirs([line for line, _, _ in places])
+                for (line, begin, length), is_mine in zip(places, mine, strict=True):
+                    if is_mine:
+                        os.pwrite(file, forgotten_line(line, length).encode(), begin)
+                        erased += 1
+                os.fsync(file)
+            finally:
+                os.close(file)
+        return erased
 
     def close(self) -> None:
         """See :class:`Store`."""
@@ -520,24 +562,26 @@ class _FileFollower:
 def _changed(text: bytes, change: Change) -> bytes | None:
     """The line in place of another one; ``None`` if it stays, or cannot be read."""
     line = parsed(text.decode("utf-8", "replace")) if text else None
-    made = change(line) if line is not None else None
+    made = change(line) if line is not None and not is_forgotten(line) else None
     return None if made is None else json.dumps(made, separators=(",", ":")).encode()
 
 
-def _parsed_lines(lines: Iterable[bytes], path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The readable lines, and the number of others."""
-    found, torn = [], 0
+def _parsed_lines(lines: Iterable[bytes], path: Path) -> tuple[list[dict[str, Any]], int, frozenset[int]]:
+    """The readable lines, the number of unreadable ones, and the numbers of erased ones."""
+    found, torn, forgotten = [], 0, set()
     for text in lines:
-        if not text:
+        if not text.strip():
             continue
         line = parsed(text.decode("utf-8", "replace"))
         if line is None:
             torn += 1
+        elif is_forgotten(line):
+            forgotten.add(int(line["n"]))
         else:
             found.append(line)
     if torn:
         _log.warning("%s has %d incomplete lines, of requests that got no answer; skipped", path, torn)
-    return found, torn
+    return found, torn, frozenset(forgotten)
 
 
 def _names(folder: Path) -> list[str]:

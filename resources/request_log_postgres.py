@@ -15,14 +15,23 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 
 from resources.migrations import MigrationError, migrate
-from resources.request_log import Appended, Change, Follower, LogError, LoggedLines, parsed
+from resources.request_log import (
+    Appended,
+    Change,
+    Follower,
+    LogError,
+    LoggedLines,
+    forgotten_line,
+    is_forgotten,
+    parsed,
+)
 
 METADATA = sa.MetaData()
 WRITERS = sa.Table(
@@ -74,9 +83,12 @@ WHERE w.model = %s AND w.day = %s ORDER BY w.name, l.n
 """
 _NUMBERED = """
 SELECT l.writer, l.n, l.line FROM request_writers w JOIN request_lines l ON l.writer = w.id
-WHERE w.model = %s AND w.day = %s
+WHERE w.model = %s AND w.day = %s ORDER BY l.writer, l.n
 """
-_REPLACE = "UPDATE request_lines SET line = %s WHERE writer = %s AND n = %s"
+_REPLACE = """
+UPDATE request_lines SET line = new.line FROM unnest(%s::int[], %s::int[], %s::text[]) AS new(writer, n, line)
+WHERE request_lines.writer = new.writer AND request_lines.n = new.n
+"""
 _STATE = """
 SELECT w.name, max(l.n), count(*) FROM request_writers w JOIN request_lines l ON l.writer = w.id
 WHERE w.model = %s AND w.day = %s GROUP BY w.name ORDER BY w.name
@@ -125,8 +137,8 @@ class Postgres:
         count = 0
         for writer, n, text in self._connection.execute(_NUMBERED, (model, day), seconds=REPLAY_S):
             line = parsed(text)
-            if line is not None and (made := change(line)) is not None:
-                self._connection.execute(_REPLACE, (json.dumps(made, separators=(",", ":")), writer, n))
+            if line is not None and not is_forgotten(line) and (made := change(line)) is not None:
+                self._connection.execute(_REPLACE, ([writer], [n], [json.dumps(made, separators=(",", ":"))]))
                 count += 1
         return count
 
@@ -135,8 +147,10 @@ class Postgres:
         rows = self._connection.execute(_OF_DAY, (model, day), seconds=REPLAY_S)
         for name, of_writer in groupby(rows, key=lambda row: row[0]):
             found = [parsed(line) for _, line in of_writer]
-            lines = [line for line in found if line is not None]
-            yield LoggedLines(str(name), lines, len(found) - len(lines))
+            readable = [line for line in found if line is not None]
+            lines = [line for line in readable if not is_forgotten(line)]
+            forgotten = frozenset(int(line["n"]) for line in readable if is_forgotten(line))
+            yield LoggedLines(str(name), lines, len(found) - len(readable), forgotten)
 
     def state(self, model: str, day: str) -> str:
         """See :class:`~resources.request_log.Store`."""
@@ -160,6 +174,20 @@ class Postgres:
         """See :class:`~resources.request_log.Store`."""
         query = "DELETE FROM request_writers WHERE model = %s AND day = %s"
         self._connection.execute(query, (model, day), seconds=REPLAY_S)
+
+    def forget(self, model: str, day: str, theirs: Callable[[Sequence[Mapping[str, Any]]], Sequence[bool]]) -> int:
+        """See :class:`~resources.request_log.Store`. One statement for a day, so all of it or nothing."""
+        rows = self._connection.execute(_NUMBERED, (model, day), seconds=REPLAY_S)
+        lines = [(writer, n, line) for writer, n, text in rows if (line := parsed(text)) and not is_forgotten(line)]
+        mine = theirs([line for _, _, line in lines])
+        new = [(w, n, forgotten_line(line, 0)) for (w, n, line), hit in zip(lines, mine, strict=True) if hit]
+        if new:
+            self._connection.execute(_REPLACE, [list(part) for part in zip(*new, strict=True)], seconds=REPLAY_S)
+        return len(new)
+
+    def vacuum(self) -> None:
+        """Lets the database reuse the space of erased lines."""
+        self._connection.execute("VACUUM request_lines", (), seconds=REPLAY_S)
 
     def close(self) -> None:
         """See :class:`~resources.request_log.Store`."""
@@ -187,7 +215,7 @@ class _PostgresFollower:
         found = []
         for day, name, n, text in rows:
             self._seen[day, name] = max(self._seen.get((day, name), 0), n)
-            if (line := parsed(text)) is not None:
+            if (line := parsed(text)) is not None and not is_forgotten(line):
                 found.append(line)
         # The clock of another process may be behind, or ahead, by less than a day.
         self._since = max(self._since, str(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)))

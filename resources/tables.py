@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,6 +136,13 @@ class ParquetTables(dg.ConfigurableIOManager):
     def remove(self, key: dg.AssetKey, day: str = WHOLE) -> None:
         """Removes a day's file; one that is gone already is no error."""
         self.files.remove(_name(key, day))
+
+    def old_files(self, key: dg.AssetKey) -> list[str]:
+        """Names below the root of the files of earlier versions; empty if tables here have no versions."""
+        from resources.tables_delta import DeltaFiles
+
+        files = self.files
+        return files.old_files(posixpath.join(*key.path)) if isinstance(files, DeltaFiles) else []
 
     def history(self, key: dg.AssetKey) -> list[TableVersion]:
         """All versions of a table, the oldest first; empty if there is none, or if tables here have no versions."""
@@ -269,12 +277,39 @@ class ParquetTables(dg.ConfigurableIOManager):
         Raises:
             TableKeyError: the file would be encrypted, and there is no key; the old file stays.
         """
-        table = _table_of(frame)
-        encoded, stamp = _encoded(table, lambda digest: Stamp(code_version, digest, inputs or {}, len(table)))
-        if in_use.encrypts() and table.num_columns:
+        made = (code_version, inputs or {})
+        return self._store(key, day, _table_of(frame), *made, personal, encrypt=in_use.encrypts())
+
+    def _store(
+        self, key: dg.AssetKey, day: str, table: pa.Table, code_version: str, inputs: Inputs,
+        personal: Collection[str], *, encrypt: bool,
+    ) -> Stamp:  # fmt: skip
+        encoded, stamp = _encoded(table, lambda digest: Stamp(code_version, digest, inputs, len(table)))
+        if encrypt and table.num_columns:
             encoded = self._encrypted(key, day, table, stamp, personal)
         self.files.replace(_name(key, day), encoded)
         return stamp
+
+    def keep_rows(self, key: dg.AssetKey, day: str, kept: np.ndarray) -> Stamp:
+        """Atomically replaces a day's file with some of its rows, as they are stored; for erasure.
+
+        The stamp keeps its code version and its inputs, because the rows were made by that code from those inputs.
+
+        Args:
+            key: the table.
+            day: ISO day, or :data:`WHOLE`.
+            kept: whether each row stays, boolean ``[n]``.
+
+        Raises:
+            TableError: the file is missing or damaged.
+        """
+        stamp = self.existing_stamp(key, day)
+        with self._parquet(self.files, key, day) as parquet:
+            rows, personal, is_encrypted = parquet.read(), parquet.personal, bool(parquet.keys)
+        rows = rows.filter(pa.array(kept)).combine_chunks().replace_schema_metadata(None)
+        return self._store(
+            key, day, rows, stamp.code_version, stamp.inputs, personal, encrypt=is_encrypted or in_use.encrypts()
+        )
 
     def read_bytes(self, key: dg.AssetKey, day: str = WHOLE) -> bytes:
         """A day as the bytes of a Parquet file that is not encrypted. Raises :class:`TableError` if there is none."""

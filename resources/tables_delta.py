@@ -163,6 +163,18 @@ class DeltaFiles:
                                       said.get("data_version", "")))  # fmt: skip
         return found
 
+    def old_files(self, table: str) -> list[str]:
+        """Names below the root of the table's files that its latest version does not have, for :attr:`plain`.
+
+        They are of earlier versions, or of a commit that another process is about to make.
+        """
+        snapshot = self._snapshot(table)
+        live = {path for path, _ in snapshot.days.values()} if snapshot else set()
+        days = {path.partition("/")[0] for path in live}
+        days |= {one.removeprefix(f"{table}/") for one in self.plain.folders() if one.startswith(f"{table}/{DAY}=")}
+        there = (f"{day}/{name}" for day in sorted(days) for name in self.plain.states(posixpath.join(table, day)))
+        return [posixpath.join(table, path) for path in there if path not in live]
+
     # -- the log -----------------------------------------------------------------------------------------------------
 
     def _found(self, name: str) -> tuple[str, FileState] | None:

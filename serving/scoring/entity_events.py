@@ -27,6 +27,7 @@ import numpy as np
 
 from assets.declaration import Columns, Model
 from assets.lifecycle.data.features import events_of, features_of
+from resources import tombstones
 from resources.request_log import SHADOW, Appended, LogError, RequestLog
 from resources.tables import ParquetTables
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser
@@ -125,6 +126,8 @@ class EntityEvents:
         self._recent = _Recent(self._dtypes, self._entities, self._key)
         self._past = self._nothing()
         self._follower = None
+        # Before anything is read: a removal that ends while the history is read counts as a later one.
+        self._forgotten_state, self._forgotten = self._state_of_tombstones(), self._finished()
         if self._entities:
             self.adopt(self.load())
             if log is not None:
@@ -289,6 +292,28 @@ class EntityEvents:
     def is_stale(self) -> bool:
         """Whether day files have changed since the tables were read. Lists two folders."""
         return bool(self._entities) and self._signature() != self._past.signature
+
+    def must_forget(self) -> bool:
+        """Whether a person was forgotten since the history was read. Looks at one file.
+
+        Rows of theirs may then be in memory; a new history, read from the tables and the log, is without them.
+
+        Raises:
+            TombstoneError: the file is damaged.
+        """
+        if (state := self._state_of_tombstones()) == self._forgotten_state:
+            return False
+        if self._finished() <= self._forgotten:
+            self._forgotten_state = state
+            return False
+        return True
+
+    def _state_of_tombstones(self) -> str:
+        state = self._tables.files.state(tombstones.FILE)
+        return state.token if state else ""
+
+    def _finished(self) -> frozenset[str]:
+        return tombstones.Tombstones.read(self._tables.files).finished
 
     def load(self) -> Past:
         """Reads the window of the tables. It changes no state, so it may run in a thread; see :meth:`adopt`."""

@@ -166,6 +166,14 @@ class Served:
         if not (np.isfinite(scores).all() and len(scores) == len(X)):
             raise ValueError(f"it returns the scores {scores} for {X.tolist()}; train it again")
 
+    def with_new_history(self, tables: ParquetTables) -> Served:
+        """The same version with a history that is read anew. It takes seconds, so it may run in a thread."""
+        return self.with_history(EntityEvents(self.model, self.parser, tables, self.log))
+
+    def with_history(self, entity_events: EntityEvents) -> Served:
+        """The same version with another history, and with the rows for explanations as its folder has them now."""
+        return replace(self, bundle=replace(self.bundle), entity_events=entity_events)
+
     def features(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """Features of typed rows, computed with their entities' history: float32 ``[n, n_features]``."""
         events, wanted = self.entity_events.events(rows)
@@ -365,6 +373,7 @@ class Endpoint:
                 version = await asyncio.to_thread(self.registry.version_of_alias, self.name, CHAMPION)
                 await self._take_over(version)
             await self._follow_rollout()
+            await self._forget()
             await self._refresh()
             await self._follow_keys()
         except Exception as error:  # an error in a new version or table must not stop the served version
@@ -450,6 +459,26 @@ class Endpoint:
         dropped, self.challenger = self.challenger, None
         if dropped is not None and self.served and dropped.served.entity_events is not self.served.entity_events:
             dropped.served.entity_events.close()
+
+    async def _forget(self) -> None:
+        """After a person was forgotten, reads the history anew from the tables and the log, as a new process does."""
+        if self.served is None or not await asyncio.to_thread(self.served.entity_events.must_forget):
+            return
+        # Rows that are answered meanwhile are in the log, which the new history follows.
+        before = self.served.entity_events
+        self.served = await asyncio.to_thread(self.served.with_new_history, self.tables)
+        if (challenger := self.challenger) is not None:
+            if challenger.served.entity_events is before:
+                served = challenger.served.with_history(self.served.entity_events)
+            else:
+                challenger.served.entity_events.close()
+                served = await asyncio.to_thread(challenger.served.with_new_history, self.tables)
+            self.challenger = replace(challenger, served=served)
+        before.close()
+        self._loaded_at, self._was_stale = time.monotonic(), False
+        del before
+        gc.collect()
+        _log.info("the history of '%s' was read anew, because a person was forgotten", self.name)
 
     async def _refresh(self) -> None:
         """Reads changed tables at the second stale check in a row, or at once if the last read is older than 30 s."""

@@ -1,7 +1,8 @@
 """First stage: immutable landed rows with their source and arrival time, and the labels that land later.
 
-Belongs here: requesting a day (or the whole table) from the source, trying again while it is unavailable, and refusing
-an empty landing or one with other columns than before. Does not belong here: any interpretation of a row's values.
+Belongs here: requesting a day (or the whole table) from the source, trying again while it is unavailable, leaving out
+rows of people who were forgotten, and refusing an empty landing or one with other columns than before. Does not belong
+here: any interpretation of a row's values.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
+from assets.lifecycle.data.forgotten import without_forgotten
 from assets.lifecycle.data.landed_schema import LOOKED_AT, LandedSchema, changes_of_schema, schema_of, told
 from assets.lifecycle.data.protection import WITHHELD, Protection, ProtectionError, needs_key, tags_digest
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, table_asset
@@ -82,13 +84,15 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
             )  # fmt: skip
         if protection is not None:
             landed = _protected(protection, landed, complete=not labels)
+        arrived = {day: len(rows) for day, rows in landed.items()}
+        landed, left_out = without_forgotten(tables, model.table, model.lander, landed, labels=labels)
         check_results = [
             CheckResult(
                 check=ARRIVED.name,
                 day=None if day == WHOLE else day,
-                passed=len(rows) > 0 or model.table.quiet_days,
+                passed=arrived[day] > 0 or model.table.quiet_days,
                 description=f"{len(rows):,} rows landed"
-                if len(rows) or model.table.quiet_days
+                if arrived[day] or model.table.quiet_days
                 else f"the source returned no rows for {day}; check the upstream system and land the day again",
                 metadata={"rows": len(rows)},
             )
@@ -104,7 +108,8 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
             ]  # fmt: skip
         by_day = {day: {"dagster/partition_row_count": len(rows)} for day, rows in landed.items() if day != WHOLE}
         rows = sum(len(frame) for frame in landed.values())
-        return StageOutput(number_rows(landed), check_results, {"dagster/row_count": rows, "source": name}, by_day)
+        metadata = {"dagster/row_count": rows, "source": name, **({"forgotten": left_out} if left_out else {})}
+        return StageOutput(number_rows(landed), check_results, metadata, by_day)
 
     what = "Labels as they became known" if labels else "Rows as they landed"
     unchanged = "unchanged" if not is_protected(model) else "with tagged columns protected, else unchanged"
