@@ -100,7 +100,8 @@ def needed(settings: Settings) -> Counter[tuple[Purpose, str]]:
         for day in tables.days(key):
             found.update(tables.keys_of(key, day).items())
         found.update(used for link in tables.reports(key) if (used := tables.key_of_report(link)))
-    archives = [path for path in settings.backup.iterdir() if path.is_file()] if _is_folder(settings.backup) else []
+    folder = settings.backup
+    archives = [path for path in folder.iterdir() if path.is_file()] if folder and folder.is_dir() else []
     found.update(used for path in [*_artifacts(settings), *archives] if (used := _key_of_file(path)))
     return found
 
@@ -145,10 +146,6 @@ def _key_of_file(path: Path) -> tuple[Purpose, str] | None:
             return key_of(file.read(HEAD))
     except FileNotFoundError:  # removed since the folder was listed
         return None
-
-
-def _is_folder(path: Path | None) -> bool:
-    return path is not None and path.is_dir()
 
 
 def _rewrite_artifact(path: Path, *, encrypt: bool) -> None:

@@ -146,8 +146,10 @@ def test_a_rewriting_that_is_killed_loses_nothing_and_is_begun_again(settings, a
     assert stamps_of(tables) == stamps
     for name, frame in rows_of(tables).items():
         pd.testing.assert_frame_equal(frame, rows[name])
-    used = keys_used(tables, settings)
-    assert max(len(of_purpose) for of_purpose in used.values()) == 2  # some files have the old key, some the new one
+    if after < 30:
+        assert len(keys_used(tables, settings)["tables"]) == 2  # some files have the old key, some the new one
+    else:
+        assert 1 <= sum(is_sealed(path.read_bytes()) for path in settings.artifacts.rglob("*.json")) <= 2
     assert main(["keys", "rewrite"]) == 0
     assert {purpose: len(used) for purpose, used in keys_used(tables, settings).items()} == {
         "tables": 1, "personal": 1, "artifacts": 1,
