@@ -15,7 +15,7 @@ from resources.settings import Settings
 RECORD_THEMSELVES = {
     "alerts ack", "alerts resolve", "alerts silence",  # resources/alerts/store.py
     "approve", "reject", "rollback", "rollout", "undeploy", "pipeline promote",  # resources/ledger.py
-    "audit export", "audit list", "restore", "sql",  # they call `record`
+    "audit export", "audit list", "forget", "restore", "sql",  # they call `record`
 }  # fmt: skip
 """Commands whose line is written in the transaction of the change, or by the command."""
 NOT_RECORDED = {
@@ -73,7 +73,7 @@ def test_each_command_needs_a_right_or_is_named_here():
     assert {name for name, needed in right.items() if needed is None} == WITHOUT_A_RIGHT
     assert {name for name, needed in right.items() if needed == "approve"} == {"approve", "reject"}
     assert {name for name, needed in right.items() if needed == "administer"} == {
-        "audit export", "audit list", "audit verify", "backup", "prune", "rekey", "restore", "rows",
+        "audit export", "audit list", "audit verify", "backup", "forget", "prune", "rekey", "restore", "rows",
         "keys create", "keys list", "keys remove", "keys rewrite", "keys rotate",
         "token create", "token list", "token revoke", "token rotate",
     }  # fmt: skip

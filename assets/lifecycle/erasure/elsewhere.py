@@ -198,6 +198,8 @@ def _without_rows(text: str, person: Person) -> str:
     key = [i for i, name in enumerate(names) if name.removeprefix(ROW) in person.key_columns.values()]
 
     def mine(line: str) -> bool:
+        if person.traces.is_in(line.encode()):
+            return True
         cells = [canonical(cell) or "" for cell in _cells(line)]
         if any(i < len(cells) and cells[i] == person.value for i in entity):
             return True

@@ -163,9 +163,7 @@ class Erasure:
         with self._alone():
             found = self.find()
             if found.is_empty and (self.before is None or self.before.state == "done"):
-                raise ErasureError(
-                    f"nothing that is stored has {self.person.column}={self.person.value}; nothing was changed"
-                )
+                raise ErasureError(f"nothing that is stored has this {self.person.column}; nothing was changed")
             tombstone = self._tombstone(who, found)
             self.tombstones = self.tombstones.having(tombstone)
             self.tombstones.write(self.tables.files)

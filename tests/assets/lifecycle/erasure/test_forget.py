@@ -1,9 +1,15 @@
-"""A person is forgotten everywhere: tables, log, samples, events, text; a killed run goes on; a landing does not help."""
+"""A person is forgotten everywhere; a killed run goes on; a landing does not bring them back."""
 
 import datetime as dt
+import gzip
+import io
 import json
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +19,14 @@ import pandas as pd
 import pytest
 
 from assets.lifecycle.erasure.forget import Erasure, ErasureError
+from assets.lifecycle.erasure.search import search
+from cli import main
 from resources import home as home_of
+from resources.audit import AuditLog
 from resources.request_log import RequestLog, RequestRecord
-from resources.settings import Settings
+from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
+from resources.tombstones import Tombstones
 from tests.declarations.visits import START, model
 from tests.worlds import World, why
 
@@ -28,8 +38,8 @@ SCORED = DAYS[15:17]
 def record(number: int, customer: int, at: dt.datetime, **given) -> RequestRecord:
     row = {"visit_id": number, "made_at": str(at), "Customer No.": customer, "spent": 5.0}
     facts = {
-        "request_id": f"r{number}", "at": at, "model": "visit", "version": "1", "role": "champion", "key": number,
-        "entity": customer, "row": row, "score": 0.5, "alert": False, "latency_ms": 1.0, "outcome": "ok",
+        "request_id": f"r{number % 1000}", "at": at, "model": "visit", "version": "1", "role": "champion",
+        "key": number, "entity": customer, "row": row, "score": 0.5, "alert": False, "latency_ms": 1.0, "outcome": "ok",
     }  # fmt: skip
     return RequestRecord(**{**facts, **given})
 
@@ -213,7 +223,6 @@ def test_a_landing_does_not_bring_them_back_and_without_the_tombstone_it_does(li
 
 def test_rows_of_days_after_the_removal_land(copied, forgotten):
     copy = copied(forgotten)
-    path = forgotten.parent / "forgotten.json"
     path = copy.settings.home / "tables" / "forgotten.json"
     stored = json.loads(path.read_text())
     stored["people"][0]["until"] = DAYS[4]
@@ -231,3 +240,132 @@ def test_a_damaged_tombstone_lets_nothing_land(copied, forgotten):
     assert "forgotten.json beside the tables is damaged" in why(result)
     with pytest.raises(ErasureError, match="is damaged"):
         copy.erasure()
+
+
+KILLED = """
+import os, signal, sys
+import dagster as dg
+from resources.tables import ParquetTables
+from tests.assets.lifecycle.erasure.test_forget import Copy
+from resources import home
+from resources.settings import Settings
+from assets.lifecycle.erasure import forget
+
+left = int(sys.argv[1])
+keep_rows = ParquetTables.keep_rows
+
+def killed(*given):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return keep_rows(*given)
+
+ParquetTables.keep_rows = killed
+if left > 1_000:
+    forget.events_with = lambda *given, remove: os.kill(os.getpid(), signal.SIGKILL) if remove else 0
+settings = Settings.from_env()
+home.prepare(settings)
+with dg.DagsterInstance.get() as instance:
+    Copy(settings, instance).erasure().forget("ada")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 40, 10_000], ids=["before the first file", "amid the tables", "amid the events"])
+def test_a_killed_removal_goes_on_to_the_same_end(lived, copied, forgotten, after):
+    copy, whole = copied(), copied(forgotten)
+    environment = {**os.environ, "ASSETLINE_HOME": str(copy.settings.home), "PYTHONPATH": str(project_root())}
+    environment.pop("DAGSTER_HOME", None)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(after)], env=environment, cwd=project_root(), check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    [tombstone] = Tombstones.read(copy.tables.files).people
+    assert tombstone.state == "removing"
+    found = copy.erasure().forget("ada")
+    [tombstone] = Tombstones.read(copy.tables.files).people
+    assert tombstone.state == "done"
+    assert found.trained == Tombstones.read(whole.tables.files).people[0].trained, "as they were before the kill"
+    for name in OF_ROWS:
+        pd.testing.assert_frame_equal(copy.frame(name), whole.frame(name))
+
+
+PLANTED = {
+    "a table that nobody declares": ("tables/old/copy/all.parquet", lambda key: parquet(customer_id=[PERSON])),
+    "a file with a key": ("scratch/.left.tmp", lambda key: parquet(visit_id=[key])),
+    "a text in a file": ("mlflow/notes.parquet", lambda key: parquet(note=[f"see {key}"])),
+    "a note": ("notes.txt", lambda key: b"customer_id = 7, please call"),
+    "a packed note": ("old.log.gz", lambda key: gzip.compress(f"visit {key}".encode())),
+    "JSON": ("serving/dump.json", lambda key: b'{"customer_id": "7"}'),
+}
+
+
+def parquet(**columns) -> bytes:
+    content = io.BytesIO()
+    pd.DataFrame(columns).to_parquet(content)
+    return content.getvalue()
+
+
+def test_the_search_finds_what_was_left_behind(lived, copied, forgotten):
+    copy, key = copied(forgotten), min(keys_of(lived))
+    person = copied().erasure()
+    person.find()
+
+    def found() -> list[str]:
+        one = copy.erasure()
+        known = replace(person.person, tombstones=one.tombstones, digests=one.person.digests)
+        return search(copy.settings, copy.tables, one.log, one.scope, one.names, known)
+
+    assert found() == []
+    for what, (name, content) in PLANTED.items():
+        path = copy.settings.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content(key))
+        assert len(found()) >= 1, what
+        path.unlink()
+    with sqlite3.connect(copy.settings.home / "assetline.db") as connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+        connection.execute(f"INSERT INTO notes VALUES ('visit {key}')")
+    assert found() == ["assetline.db: a row of notes"]
+
+
+def test_a_search_that_finds_something_leaves_the_removal_open(copied):
+    copy = copied()
+    (copy.settings.home / "dump.json").write_text('{"customer_id": 7}')
+    with pytest.raises(ErasureError, match=r"not everything is gone.*\n  dump.json: a value of theirs"):
+        copy.erasure().forget("ada")
+    assert Tombstones.read(copy.tables.files).people[0].state == "removing"
+    (copy.settings.home / "dump.json").unlink()
+    copy.erasure().forget("ada")
+    assert Tombstones.read(copy.tables.files).people[0].state == "done"
+
+
+def test_who_cannot_be_forgotten_is_refused_in_one_sentence(copied, monkeypatch, capsys):
+    copy = copied()
+    before = copy.files()
+    monkeypatch.setattr("assets.models.declared_models", lambda: [model])
+    for arguments, said in (
+        (["--entity", "customer_id=99", "--why", "asked"], "nothing that is stored has this customer_id"),
+        (["--entity", "colour=7", "--why", "asked"], "no declared model has a column 'colour'"),
+        (["--entity", "customer_id", "--why", "asked"], "names nobody; write COLUMN=VALUE"),
+        (["--entity", "customer_id=7"], "say why with --why"),
+        (["--entity", "customer_id=4711", "--why", "4711 asked"], "--why holds the value itself"),
+        (["--entity", "customer_id=7", "--model", "none", "--why", "asked"], "no model 'none' is declared"),
+    ):
+        assert main(["forget", *arguments]) == 1
+        assert said in capsys.readouterr().err
+    assert main(["forget", "--entity", "customer_id=7", "--dry-run"]) == 0
+    assert "visit/raw_visits: " in capsys.readouterr().out
+    changed = {name for name, content in copy.files().items() if content != before.get(name)}
+    assert changed <= {"assetline.db"}, "only the audit log has new lines"
+    details = " ".join(line.details for line in AuditLog(copy.settings.database_url).lines())
+    assert '"person":' in details
+    assert "4711" not in details
+
+
+def test_an_active_run_is_waited_for(copied):
+    copy = copied()
+    job = copy.world().defs.resolve_job_def("visit_land")
+    run = copy.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    with pytest.raises(ErasureError, match=f"run {run.run_id}.*is active"):
+        copy.erasure().forget("ada")
