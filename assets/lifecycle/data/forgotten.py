@@ -6,7 +6,7 @@ the tombstones (``resources/tombstones.py``), removing rows that are stored (``a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import dagster as dg
 import numpy as np
@@ -34,7 +34,13 @@ def identities(table: Table, raw: pd.DataFrame, columns: Collection[str]) -> dic
 
 
 def without_forgotten(
-    tables: ParquetTables, table: Table, lander: str, landed: dict[str, pd.DataFrame], *, labels: bool
+    tables: ParquetTables,
+    table: Table,
+    lander: str,
+    landed: dict[str, pd.DataFrame],
+    *,
+    labels: bool,
+    formerly: Callable[[], Sequence[Mapping[str, pd.DataFrame]]] = tuple,
 ) -> tuple[dict[str, pd.DataFrame], int]:
     """Landed rows without those of people who were forgotten, and the number of rows that were left out.
 
@@ -44,6 +50,7 @@ def without_forgotten(
         lander: name of the model that lands it.
         landed: by ISO landing day, or ``WHOLE``, the rows as the source returned them.
         labels: whether these are the labels, which only have a key.
+        formerly: the same rows with the pseudonyms that they had before each re-keying.
 
     Raises:
         dagster.Failure: the tombstones cannot be read.
@@ -54,9 +61,11 @@ def without_forgotten(
         raise dg.Failure(description=str(error), allow_retries=False) from error
     if not tombstones.people:
         return landed, 0
-    kept, left_out = {}, 0
+    kept, left_out, name = {}, 0, f"{lander}/{table.name}"
+    before = formerly()
     for day, rows in landed.items():
-        gone = _forgotten(tombstones, table, f"{lander}/{table.name}", day, rows, labels=labels)
+        as_stored = [rows, *(one[day] for one in before)]
+        gone = np.any([_forgotten(tombstones, table, name, day, one, labels=labels) for one in as_stored], axis=0)
         kept[day], left_out = rows[~gone] if gone.any() else rows, left_out + int(gone.sum())
     return kept, left_out
 

@@ -82,10 +82,13 @@ def _landing_asset(model: Model, name: str, labels: bool) -> dg.AssetsDefinition
                 context, lambda: _read(source, tables, model.key(name), days_in_run(context), labels),
                 may_quote=protection is None,
             )  # fmt: skip
+        arrived, plain = {day: len(rows) for day, rows in landed.items()}, landed
         if protection is not None:
             landed = _protected(protection, landed, complete=not labels)
-        arrived = {day: len(rows) for day, rows in landed.items()}
-        landed, left_out = without_forgotten(tables, model.table, model.lander, landed, labels=labels)
+        landed, left_out = without_forgotten(
+            tables, model.table, model.lander, landed, labels=labels,
+            formerly=lambda: [_protected(one, plain, complete=not labels) for one in _former_protections(model)],
+        )  # fmt: skip
         check_results = [
             CheckResult(
                 check=ARRIVED.name,
@@ -183,6 +186,12 @@ def _protection(model: Model) -> Protection | None:
         return Protection(model, pseudonym_keys(Settings.from_env(), writes=True) if needs_key(model) else ())
     except KeyProblem as error:
         raise dg.Failure(description=f"{model.table.name} has pseudonyms: {error}", allow_retries=False) from error
+
+
+def _former_protections(model: Model) -> list[Protection]:
+    """The protections before each re-keying: tombstones of that time know the pseudonyms of the older keys."""
+    keys = pseudonym_keys(Settings.from_env()) if needs_key(model) else ()
+    return [Protection(model, keys[:number]) for number in range(1, len(keys))]
 
 
 def _protected(protection: Protection, landed: dict[str, pd.DataFrame], *, complete: bool) -> dict[str, pd.DataFrame]:

@@ -41,6 +41,7 @@ from assets.lifecycle.erasure.stored import (
 )
 from assets.lifecycle.model.version.training_rows import RowsError, RowsRecord
 from resources.backup import SUFFIX, BackupError, maintenance, manifest_of
+from resources.keys import KeyProblem
 from resources.mlflow import MlflowTracking, TrackingError
 from resources.request_log import RequestLog
 from resources.settings import Settings
@@ -113,7 +114,10 @@ class Erasure:
         self.settings, self.instance = settings, instance
         self.declared = [model.name for model in models]
         self.scope = Scope(_in_scope(models, column, only), column)
-        stored = {stored_value(model, column, value) for model in self.scope.models}
+        try:
+            stored = {stored_value(model, column, value, settings) for model in self.scope.models}
+        except KeyProblem as error:
+            raise ErasureError(f"{column} has pseudonyms: {error}") from error
         if len(stored) != 1 or not (text := stored.pop()):
             raise ErasureError(f"give the value of {column}, as --entity {column}=VALUE")
         self.tables = ParquetTables(root=settings.tables)

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from assets.declaration import Model
+from assets.lifecycle.data.protection import pseudonym_of
+from assets.personal import tags_of
+from resources.pseudonyms import pseudonym_keys
+from resources.settings import Settings
 from resources.tombstones import Tombstones, canonical
 
 ROW = "row_"
@@ -19,12 +23,16 @@ LEAST_LENGTH, LEAST_DIGITS = 6, 9
 """Fewest characters of a value, and of a number, that is looked for without the name of its column beside it."""
 
 
-def stored_value(model: Model, column: str, value: str) -> str:
-    """The value under which the stores know a person, as canonical text.
+def stored_value(model: Model, column: str, value: str, settings: Settings) -> str:
+    """The value under which the stores know a person, as canonical text; of a tagged column its pseudonym.
 
-    It is the given value. Where a column is protected on landing, this is the place to ask for its pseudonym.
+    Raises:
+        KeyProblem: the key of the pseudonyms is missing.
     """
-    return canonical(value) or ""
+    tag = tags_of(model).get(column)
+    if tag is None or not tag.protects:
+        return canonical(value) or ""
+    return canonical(pseudonym_of(model, column, value.strip(), pseudonym_keys(settings))) or ""
 
 
 @dataclass(frozen=True)
