@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,20 +45,30 @@ def in_the_clear(path: Path) -> Path:
         return path
     state = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size, file.stat().st_ino) for file in files)
     with _LOCK:
-        if state not in _COPIES:
-            folder = Path(tempfile.mkdtemp(dir=_folder_of_process()))
-            copy = folder / path.name
-            for file in files:
-                to = copy / file.relative_to(path) if path.is_dir() else copy
-                to.parent.mkdir(parents=True, exist_ok=True)
-                if file in sealed:
-                    unseal_file(file, to)
-                else:
-                    shutil.copy2(file, to)
-            _COPIES[state] = copy
+        root = _folder_of_process()  # a forked child forgets the copies of its parent here
+        if state not in _COPIES or not _COPIES[state].exists():
+            folder = Path(tempfile.mkdtemp(dir=root))
+            try:
+                _COPIES[state] = _copied(path, files, sealed, folder / path.name)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         return _COPIES[state]
 
 
+def _copied(path: Path, files: Sequence[Path], sealed: Collection[Path], copy: Path) -> Path:
+    for file in files:
+        to = copy / file.relative_to(path) if path.is_dir() else copy
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if file in sealed:
+            unseal_file(file, to)
+        else:
+            shutil.copy2(file, to)
+    return copy
+
+
+_SPACE = 256 << 20
+"""Bytes that must be free in memory for copies to be there; a container may have less."""
 _LOCK = threading.Lock()
 _COPIES: dict[tuple[Any, ...], Path] = {}
 """Copies in the clear that this process has made, by the state of what they were made from."""
@@ -71,11 +81,17 @@ def _folder_of_process() -> Path:
     if pid not in _FOLDERS:
         _COPIES.clear()  # those of the parent are removed with the parent
         memory = Path("/dev/shm")
-        root = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+        fits = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _SPACE
+        root = memory if fits else Path(tempfile.gettempdir())
         _remove_left(root)
         _FOLDERS[pid] = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{pid}-{int(time.time())}-", dir=root))
-        atexit.register(shutil.rmtree, _FOLDERS[pid], ignore_errors=True)
+        atexit.register(_remove_own, pid)
     return _FOLDERS[pid]
+
+
+def _remove_own(pid: int) -> None:
+    if pid == os.getpid():  # not in a forked child that ends before its parent
+        shutil.rmtree(_FOLDERS[pid], ignore_errors=True)
 
 
 def _remove_left(root: Path) -> None:

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from resources.backup import back_up
+from resources.encryption import clear
 from resources.encryption.parquet import keys_of
 from resources.encryption.sealed import is_sealed
 from resources.settings import Settings
+from serving.scoring.service import staged_endpoint
 from tests.declarations.gauges import model
 from tests.declarations.readings import START
 from tests.serving.processes import Service
@@ -70,11 +72,8 @@ def test_no_sample_of_rows_is_in_dagsters_database(lived):
     assert "sample" not in event.asset_materialization.metadata
 
 
-def test_the_service_answers_with_the_keys_and_says_what_is_missing_without(lived):
-    stored = next((lived.settings.artifacts).rglob("model/bundle.json"), None) or next(
-        path for path in lived.settings.artifacts.rglob("model") if path.is_dir()
-    )
-    folder = stored if stored.is_dir() else stored.parent
+def test_the_service_answers_from_an_encrypted_bundle_and_says_what_is_missing(lived, monkeypatch):
+    folder = next(path for path in lived.settings.artifacts.rglob("model") if path.is_dir())
     service = Service(lived.settings.home, "--bundle", str(folder))
     try:
         row = lived.tables.read(model.key("raw_readings")).iloc[-1]
@@ -83,3 +82,9 @@ def test_the_service_answers_with_the_keys_and_says_what_is_missing_without(live
         assert answer.status_code == 200, answer.text
     finally:
         service.end()
+    monkeypatch.delenv("ASSETLINE_KEY_ARTIFACTS")
+    clear._COPIES.clear()
+    with pytest.raises(
+        SystemExit, match=r"cannot be served: .* is encrypted, and the key \w{8} for artifacts is not in"
+    ):
+        staged_endpoint(lived.settings, folder)

@@ -76,7 +76,6 @@ def test_a_token_keeps_its_limits_and_wrong_ones_are_refused(tmp_path):
         file.people()
 
 
-@pytest.mark.closes("access", "tables and columns")
 @pytest.mark.parametrize(
     "sql",
     [

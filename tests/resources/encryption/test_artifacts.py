@@ -77,7 +77,6 @@ def test_plain_files_from_before_are_read_where_they_are(settings, mlflow, versi
     assert (mlflow.download("toy", version) / "bundle.json").exists()  # a sealed one is still read
 
 
-@pytest.mark.closes("artifacts", "key")
 def test_without_the_key_reading_and_writing_are_refused_and_nothing_is_left(settings, mlflow, version, tmp_path):
     settings.keys.rename(tmp_path / "away.toml")
     clear._COPIES.clear()

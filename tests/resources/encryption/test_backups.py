@@ -73,7 +73,6 @@ def test_an_archive_is_restored_with_its_key_also_beside_the_key_file(world, set
     assert "keys.toml" in restored
 
 
-@pytest.mark.closes("backup", "key")
 def test_without_the_key_an_archive_is_neither_made_nor_restored(world, settings, tmp_path, monkeypatch, capsys):
     archive = tmp_path / "a.tar.gz.sealed"
     back_up(settings, archive)

@@ -140,7 +140,6 @@ def test_odd_tables_are_encrypted_too(tables, rows, read):
     assert len(tables.read(KEY, [DAYS[0]])) == read
 
 
-@pytest.mark.closes("tables", "key")
 @pytest.mark.parametrize("lose", [without_keys, with_other_keys])
 def test_without_the_key_or_with_another_one_reading_is_refused_and_nothing_is_lost(anywhere, settings, lose):
     stamp = anywhere.write(KEY, frame(), DAYS[0], personal=["email"])
