@@ -1,5 +1,6 @@
 """The log of requests on a real PostgreSQL: the promises of the files, for services on several machines."""
 
+import json
 import threading
 import time
 
@@ -144,3 +145,18 @@ def test_a_database_that_is_replaced_gets_its_tables_again(url):
     log.append([record(3)])
     day = process(url).day("meter", "2026-03-02")
     assert (day.records["key"].tolist(), list(day.missing.values())) == ([3], [2])
+
+
+def test_erased_lines_keep_their_number_and_the_state_of_their_day(url):
+    log = process(url)
+    log.append([record(n) for n in range(1, 6)])
+    before = log.state("meter", "2026-03-02")
+    assert log.store.forget("meter", "2026-03-02", lambda lines: [line["n"] in (2, 5) for line in lines]) == 2
+    log.store.vacuum()
+    day = process(url).day("meter", "2026-03-02")
+    assert (len(day.records), day.missing, day.torn) == (3, {}, 0)
+    assert log.state("meter", "2026-03-02") == before
+    assert len(process(url).follow("meter").fetch()) == 3
+    with sa.create_engine(url).connect() as connection:
+        lines = connection.execute(sa.text("SELECT line FROM request_lines WHERE n IN (2, 5)")).scalars().all()
+    assert [set(json.loads(line)) for line in lines] == [{"n", "forgotten"}] * 2
