@@ -35,10 +35,11 @@ def forget(
     from assets.lifecycle.erasure.forget import Erasure, ErasureError
     from assets.models import declared_models
     from resources.home import prepare
+    from resources.keys import KeyProblem
     from resources.request_log import LogError
     from resources.table_files import TableError
 
-    with reported("assetline forget", ErasureError, TableError, LogError):
+    with reported("assetline forget", ErasureError, TableError, LogError, KeyProblem):
         column, equals, value = entity.partition("=")
         if not column or not equals:
             raise ErasureError(f"--entity {entity!r} names nobody; write COLUMN=VALUE, e.g. customer_id=42")

@@ -20,10 +20,11 @@ import numpy as np
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.erasure.person import ROW, Person
-from assets.lifecycle.erasure.stored import Scope, days_with, replace_file
+from assets.lifecycle.erasure.stored import Scope, content_of, days_with, replace_file
 from assets.lifecycle.model.evaluation import REPORT_FILE
 from assets.lifecycle.model.version.bundle import BACKGROUND
 from resources.dagster_internals import rewrite_events
+from resources.encryption.sealed import HEAD, is_sealed
 from resources.settings import Settings
 from resources.tables import ParquetTables, TableError
 from resources.tombstones import canonical
@@ -63,7 +64,7 @@ def samples_with(settings: Settings, rows: set[bytes], *, remove: bool) -> dict[
     found = {}
     for path in sorted(settings.artifacts.rglob(BACKGROUND)):
         try:
-            sample = np.load(path, allow_pickle=False)
+            sample = np.load(io.BytesIO(content_of(path)), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             continue  # damaged; the search names it
         mine = np.array([row.astype(np.float32).tobytes() in rows for row in sample], dtype=bool)
@@ -90,7 +91,7 @@ def explained_with(settings: Settings, person: Person, *, remove: bool) -> dict[
 
     for path in sorted(settings.artifacts.rglob(REPORT_FILE)):
         with contextlib.suppress(ValueError):
-            parts = json.loads(path.read_text(encoding="utf-8"))
+            parts = json.loads(content_of(path))
             rows = (parts.get("details") or {}).get("explained") or []
             kept = [row for row in rows if not mine(row.get("key"))]
             if len(kept) < len(rows):
@@ -99,7 +100,7 @@ def explained_with(settings: Settings, person: Person, *, remove: bool) -> dict[
                     parts["details"]["explained"] = kept
                     replace_file(path, json.dumps(parts).encode())
     for path in sorted(settings.artifacts.rglob("evaluation.html")):
-        content = path.read_bytes()
+        content = content_of(path)
         rows_of_page = [one for one in _TABLE_ROW.finditer(content) if mine(one[1].decode("utf-8", "replace"))]
         if rows_of_page:
             found[str(path.relative_to(settings.home))] = len(rows_of_page)
@@ -117,16 +118,23 @@ def texts_with(settings: Settings, person: Person, *, remove: bool) -> dict[str,
     """
     found = {}
     for path in sorted(one for one in settings.home.rglob("*") if one.is_file() and is_text(one)):
-        content = path.read_bytes()
+        content = content_of(path)
         spans = [span for span in person.traces.spans(content) if path.suffix != LINES or _is_torn(content, span)]
         if spans:
             found[str(path.relative_to(settings.home))] = len(spans)
-            if remove:
+            if remove and _is_sealed(path):
+                replace_file(path, person.traces.masked(content))
+            elif remove:
                 with path.open("r+b") as file:
                     for begin, end in spans:
                         file.seek(begin)
                         file.write(b"*" * (end - begin))
     return found
+
+
+def _is_sealed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_sealed(file.read(HEAD))
 
 
 def is_text(path: Path) -> bool:

@@ -22,11 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assets.lifecycle.erasure.person import ROW, Person
-from assets.lifecycle.erasure.stored import Scope, days_with, lines_with, old_files_with
+from assets.lifecycle.erasure.stored import Scope, content_of, days_with, lines_with, old_files_with
 from resources.backup import PROJECT_DATABASE, is_database
+from resources.encryption import in_use
+from resources.encryption.parquet import Rows
+from resources.keys import KeyProblem
 from resources.request_log import RequestLog
 from resources.settings import Settings
 from resources.tables import ParquetTables, frame_of
@@ -75,8 +77,11 @@ def files_of(home: Path) -> Iterator[Path]:
 
 def _in_file(path: Path, name: str, person: Person) -> Iterator[str]:
     try:
-        content = path.read_bytes()
+        content = content_of(path)
     except FileNotFoundError:  # gone since it was listed
+        return
+    except KeyProblem as error:
+        yield f"it is sealed and cannot be searched: {error}"
         return
     if name == PROJECT_DATABASE and is_database(path):
         yield from _in_database(path, person)
@@ -108,8 +113,8 @@ def _unpacked(content: bytes) -> Iterator[bytes]:
 def _in_parquet(content: bytes, person: Person) -> Iterator[str]:
     """Columns that name the person, keys, and texts. It asks no declaration, so it finds files that nobody knows."""
     try:
-        rows = pq.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as error:
+        rows = Rows(io.BytesIO(content), in_use.ring).read()
+    except (pa.ArrowException, OSError, KeyProblem) as error:
         yield f"it cannot be searched ({str(error).splitlines()[0]})"
         return
     for column in rows.column_names:

@@ -17,12 +17,14 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assets.declaration import Model
 from assets.lifecycle.data.forgotten import identities
 from assets.lifecycle.data.raw_rows import RawRows, text_frame
 from assets.lifecycle.erasure.person import ROW, Person
+from resources.encryption import in_use
+from resources.encryption.parquet import Rows
+from resources.encryption.sealed import HEAD, is_sealed, key_of, seal, unseal
 from resources.request_log import RequestLog
 from resources.tables import ParquetTables, frame_of
 from resources.tombstones import among, canonical, digested_among
@@ -161,7 +163,7 @@ def old_files_with(tables: ParquetTables, name: str, scope: Scope, person: Perso
     for file in [*tables.old_files(dg.AssetKey(name.split("/"))), *_scratch(tables, name)]:
         try:
             with plain.opened(file) as opened:
-                rows = pq.read_table(opened)
+                rows = Rows(opened, in_use.ring).read()
         except (pa.ArrowInvalid, FileNotFoundError):
             continue  # half a file of a killed writer; the search reads its bytes
         if theirs(rows, name, scope, person).any():
@@ -281,9 +283,17 @@ def _earlier(path: Path, model: Model, scope: Scope, person: Person) -> tuple[li
     return lines, their_lines(rows, model, scope, person)
 
 
+def content_of(path: Path) -> bytes:
+    """The bytes of a file, in the clear. Raises :class:`~resources.keys.KeyProblem` if it cannot be opened."""
+    content = path.read_bytes()
+    return unseal(content, in_use.ring()) if is_sealed(content) else content
+
+
 def replace_file(path: Path, content: bytes) -> None:
-    """Replaces a file whole or not at all."""
+    """Replaces a file whole or not at all; one that was sealed is sealed again."""
+    with path.open("rb") as before:
+        sealed_by = key_of(before.read(HEAD))
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_bytes(content)
+    scratch.write_bytes(seal(content, sealed_by[0], in_use.ring()) if sealed_by else content)
     os.chmod(scratch, path.stat().st_mode)
     os.replace(scratch, path)

@@ -1,11 +1,15 @@
 """A person whose values are stored as pseudonyms is forgotten by the plain value, and stays so after a re-keying."""
 
+from pathlib import Path
+
 import pytest
 
 from assets.lifecycle.data.protection import pseudonym_of
 from assets.lifecycle.erasure.forget import Erasure, ErasureError
 from assets.lifecycle.rekeying import rekey
-from resources.keys import KeyFile, KeyRing
+from resources.encryption import in_use
+from resources.encryption.sealed import is_sealed, seal, unseal
+from resources.keys import KeyFile, KeyProblem, KeyRing
 from resources.pseudonyms import pseudonym_keys
 from resources.request_log import RequestLog
 from tests.declarations.canaries import visits
@@ -62,3 +66,28 @@ def test_without_the_key_nobody_is_forgotten(world):
     world.settings.keys.unlink()
     with pytest.raises(ErasureError, match="email has pseudonyms: "):
         erasure(world)
+
+
+def test_sealed_pages_and_encrypted_tables_are_searched_and_cleaned_too(world, monkeypatch):
+    for purpose in ("tables", "personal", "artifacts"):
+        KeyFile(world.settings.keys).create(purpose)
+    monkeypatch.setenv("ASSETLINE_ENCRYPT", "true")
+    land(world)
+    stored = pseudonym_of(world.model, "email", PLAIN, pseudonym_keys(world.settings))
+    page = world.settings.artifacts / "1" / "page.html"
+    page.parent.mkdir(parents=True)
+    page.write_bytes(seal(f"<p>{stored}</p>".encode(), "artifacts", in_use.ring()))
+    stray = world.settings.home / "stray.parquet"
+    stray.write_bytes(Path(world.path("visits", DAYS[0])).read_bytes())
+    assert is_sealed(page.read_bytes())
+    with pytest.raises(ErasureError, match=r"stray\.parquet"):
+        erasure(world).forget("ada")
+    assert is_sealed(page.read_bytes())
+    assert unseal(page.read_bytes(), in_use.ring()) == f"<p>{'*' * len(stored)}</p>".encode()
+    assert theirs(world) == [0, 0]
+    assert b"assetline.keys" in Path(world.path("visits", DAYS[0])).read_bytes(), "what was encrypted stays so"
+    stray.unlink()
+    erasure(world).forget("ada")
+    page.write_bytes(page.read_bytes()[:-1] + b"?")
+    with pytest.raises((ErasureError, KeyProblem)):
+        erasure(world).forget("ada")
