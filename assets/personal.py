@@ -18,6 +18,7 @@ work. Does not belong here: what a protection does to a value (``protections.py`
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -221,17 +222,19 @@ def made_of(model: Model, raw: str) -> str | None:
 
 
 def not_landed(model: Model, landed: Iterator[str] | list[str]) -> str | None:
-    """A tagged column of the contract that no landed column stands for; ``None`` if there is none.
+    """A tagged column that did not land, and that no landed column stands for; ``None`` if there is none.
 
     Such a column may have landed under another name, and would then be stored as it came.
     """
     there = set(landed)
-    stand_ins = {made_of(model, raw) for raw in _of_raw(model.table) if raw in there}
+    raw_tags = _of_raw(model.table)
+    stand_ins = {made_of(model, raw) for raw in raw_tags if raw in there}
     missing = (
         name for name, tag in _of_contract(model.table).items()
         if tag.protects and name not in there and name not in stand_ins
     )  # fmt: skip
-    return next(missing, None)
+    unseen = (name for name, tag in raw_tags.items() if tag.protects and name not in there)
+    return next(itertools.chain(missing, unseen), None)
 
 
 def _of_contract(table: Table) -> dict[str, Tag]:
@@ -263,16 +266,15 @@ def wrong_tags(model: Model) -> Wrong:
         if not isinstance(metadata, Mapping) or METADATA not in metadata:
             yield where, metadata, 'give personal("…") or sensitive(…)'
         given[name] = (where, metadata)
-    for name, (where, metadata) in given.items():
+    for name, (where, stated) in given.items():
         try:
-            tag = tag_of(metadata)
+            tag = tag_of(stated)
         except TagError as error:
-            yield where, metadata, str(error)
+            yield where, stated, str(error)
             return
         if tag is None:
             continue
-        for value, mend in _wrong_tag(tag):
-            yield where, value, mend
+        yield from ((where, value, mend) for value, mend in _wrong_tag(tag))
         if tag.column and (name in schema.columns or tag.column not in schema.columns):
             yield where, tag.column, f"`column` is for raw_tags, and names one of {', '.join(schema.columns)}"
         becomes = made_of(model, name)
@@ -280,12 +282,11 @@ def wrong_tags(model: Model) -> Wrong:
         if becomes != name and own is not None and own.protect != tag.protect:
             yield where, tag.protect, f"its column '{becomes}' of the contract has {own.protect}; give both the same"
         if becomes is not None:
-            for value, mend in _wrong_place(tag, becomes, model):
-                yield where, value, mend
+            yield from ((where, value, mend) for value, mend in _wrong_place(tag, becomes, model))
             from assets.protections import misfit
 
-            if mend := misfit(tag, schema.columns[becomes]):
-                yield where, tag.protect, mend
+            if (hindrance := misfit(tag, schema.columns[becomes])) is not None:
+                yield where, tag.protect, hindrance
     if tags := {name for name, tag in raw_tags_of(model).items() if tag.protects}:
         yield from _wrong_source(model, tags)
 

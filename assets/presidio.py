@@ -38,7 +38,7 @@ def _engine() -> Any:
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 
-    class WithoutModel(NlpEngine):  # type: ignore[misc]
+    class WithoutModel(NlpEngine):
         """Cuts text into words, which is all that recognisers of patterns need."""
 
         def __init__(self) -> None:
@@ -59,7 +59,7 @@ def _engine() -> Any:
                 lemmas=[word.text.lower() for word in words], nlp_engine=self, language=language,
             )  # fmt: skip
 
-        def process_batch(self, texts: Any, language: str, **_: Any) -> Iterator[tuple[str, Any]]:
+        def process_batch(self, texts: Any, language: str, *_: Any, **__: Any) -> Iterator[tuple[str, Any]]:
             """The words of several texts."""
             return ((text, self.process_text(text, language)) for text in texts)
 
@@ -81,5 +81,5 @@ def _engine() -> Any:
 
     registry = RecognizerRegistry()
     registry.load_predefined_recognizers(languages=["en"])
-    registry.recognizers = [one for one in registry.recognizers if one.name not in _LEFT_OUT]
+    registry.recognizers = [one for one in registry.recognizers if str(getattr(one, "name", "")) not in _LEFT_OUT]
     return AnalyzerEngine(registry=registry, nlp_engine=WithoutModel(), supported_languages=["en"])

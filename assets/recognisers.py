@@ -83,7 +83,7 @@ def luhn(digits: str) -> bool:
 
 
 def _weighted(digits: str, weights: str | list[int]) -> int:
-    return sum(int(digit) * int(weight) for digit, weight in zip(digits, weights, strict=False))
+    return sum(int(digit) * weight for digit, weight in zip(digits, map(int, weights), strict=False))
 
 
 def _is_day(year: int, month: int, day: int) -> bool:
@@ -197,9 +197,10 @@ def _india(text: str) -> bool:
         return False
     check = 0
     for place, digit in enumerate(map(int, reversed(text))):
+        turned = digit
         for _ in range(place % 8):
-            digit = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)[digit]
-        check = _dihedral(check, digit)
+            turned = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)[turned]
+        check = _dihedral(check, turned)
     return check == 0
 
 

@@ -92,7 +92,7 @@ class Guess:
     warnings: list[str] = field(default_factory=list)
 
 
-def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: Asked = "") -> Guess:
+def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: Asked = "") -> Guess:  # noqa: PLR0912
     """Guesses the structure of a table and its target.
 
     Args:

@@ -81,10 +81,13 @@ class Protection:
             raise ProtectionError(
                 f"the tagged column '{name}' did not land (there are: {', '.join(map(str, rows.columns))}), so nothing "
                 "was kept; if it lands under another name, say so: "
-                f'Table(raw_tags={{"its name": personal("{tags_of(self._model)[name].kind}", column="{name}")}})'
+                f'Table(raw_tags={{"its name": personal("{self._kind(name)}", column="{name}")}})'
             )
         protected = {name: _column(rows[name], function) for name, function in self._functions.items() if name in rows}
         return rows.assign(**protected) if protected else rows
+
+    def _kind(self, name: str) -> str:
+        return ({**raw_tags_of(self._model), **tags_of(self._model)})[name].kind
 
     def row(self, raw: Raw) -> Raw:
         """Protects one row as it was parsed from JSON; columns that it lacks stay absent.
