@@ -29,7 +29,7 @@ def rekey() -> None:
         models, broken = read_folders()
         if broken:
             raise KeyProblem(
-                f"the model '{broken[0].name}' is broken: {broken[0].reason}. Its declaration says which of its columns "
+                f"the model '{broken[0].name}' is broken: {broken[0].reason}. Its declaration says which columns "
                 "hold pseudonyms, so correct or remove it first"
             )
         try:
@@ -42,8 +42,8 @@ def rekey() -> None:
     if not done.added:
         print("nothing to do: the stored pseudonyms have the newest key (`assetline keys rotate pseudonyms` adds one)")
         return
-    print(f"{done.files:,} days of tables and {done.lines:,} lines of the log of requests have the key {done.added[-1]}; "
-          "start everything again, and keep the older keys")  # fmt: skip
+    rewritten = f"{done.files:,} days of tables and {done.lines:,} lines of the log of requests"
+    print(f"{rewritten} have the key {done.added[-1]}; start everything again, and keep the older keys")
 
 
 def _refuse_running(settings: Settings) -> None:

@@ -59,8 +59,8 @@ def _names(*words: str) -> re.Pattern[str]:
 _NAMES: Mapping[str, re.Pattern[str]] = {
     "email": _names("e_?mails?", "e_?mail_?addr(?:ess)?", "courriel", "correo(?:_electronico)?", "邮箱", "邮件", "郵件",
                     "メール", "이메일", "почта"),
-    "phone": _names("phones?", "mobile", "cell(?:phone)?", "tel", "telephone", "telefon(?:nummer)?", "telefono", "handy",
-                    "fax", "手机", "手機", "电话", "電話", "携帯", "전화", "휴대", "телефон"),
+    "phone": _names("phones?", "mobile", "cell(?:phone)?", "tel", "telephone", "telefon(?:nummer)?", "telefono",
+                    "handy", "fax", "手机", "手機", "电话", "電話", "携帯", "전화", "휴대", "телефон"),
     "ip": _names("ip", "ip_?addr(?:ess)?", "client_?ip", "remote_?addr"),
     "iban": _names("iban"),
     "card": _names("card_?(?:no|nr|num|number)", "credit_?card", "pan", "kreditkarte", "carte_bancaire", "银行卡",
@@ -118,6 +118,9 @@ def propose(column: Column, values: pd.Series) -> Proposal | None:
     some = _some(values)
     if len(some) < FEWEST:
         return None
+    has_form = column.kind not in ("moment", "category")
+    if has_form and (by_value := _by_value(column, some)) is not None:
+        return by_value
     header = _snake(column.header)
     for kind, pattern in _NAMES.items():
         measured = kind in ("email", "address", "name") and column.kind in (*NUMBERS, "moment")
@@ -125,9 +128,7 @@ def propose(column: Column, values: pd.Series) -> Proposal | None:
             return Proposal(kind, "its name and its values")
     if _BARE_NAMES.search(header) and _share(some, _is_person) >= MOST and column.kind != "category":
         return Proposal("name", "its name and its values")
-    if column.kind in ("moment", "category"):
-        return None
-    return _by_value(column, some) or (_in_text(values) if column.kind == "text" else None)
+    return _in_text(values) if column.kind == "text" else None
 
 
 def _by_value(column: Column, some: list[str]) -> Proposal | None:

@@ -46,9 +46,8 @@ def format_report(made: NewModel, root: Path) -> str:
             *(f"  {_short(h.strip(), 60):<28} {why}" for h, why in guess.left_out.items()),
         ]
     if guess.tags:
-        lines += ["", "Personal, and tagged (correct the tags; docs/privacy.md):",
-                  *(f"  {_short(h.strip(), 60):<28} {looks.kind.replace('_', ' ')}: {looks.why}; {_protection(h, guess)}"
-                    for h, looks in guess.tags.items())]  # fmt: skip
+        lines += ["", "Personal, and tagged (correct the tags; docs/privacy.md):"]
+        lines += [_tagged(header, guess) for header in guess.tags]
     if guess.notes:
         lines += ["", "Good to know:", *(f"  {note}" for note in guess.notes)]
     if guess.warnings or made.leaks:
@@ -62,6 +61,12 @@ def format_report(made: NewModel, root: Path) -> str:
         f"      .venv/bin/python -m pytest assets/models/{name}",
     ]
     return "\n".join(lines)
+
+
+def _tagged(header: str, guess: Guess) -> str:
+    looks = guess.tags[header]
+    what = f"{looks.kind.replace('_', ' ')}: {looks.why}; {_protection(header, guess)}"
+    return f"  {_short(header.strip(), 60):<28} {what}"
 
 
 def _protection(header: str, guess: Guess) -> str:

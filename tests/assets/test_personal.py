@@ -72,7 +72,7 @@ def test_tags_are_those_of_the_contract_and_of_raw_columns_with_other_names():
 )  # fmt: skip
 def test_a_tag_that_cannot_work_is_refused_when_the_declaration_loads(field, says):
     kind, metadata = field
-    with pytest.raises(DeclarationError, match="model 'people': table.contract, column 'x'") as refused:
+    with pytest.raises(DeclarationError, match=r"model 'people': table\.contract, column 'x'") as refused:
         model(x=(kind, pa.Field(metadata=metadata)))
     assert says in str(refused.value)
 

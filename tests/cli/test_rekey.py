@@ -47,7 +47,7 @@ def test_while_something_runs_or_a_model_is_broken_nothing_is_rewritten(stored, 
         assert "a job of this state folder is running" in rekeyed(1)
     broken = [SimpleNamespace(name="churn", reason="no such column")]
     monkeypatch.setattr(assets.models, "read_folders", lambda: ([], broken))
-    assert "the model 'churn' is broken: no such column. Its declaration says which" in rekeyed(1)
+    assert "the model 'churn' is broken: no such column. Its declaration says which columns" in rekeyed(1)
     monkeypatch.undo()
     monkeypatch.setenv("ASSETLINE_HOME", str(stored.settings.home))
     from serving.supervisor import SupervisorError

@@ -40,7 +40,8 @@ class Stored:
         second = self.tables.write(cleaned, typed, "2026-03-02", inputs={"members/raw_visits": {
             "2026-03-02": first.data_version, "2026-03-01": "gone"}})  # fmt: skip
         self.tables.write(other, pd.DataFrame({"n": [1], "at": pd.to_datetime(["2026-03-02"])}),
-                          inputs={"members/visits": {"2026-03-02": second.data_version}}, code_version="c1")  # fmt: skip
+                          inputs={"members/visits": {"2026-03-02": second.data_version}},
+                          code_version="c1")  # fmt: skip
         row = {"E-Mail": rows["E-Mail"][0], "Card No": rows["Card No"][0], "minutes": "1", "visit_no": "9007"}
         made = RequestRecord(
             request_id="r", at=AT, model="members", version="1", role="champion", key=9007, entity=rows["E-Mail"][0],
@@ -153,14 +154,14 @@ def test_a_lost_key_or_another_order_is_refused_and_nothing_changes(stored):
     old = KeyRing.of(stored.settings).newest("pseudonyms")
     before = stored.tables.read_bytes(stored.model.key("raw_visits"), "2026-03-02")
     stored.settings.keys.unlink()
-    with pytest.raises(KeyProblem, match="there is no key for pseudonyms|is not in"):
+    with pytest.raises(KeyProblem, match=r"there is no key for pseudonyms|is not in"):
         stored.rekey()
     stored.file.create("pseudonyms")
     with pytest.raises(KeyProblem, match=rf"the key {old.fingerprint} for pseudonyms is not in .*keys.toml.*there: "):
         stored.rekey()
     with pytest.raises(KeyProblem, match="would get another pseudonym, so none is made"):
         pseudonym_keys(stored.settings)
-    swapped = KeyRing.of(stored.settings).versions("pseudonyms") + (old,)
+    swapped = (*KeyRing.of(stored.settings).versions("pseudonyms"), old)
     ring = KeyRing({"pseudonyms": swapped}, {"pseudonyms": "keys.toml"})
     with pytest.raises(KeyProblem, match="do not begin with those in force"):
         rekey([stored.model], stored.tables, stored.log, ring)
@@ -169,7 +170,7 @@ def test_a_lost_key_or_another_order_is_refused_and_nothing_changes(stored):
 
 def test_a_damaged_record_is_no_empty_one(stored):
     (stored.settings.home / "tables" / "pseudonym-keys.json").write_text("{")
-    with pytest.raises(KeyProblem, match="pseudonym-keys.json is damaged; restore it"):
+    with pytest.raises(KeyProblem, match=r"pseudonym-keys\.json is damaged; restore it"):
         pseudonym_keys(stored.settings)
 
 
@@ -180,6 +181,6 @@ def test_a_day_that_was_written_meanwhile_is_not_rewritten(stored, monkeypatch):
         stored.rekey()
     monkeypatch.undo()
     stored.tables.write(stored.model.key("raw_visits"), stored.landed.head(3), "2026-03-02")
-    with pytest.raises(KeyProblem, match="members/raw_visits of 2026-03-02 was written while"):
+    with pytest.raises(KeyProblem, match=r"members/raw_visits of 2026-03-02 was written while"):
         stored.rekey()
     assert json.loads((stored.settings.home / "tables" / "pseudonym-keys.json").read_text())["becoming"]
