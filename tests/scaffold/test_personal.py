@@ -158,7 +158,7 @@ def test_what_nobody_reads_is_dropped_and_free_text_is_redacted(tmp_path):
         assert tried.accepted["notes"].str.contains("<PHONE>").sum() == 80
         report = format_report(NewModel(draft.folder, draft.guess, 1, 1, []), draft.folder.parent)
     assert "Personal, and tagged" in report
-    assert "email: its name and its values; dropped" in report
+    assert "email: its values are e-mail addresses; dropped" in report
     assert "keys create" not in report, "no pseudonym, no key"
 
 
