@@ -290,6 +290,11 @@ class ParquetTables(dg.ConfigurableIOManager):
         self.files.replace(_name(key, day), encoded)
         return stamp
 
+    def personal_columns(self, key: dg.AssetKey, day: str) -> list[str]:
+        """The columns of a day's file that have the key for personal ones; none if it is not encrypted."""
+        with self._parquet(self.files, key, day) as parquet:
+            return parquet.personal
+
     def keep_rows(self, key: dg.AssetKey, day: str, kept: np.ndarray) -> Stamp:
         """Atomically replaces a day's file with some of its rows, as they are stored; for erasure.
 

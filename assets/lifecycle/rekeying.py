@@ -130,7 +130,8 @@ def _rekey_table(
         _, new = encode(changed, code_version=stamp.code_version, inputs=stamp.inputs)
         done[day] = (stamp.data_version, new.data_version)
         store.replace(_journal(name), json.dumps({"goal": goal, "days": done}).encode())
-        tables.write(key, changed, day, code_version=stamp.code_version, inputs=stamp.inputs)
+        personal = tables.personal_columns(key, day)
+        tables.write(key, changed, day, code_version=stamp.code_version, inputs=stamp.inputs, personal=personal)
     return done
 
 
@@ -143,7 +144,10 @@ def _follow_inputs(tables: ParquetTables, name: str, changed: Mapping[str, Versi
             for upstream, versions in stamp.inputs.items()
         }
         if inputs != stamp.inputs:
-            tables.write(key, _rows(tables, key, day), day, code_version=stamp.code_version, inputs=inputs)
+            tables.write(
+                key, _rows(tables, key, day), day, code_version=stamp.code_version, inputs=inputs,
+                personal=tables.personal_columns(key, day),
+            )  # fmt: skip
 
 
 def _now(versions: Versions, day: str, version: str) -> str:

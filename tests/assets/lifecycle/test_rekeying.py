@@ -184,3 +184,18 @@ def test_a_day_that_was_written_meanwhile_is_not_rewritten(stored, monkeypatch):
     with pytest.raises(KeyProblem, match=r"members/raw_visits of 2026-03-02 was written while"):
         stored.rekey()
     assert json.loads((stored.settings.home / "tables" / "pseudonym-keys.json").read_text())["becoming"]
+
+
+def test_encrypted_tables_keep_the_key_of_their_personal_columns(stored, monkeypatch):
+    monkeypatch.setenv("ASSETLINE_HOME", str(stored.settings.home))
+    for purpose in ("tables", "personal"):
+        stored.file.create(purpose)
+    monkeypatch.setenv("ASSETLINE_ENCRYPT", "true")
+    raw, cleaned = stored.model.key("raw_visits"), stored.model.key("visits")
+    stored.tables.rewrite(raw, "2026-03-02", ["E-Mail"], KeyRing.of(stored.settings))
+    stored.tables.rewrite(cleaned, "2026-03-02", ["email"], KeyRing.of(stored.settings))
+    stored.file.rotate("pseudonyms")
+    stored.rekey()
+    stored.check()
+    assert stored.tables.personal_columns(raw, "2026-03-02") == ["E-Mail"]
+    assert stored.tables.personal_columns(cleaned, "2026-03-02") == ["email"]

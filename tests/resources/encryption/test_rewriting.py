@@ -67,7 +67,9 @@ def keys_used(tables: ParquetTables, settings: Settings) -> dict[str, set[str]]:
     return found
 
 
-@pytest.fixture(params=["folder", "bucket", "delta"])
+@pytest.fixture(
+    params=["folder", pytest.param("bucket", marks=pytest.mark.slow), pytest.param("delta", marks=pytest.mark.slow)]
+)
 def place(request, settings, tmp_path, monkeypatch):
     if request.param == "bucket":
         with reached():

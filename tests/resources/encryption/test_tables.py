@@ -47,7 +47,9 @@ def tables(settings: Settings) -> ParquetTables:
     return ParquetTables(root=settings.tables)
 
 
-@pytest.fixture(params=["folder", "bucket", "delta"])
+@pytest.fixture(
+    params=["folder", pytest.param("bucket", marks=pytest.mark.slow), pytest.param("delta", marks=pytest.mark.slow)]
+)
 def anywhere(request, settings, tmp_path):
     """Tables in a folder, in a bucket, and with versions."""
     if request.param == "bucket":

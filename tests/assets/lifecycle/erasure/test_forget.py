@@ -30,6 +30,8 @@ from resources.tombstones import Tombstones
 from tests.declarations.visits import START, model
 from tests.worlds import World, why
 
+pytestmark = pytest.mark.slow  # a model is trained first
+
 PERSON = 7
 DAYS = [str(day.date()) for day in pd.date_range(START, periods=17)]
 SCORED = DAYS[15:17]
@@ -271,7 +273,6 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 40, 10_000], ids=["before the first file", "amid the tables", "amid the events"])
 def test_a_killed_removal_goes_on_to_the_same_end(lived, copied, forgotten, after):
     copy, whole = copied(), copied(forgotten)
