@@ -457,6 +457,45 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compliance:
+    """What only people know of the questions that ``assetline compliance`` answers; "not known" where it is empty.
+
+    Texts, shown as they are. Nothing checks whether they are true, or whether they suffice.
+
+    Args:
+        controller: who decides about the processing: name and address, also of a representative or joint controller.
+        contact: how to reach the controller or the data protection officer.
+        purpose: what the personal data are processed for.
+        legal_basis: why that is allowed.
+        people: whose data they are, e.g. customers with a card.
+        recipients: who receives data or scores.
+        transfers: transfers to countries outside the EU, with the safeguards; or that there are none.
+        time_limits: when which data are to be erased.
+        provider: who provides the AI system.
+        metrics: why the metrics of the gate suit the purpose.
+        risks: where the risk management is described.
+        standards: the harmonised standards that were applied, or what was done instead.
+        declaration: where the EU declaration of conformity is kept.
+        monitoring: where the plan for monitoring in use is described.
+    """
+
+    controller: str = ""
+    contact: str = ""
+    purpose: str = ""
+    legal_basis: str = ""
+    people: str = ""
+    recipients: str = ""
+    transfers: str = ""
+    time_limits: str = ""
+    provider: str = ""
+    metrics: str = ""
+    risks: str = ""
+    standards: str = ""
+    declaration: str = ""
+    monitoring: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model. All fields except ``name``, ``table`` and ``target`` have defaults that suit a table without event time.
 
@@ -484,6 +523,7 @@ class Model:
         retrain_cooldown_days: minimum number of labelled days between two trainings that drift triggers.
         review_cost: cost of reviewing one alert, in the unit of ``evaluation.amount``.
         card: see :class:`Card`.
+        compliance: see :class:`Compliance`.
         compute: workers on a Ray cluster for its fits and scorings; see :class:`~resources.compute.Compute`. ``None``:
             one process, also where there is a cluster.
         targets: names of deployment targets; a candidate is staged and promoted on each, in this order. The names are
@@ -512,6 +552,7 @@ class Model:
     retrain_cooldown_days: int = 14
     review_cost: float = 2.0
     card: Card = field(default_factory=Card)
+    compliance: Compliance = field(default_factory=Compliance)
     compute: Compute | None = None
     targets: Sequence[str] = ("local",)
     assets: Sequence[dg.AssetsDefinition] = ()
@@ -581,7 +622,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_targets, _wrong_compute, _wrong_language, wrong_tags,
+        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language, wrong_tags,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -743,6 +784,12 @@ def _wrong_groups(model: Model) -> Wrong:
 def _wrong_card(model: Model) -> Wrong:
     if isinstance(model.card.limits, str):
         yield "card.limits", model.card.limits, "give one sentence per limit, in a tuple"
+
+
+def _wrong_compliance(model: Model) -> Wrong:
+    for name, value in vars(model.compliance).items():
+        if not isinstance(value, str):
+            yield f"compliance.{name}", value, "give a text"
 
 
 def _wrong_targets(model: Model) -> Wrong:
