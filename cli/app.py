@@ -17,6 +17,7 @@ from cli.audit import audit_app
 from cli.audited import audited, needs
 from cli.card import card
 from cli.catalogue import catalogue
+from cli.compliance import compliance
 from cli.deployment import deployments, undeploy
 from cli.errors import read_settings, reported
 from cli.forget import forget
@@ -75,6 +76,9 @@ app.command(epilog="Example: `assetline which fraud --at 2026-10-03T12:00`")(aud
 app.command(epilog="Example: `assetline history fraud --json`")(audited("read", "{model}/ledger")(history))
 app.command(epilog="Example: `assetline card fraud --version 3 --out card.html`")(
     audited("read", "{model}/versions", details=("version", "out"))(card)
+)
+app.command(epilog="Example: `assetline compliance fraud --out compliance.html`")(
+    audited("read", "{model}/compliance", details=("out",))(compliance)
 )
 app.command(epilog='Example: `assetline rollback fraud --why "alerts doubled"`')(needs("operate")(rollback))
 app.command(epilog="Example: `assetline deployments fraud`")(audited("read", "{model}/deployments")(deployments))

@@ -43,7 +43,7 @@ from resources.dagster_internals import Evaluation, check_evaluations
 from resources.git import BRANCH, BRANCH_OF_RUN, PULL_REQUEST
 from resources.ledger import Entry, Ledger
 from resources.mlflow import MODEL_FOLDER, ArtifactLocked, MlflowTracking, ModelVersion, TrackedRun, TrackingError
-from resources.runtime import LOCK
+from resources.runtime import LOCK, RUNTIME
 from resources.settings import Settings
 from resources.tables import ParquetTables, TableError
 
@@ -156,6 +156,26 @@ class Metadata:
         """Raises :class:`~resources.access.AccessDenied` if these columns of a table are kept from the person."""
         if self._access is not None:
             self._access.require_rows(table, columns)
+
+    def hidden_among(self, table: str, columns: Iterable[str]) -> list[str]:
+        """The columns of a table that are kept from the person."""
+        return self._access.hidden_among(table, columns) if self._access is not None else []
+
+    def tables_of(self, model: str) -> list[str]:
+        """Names of a model's tables with files, and of those that it shares, without those kept from the person.
+
+        Raises:
+            TableError: the tables cannot be read.
+        """
+        declared = self.declared.get(model)
+        shared = {"/".join(declared.key(asset).path) for asset in declared.table.assets} if declared else set()
+        mine = [name for name in self.tables.names() if name.startswith(f"{model}/") or name in shared]
+        return [name for name in mine if self._access is None or self._access.sees(name)]
+
+    def has_database(self) -> bool:
+        """Whether the project's database is there; a question does not make it."""
+        url = sa.make_url(self.settings.database_url)
+        return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
     def _shows(self, row: Any) -> bool:
         if self._access is None:
@@ -381,6 +401,11 @@ class Metadata:
         found = next(one for one in self._versions if (one.model, int(one.version)) == (model, version))
         return self._json(found, REPORT_FILE)
 
+    def runtime_of(self, version: VersionRow) -> dict[str, Any]:
+        """Packages, Python and processor of a version's training as JSON values; empty without a record."""
+        found = next(one for one in self._versions if one.run_id == version.mlflow_run_id)
+        return self._json(found, f"{MODEL_FOLDER}/{RUNTIME}")
+
     # -- below -------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -401,7 +426,7 @@ class Metadata:
 
     @cached_property
     def _entries(self) -> list[Entry]:
-        if not self._has_database():
+        if not self.has_database():
             return []
         return Ledger(database_url=self.settings.database_url).history()
 
@@ -412,11 +437,7 @@ class Metadata:
 
     @cached_property
     def _alerts(self) -> list[Alert]:
-        return AlertStore(self.settings.database_url).alerts() if self._has_database() else []
-
-    def _has_database(self) -> bool:
-        url = sa.make_url(self.settings.database_url)
-        return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+        return AlertStore(self.settings.database_url).alerts() if self.has_database() else []
 
     def _status(self, version: ModelVersion) -> str:
         entries = [entry for entry in self._entries if (entry.model, entry.version) == (version.model, version.version)]

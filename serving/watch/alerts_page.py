@@ -31,6 +31,7 @@ from resources.tables import ParquetTables, TableError, TableKeyError
 from serving.watch.approvals_page import add_approvals_page
 from serving.watch.audit_page import Looks, OriginOfRequests, add_audit_page
 from serving.watch.catalogue_page import add_catalogue_page
+from serving.watch.compliance_page import add_compliance_page
 from serving.watch.login import Login, add_login_page
 from serving.watch.templates import render
 from serving.watch.versions_page import add_versions_page
@@ -159,6 +160,7 @@ def _add_pages(
         add_approvals_page(app, ledger, models, who_is, page)
     if metadata is not None:
         add_versions_page(app, metadata, who_is, page)
+        add_compliance_page(app, metadata, who_is, page)
     if tables is not None:
         add_catalogue_page(app, Catalogue(tables, models), who_is, page)
 
