@@ -238,7 +238,7 @@ def _measures(facts: ComplianceFacts) -> Answers:
     login = "on" if facts.secure else "off"
     yield Answer("login before Dagster's and MLflow's UI", login, "ASSETLINE_SECURE of this process")
     yield _holders(facts)
-    lines = "" if facts.audit_lines is None else f"{facts.audit_lines:,} lines to {facts.audit_until} UTC"
+    lines = "" if facts.audit_lines is None else f"{_count(facts.audit_lines, 'line')} to {facts.audit_until} UTC"
     yield Answer("audit log", lines, "assetline audit verify", "/audit")
     yield _forgotten(facts)
 
@@ -262,7 +262,7 @@ def _general(facts: ComplianceFacts) -> Answers:
 
 def _development(facts: ComplianceFacts) -> Answers:
     model, version, data = facts.declared, facts.version, ""
-    recipe = f"{len(facts.params)} parameters; code {version.code}" if version and facts.params else ""
+    recipe = f"{_count(len(facts.params), 'parameter')}; code {version.code}" if version and facts.params else ""
     yield _of_version(facts, "recipe", recipe, "lineage", f"/views/params?model={facts.model}")
     if version and version.data_version:
         of_rows = "" if version.rows is None else f"{version.rows:,} rows, "
@@ -356,7 +356,7 @@ def _in_use(facts: ComplianceFacts) -> Answers:
         results.setdefault(f"{one.asset}/{one.check_name}", []).append(one)
     link = f"/views/checks?model={facts.model}"
     said = "; ".join(
-        f"{name}: {len(of):,} results, {sum(not one.passed for one in of):,} failed, the last "
+        f"{name}: {_count(len(of), 'result')}, {sum(not one.passed for one in of):,} failed, the last "
         f"{'passed' if of[-1].passed else 'failed'}{f' for {of[-1].day}' if of[-1].day else ''}"
         for name, of in sorted(results.items())
     )
@@ -394,7 +394,7 @@ ITEMS: tuple[tuple[str, str, str, Callable[[ComplianceFacts], Answers]], ...] = 
 
 
 def _holders(facts: ComplianceFacts) -> Answer:
-    said = ", ".join(f"{n} {role}{'s' if n > 1 else ''}" for role, n in facts.holders.items()) or "none"
+    said = ", ".join(_count(n, role) for role, n in facts.holders.items()) or "none"
     said += "" if facts.people_listed else "; every user of the machine may run every command"
     return Answer("named tokens and people", said, "assetline token list")
 
@@ -404,7 +404,11 @@ def _forgotten(facts: ComplianceFacts) -> Answer:
         return _field(facts, "removed on request", "", "")
     done = [one for one in facts.forgotten if one.state == "done"]
     begun = len(facts.forgotten) - len(done)
-    said = f"{len(done)} people, the last on {max(one.at for one in done)[:10]}" if done else "nobody"
+    said = "nobody"
+    if done:
+        said = (
+            f"{len(done):,} {'person' if len(done) == 1 else 'people'}, the last on {max(one.at for one in done)[:10]}"
+        )
     said += f"; {begun} begun and not finished" if begun else ""
     return Answer("removed on request", said, "assetline forget --entity COLUMN=VALUE")
 
@@ -484,7 +488,11 @@ def _catalogue(facts: ComplianceFacts) -> str:
 
 
 def _days(n: int) -> str:
-    return f"{n:,} day{'s' if n != 1 else ''}"
+    return _count(n, "day")
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 # -- the facts --------------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def watched(world: World) -> dict[str, str]:
         audit=AuditLog(world.settings.database_url),
     )  # fmt: skip
     client = TestClient(app, headers={"authorization": "Bearer a-token-of-enough-letters"})
-    paths = ["/", "/catalogue", "/catalogue.json", "/audit", "/approvals", "/versions/members/1",
+    paths = ["/", "/catalogue", "/catalogue.json", "/audit", "/approvals", "/versions/members/1", "/compliance/members",
              "/versions/members", "/api/alerts", "/versions"]  # fmt: skip
     paths += [f"/alerts/{alert.id}{end}" for alert in world.alerts.store.open_alerts() for end in ("", "/report")]
     pages = {path: client.get(path) for path in paths}

@@ -16,11 +16,13 @@ from assets.lifecycle.model.version.bundle import Bundle
 from assets.lifecycle.model.version.training_rows import RowsError, find_rows
 from cli import main
 from metadata.comparison import compare
+from metadata.compliance import compliance_rows, read_compliance
 from metadata.facts import Metadata, MetadataError
 from metadata.lineage import lineage_of
 from metadata.query import query
 from metadata.views import VIEWS
 from resources.git import branch_of
+from resources.retention import Retention
 from resources.runtime import Runtime
 from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
@@ -406,6 +408,24 @@ def test_on_a_folder_that_does_not_exist_nothing_is_created(command, tmp_path):
     assert not home.exists()
 
 
+def test_the_answers_on_compliance_are_those_of_the_version_in_production(lived):
+    rows = compliance_rows(read_compliance(lived.metadata, "gauge", Retention()))
+    said = {one.about: one.text for row in rows for one in row.answers}
+    first = lived.metadata.version("gauge", "1")
+    runtime = Runtime.read(lived.metadata.folder(first))
+    promoted, _ = lived.metadata.deployments()
+    assert said["version"] == f"version 1, in production since {promoted.at} UTC"
+    assert said["software"].startswith(f"Python {runtime.python}, torch {runtime.packages['torch']}")
+    assert said["training data"] == f"{first.rows:,} rows, data version {first.data_version}, fit {first.fit_days}"
+    assert "gauge/labels of 2026-01-" in said["its tables and days"]
+    assert said["tests before use"] == "floor passed, baseline passed, latency passed"
+    [figure] = [one for one in lived.metadata.metrics() if (one.version, one.score, one.slice, one.metric,
+                one.measured_on) == (1, "torch", "", "roc_auc", "test")]  # fmt: skip
+    assert f" {figure.value:.4g} (" in said["accuracy"]
+    assert said["decisions"].startswith("1 promoted, 1 refused; the last: version 2, ")
+    assert (said["versions"], said["alerts"]) == ("2 registered", "1, 1 not resolved")
+
+
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
@@ -413,6 +433,7 @@ def test_pages_and_endpoint_are_behind_the_token(client):
     paths = (
         "/versions",
         "/versions/gauge/1",
+        "/compliance/gauge",
         "/views",
         "/views/runs",
         "/compare?model=gauge&a=1&b=2",

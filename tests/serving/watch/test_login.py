@@ -6,11 +6,13 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from metadata.facts import Metadata
 from resources.access import ROLES
 from resources.alerts import AlertStore
 from resources.audit import AuditLog
 from resources.ledger import Ledger
 from resources.service_tokens import TokenFile
+from resources.settings import Settings
 from resources.tables import ParquetTables
 from serving.watch.alerts_page import create_app
 from serving.watch.login import RIGHTS
@@ -33,12 +35,14 @@ def file(tmp_path) -> TokenFile:
 @pytest.fixture
 def app(tmp_path, file):
     url = f"sqlite:///{tmp_path / 'assetline.db'}"
+    settings = Settings.from_env({"ASSETLINE_HOME": str(tmp_path)})
     store = AlertStore(url)
     store.report("fraud", "drift/drift", severity="page", summary="fraud drifted")
     store.report("churn", "drift/drift", severity="page", summary="churn drifted")
     return create_app(
         store, TOKEN, reports=ParquetTables(root=str(tmp_path / "tables")), ledger=Ledger(database_url=url),
-        audit=AuditLog(url), tokens=lambda: file.read() if file.path.exists() else {},
+        audit=AuditLog(url), metadata=lambda: Metadata(settings, [], None),
+        tokens=lambda: file.read() if file.path.exists() else {},
     )  # fmt: skip
 
 
@@ -75,6 +79,8 @@ def test_a_limited_token_sees_its_model_and_no_other(app, file):
     for path in ("/alerts/2", "/api/alerts/2", "/alerts/2/report", "/alerts/99", "/alerts/2?model=fraud"):
         assert one.get(path).status_code == 403
         assert "churn drifted" not in one.get(path).text
+    # There is no model yet: 404 is the answer to a token that may ask.
+    assert [one.get(f"/compliance/{name}").status_code for name in ("fraud", "churn")] == [404, 403]
     assert one.post("/api/alerts/2/resolve?model=fraud", json={}).status_code == 403
     assert one.post("/api/alerts/1/acknowledge", json={"who": "somebody else"}).status_code == 200
     assert one.get("/api/alerts/1").json()["acknowledged_by"] == "risk"
