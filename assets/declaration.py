@@ -469,7 +469,8 @@ class Compliance:
         legal_basis: why that is allowed.
         people: whose data they are, e.g. customers with a card.
         recipients: who receives data or scores.
-        transfers: transfers to countries outside the EU, with the safeguards; or that there are none.
+        transfers: transfers to third countries or international organisations, with the safeguards; or that there are
+            none.
         time_limits: when which data are to be erased.
         provider: who provides the AI system.
         metrics: why the metrics of the gate suit the purpose.

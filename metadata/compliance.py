@@ -214,14 +214,16 @@ def _time_limits(facts: ComplianceFacts) -> Answers:
         f"log of requests {_days(keep.request_days)}, resolved alerts {_days(keep.alert_days)}, versions that the "
         f"ledger does not name {_days(keep.version_days)}, runs {_days(keep.run_days)}"
     )
-    yield Answer("periods of `assetline prune`", periods, "RETENTION in resources/defaults.py")
+    yield Answer("periods of assetline prune", periods, "RETENTION in resources/defaults.py")
     limited = {name: days for name, days in keep.table_days.items() if name in facts.encrypted}
     parts = [f"{name} {_days(days)}" for name, days in sorted(limited.items())]
     if others := sorted(set(facts.encrypted) - set(limited)):
         parts.append(f"without a period: {', '.join(others)}")
     yield Answer("tables", "; ".join(parts), "Retention(table_days=…) in resources/defaults.py", _catalogue(facts))
-    pruned = f"{facts.pruned_at} UTC" if facts.pruned_at else ""
-    yield Answer("last `assetline prune --yes`", pruned, "assetline prune --yes", "/audit?action=delete")
+    pruned = ""
+    if facts.audit_lines is not None:
+        pruned = f"{facts.pruned_at} UTC" if facts.pruned_at else "none is recorded"
+    yield Answer("last removal by assetline prune", pruned, "assetline prune --yes", "/audit?action=delete")
     yield _forgotten(facts)
 
 
@@ -252,8 +254,9 @@ def _general(facts: ComplianceFacts) -> Answers:
     if version and facts.runtime:
         packages = facts.runtime.get("packages", {})
         named = [f"{name} {packages[name]}" for name in ("torch", "xgboost-cpu", "pandas") if packages.get(name)]
-        software = f"Python {facts.runtime['python']}, {', '.join(named)}; commit {version.git_commit[:8] or 'unknown'}"
-        hardware = f"trained on {facts.runtime['machine']}, {facts.runtime['cpu']}, {facts.runtime['threads']} threads"
+        changed = ", with uncommitted changes" if version.git_dirty else ""
+        software = f"Python {facts.runtime['python']}, {', '.join(named)}; commit {version.git_commit[:8]}{changed}"
+        hardware = f"trained on {facts.runtime['machine']}, {facts.runtime['cpu']}, {_count(facts.runtime['threads'], 'thread')}"
     yield Answer("software", software, "runtime.json of the version", _page(facts))
     yield Answer("hardware", hardware, "runtime.json of the version", _page(facts))
     yield _field(facts, "runs as", ", ".join(model.targets) if model else "", "targets=…")
@@ -374,7 +377,7 @@ ITEMS: tuple[tuple[str, str, str, Callable[[ComplianceFacts], Answers]], ...] = 
     (GDPR, "(b)", "What are the data processed for?", _purpose),
     (GDPR, "(c)", "Whose data are they, and of which kinds?", _categories),
     (GDPR, "(d)", "Who receives them?", _recipients),
-    (GDPR, "(e)", "Do they leave the EU, and with which safeguards?", _transfers),
+    (GDPR, "(e)", "Do they go to third countries or international organisations, with which safeguards?", _transfers),
     (GDPR, "(f)", "When are they erased?", _time_limits),
     (GDPR, "(g)", "How are they protected?", _measures),
     (AI_ACT, "1", "What is the system, who provides it, and what does it need?", _general),
@@ -510,7 +513,6 @@ def read_compliance(metadata: Metadata, model: str, retention: Retention) -> Com
         UnknownError: there is no such model.
         MetadataError: a file that the answers need cannot be read.
     """
-    metadata.known_model(model)
     declared, settings = metadata.declared.get(model), metadata.settings
     versions = metadata.rows("versions", model)
     version = next((one for one in versions if one.status == "production"), versions[-1] if versions else None)

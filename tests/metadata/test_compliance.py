@@ -99,7 +99,7 @@ def test_a_text_that_is_none_is_refused():
 def test_of_a_model_that_nothing_declares_only_the_state_is_known():
     given = answers(facts(declared=None))
     said = {one.about for parts in given.values() for one in parts if one.known}
-    assert said <= {"named tokens and people", "periods of `assetline prune`", "encryption at rest",
+    assert said <= {"named tokens and people", "periods of assetline prune", "encryption at rest",
                     "login before Dagster's and MLflow's UI", "alerts"}  # fmt: skip
     assert given[GDPR, "(a)"][0].source == "no declaration: write assets/models/members"
 
@@ -136,6 +136,9 @@ LIVED = facts(version=VERSION, versions=3, entries=[PROMOTED])
     [
         ({"version": replace(VERSION, status="candidate")}, {"1"}, "version 3, candidate"),
         ({"version": replace(VERSION, rows=901)}, {"2"}, "901 rows, data version d0, fit 2026-01-01 … 2026-01-14"),
+        ({"version": replace(VERSION, git_dirty=True),
+          "runtime": {"python": "3.11.9", "packages": {"torch": "2.9"}, "machine": "x86_64", "cpu": "AVX2",
+                      "threads": 2}}, {"1"}, "Python 3.11.9, torch 2.9; commit 01234567, with uncommitted changes"),
         ({"versions": 4}, {"6"}, "4 registered"),
         ({"entries": [replace(PROMOTED, previous=2)]}, {"1"},
          "version 3, in production since 2026-03-02 10:00:00 UTC, after version 2"),
@@ -162,10 +165,11 @@ LIVED = facts(version=VERSION, versions=3, entries=[PROMOTED])
         ({"retention": Retention(request_days=8)}, {"(f)"},
          "log of requests 8 days, resolved alerts 365 days, versions that the ledger does not name 90 days, "
          "runs 90 days"),
-        ({"pruned_at": "2026-03-06 10:00:00"}, {"(f)"}, "2026-03-06 10:00:00 UTC"),
-        ({"audit_lines": 7, "audit_until": "2026-03-07 10:00:00"}, {"(d)", "(g)"},
+        ({"audit_lines": 7}, {"(d)", "(f)", "(g)"}, "none is recorded"),
+        ({"audit_lines": 7, "pruned_at": "2026-03-06 10:00:00"}, {"(d)", "(f)", "(g)"}, "2026-03-06 10:00:00 UTC"),
+        ({"audit_lines": 7, "audit_until": "2026-03-07 10:00:00"}, {"(d)", "(f)", "(g)"},
          "7 lines to 2026-03-07 10:00:00 UTC"),
-        ({"audit_lines": 7, "exports": ["2026-03-07 09:00:00"]}, {"(d)", "(g)"},
+        ({"audit_lines": 7, "exports": ["2026-03-07 09:00:00"]}, {"(d)", "(f)", "(g)"},
          "1, the last on 2026-03-07 09:00:00 UTC"),
         ({"holders": {"admin": 2, "reader": 1}, "people_listed": True}, {"(d)", "(g)"}, "2 admins, 1 reader"),
         ({"forgotten": [GONE]}, {"(f)", "(g)"}, "1 person, the last on 2026-03-05"),
@@ -316,7 +320,8 @@ def test_the_page_shows_the_rows_and_links_what_the_person_may_open(stores):
     stores.model = declared(compliance=Compliance(controller="<b>Club</b>"))
     log = AuditLog(stores.settings.database_url)
     file = TokenFile(stores.settings.service_tokens, stores.settings.first_service_token)
-    limited = {"authorization": f"Bearer {file.create('ada', role='reader', models=['members'])}"}
+    secret = file.create("ada", role="reader", models=["members"], hidden_columns=["*.Street"])
+    limited = {"authorization": f"Bearer {secret}"}
     app = create_app(
         store, TOKEN, reports=stores.tables, models=[stores.model], audit=log, tokens=file.read,
         metadata=lambda: Metadata(stores.settings, [stores.model], None),
@@ -328,6 +333,7 @@ def test_the_page_shows_the_rows_and_links_what_the_person_may_open(stores):
     assert 'href="/audit"' in page.partition("</header>")[2]
     mine = client.get("/compliance/members", headers=limited)
     assert mine.status_code == 200
+    assert ("Street" in page, "Street" in mine.text) == (True, False)
     assert 'href="/catalogue?model=members"' in mine.text
     assert 'href="/audit' not in mine.text.partition("</header>")[2], "a reader may not open it"
     for link in {part.partition('"')[0].replace("&amp;", "&") for part in mine.text.split('href="')[1:]}:
