@@ -11,6 +11,7 @@ and the answer then names the field or the command that would say it. No answer 
 from __future__ import annotations
 
 import datetime as dt
+import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -254,9 +255,12 @@ def _general(facts: ComplianceFacts) -> Answers:
     if version and facts.runtime:
         packages = facts.runtime.get("packages", {})
         named = [f"{name} {packages[name]}" for name in ("torch", "xgboost-cpu", "pandas") if packages.get(name)]
+        commit = version.git_commit  # or the reason why it is not known
+        commit = commit[:8] if set(commit) <= set(string.hexdigits) else commit
         changed = ", with uncommitted changes" if version.git_dirty else ""
-        software = f"Python {facts.runtime['python']}, {', '.join(named)}; commit {version.git_commit[:8]}{changed}"
-        hardware = f"trained on {facts.runtime['machine']}, {facts.runtime['cpu']}, {_count(facts.runtime['threads'], 'thread')}"
+        software = f"Python {facts.runtime['python']}, {', '.join(named)}; commit {commit}{changed}"
+        threads = _count(facts.runtime["threads"], "thread")
+        hardware = f"trained on {facts.runtime['machine']}, {facts.runtime['cpu']}, {threads}"
     yield Answer("software", software, "runtime.json of the version", _page(facts))
     yield Answer("hardware", hardware, "runtime.json of the version", _page(facts))
     yield _field(facts, "runs as", ", ".join(model.targets) if model else "", "targets=…")
