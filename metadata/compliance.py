@@ -297,8 +297,9 @@ def _development(facts: ComplianceFacts) -> Answers:
 
 def _control(facts: ComplianceFacts) -> Answers:
     yield _accuracy(facts)
-    slices = [one for one in facts.figures if one.slice and one.metric == _metric(facts)]
-    parts = "; ".join(f"{one.slice} {_estimate(one)}" for one in slices)
+    slices = {one.slice: "not measured" for one in facts.figures if one.slice}
+    slices |= {one.slice: _estimate(one) for one in facts.figures if one.slice and one.metric == _metric(facts)}
+    parts = "; ".join(f"{name}: {figure}" for name, figure in slices.items())
     if facts.declared and facts.declared.evaluation.slices is not None:
         yield _of_version(facts, "by slice", parts, "card", _page(facts))
     else:

@@ -151,6 +151,8 @@ LIVED = facts(version=VERSION, versions=3, entries=[PROMOTED])
         ({"verdicts": [VerdictRow(**OF_VERSION, verdict="gate", rule="floor", passed=False, metric=None, value=None,
                                   required=None, reason="")]}, {"2"}, "floor failed"),
         ({"figures": [FIGURE]}, {"3", "4"}, f"{METRICS['roc_auc'].label} 0.81 (0.78 to 0.84) on 200 test rows"),
+        ({"figures": [replace(FIGURE, slice="full"), replace(FIGURE, slice="basic", metric="brier")]}, {"3"},
+         "full: 0.81 (0.78 to 0.84); basic: not measured"),
         ({"gaps": [GAP]}, {"3"}, "plan, true positive rate: 0.2 (0.1 to 0.3) between basic and full"),
         ({"data": [DataVersionRow(**OF_VERSION, table_name="members/visits", day="2026-01-01", data_version="a",
                                   now="b", changed=True)]}, {"2"},
