@@ -63,6 +63,9 @@ LEARNERS = ("linear", "trees")
 MOST_NUMBERS = 10
 """Maximum number of values of a numeric column that is compared for fairness."""
 
+LEAST_PRIVATE_BATCH = 32
+"""Minimum rows per step with :class:`Privacy`. A step of 32 rows, drawn one by one, is empty once in 10^14 steps."""
+
 FAIRNESS_FIGURES: Mapping[TaskKind, tuple[str, ...]] = {
     "binary": ("selection_rate", "true_positive_rate", "false_positive_rate"),
     "multiclass": ("accuracy",),
@@ -190,6 +193,37 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """Differential privacy of the network's weights, with ``pip install 'assetline[privacy]'``; see docs/privacy.md.
+
+    With it, the network is fitted alone and for all of ``Training.max_epochs``, because boosted trees, the linear model
+    and a choice of epochs on the folds would look at the rows without noise.
+
+    Args:
+        epsilon: the largest ε that the final fit may spend.
+        delta: probability with which the guarantee may fail; less than 1 divided by the number of rows.
+        max_grad_norm: norm to which the gradient of each row is clipped.
+        repeatable: whether draws and noise follow ``Training.seed``, so that a version can be fitted again bit by bit.
+            Whoever knows the seed can then subtract the noise. By default they follow a secret seed that is not kept.
+    """
+
+    epsilon: float
+    delta: float
+    max_grad_norm: float = 1.0
+    repeatable: bool = False
+
+    def wrong(self) -> Wrong:
+        """Yields field, value and fix of what cannot work."""
+        for name, least, below in (("epsilon", 0, math.inf), ("delta", 0, 1), ("max_grad_norm", 0, math.inf)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not least < value < below:
+                yield name, value, "give a number above 0" + (" and below 1, e.g. 1e-5" if below == 1 else "")
+        if not isinstance(self.repeatable, bool):
+            yield "repeatable", self.repeatable, "give True or False"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """The training recipe. Windows are in days for tables with an event time.
 
@@ -200,12 +234,15 @@ class Training:
         test_days: latest labelled days; they are used for reporting and never for selection.
         folds: number of earlier rolling weeks (or random folds) on which epochs, calibration and threshold are chosen.
         max_epochs: maximum number of passes over the rows that a fold may choose; default: 800,000 divided by the
-            number of rows, at least 8 and at most 100.
+            number of rows, at least 8 and at most 100 (20 with ``privacy``).
         patience: number of passes without a better validation score after which a fold stops.
-        batch_size: rows per step; default: 64, 128 or 256, depending on the number of rows.
+        batch_size: rows per step; default: 64, 128 or 256, depending on the number of rows. With ``privacy``, the mean
+            number of rows, because each step draws them; default: the power of two below a tenth of the rows, at least
+            64 and at most 1,024.
         learning_rate: learning rate of AdamW; default: .006, or .003 from 20,000 rows.
         members: number of parallel networks in the default network; default: 8, or 2 from 20,000 rows, because there
-            noise matters less and the same time is better spent on more steps of fewer, wider networks.
+            noise matters less and the same time is better spent on more steps of fewer, wider networks. With
+            ``privacy``: 1.
         weight_decay: weight decay of AdamW.
         ensemble: learners that join the network in the candidate: ``linear`` (a regularised linear model), ``trees``
             (boosted trees), both or none. The folds determine the ensemble weights.
@@ -221,6 +258,7 @@ class Training:
             2 GB while they are fitted.
         negatives: binary targets of tables with event time: maximum number of negatives for each positive in the rows
             for fitting; ``None``: as many as there are, up to ``max_rows``.
+        privacy: differential privacy of the network; default: none. It needs ``ensemble=()``.
         tags: Dagster tags of the steps that fit (``trained_model``, ``backtest``, ``tuning``), e.g.
             ``dagster-k8s/config`` with the resources of their pod. They are not part of the recipe, so new tags do not
             train a new version.
@@ -244,6 +282,7 @@ class Training:
     min_rows: int = 200
     max_rows: int = 1_000_000
     negatives: float | None = None
+    privacy: Privacy | None = None
     tags: Mapping[str, Any] = field(default_factory=dict, repr=False)
     beside: InitVar[tuple[str, ...] | None] = None
 
@@ -268,13 +307,16 @@ class Training:
         Args:
             rows: number of rows to fit on.
         """
-        many = rows >= 20_000
+        many, private = rows >= 20_000, self.privacy is not None
+        usual = 256 if rows >= 12_000 else 128 if rows >= 2_000 else 64
+        # The noise of a step is shared by its rows, and each member's weights get noise of their own.
+        large = min(1_024, max(64, 2 ** (rows // 10).bit_length() // 2))
         return replace(
             self,
-            batch_size=self.batch_size or (256 if rows >= 12_000 else 128 if rows >= 2_000 else 64),
-            max_epochs=self.max_epochs or min(100, max(8, 800_000 // rows)),
+            batch_size=self.batch_size or (large if private else usual),
+            max_epochs=self.max_epochs or min(20 if private else 100, max(8, 800_000 // rows)),
             learning_rate=self.learning_rate or (3e-3 if many else 6e-3),
-            members=self.members or (2 if many else 8),
+            members=self.members or (1 if private else 2 if many else 8),
         )
 
 
@@ -870,10 +912,42 @@ def _wrong_recipe(training: Training, model: Model) -> Wrong:
         yield "learning_rate", rate, "give a number above 0"
     if not (isinstance(decay, int | float) and decay >= 0):
         yield "weight_decay", decay, "give a number of at least 0"
+    if training.privacy is not None:
+        yield from _wrong_privacy(training.privacy, training, model)
     known = _network_arguments(model)
     for name in training.network_arguments:
         if known is not None and name not in known:
             yield f"network_arguments['{name}']", training.network_arguments[name], _mend_of_argument(known)
+
+
+def _wrong_privacy(privacy: Privacy, training: Training, model: Model) -> Wrong:
+    if not isinstance(privacy, Privacy):
+        yield "privacy", privacy, "give Privacy(epsilon=…, delta=…)"
+        return
+    for name, value, mend in privacy.wrong():
+        yield f"privacy.{name}", value, mend
+    if training.ensemble:
+        yield (
+            "ensemble",
+            training.ensemble,
+            "give () with `privacy`, because trees and the linear model are not private",
+        )
+    if training.half_life_days is not None:
+        yield (
+            "half_life_days",
+            training.half_life_days,
+            "leave it out with `privacy`, because one row would change the weights of all others",
+        )
+    if training.batch_size is not None and training.batch_size < LEAST_PRIVATE_BATCH:
+        yield (
+            "batch_size",
+            training.batch_size,
+            f"give at least {LEAST_PRIVATE_BATCH} with `privacy`, because a step that draws its rows must not be empty",
+        )
+    if model.language is not None:
+        yield "privacy", privacy, "leave it out with `language`, because a language model is not fitted privately"
+    if model.compute is not None and model.compute.data_parallel:
+        yield "privacy", privacy, "give compute.data_parallel=False, because a private fit runs in one process"
 
 
 def _network_arguments(model: Model) -> tuple[str, ...] | None:

@@ -29,6 +29,7 @@ from assets.lifecycle.model.fitting import (
 )
 from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK, Fitted, mixture
 from assets.lifecycle.model.learners.language import forget_vectors, language_network
+from assets.lifecycle.model.learners.private import Plan
 from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.objectives import ScoreTransform, objective_of
 from assets.lifecycle.model.training_set import fit_rows, fold_rows, matrix
@@ -45,12 +46,14 @@ class Candidate:
         head: maps outputs to scores.
         trees: trees of the ensemble, if it has any and rows are not weighted; the report reuses them as its XGBoost
             baseline.
+        privacy: what the network's final fit spent, with a recipe that is private.
     """
 
     network: Any
     selection: Selection
     head: ScoreTransform
     trees: Trees | None = None
+    privacy: Plan | None = None
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Returns float64 scores ``[n]`` or ``[n, classes]`` of raw features ``[n, n_features]``."""
@@ -69,6 +72,7 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any, pool: Pool = HER
     Raises:
         FloatingPointError: the loss of a network is not finite.
         ComputeError: see :class:`~resources.compute.Pool`.
+        PrivacyError: ``training.privacy`` cannot be kept.
     """
     forget_vectors()
     X, y = matrix(frozen, model), frozen[model.target].to_numpy(dtype=float)
@@ -91,7 +95,10 @@ def fit_candidate(frozen: pd.DataFrame, model: Model, log: Any, pool: Pool = HER
     trees = next((one.trees for one in fitted.values() if one.trees), None)
     # Settings from the folds are kept, but the scale of a measured target comes from the rows of the final fit.
     head = objective.final_transform(selection.head, y[rows])
-    return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None)
+    spent = Plan.of_recipe(recipe, rows=int(rows.sum()), epochs=selection.epochs)
+    if spent:
+        log(str(spent))
+    return Candidate(mixture(parts, selection.shares), selection, head, trees if weight is None else None, spent)
 
 
 def network_of(model: Model) -> NetworkFactory | None:

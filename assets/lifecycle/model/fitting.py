@@ -26,6 +26,7 @@ from assets.lifecycle.model.drawing import odds_of
 from assets.lifecycle.model.learners.ensemble import LEARNERS, NETWORK
 from assets.lifecycle.model.learners.networks import tabular
 from assets.lifecycle.model.learners.preprocessing import preprocessing
+from assets.lifecycle.model.learners.private import steps_of
 from assets.lifecycle.model.learners.threads import on_one_thread
 from assets.lifecycle.model.objectives import Objective, ScoreTransform, objective_of
 from assets.lifecycle.profile.reference import calibration_of
@@ -125,6 +126,7 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        PrivacyError: ``recipe.privacy`` cannot be kept.
     """
     import torch
 
@@ -156,6 +158,7 @@ def fit(
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         network_of_group = group.joined(module[1])
+        stepping, draw = steps_of(module[1], optimiser, recipe, ready, epochs=epochs, weight=weight, group=group)
         state = _State(module, averaged, optimiser, warm, generator, carried or {})
         begun, stopped = state.restore(group.saved())
         step = begun * steps_an_epoch
@@ -165,16 +168,15 @@ def fit(
             module.train()
             order = torch.randperm(len(rows), generator=generator).to(device)
             total = torch.zeros((), device=device)
-            for start in range(0, len(rows), batch_size):
-                whole = order[start : start + batch_size]
+            for whole in draw(order):
                 batch, share = _part(whole, group)
                 loss = _mean_loss(
                     objective, network_of_group(ready[batch]), target[batch],
                     None if weights is None else weights[batch],
                 )  # fmt: skip
-                optimiser.zero_grad(set_to_none=True)
+                stepping.zero_grad(set_to_none=True)
                 (loss if share == 1.0 else loss * share).backward()
-                optimiser.step()
+                stepping.step()
                 warm.step()
                 step += 1
                 _average(averaged, module, step)
@@ -302,7 +304,8 @@ def select(
 ) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
-    First the epoch with the best mean validation metric over the folds is selected. Then the ensemble weights that
+    First the epoch with the best mean validation metric over the folds is selected (with privacy, it is
+    ``recipe.max_epochs``). Then the ensemble weights that
     minimise the loss of the pooled validation outputs are fitted (stacking: Breiman, 1996), and head and threshold are
     fitted on the ensemble. A fold's network stops early after ``recipe.patience`` epochs without improvement.
 
@@ -394,7 +397,10 @@ class _FoldRows:
     def fit_network(self, fold: int, log: Log, watch: Watch, group: Group = ALONE) -> _Look:
         """Fits a fold's network, and returns what was seen on its validation rows."""
         (rows, valid), objective = self.folds[fold], objective_of(self.task)
-        look = _Look(self.X[valid], self.y[valid], objective, objective.target(self.y[rows])[1], self.recipe.patience)
+        look = _Look(
+            self.X[valid], self.y[valid], objective, objective.target(self.y[rows])[1], self.recipe.patience,
+            fixed=self.recipe.privacy is not None,
+        )  # fmt: skip
         sized = self.recipe.sized_for(len(rows))
         assert sized.max_epochs is not None
         fit(self.X[rows], self.y[rows], recipe=sized, epochs=sized.max_epochs, network=self.network, group=group,
@@ -473,7 +479,7 @@ def _settled(
     # A fold that stopped early keeps its last value: it had stopped improving.
     longest = max(len(looks[n].metric) for n in chosen)
     curves = [np.pad(looks[n].metric, (0, longest - len(looks[n].metric)), mode="edge") for n in chosen]
-    epochs = int(np.mean(curves, axis=0).argmax()) + 1
+    epochs = longest if any(looks[n].fixed for n in chosen) else int(np.mean(curves, axis=0).argmax()) + 1
     outputs = {part: [of_part[n][0] for n in chosen] for part, of_part in found.items()}
     outputs[NETWORK] = [looks[n].after(epochs) for n in chosen]
     shares, head = mixed(outputs, [truth[n] for n in chosen], [looks[n].head for n in chosen], task)
@@ -540,6 +546,7 @@ class _Look:
     objective: Objective
     head: ScoreTransform
     patience: int
+    fixed: bool = False  # whether the number of epochs is declared, and not selected
     outputs: list[np.ndarray] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     metric: list[float] = field(default_factory=list)
@@ -564,7 +571,7 @@ class _Look:
         self.outputs.append(outputs)
         self.losses.append(loss)
         self.metric.append(self.objective.score(self.y, scores))
-        return len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
+        return not self.fixed and len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
 
 
 def best_threshold(probability: np.ndarray, y: np.ndarray, represented: np.ndarray | None = None) -> float:

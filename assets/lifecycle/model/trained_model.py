@@ -27,6 +27,7 @@ from assets.lifecycle.model.fitting import (
 from assets.lifecycle.model.learners.ensemble import linear_model
 from assets.lifecycle.model.learners.linear import fit_linear
 from assets.lifecycle.model.learners.networks import tabular
+from assets.lifecycle.model.learners.private import steps_of
 from assets.lifecycle.model.learners.trees import fit_trees
 from assets.lifecycle.model.objectives import objective_of
 from assets.lifecycle.model.recipe import Recipe, recipe_in_use
@@ -49,6 +50,8 @@ CONVERGED = Check(
 
 
 IMPORTANCE_ROWS = 2_000
+SPENT = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")
+"""What a private fit spent and how, as metrics ``privacy.…`` of the run."""
 BACKGROUND_ROWS = 32
 """Rows of the reference with which an explanation compares a row; more rows make an explanation slower."""
 
@@ -138,6 +141,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
             fit_trees,
             objective_of,
             tabular,
+            steps_of,
             reference_rows,
             ReferenceProfile,
             of_residuals,
@@ -166,13 +170,15 @@ def _train(
         run.log_params({"tuned": dict(recipe_used.tuned), "study": recipe_used.study})
         with context.resources.compute.open(model.compute, context.log.info) as pool:
             candidate = fit_candidate(frozen, model, context.log.info, pool)
-        selection = candidate.selection
+        selection, privacy = candidate.selection, candidate.privacy
         for quantity, folds in selection.curves.items():
             for fold, values in folds.items():
                 for epoch, value in enumerate(values, start=1):
                     run.log_metric(f"{quantity}.{fold.replace(' ', '_')}", value, step=epoch)
         run.log_metrics({"epochs": selection.epochs, "folds_score": selection.score})
         run.log_metrics({f"share.{part}": share for part, share in selection.shares.items()})
+        if privacy:
+            run.log_metrics({f"privacy.{name}": float(getattr(privacy, name)) for name in SPENT})
         recent = reference_rows(context.resources.tables, frozen, model)
         X = recent.features[list(names)].to_numpy(dtype=np.float32)
         scores = candidate.predict(X)
@@ -203,6 +209,7 @@ def _train(
                     "curves": selection.curves,
                     "data_version": tags["data_version"],
                     "torch": importlib.metadata.version("torch"),
+                    **({"privacy": privacy.to_dict()} if privacy else {}),
                     **({k: format_days(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
                 },
             )

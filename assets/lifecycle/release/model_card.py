@@ -38,6 +38,12 @@ WRITTEN = Check(
 MARKDOWN, HTML = "model_card.md", "model_card.html"
 """Artifacts of the version's MLflow run."""
 NOT_DECLARED = "not declared"
+NOT_COVERED = (
+    "medians, means, scales and missing-value columns of the preprocessing, bin edges of the network, the scale of a "
+    "measured target, calibration, threshold, tuned settings, the figures of this card and of the report, and the "
+    "reference profile and the rows for explanations that are in the files of the version"
+)
+"""What a version with differential privacy has that looked at rows without noise."""
 MOST_FEATURES = 10
 """Number of features in the table of importance."""
 THRESHOLDS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -106,6 +112,7 @@ def markdown(card: CardFacts, model: Model, pictures: Mapping[str, str] | None =
         pictures: addresses of pictures by the names of ``report.PICTURES``; default: none.
     """
     parts = [f"# {model.name}, version {card.version}: model card", *_head(card, model), *_version(card, model)]
+    parts += _privacy(card.facts)
     if card.report is None:
         parts += ["## Evaluation", "This version was not evaluated."]
     else:
@@ -185,6 +192,27 @@ def _version(card: CardFacts, model: Model) -> Iterator[str]:
     }
     yield "## Version"
     yield _table(["", ""], ([name, _text(str(value))] for name, value in rows.items()))
+
+
+def _privacy(facts: Facts) -> Iterator[str]:
+    spent = facts.fitted.get("privacy")
+    if not spent:
+        return
+    yield "## Differential privacy"
+    yield (
+        f"**ε = {spent['epsilon']:.4g} at δ = {spent['delta']:g}** was spent on the weights of the network, of "
+        f"{spent['declared_epsilon']:g} declared. It holds for one row of the training set, with its features: rows of "
+        "one person, and features that other rows made, add up."
+    )
+    yield _table(["", ""], [
+        ["Noise multiplier", f"{spent['noise_multiplier']:.4g}"],
+        ["Norm to which a row's gradient is clipped", f"{spent['max_grad_norm']:g}"],
+        ["Steps", f"{spent['steps']:,}"],
+        ["Share of the rows that a step draws", f"{spent['sample_rate']:.2%}"],
+        ["Seed of draws and noise", "the recipe's: who knows it can subtract the noise" if spent["repeatable"]
+         else "drawn by the system, not kept"],
+    ])  # fmt: skip
+    yield f"Computed from the rows without noise, so ε does not cover it: {NOT_COVERED}."
 
 
 def _gate(card: CardFacts) -> Iterator[str]:
