@@ -37,8 +37,14 @@ def refit(model: Model, rows: pd.DataFrame, then: Facts, out: Path) -> None:
         out: folder to write.
 
     Raises:
-        RefitError: the declaration has no place for the recipe.
+        RefitError: the declaration has no place for the recipe, or the noise of the version was not kept.
     """
+    privacy = then.fitted.get("privacy")
+    if privacy and not privacy["repeatable"]:
+        raise RefitError(
+            "the version has differential privacy, and its noise was not kept; only versions with "
+            "Privacy(repeatable=True) can be fitted again bit by bit"
+        )
     recipe = with_tuned(model, then)
     candidate = fit_candidate(rows, recipe, lambda _: None)
     _save(out, candidate, recipe)

@@ -1,5 +1,6 @@
 """A private fit spends what the accountant says, clips each row, and is refused where it cannot be private."""
 
+import re
 import sys
 from dataclasses import replace
 
@@ -19,11 +20,16 @@ from assets.lifecycle.model.learners.private import (
     steps_of,
 )
 from assets.lifecycle.model.metrics import roc_auc
+from assets.lifecycle.release.model_card import markdown, read_facts
 from assets.models.fraud import model as fraud
+from assets.task import Task
 from resources.compute import Compute
 from resources.compute.group import TorchGroup
+from resources.mlflow import MlflowTracking, create_store
 from tests.assets.lifecycle.model.test_fitting import make
+from tests.declarations.readings import plain, readings
 from tests.declarations.telco import model as telco
+from tests.stages import Stages
 
 PRIVACY = Privacy(epsilon=4.0, delta=1e-5, repeatable=True)
 RECIPE = Training(ensemble=(), batch_size=64, members=1, network_arguments={"blocks": 1}, privacy=PRIVACY, max_epochs=2)
@@ -104,20 +110,19 @@ def test_the_noise_has_the_planned_deviation():
 
 
 def test_each_row_is_drawn_by_itself():
-    recipe = replace(RECIPE, batch_size=50)
-    _, draw = steps(Line(3), torch.zeros(1_000, 3), recipe)
+    _, draw = steps(Line(3), torch.zeros(1_000, 3))
     batches = [batch for _ in range(20) for batch in draw(torch.arange(1_000))]
     sizes = [len(batch) for batch in batches]
-    assert len(batches) == 20 * steps_an_epoch(1_000, 50)
+    assert len(batches) == 20 * steps_an_epoch(1_000, 64)
     assert len(set(sizes)) > 10  # a binomial number, not a fixed one
-    assert np.mean(sizes) == pytest.approx(50, abs=2)
+    assert np.mean(sizes) == pytest.approx(64, abs=2)
     assert all(len(set(batch.tolist())) == len(batch) for batch in batches)
 
 
 def test_a_private_fit_learns_and_the_same_seed_gives_the_same_weights():
     X, y = make(1_000)
     X_new, y_new = make(1_000, seed=1)
-    one, two = (fit(X, y, recipe=RECIPE, epochs=3) for _ in range(2))
+    one, two = (fit(X, y, recipe=RECIPE, epochs=5) for _ in range(2))
     assert all(torch.equal(one.state_dict()[name], two.state_dict()[name]) for name in one.state_dict())
     assert roc_auc(y_new, outputs_of(one, X_new)) > 0.65
 
@@ -130,8 +135,6 @@ def test_without_repeatable_the_noise_is_another_each_time():
 
 
 def test_every_layer_of_the_default_network_gets_a_clipped_gradient_with_members_and_classes():
-    from assets.task import Task
-
     X, y = make(300)
     recipe = replace(RECIPE, members=2, network_arguments={})
     fit(X, y, recipe=recipe, epochs=1)
@@ -153,7 +156,7 @@ def test_a_private_recipe_has_larger_steps_of_one_member():
 def test_the_folds_do_not_choose_the_epochs():
     X, y = make(200)
     halves = np.arange(100), np.arange(100, 200)
-    recipe = replace(RECIPE, max_epochs=3, patience=1)
+    recipe = replace(RECIPE, batch_size=128, max_epochs=3, patience=1)
     selection = select(X, y, [halves, halves[::-1]], recipe=recipe)
     assert selection.epochs == 3
     assert [len(curve) for curve in selection.curves["loss"].values()] == [3, 3]
@@ -245,3 +248,49 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opacus", None)
     with pytest.raises(PrivacyError, match=r"pip install -e '\.\[privacy\]' -c constraints\.txt"):
         fit(X, y, recipe=RECIPE, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    """A private version in MLflow, from the asset, and the lines of its log."""
+    folder = tmp_path_factory.mktemp("private")
+    create_store(folder / "mlflow.db", folder / "artifacts")
+    model = plain(training=replace(RECIPE, min_rows=100, batch_size=512, privacy=replace(PRIVACY, repeatable=False)))
+    stages = Stages(model, folder, mlflow=MlflowTracking(tracking_uri=f"sqlite:///{folder}/mlflow.db"))
+    stages.put("readings", readings(400))
+    for name in ("labels", "features", "training_set", "trained_model"):
+        made = stages.make(name)
+        assert made.success, made.why
+    [run] = stages.instance.get_runs(limit=1)
+    return stages, [entry.user_message for entry in stages.instance.all_logs(run.run_id)]
+
+
+def test_the_version_the_run_the_log_and_the_card_say_what_was_spent(version):
+    stages, lines = version
+    mlflow, row = stages.resources["mlflow"], stages.row("trained_model")
+    card = read_facts("meter", row["version"], mlflow, stages.ledger)
+    spent = card.facts.fitted["privacy"]
+    plan = Plan.of_recipe(stages.model.training, rows=320, epochs=2)
+    assert spent == plan.to_dict()
+    assert spent["epsilon"] == epsilon_of(spent["noise_multiplier"], sample_rate=1.0, steps=spent["steps"], delta=1e-5)
+    metrics = mlflow.client().get_run(row["run_id"]).data.metrics
+    assert (metrics["privacy.epsilon"], metrics["privacy.steps"]) == (spent["epsilon"], 2)
+    assert str(plan) in lines
+    text = markdown(card, stages.model)
+    [section] = re.findall(r"^## Differential privacy\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    assert f"**ε = {spent['epsilon']:.4g} at δ = 1e-05**" in section
+    assert "of 4 declared" in section
+    assert "| Seed of draws and noise | drawn by the system, not kept |" in section
+    for word in ("medians", "bin edges", "calibration", "threshold", "rows for explanations"):
+        assert word in section.partition("ε does not cover it")[2]
+
+
+def test_the_card_of_a_repeatable_version_says_so_and_that_of_another_version_nothing(version):
+    stages, _ = version
+    card = read_facts("meter", stages.row("trained_model")["version"], stages.resources["mlflow"], stages.ledger)
+    fitted = card.facts.fitted
+    repeatable = {**fitted, "privacy": {**fitted["privacy"], "repeatable": True}}
+    known = markdown(replace(card, facts=replace(card.facts, fitted=repeatable)), stages.model)
+    assert "the recipe's: who knows it can subtract the noise" in known
+    without = {name: value for name, value in fitted.items() if name != "privacy"}
+    assert "ε" not in markdown(replace(card, facts=replace(card.facts, fitted=without)), stages.model)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from assets.declaration import Tuning
-from assets.lifecycle.model.refit import RefitError, with_tuned
+from assets.lifecycle.model.refit import RefitError, refit, with_tuned
 from assets.lifecycle.model.version.bundle import Facts
 from assets.search_space import Choice, Range
 from tests.declarations.readings import plain
@@ -46,3 +46,9 @@ def test_a_tuned_recipe_survives_the_file_of_the_version(toy_bundle):
 def test_a_recipe_that_cannot_be_used_again_is_refused(toy_bundle, fitted, reason):
     with pytest.raises(RefitError, match=reason):
         with_tuned(MODEL, facts(toy_bundle, **fitted))
+
+
+def test_a_private_version_without_its_noise_cannot_be_fitted_again(toy_bundle, tmp_path):
+    with pytest.raises(RefitError, match=r"its noise was not kept.*repeatable=True"):
+        refit(MODEL, None, facts(toy_bundle, privacy={"epsilon": 3.0, "repeatable": False}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
