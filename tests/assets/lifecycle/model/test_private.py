@@ -229,6 +229,13 @@ def test_a_network_that_mixes_rows_is_refused(part):
     steps(Normalised(3, torch.nn.LayerNorm(3)), torch.randn(64, 3))
 
 
+def test_batch_normalisation_is_found_before_a_layer_of_zeros_too():
+    network = Normalised(3, torch.nn.BatchNorm1d(3))
+    torch.nn.init.zeros_(network.layer.weight)  # no gradient passes it at the first step
+    with pytest.raises(PrivacyError, match="depends on the other rows"):
+        steps(network, torch.randn(64, 3))
+
+
 def test_the_fit_refuses_weights_groups_and_a_delta_for_fewer_rows():
     X, y = make(300)
     with pytest.raises(PrivacyError, match="rows have weights"):
