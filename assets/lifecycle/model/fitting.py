@@ -304,10 +304,10 @@ def select(
 ) -> Selection:
     """Selects epochs, ensemble weights, head and threshold on the folds' validation rows.
 
-    First the epoch with the best mean validation metric over the folds is selected (with privacy, it is
-    ``recipe.max_epochs``). Then the ensemble weights that
+    First the epoch with the best mean validation metric over the folds is selected. Then the ensemble weights that
     minimise the loss of the pooled validation outputs are fitted (stacking: Breiman, 1996), and head and threshold are
-    fitted on the ensemble. A fold's network stops early after ``recipe.patience`` epochs without improvement.
+    fitted on the ensemble. A fold's network stops early after ``recipe.patience`` epochs without improvement. With
+    privacy, all fits make ``recipe.max_epochs`` epochs.
 
     Args:
         X: float32 ``[n, n_features]``; missing values are NaN.
