@@ -40,8 +40,8 @@ MARKDOWN, HTML = "model_card.md", "model_card.html"
 NOT_DECLARED = "not declared"
 NOT_COVERED = (
     "medians, means, scales and missing-value columns of the preprocessing, bin edges and known words of the "
-    "network, the scale of a measured target, calibration, threshold, tuned settings, the figures of this card and of the report, "
-    "and the reference profile and the rows for explanations that are in the files of the version"
+    "network, the scale of a measured target, calibration, threshold, tuned settings, the figures of this card and "
+    "of the report, and the reference profile and the rows for explanations that are in the files of the version"
 )
 """What a version with differential privacy has that looked at rows without noise."""
 MOST_FEATURES = 10
