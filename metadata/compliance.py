@@ -99,6 +99,7 @@ class ComplianceFacts:
         versions: number of versions.
         runtime: packages, Python and processor of its training; empty without a record.
         params, verdicts, figures, data: of this version.
+        privacy: what its training spent of differential privacy, by metric; empty without.
         gaps: the largest differences between groups, as in ``evaluation.json``.
         entries: the ledger's entries of the model, oldest first.
         checks: results of the checks of :data:`MONITORING`, oldest first.
@@ -126,6 +127,7 @@ class ComplianceFacts:
     params: Sequence[ParamRow] = ()
     verdicts: Sequence[VerdictRow] = ()
     figures: Sequence[MetricRow] = ()
+    privacy: Mapping[str, float] = field(default_factory=dict)
     data: Sequence[DataVersionRow] = ()
     gaps: Sequence[Mapping[str, Any]] = ()
     entries: Sequence[DeploymentRow] = ()
@@ -148,6 +150,9 @@ class ComplianceFacts:
 # -- the rows ---------------------------------------------------------------------------------------------------------
 
 Answers = Iterator[Answer]
+
+PRIVACY = "privacy."
+"""Prefix of the metrics of a training run that say what it spent of differential privacy."""
 
 
 def compliance_rows(facts: ComplianceFacts) -> list[Row]:
@@ -291,6 +296,7 @@ def _development(facts: ComplianceFacts) -> Answers:
         labels += f"known after {_days(model.label_delay_days)}" if model.label_delay_days else "in the table"
     yield _field(facts, "cleaning", contract, "table=Table(contract=…)", _catalogue(facts))
     yield _field(facts, "labels", labels, "target=…, label_delay_days=…")
+    yield _privacy(facts)
     yield _oversight(facts)
     yield _tests(facts)
 
@@ -399,6 +405,15 @@ ITEMS: tuple[tuple[str, str, str, Callable[[ComplianceFacts], Answers]], ...] = 
 
 
 # -- parts that several items have ------------------------------------------------------------------------------------
+
+
+def _privacy(facts: ComplianceFacts) -> Answer:
+    """A version without it was trained without noise, which is a fact; no version, and nothing is known."""
+    said = "not used" if facts.version else ""
+    if facts.privacy:
+        epsilon, delta = (facts.privacy[f"{PRIVACY}{name}"] for name in ("epsilon", "delta"))
+        said = f"epsilon {epsilon:.4g} spent on the weights, delta {delta:g}"
+    return _of_version(facts, "differential privacy", said, "card", _page(facts))
 
 
 def _holders(facts: ComplianceFacts) -> Answer:
@@ -534,12 +549,14 @@ def read_compliance(metadata: Metadata, model: str, retention: Retention) -> Com
     except (TableError, TombstoneError, TokenError) as error:
         raise MetadataError(str(error)) from error
     kind, is_url, _ = settings.tables.partition("://")
+    of_version = _of(metadata.rows("metrics", model), version)
     return ComplianceFacts(
         model=model, declared=declared, tags={name: tag for name, tag in tags.items() if name not in kept},
         kept_tags=len(kept), version=version, versions=len(versions),
         runtime=metadata.runtime_of(version) if version else {},
         params=_of(metadata.rows("params", model), version), verdicts=_of(metadata.rows("verdicts", model), version),
-        figures=[one for one in _of(metadata.rows("metrics", model), version) if one.measured_on == "test"],
+        figures=[one for one in of_version if one.measured_on == "test"],
+        privacy={one.metric: one.value for one in of_version if one.metric.startswith(PRIVACY)},
         data=_of(metadata.rows("data_versions", model), version),
         gaps=[gap for gap in gaps if gap["column"] not in kept_groups],
         entries=metadata.rows("deployments", model),

@@ -153,6 +153,8 @@ LIVED = facts(version=VERSION, versions=3, entries=[PROMOTED])
         ({"figures": [FIGURE]}, {"3", "4"}, f"{METRICS['roc_auc'].label} 0.81 (0.78 to 0.84) on 200 test rows"),
         ({"figures": [replace(FIGURE, slice="full"), replace(FIGURE, slice="basic", metric="brier")]}, {"3"},
          "full: 0.81 (0.78 to 0.84); basic: not measured"),
+        ({"privacy": {"privacy.epsilon": 2.998, "privacy.delta": 1e-5}}, {"2"},
+         "epsilon 2.998 spent on the weights, delta 1e-05"),
         ({"gaps": [GAP]}, {"3"}, "plan, true positive rate: 0.2 (0.1 to 0.3) between basic and full"),
         ({"data": [DataVersionRow(**OF_VERSION, table_name="members/visits", day="2026-01-01", data_version="a",
                                   now="b", changed=True)]}, {"2"},
@@ -368,3 +370,9 @@ def test_the_answers_name_real_commands_and_settings():
     }
     assert named
     assert named <= {one.name for one in fields(Settings)}
+
+
+def test_a_version_without_differential_privacy_says_so():
+    told = {part.about: part.text for part in answers(LIVED)[AI_ACT, "2"]}
+    unknown = {part.about: part.text for part in answers(facts())[AI_ACT, "2"]}
+    assert (told["differential privacy"], unknown["differential privacy"]) == ("not used", "")
