@@ -14,7 +14,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 ONE = dt.timedelta(days=1)
 
 
-@pytest.mark.parametrize(("until", "seed"), [(dt.date(2026, 10, 3), 0), (dt.date(2026, 10, 7), 3)])
+@pytest.mark.parametrize(
+    ("until", "seed"),
+    [(dt.date(2026, 10, 3), 0), pytest.param(dt.date(2026, 10, 7), 3, marks=pytest.mark.long)],
+)
 def test_the_story_ends_well_on_other_last_days_and_goes_on_the_next(tmp_path: Path, until: dt.date, seed: int):
     home = tmp_path / "home"
     played = play(until, seed, home)
