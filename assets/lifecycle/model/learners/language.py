@@ -10,14 +10,13 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from assets.language import Language
+from assets.lifecycle.data.embeddings import by_length, cut, mean_of_pieces
 from assets.lifecycle.data.text import WORDS
 from assets.lifecycle.data.word_pieces import LanguageFiles, pieces_of
 
 if TYPE_CHECKING:
     import torch
 
-AT_ONCE = 32
-"""Number of texts of one forward pass without gradients."""
 MOST_VECTORS = 200_000
 """Number of vectors of texts that are kept for the next epoch; each takes 1.5 KB."""
 
@@ -112,32 +111,21 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
             if torch.compiler.is_exporting() or torch.jit.is_tracing():
                 return self.vectors(numbers)
             if fitted and torch.is_grad_enabled():
-                return self.vectors(numbers[:, : int((numbers > 0).sum(dim=1).max())])
+                return self.vectors(cut(numbers))
             return self.kept(numbers) if not fitted else self.in_parts(numbers)
 
         def vectors(self, numbers: torch.Tensor) -> torch.Tensor:
             """Vectors of some texts, in one pass; the places behind the longest text may be cut off."""
-            count = (numbers > 0).sum(dim=1, keepdim=True)
-            none = torch.zeros_like(count)
-            with_ends = torch.cat([none + first + 1, numbers, none], dim=1)
-            place = torch.arange(with_ends.shape[1], device=numbers.device)
-            with_ends = torch.where(place == count + 1, last + 1, with_ends)
-            there = place <= count + 1
             with _in_bfloat16(numbers.device, bool(fitted) and torch.is_grad_enabled()):
-                states = self.network(
-                    input_ids=(with_ends - 1).clamp(min=0), attention_mask=there.long()
-                ).last_hidden_state.float()
-            mean = (states * there.unsqueeze(-1)).sum(dim=1) / (count + 2)
+                mean = mean_of_pieces(self.network, numbers, first, last)
             return torch.nn.functional.normalize(mean, dim=1) * self.width**0.5
 
         @torch.no_grad()
         def in_parts(self, numbers: torch.Tensor) -> torch.Tensor:
             """Vectors of any number of texts; texts of a similar length share a pass, so that few places are empty."""
-            length = (numbers > 0).sum(dim=1)
-            order = length.argsort(stable=True)
             found = numbers.new_empty(len(numbers), self.width, dtype=torch.float32)
-            for some in order.split(AT_ONCE):
-                found[some] = self.vectors(numbers[some][:, : int(length[some].max())])
+            for some in by_length(numbers):
+                found[some] = self.vectors(cut(numbers[some]))
             return found
 
         def kept(self, numbers: torch.Tensor) -> torch.Tensor:
