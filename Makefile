@@ -50,8 +50,8 @@ language-model: $(STAMP) ## install what models with `language` need: transforme
 
 install: $(DEV_STAMP) ## install into .venv, including what the tests need
 
-run: $(STAMP) ## play the whole lifecycle of the fraud model, from raw payments to a resolved alert [UNTIL=2026-10-03 SIZE=published SEED=1]
-	$(BIN)/assetline run $(if $(UNTIL),--until "$(UNTIL)") $(if $(SIZE),--size "$(SIZE)") $(if $(SEED),--seed "$(SEED)")
+run: $(STAMP) ## play the whole lifecycle of an example, from raw rows to a resolved alert (fraud) [MODEL=news UNTIL=2026-10-03 SIZE=published SEED=1]
+	$(BIN)/assetline run $(if $(MODEL),--model "$(MODEL)") $(if $(UNTIL),--until "$(UNTIL)") $(if $(SIZE),--size "$(SIZE)") $(if $(SEED),--seed "$(SEED)")
 
 dev: $(STAMP) ## start Dagster UI, MLflow UI, scoring service and alerts under one supervisor: [ENV=staging STACK=postgres SECURE=1]
 	$(IN_ENV)$(if $(STACK),ASSETLINE_STACK=$(STACK) )$(if $(SECURE),ASSETLINE_SECURE=$(SECURE) )$(BIN)/assetline dev

@@ -115,7 +115,7 @@ def play(until: dt.date, seed: int, home: Path) -> Played:
 def read(played: Played, home: Path) -> None:
     """Adds what the story left in its state folder, as far as it got."""
     from assets.models.fraud import model
-    from assets.models.fraud.world import world_of
+    from assets.models.fraud.world import PLAN
     from resources.alerts import Alerts
     from sensors.alerts import DRIFT_CAUSE
 
@@ -123,7 +123,7 @@ def read(played: Played, home: Path) -> None:
     if not journal.exists():
         return
     entries = json.loads(journal.read_text())
-    played.shift = str(world_of(home).shift_from)
+    played.shift = str(PLAN.world_of(home).shift_from)
     played.trainings = [e["result"] for name, e in entries.items() if name.startswith("train as of ")]
     asked = {name.removeprefix("train on "): e for name, e in entries.items() if name.startswith("train on ")}
     labelled = {t["as_of"]: t for t in played.trainings if t["promoted"]}

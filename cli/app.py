@@ -101,9 +101,10 @@ app.command(epilog='Example: `assetline forget --entity customer_id=42 --why "re
 app.command("settings", epilog="Example: `ASSETLINE_ENV=staging assetline settings`")(show_settings)
 
 
-@app.command(epilog="Example: `assetline run --until 2026-10-03 --size published`")
+@app.command(epilog="Example: `assetline run --model news --until 2026-10-03`")
 @needs("operate")
 def run(
+    model: Annotated[str, typer.Option(help="Example whose story is played (default: fraud).")] = "",
     until: Annotated[
         dt.datetime | None,
         typer.Option(
@@ -118,12 +119,12 @@ def run(
         int | None, typer.Option(help="Seed of the simulated world (default: 0, or that of the existing world).")
     ] = None,
 ) -> None:
-    """Play the whole lifecycle of the example, from raw rows to a resolved alert."""
+    """Play the whole lifecycle of an example, from raw rows to a resolved alert."""
     settings = read_settings()
     from runner import RunError
 
     with reported("assetline run", RunError):
-        _play(settings, until=until.date() if until else None, size=size or "", seed=seed)
+        _play(settings, model, until=until.date() if until else None, size=size or "", seed=seed)
 
 
 @app.command()
@@ -236,15 +237,18 @@ def update(
     raise typer.Exit(1 if result.conflicts else 0)
 
 
-def _play(settings: Settings, *, until: dt.date | None, size: str, seed: int | None) -> None:
-    """Plays the story of the example. Raises ``RunError`` if a fork has removed it."""
+def _play(settings: Settings, name: str, *, until: dt.date | None, size: str, seed: int | None) -> None:
+    """Plays the story of an example; default: the first. Raises ``RunError`` if there is none of that name."""
     import story
     from runner import RunError
 
-    for _, name, _ in pkgutil.iter_modules(story.__path__):
-        importlib.import_module(f"story.{name}").play(settings, until=until, size=size, seed=seed)
-        return
-    raise RunError("there is no story to play in story/; bring a model up to date with `assetline materialize`")
+    names = sorted(found for _, found, _ in pkgutil.iter_modules(story.__path__) if found != "playing")
+    if not names:
+        raise RunError("there is no story to play in story/; bring a model up to date with `assetline materialize`")
+    name = name or ("fraud" if "fraud" in names else names[0])
+    if name not in names:
+        raise RunError(f"--model {name} has no story; these have one: {', '.join(names)}")
+    importlib.import_module(f"story.{name}").play(settings, until=until, size=size, seed=seed)
 
 
 def _materialize(settings: Settings, name: str) -> None:

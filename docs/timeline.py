@@ -67,7 +67,7 @@ def live(folder: Path) -> dict[str, Any]:
     from assets.models.fraud import model as fraud
     from resources.settings import Settings
     from runner import alone
-    from story.fraud import Story
+    from story.playing import Story
 
     model = replace(fraud, table=replace(fraud.table, source=upstream(), start=FIRST))
     os.environ["ASSETLINE_HOME"] = str(folder)

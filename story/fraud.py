@@ -1,234 +1,25 @@
 """`make run`: the whole lifecycle of the example model, from raw payments to a resolved alert.
 
-Belongs here: the order of the steps, the journal, and the tables at the end. Does not belong here: the work itself.
-Each step is a run of a job that the UI shows, or a tick of a sensor that the daemon also ticks. A step that is fresh by
-code version and data version is not repeated.
+Belongs here: the order of the steps, and what must have happened at the end. Does not belong here: steps that other
+stories have, too (``playing.py``).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
-from rich.console import Console
-from rich.table import Table as RichTable
-
-from assets.lifecycle.jobs import CLEAN, DAILY, DEPLOY, FEATURES, LABEL, LAND, MATURE, TRAIN
-from assets.lifecycle.model.windows import Windows, iso_days, windows_of
 from assets.models.fraud import model
-from assets.models.fraud.world import SIZES, STORY_DAYS, WORLD_FILE, World, draw_up, world_of, yesterday
-from resources.alerts import Alert
+from assets.models.fraud.world import PLAN, SIZES
+from assets.simulated import World
 from resources.settings import Settings
-from runner import RunError, Runner, alone
+from runner import alone
+from story.playing import Story, StoryError, world_to_play
 
 LEARNING_DAYS = 140
 """Days before the first model: a training run needs 70 labelled days, and features look back 60 more."""
 MOST_FURTHER_DAYS = 21
 """Maximum days that the story may continue after its last one: one more cool-down, a training run and its check."""
-
-
-class StoryError(RunError):
-    """A step of the story that did not happen; the message names the step and where to look."""
-
-
-@dataclass
-class Journal:
-    """The completed steps, saved in the state folder after each step so that a killed story can resume."""
-
-    path: Path
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, path: Path) -> Journal:
-        """Reads the journal at ``path``; an empty one if there is no file."""
-        return cls(path, json.loads(path.read_text()) if path.exists() else {})
-
-    def once(self, step: str, inputs: str, act: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
-        """Runs ``act`` for ``step``, unless it ran earlier with the same ``inputs``.
-
-        Args:
-            step: name of the step.
-            inputs: versions of the inputs of the step.
-            act: does the step and returns its result.
-
-        Returns:
-            The result, and whether the step ran now.
-        """
-        known = self.entries.get(step)
-        if known is not None and known["inputs"] == inputs:
-            return known["result"], False
-        result = act()
-        self.entries[step] = {"inputs": inputs, "result": result}
-        scratch = self.path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(self.entries, indent=1, default=str))
-        os.replace(scratch, self.path)
-        return result, True
-
-
-class Story:
-    """Plays the lifecycle of one stream model on a state folder."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner, self.model, self.settings, self.tables = runner, runner.model, runner.settings, runner.tables
-        self.journal = Journal.open(self.settings.home / "story.json")
-        self.console = Console(highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:
-            self.console.width = 120  # a file has no width, but the tables need one
-        self.began = time.monotonic()
-        self.windows: dict[str, str] = {}
-        self.checked: set[str] = set()
-
-    # -- steps -------------------------------------------------------------------------------------------------------
-
-    def train(self, as_of: str, why: str) -> dict[str, Any]:
-        """Trains a candidate on labels up to ``as_of`` (ISO day), and promotes it if it passes the gate.
-
-        Raises:
-            RunError: training failed for another reason than the gate, or the deployment failed.
-        """
-
-        def act() -> dict[str, Any]:
-            config = {"ops": {f"{self.model.name}__training_set": {"config": {"as_of": as_of}}}}
-            runner = self.runner
-            error = runner.attempt(TRAIN, config=config, why=why)
-            training_run = runner.last_run_id
-            judged = runner.row("evaluation") if self.tables.stamp(self.model.key("evaluation")) else {}
-            version = judged.get("version")
-            # The gate fails the run on purpose; any other failure is an error.
-            if error and (version is None or version != runner.row("trained_model")["version"] or judged["passed"]):
-                raise RunError(f"training as of {as_of} failed: {error}; see run {training_run} in the UI")
-            if judged["passed"] and (error := runner.attempt(DEPLOY, why=why)) is not None:
-                raise RunError(f"version {version} passed the gate but was not deployed: {error}")
-            return {
-                "as_of": as_of,
-                "why": why,
-                "version": version,
-                "promoted": bool(judged["passed"]),
-                "fitted_until": str(self._windows(as_of).fit[1]),
-                "reasons": [json.loads(judged["verdict"])["message"]],
-                "report": _short(json.loads(judged["report"])),
-                "run": training_run,
-            }
-
-        result, now = self.journal.once(f"train as of {as_of}", self._training_inputs(as_of), act)
-        self.say(
-            f"version {result['version']} {'promoted' if result['promoted'] else 'refused'}: "
-            f"{'; '.join(result['reasons'])}",
-            fresh=not now,
-        )
-        return result
-
-    def check_alerts(self) -> None:
-        """Ticks the sensor that opens and resolves alerts once, as the daemon does."""
-        from sensors.alerts import alerts_sensor
-
-        given = {name: self.runner.resources[name] for name in ("alerts", "ledger")}
-        with dg.build_sensor_context(instance=self.runner.instance, resources=given) as context:
-            alerts_sensor([self.model]).evaluate_tick(context)
-
-    def retraining_request(self) -> dg.RunRequest | None:
-        """The run request of the retraining sensor; ``None`` if there is none."""
-        from sensors.retraining import retraining_sensor
-
-        given = {name: self.runner.resources[name] for name in ("alerts", "tables")}
-        with dg.build_sensor_context(instance=self.runner.instance, resources=given) as context:
-            return next(iter(retraining_sensor(self.model).evaluate_tick(context).run_requests or ()), None)
-
-    def live_through(self, day: str, shift: dt.date) -> list[dict[str, Any]]:
-        """Plays one day of the live system: labels that are due, scores, drift check, alerts, requested training.
-
-        Args:
-            day: ISO day.
-            shift: first day of the injected shift.
-
-        Returns:
-            The training of the day, if there was one.
-        """
-        due = str(dt.date.fromisoformat(day) - dt.timedelta(days=self.model.label_delay_days))
-        scored = self.tables.stamp(self.model.key("predictions"), due) is not None
-        made = self.runner.make(MATURE if scored else LABEL, [due])
-        made += self.runner.make(DAILY, [day])
-        self.check_alerts()
-        verdict = self.tables.read(self.model.key("drift"), [day]).iloc[0]
-        shifted = " [dim](payments are shifted on purpose)[/dim]" if day >= str(shift) else ""
-        colour = {"ok": "green", "warn": "yellow", "page": "red"}[verdict["level"]]
-        what = f": {verdict['columns']}" if verdict["columns"] else ""
-        self.say(f"{day} {verdict['rows']:,} scored by version {verdict['version']}, drift "
-                 f"[{colour}]{verdict['level']}[/{colour}]{_clip(what)}{shifted}", fresh=not made)  # fmt: skip
-        self.windows[day] = str(verdict["level"])
-        self.checked.add(str(verdict["version"]))
-        known = self.journal.entries.get(f"train on {day}")
-        if known is not None:
-            why = known["result"]["why"]
-        elif (request := self.retraining_request()) is not None:
-            why = request.tags["assetline/why"]
-        else:
-            return []
-        result = self.train(due, why)
-        self.journal.once(f"train on {day}", "", lambda: {"why": why})
-        self.check_alerts()
-        return [result]
-
-    def unfinished(self) -> list[str]:
-        """The open ends of the story in words: a version not checked, an alert not resolved."""
-        left = []
-        champion = self.runner.resources["ledger"].champion(self.model.name)
-        if champion is not None and champion.version not in self.checked:
-            left.append(f"version {champion.version} was checked for drift")
-        if any(alert.resolved_at is None for alert in self.drift_alerts()):
-            left.append("the alert was resolved")
-        return left
-
-    def drift_alerts(self) -> list[Alert]:
-        """The alerts of the drift check, open and resolved."""
-        from sensors.alerts import DRIFT_CAUSE
-
-        store = self.runner.resources["alerts"].store
-        return [alert for alert in store.alerts(self.model.name) if alert.cause == DRIFT_CAUSE]
-
-    # -- output ------------------------------------------------------------------------------------------------------
-
-    def say(self, message: str, *, fresh: bool = False) -> None:
-        """Prints one line of progress, with the seconds since the start."""
-        seconds = time.monotonic() - self.began
-        mark = "[dim]fresh[/dim]" if fresh else "[green] done[/green]"
-        self.console.print(f"[dim]{seconds:6.1f} s[/dim] {mark}  {message}")
-
-    def _windows(self, as_of: str) -> Windows:
-        return windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
-
-    def _training_inputs(self, as_of: str) -> str:
-        """Hash of the inputs of a training run as of a day: data versions of the rows, code versions of the stages."""
-        split = self._windows(as_of)
-        days = iso_days((split.first, split.test[1]))
-        rows = {name: self.tables.versions(self.model.key(name), days) for name in ("features", "labels")}
-        stages = ("training_set", "trained_model", "evaluation", "staged", "deployment")
-        code = {name: next(iter(self.runner.assets[name].specs)).code_version for name in stages}
-        return hashlib.blake2b(json.dumps([rows, code]).encode(), digest_size=8).hexdigest()
-
-
-def _clip(message: str, width: int = 60) -> str:
-    return message if len(message) <= width else message[: width - 1] + "…"
-
-
-def _short(report: dict[str, Any]) -> dict[str, Any]:
-    """The parts of an evaluation that the closing table needs."""
-    return {
-        "rows": report["rows"],
-        "positives": report["positives"],
-        "models": {
-            name: {metric: figure["value"] for metric, figure in figures.items()}
-            for name, figures in report["models"].items()
-        },
-    }
 
 
 def play(settings: Settings, *, until: dt.date | None = None, size: str = "", seed: int | None = None) -> None:
@@ -247,152 +38,34 @@ def play(settings: Settings, *, until: dt.date | None = None, size: str = "", se
         RunError: a run failed, or the state folder has a different world or one that does not fit ``until``.
         StoryError: a step did not happen.
     """
-    world, last = world_to_play(settings.home, until, size, seed)
+    world, last = world_to_play(PLAN, model, settings.home, until, size, seed)
     with alone(settings, lambda: model) as runner:
-        _play(Story(runner), world, last)
-
-
-def world_to_play(home: Path, until: dt.date | None, size: str, seed: int | None) -> tuple[World, dt.date]:
-    """The world of a state folder, created if there is none, and the last day to play.
-
-    Raises:
-        RunError: the day is not over yet or too early, or the existing world has another size or seed.
-    """
-    last = until or yesterday()
-    if last > yesterday():
-        raise RunError(f"{last} is not over yet; the latest day that can be played is {yesterday()}")
-    start = model.table.start
-    assert start is not None
-    if not (home / WORLD_FILE).exists():
-        drawn = World.ending(last, size=size or "small", seed=seed or 0)
-        if drawn.first_day < start:
-            soonest = start + dt.timedelta(days=STORY_DAYS - 1)
-            raise RunError(f"{last} is too early: the table of payments starts on {start}, choose {soonest} or later")
-        draw_up(home, drawn)
-    world = world_of(home)
-    if (size and size != world.size) or (seed is not None and seed != world.seed):
-        raise RunError(
-            f"the world of {home} was created with size '{world.size}' and seed {world.seed}; remove that folder "
-            "(`make clean`), or set ASSETLINE_HOME to another one, for another world"
-        )
-    soonest = world.first_day + dt.timedelta(days=STORY_DAYS - 1)
-    if last < soonest:
-        raise RunError(
-            f"the world of {home} begins on {world.first_day} and its story ends on {soonest}; choose that day or a "
-            "later one, or set ASSETLINE_HOME to another folder for another world"
-        )
-    return world, last
+        _play(Story(runner, rows="payments"), world, last)
 
 
 def _play(story: Story, world: World, until: dt.date) -> None:
-    model = story.model
-    delay = dt.timedelta(days=model.label_delay_days)
-    first, shift = world.first_day, world.shift_from
-    everything = iso_days((first, until))
-    learn_until = first + dt.timedelta(days=LEARNING_DAYS - 1)
-    learning = iso_days((first, learn_until))
-
-    made = story.runner.make(LAND, everything)
     customers = SIZES[world.size].customers
-    story.say(f"{len(everything)} days of payments of {customers:,} customers landed, {first} to {until}",
-              fresh=not made)  # fmt: skip
-    made = story.runner.make(CLEAN, learning)
-    story.say(f"cleaned to {learn_until}; refused rows are in quarantine", fresh=not made)
-    made = story.runner.make(LABEL, iso_days((first, learn_until - delay)))
-    made += story.runner.make(FEATURES, learning)
-    story.say(f"labels to {learn_until - delay}, features to {learn_until}", fresh=not made)
-    champion = story.train(str(learn_until - delay), "the first model")
-    if not champion["promoted"]:
-        raise StoryError(f"the first model was refused: {'; '.join(champion['reasons'])}; see its evaluation in the UI")
-
-    trainings = [champion]
-    for day in iso_days((learn_until + dt.timedelta(days=1), until)):
-        trainings += story.live_through(day, shift)
-    last = until
-    # The story does not end with a promotion, because the daemon would check the new version on the next day.
-    while story.unfinished() and last < min(yesterday(), until + dt.timedelta(days=MOST_FURTHER_DAYS)):
-        last += dt.timedelta(days=1)
-        story.runner.make(LAND, [str(last)])
-        trainings += story.live_through(str(last), shift)
-    _close(story, trainings, world, until, last)
+    champion = story.learn(world.first_day, LEARNING_DAYS, until, f"payments of {customers:,} customers")
+    begin = world.first_day + dt.timedelta(days=LEARNING_DAYS)
+    trainings, last = story.live(begin, until, world.shift_from, further=MOST_FURTHER_DAYS)
+    _close(story, [champion, *trainings], world, until, last)
 
 
 def _close(story: Story, trainings: list[dict[str, Any]], world: World, until: dt.date, last: dt.date) -> None:
     """Prints the closing tables, and checks that every step of the story happened."""
     story.console.print()
-    _rows_table(story, world.first_day, last)
+    story.tell_rows(world.first_day, last)
     if last > until:
         story.console.print(
             f"The story continued for {(last - until).days} more days of the simulated world, to {last}, until the "
             "promoted version was checked and the alert was resolved."
         )
-    _quality_table(story, trainings)
-    _alerts_table(story)
-    ledger = story.runner.resources["ledger"].history(story.model.name)
-    promotions = [entry for entry in ledger if entry.action == "promote"]
-    champions = " → ".join(f"version {entry.version} ({entry.at:%H:%M:%S} UTC)" for entry in promotions)
-    story.console.print(f"Champions: {champions}")
+    metrics = {"roc_auc": "AUC", "average_precision": "AP", "cp_at_k": f"CP@{model.evaluation.top_k}"}
+    story.tell_quality(trainings, metrics, positive="frauds")
+    story.tell_alerts()
+    story.tell_champions()
     _refuse_incomplete(story, trainings, world.shift_from)
-    story.console.print(
-        f"[bold]Every step happened[/bold], in {time.monotonic() - story.began:.0f} s. `make dev` shows it: the "
-        f"Dagster UI at {story.settings.ui_url}, MLflow at {story.settings.mlflow_url}, the scoring service at "
-        f"{story.settings.service_url}. Tables, runs and models are in {story.settings.home}."
-    )
-
-
-def _rows_table(story: Story, first: dt.date, until: dt.date) -> None:
-    counts: dict[str, int] = dict.fromkeys(("landed", "clean", "duplicate", "quarantined", "pending"), 0)
-    key = story.model.key("quarantine")
-    days = set(iso_days((first, until)))
-    seen: set[str] = set()
-    found = story.runner.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=10_000)
-    for record in found.records:  # newest first
-        day = record.partition_key
-        if day in days and day not in seen and record.asset_materialization is not None:
-            seen.add(day)
-            metadata = record.asset_materialization.metadata
-            counts = {name: n + int(metadata[name].value) for name, n in counts.items()}  # type: ignore[arg-type]
-    table = RichTable(title=f"Rows, {first} to {until}")
-    for name in counts:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{n:,}" for n in counts.values()))
-    story.console.print(table)
-
-
-def _quality_table(story: Story, trainings: list[dict[str, Any]]) -> None:
-    from assets.lifecycle.model.report import SCORES
-
-    for training in trainings:
-        report = training["report"]
-        verdict = "promoted" if training["promoted"] else "refused"
-        table = RichTable(
-            title=f"Version {training['version']}, labels to {training['as_of']}: {report['rows']:,} test rows, "
-            f"{report['positives']} frauds; {verdict}"
-        )
-        table.add_column("model")
-        for name in ("AUC", "AP", f"CP@{story.model.evaluation.top_k}"):
-            table.add_column(name, justify="right")
-        metrics = ("roc_auc", "average_precision", "cp_at_k")
-        for score, figures in report["models"].items():
-            table.add_row(SCORES.get(score, score), *(f"{figures[m]:.3f}" if m in figures else "" for m in metrics))
-        published = story.model.evaluation.published
-        cells = (f"{published[m]:.3f}" if m in published else "" for m in metrics)
-        table.add_row("best published, on the published rows", *cells, style="dim")
-        story.console.print(table)
-
-
-def _alerts_table(story: Story) -> None:
-    table = RichTable(title="Alerts")
-    for name in ("cause", "severity", "data since", "opened", "seen", "resolved", "reason"):
-        table.add_column(name)
-    for alert in story.runner.resources["alerts"].store.alerts(story.model.name):
-        resolved = f"{alert.resolved_at:%H:%M:%S} UTC" if alert.resolved_at else "open"
-        if alert.resolved_day:
-            resolved += f", data of {alert.resolved_day}"
-        opened = f"{alert.opened_at:%H:%M:%S} UTC"
-        table.add_row(alert.cause, alert.severity, alert.since_day or "", opened, str(alert.count), resolved,
-                      _clip(alert.resolution or "", 40))  # fmt: skip
-    story.console.print(table)
+    story.tell_end()
 
 
 def _refuse_incomplete(story: Story, trainings: list[dict[str, Any]], shift: dt.date) -> None:

@@ -28,6 +28,18 @@ def test_a_search_of_what_cannot_be_searched_changes_nothing(tmp_path, monkeypat
     assert not (tmp_path / "home").exists()
 
 
+def test_a_model_without_a_story_is_named_beside_those_that_have_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("story.__path__", [str(tmp_path)])
+    assert main(["run"]) == 1
+    assert "there is no story to play" in capsys.readouterr().err
+    (tmp_path / "gardens.py").touch()
+    (tmp_path / "playing.py").touch()
+    assert main(["run", "--model", "fraud"]) == 1
+    assert "--model fraud has no story; these have one: gardens" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_mistyped_setting_is_named_before_anything_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ASSETLINE_HOEM", "/tmp")

@@ -15,7 +15,7 @@ from assets.models.fraud.simulator import PaymentSimulator
 from resources.settings import Settings
 from resources.tables import ParquetTables
 from runner import alone
-from story.fraud import Story
+from story.playing import Story
 from tests.payments import payments_model
 from tests.worlds import FIRST, days
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import assets.models.fraud  # noqa: F401 - what is played: goes with the example
-from assets.models.fraud.world import World
+from assets.models.fraud.world import PLAN
 from benchmarks.stories import Played, play, read
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
@@ -22,7 +22,7 @@ def test_the_story_ends_well_on_other_last_days_and_goes_on_the_next(tmp_path: P
     home = tmp_path / "home"
     played = play(until, seed, home)
     assert played.exit_code == 0, (home.parent / "log").read_text()
-    assert played.shift == str(World.ending(until).shift_from)
+    assert played.shift == str(PLAN.ending(until).shift_from)
     assert played.warned_first_and_paged_second
     assert played.paged_outside == []
     assert [training["as_of"] for training in played.trainings][1] >= played.shift

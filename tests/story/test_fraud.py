@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from assets.models.fraud import model
-from assets.models.fraud.world import STORY_DAYS, WORLD_FILE, World, world_of, yesterday
+from assets.models.fraud.world import PLAN
+from assets.simulated import yesterday
 from runner import RunError
-from story.fraud import StoryError, _refuse_incomplete, world_to_play
+from story.fraud import _refuse_incomplete
+from story.playing import StoryError
+from story.playing import world_to_play as to_play
 
 ONE = dt.timedelta(days=1)
 LAST = dt.date(2026, 10, 3)
@@ -16,8 +19,8 @@ LAST = dt.date(2026, 10, 3)
 
 def test_a_fresh_folder_gets_the_world_that_is_asked_for(tmp_path):
     world, last = world_to_play(tmp_path, LAST, "published", 4)
-    assert (world, last) == (World.ending(LAST, size="published", seed=4), LAST)
-    assert world_of(tmp_path) == world
+    assert (world, last) == (PLAN.ending(LAST, size="published", seed=4), LAST)
+    assert PLAN.world_of(tmp_path) == world
 
 
 def test_by_default_the_story_ends_yesterday_in_the_small_world(tmp_path):
@@ -35,6 +38,7 @@ def test_a_later_day_goes_on_in_the_same_world(tmp_path):
     [
         ((LAST - ONE, "", None), "its story ends on 2026-10-03; choose that day or a later one"),
         ((LAST, "published", None), "was created with size 'small' and seed 0"),
+        ((LAST, "huge", None), "--size huge: the world of 'fraud' has the sizes: small, published"),
         ((LAST, "", 1), "was created with size 'small' and seed 0"),
         ((yesterday() + 30 * ONE, "", None), "is not over yet"),
     ],
@@ -46,11 +50,16 @@ def test_another_world_or_day_than_the_folder_has_is_refused(tmp_path, asked, wo
 
 
 def test_days_before_the_table_starts_cannot_be_played(tmp_path):
-    soonest = model.table.start + (STORY_DAYS - 1) * ONE
+    soonest = model.table.start + (PLAN.story_days - 1) * ONE
     with pytest.raises(RunError, match=f"choose {soonest} or later"):
         world_to_play(tmp_path, soonest - ONE, "", None)
-    assert not (tmp_path / WORLD_FILE).exists()
+    assert not (tmp_path / PLAN.file).exists()
     assert world_to_play(tmp_path, soonest, "", None)[0].first_day == model.table.start
+
+
+def world_to_play(*asked):
+    """The world and the last day that the story of payments plays."""
+    return to_play(PLAN, model, *asked)
 
 
 SHIFT = dt.date(2026, 9, 4)

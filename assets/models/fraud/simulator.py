@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from assets.models.fraud.tables import MAX_AMOUNT, MAX_ENTITIES
-from assets.models.fraud.world import SIZES, World, world_of
+from assets.models.fraud.world import PLAN, SIZES
+from assets.simulated import World
 from resources.settings import Settings
 from resources.sources import SourceError, Stream
 
@@ -209,7 +210,7 @@ class WorldPayments(Stream):
 
     def simulator(self) -> PaymentSimulator:
         """Returns the simulator with the settings of that world."""
-        return simulator_of(world_of(Settings.from_env().home))
+        return simulator_of(PLAN.world_of(Settings.from_env().home))
 
     def land(self, day: dt.date) -> pd.DataFrame:
         """See :meth:`PaymentSimulator.land`."""

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from assets.models.fraud.simulator import PaymentSimulator, WorldPayments, simulator_of
-from assets.models.fraud.world import SIZES, STORY_DAYS, WORLD_FILE, World, draw_up, world_of, yesterday
+from assets.models.fraud.world import PLAN, SIZES
+from assets.simulated import yesterday
 from resources.sources import SourceError
 
 ONE = dt.timedelta(days=1)
@@ -53,21 +54,21 @@ def test_a_day_before_the_first_cannot_land():
 
 
 def test_a_state_folder_has_one_world(tmp_path):
-    drawn = draw_up(tmp_path, World.ending(dt.date(2026, 10, 3), size="published", seed=5))
-    assert drawn == world_of(tmp_path)
-    assert drawn.first_day + (STORY_DAYS - 1) * ONE == dt.date(2026, 10, 3)
-    assert draw_up(tmp_path, World.ending(dt.date(2026, 10, 4))) == drawn, "the first one stays"
+    drawn = PLAN.draw_up(tmp_path, PLAN.ending(dt.date(2026, 10, 3), size="published", seed=5))
+    assert drawn == PLAN.world_of(tmp_path)
+    assert drawn.first_day + (PLAN.story_days - 1) * ONE == dt.date(2026, 10, 3)
+    assert PLAN.draw_up(tmp_path, PLAN.ending(dt.date(2026, 10, 4))) == drawn, "the first one stays"
 
 
 def test_whoever_asks_first_draws_up_a_world_that_ends_yesterday(tmp_path):
-    assert world_of(tmp_path / "new") == World.ending(yesterday())
-    assert json.loads((tmp_path / "new" / WORLD_FILE).read_text())["size"] == "small"
+    assert PLAN.world_of(tmp_path / "new") == PLAN.ending(yesterday())
+    assert json.loads((tmp_path / "new" / PLAN.file).read_text())["size"] == "small"
 
 
 def test_many_processes_at_once_draw_up_one_world(tmp_path):
     code = (
-        "import sys, datetime as dt\nfrom pathlib import Path\nfrom assets.models.fraud.world import World, draw_up\n"
-        "print(draw_up(Path(sys.argv[1]), World.ending(dt.date(2026, 10, 3), seed=int(sys.argv[2]))).seed)"
+        "import sys, datetime as dt\nfrom pathlib import Path\nfrom assets.models.fraud.world import PLAN\n"
+        "print(PLAN.draw_up(Path(sys.argv[1]), PLAN.ending(dt.date(2026, 10, 3), seed=int(sys.argv[2]))).seed)"
     )
     racing = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "home"), str(seed)], stdout=subprocess.PIPE)
@@ -75,7 +76,7 @@ def test_many_processes_at_once_draw_up_one_world(tmp_path):
     ]
     seeds = {process.communicate(timeout=60)[0] for process in racing}
     assert len(seeds) == 1
-    assert [path.name for path in (tmp_path / "home").iterdir()] == [WORLD_FILE]
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [PLAN.file]
 
 
 SAID = {"first_day": "2026-03-01", "shift_from": "2026-05-01", "size": "small", "seed": 0}
@@ -85,13 +86,13 @@ SAID = {"first_day": "2026-03-01", "shift_from": "2026-05-01", "size": "small", 
     "content", ["", "{}", json.dumps({**SAID, "shift_from": "x"}), json.dumps({**SAID, "size": "big"})]
 )
 def test_a_damaged_world_is_named_with_the_mend(tmp_path, content):
-    (tmp_path / WORLD_FILE).write_text(content)
+    (tmp_path / PLAN.file).write_text(content)
     with pytest.raises(SourceError, match=r"world\.json does not describe a simulated world .*\(`make clean`\)"):
-        world_of(tmp_path)
+        PLAN.world_of(tmp_path)
 
 
 def test_the_source_of_the_declaration_lands_the_world_of_the_state_folder(tmp_path, monkeypatch):
-    world = draw_up(tmp_path, World.ending(dt.date(2026, 10, 3), seed=7))
+    world = PLAN.draw_up(tmp_path, PLAN.ending(dt.date(2026, 10, 3), seed=7))
     monkeypatch.setenv("ASSETLINE_HOME", str(tmp_path))
     size = SIZES["small"]
     same = PaymentSimulator(
