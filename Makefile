@@ -66,10 +66,10 @@ sql: $(STAMP) ## ask SQL of the rows of the tables: Q="select count(*) from frau
 reproduce: $(STAMP) ## train a version again from its commit and its rows, and compare weights and figures: VERSION=3 [MODEL=fraud]
 	@$(BIN)/assetline reproduce $(MODEL) --version "$(VERSION)" $(if $(TOLERANCE),--tolerance "$(TOLERANCE)")
 
-new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv|url#table TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line]
+new-model: $(STAMP) ## write a model folder from a table: NAME=churn TABLE=path.csv|url#table TARGET=Churn [TIME=column KEY=column TASK=kind HEADER=line FORECAST=24h SERIES=column]
 	@$(BIN)/assetline new-model --name "$(NAME)" --table "$(TABLE)" --target "$(TARGET)" \
 		$(if $(TIME),--time "$(TIME)") $(if $(KEY),--key "$(KEY)") $(if $(TASK),--task "$(TASK)") \
-		$(if $(HEADER),--header "$(HEADER)")
+		$(if $(HEADER),--header "$(HEADER)") $(if $(FORECAST),--forecast "$(FORECAST)") $(if $(SERIES),--series "$(SERIES)")
 
 remove-model: $(STAMP) ## remove a model folder and the tests that depend on it: NAME=fraud [FORCE=1]
 	@$(BIN)/assetline remove-model --name "$(NAME)" $(if $(FORCE),--force)

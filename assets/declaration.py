@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import dagster as dg
 import numpy as np
 
+from assets.forecast import Forecast
 from assets.language import Language
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
 from assets.personal import METADATA, wrong_tags
@@ -556,6 +557,8 @@ class Model:
             ``assets/lifecycle/model/learners/networks.py``.
         language: a pretrained language model that reads the free text of the table; see
             :class:`~assets.language.Language`. ``None``: free text is read as words.
+        forecast: the target is a measured value that is forecast some time ahead; see
+            :class:`~assets.forecast.Forecast`.
         accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
@@ -583,6 +586,7 @@ class Model:
     features: Features | None = None
     network: NetworkFactory | None = None
     language: Language | None = None
+    forecast: Forecast | None = None
     accepted_leaks: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     tuning: Tuning = field(default_factory=Tuning)
@@ -636,7 +640,26 @@ class Model:
         """Column of the entity that a row belongs to: the evaluation's, else the first of the features'."""
         if self.evaluation.entity is not None:
             return self.evaluation.entity
+        if self.forecast is not None:
+            return self.forecast.series
         return next(iter(self.features.entities), None) if self.features else None
+
+    @property
+    def label_age(self) -> dt.timedelta:
+        """How much older than a row a label must be at least, to be part of the row's features."""
+        if self.forecast is not None:
+            return dt.timedelta(hours=self.forecast.horizon_hours)
+        return dt.timedelta(days=self.label_delay_days)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether features may be made of the labels of earlier rows."""
+        return self.label_age > dt.timedelta(0)
+
+    @property
+    def gap_days(self) -> int:
+        """Days between the rows of a fit and those of its test: labels that would not be known when scoring begins."""
+        return max(self.label_delay_days, self.forecast.horizon_days if self.forecast else 0)
 
     def key(self, asset: str) -> dg.AssetKey:
         """Returns the asset key of one of the model's assets; those of a shared table have the other model's name."""
@@ -665,7 +688,8 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language, wrong_tags,
+        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language,
+        _wrong_forecast, wrong_tags,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -859,6 +883,20 @@ def _wrong_language(model: Model) -> Wrong:
             model.language.model,
             "leave out `features`, because the language model reads the table's text",
         )
+
+
+def _wrong_forecast(model: Model) -> Wrong:
+    forecast, table = model.forecast, model.table
+    if forecast is None:
+        return
+    for name, value, mend in forecast.wrong(table.columns, (table.key, table.time, model.target)):
+        yield f"forecast.{name}", value, mend
+    if not model.is_stream:
+        yield "forecast", forecast.series, "declare `table.time`, the time of each measurement, and `table.start`"
+    if model.target not in table.columns or model.task.kind != "regression":
+        yield "target", model.target, "a forecast needs a column of measured values in the contract"
+    if model.features is not None or model.language is not None:
+        yield "forecast", forecast.series, "leave out `features` and `language`; a forecast has features of its own"
 
 
 def _wrong_features(model: Model) -> Wrong:

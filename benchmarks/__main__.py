@@ -25,6 +25,7 @@ BENCHMARKS = {
     "tables": "tables: the default network on plain tables, against XGBoost, LightGBM and a linear model, 5 seeds each",
     "peers": "peers: the default network on the same tables, beside RealMLP-TD and TabM as published, 5 seeds each",
     "language": "language: a fine-tuned language model on two tables of texts, beside TF-IDF and the model as it is",
+    "forecast": "forecast: forecasts by the hour, beside the seasonal naive one, XGBoost and LightGBM; coverage",
     "tuning": "tuning: the tuned recipe against the default one on untouched rows, 5 seeds each, paired",
     "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
     "stories": "stories: `make run` towards 28 last days, in 22 worlds",

@@ -187,6 +187,10 @@ def new_model(
     header: Annotated[
         int, typer.Option(show_default=False, help="Line of the column names, from 1 (default: guessed).")
     ] = 0,
+    forecast: Annotated[str, typer.Option(help="Forecast the target so far ahead, e.g. 24h or 7d.")] = "",
+    series: Annotated[
+        str, typer.Option(help="Column that tells the series of a forecast apart (default: guessed).")
+    ] = "",
 ) -> None:
     """Write a model folder from a table."""
     from resources.settings import project_root
@@ -196,7 +200,10 @@ def new_model(
 
     root = project_root()
     with reported("assetline new-model", ScaffoldError):
-        written = write_folder(root, name, table, target, time=time, key=key, task=task or "", header=header)
+        written = write_folder(
+            root, name, table, target, time=time, key=key, task=task or "", header=header, forecast=forecast,
+            series=series,
+        )  # fmt: skip
         print(format_report(written, root))
 
 

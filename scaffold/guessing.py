@@ -31,6 +31,10 @@ from scaffold.columns import (
 from scaffold.personal import Proposal, propose
 from scaffold.tables import RawTable, ScaffoldError
 
+LEAST_WINDOW = 14
+"""Minimum number of days of the rows that a forecast is fitted on."""
+MOST_REPEATED = 0.01
+"""Maximum share of rows with a time that an earlier row of the same series has."""
 ROW = "row"
 """Name of the generated key of a table without a key."""
 FEW_NUMBERS = 10
@@ -71,7 +75,8 @@ class Guess:
         task: kind of the target.
         positive: text of the class that the probability is of, for two classes.
         key: name of the key; :data:`ROW` if it is generated from the row's text.
-        entity: name of the column that identifies the entity of a row.
+        entity: name of the column that identifies the entity of a row, or of a forecast's series.
+        forecast: hours ahead that the target is forecast; 0: it is predicted from its own row.
         clock: ``None`` for a snapshot.
         left_out: columns that are not in the contract, with the reason.
         tags: columns that look personal, by header.
@@ -85,6 +90,7 @@ class Guess:
     key: str
     positive: str = ""
     entity: str | None = None
+    forecast: int = 0
     clock: Clock | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     tags: dict[str, Proposal] = field(default_factory=dict)
@@ -92,16 +98,22 @@ class Guess:
     warnings: list[str] = field(default_factory=list)
 
 
-def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: Asked = "") -> Guess:  # noqa: PLR0912
+def guess(  # noqa: PLR0912
+    table: RawTable, target: str, *, time: str = "", key: str = "", task: Asked = "", forecast: int = 0,
+    series: str = "",
+) -> Guess:  # fmt: skip
     """Guesses the structure of a table and its target.
 
     Args:
         table: the table as read.
         target, time, key: headers (leading and trailing blanks are ignored).
         task: kind of the target, if the guess would be wrong.
+        forecast: hours ahead that the target is forecast; 0: it is predicted from its own row.
+        series: header of the column that tells the series of a forecast apart, if the guess would be wrong.
 
     Raises:
-        ScaffoldError: a column is absent, the target cannot be learnt, or the time column has no moments.
+        ScaffoldError: a column is absent, the target cannot be learnt, the time column has no moments, or a forecast
+            has no measured values, no time or no series.
     """
     if own := [name for name in (ROW_ID, LANDING_DAY) if name in table.rows]:
         raise ScaffoldError(
@@ -110,7 +122,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         )
     names = identifiers(list(table.rows.columns))
     roles = {what: _header(table, given, what) if given else "" for what, given in
-             {"TARGET": target, "TIME": time, "KEY": key}.items()}  # fmt: skip
+             {"TARGET": target, "TIME": time, "KEY": key, "SERIES": series}.items()}  # fmt: skip
     found = _columns(table, names)
     if (when := roles["TIME"]) and found[when].kind in ("integer", "number", "identifier"):
         found[when] = as_moment(found[when], table.rows[when]) or found[when]
@@ -118,14 +130,16 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
     notes = list(table.notes)
     warnings: list[str] = []
     left_out: dict[str, str] = {}
-    clock = _clock(found[roles["TIME"]], table, _truth(goal, table), kind, warnings) if roles["TIME"] else None
+    times = found[roles["TIME"]] if roles["TIME"] else None
+    clock = _clock(times, table, _truth(goal, table), kind, warnings, gap=-(-forecast // 24)) if times else None
     reserved = {goal.header, roles["TIME"], roles["KEY"]}
     known = table.key if table.key not in reserved else ""
     personal = {header: looks for header, column in found.items() if (looks := propose(column, table.rows[header]))}
     key_header = roles["KEY"] or known or _key(found, reserved, personal)
     if key_header:
         warnings += _about_key(table.rows[key_header])
-    entity = _entity(found, {*reserved, key_header}, len(table.rows))
+    used = {*reserved, key_header}
+    entity = _series(table, found, roles, kind, used) if forecast else _entity(found, used, len(table.rows))
     for header in {key_header, roles["TIME"]} - {""}:
         if found[header].name in TAKEN_BY_ANSWERS:
             found[header] = replace(found[header], name=f"{found[header].name}_")
@@ -154,7 +168,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         raise ScaffoldError(f"{table.path}: no column is left to predict '{goal.header}' from ({reasons})")
     warnings += _to_look_at(kept, table)
     notes += _about_arrival(table, clock)
-    notes += _good_to_know(goal, key_header, entity, table)
+    notes += _good_to_know(goal, key_header, entity, table) if not forecast else _about_forecast(telling)
     return Guess(
         columns=kept,
         target=goal,
@@ -162,6 +176,7 @@ def guess(table: RawTable, target: str, *, time: str = "", key: str = "", task: 
         positive=_positive(goal, table) if kind == "binary" else "",
         key=found[key_header].name if key_header else ROW,
         entity=found[entity].name if entity else None,
+        forecast=forecast,
         clock=clock,
         left_out=left_out,
         tags=tags,
@@ -361,6 +376,44 @@ def _entity(found: dict[str, Column], reserved: set[str], rows: int) -> str | No
     return None
 
 
+def _series(
+    table: RawTable, found: dict[str, Column], roles: dict[str, str], kind: TaskKind, reserved: set[str]
+) -> str | None:
+    """Returns the header of the column that tells the series of a forecast apart; ``None`` if there is one series."""
+    if not roles["TIME"]:
+        raise ScaffoldError("FORECAST: give TIME=column, the time of each measurement")
+    if kind != "regression":
+        raise ScaffoldError(
+            f"FORECAST: '{roles['TARGET']}' has classes, but only measured values are forecast; leave FORECAST out, or "
+            "give TASK=regression if its values are measurements"
+        )
+    times = table.rows[roles["TIME"]]
+    if roles["SERIES"]:
+        return roles["SERIES"]
+    if times.duplicated().mean() <= MOST_REPEATED:
+        return None
+    able = [
+        column for header, column in found.items()
+        if header not in reserved and column.kind in ("category", "boolean", "integer", "identifier", "text")
+        and 2 <= column.distinct <= len(table.rows) / 10 and not column.nullable
+    ]  # fmt: skip
+    for column in sorted(able, key=lambda one: one.distinct):
+        if pd.DataFrame({"series": table.rows[column.header], "time": times}).duplicated().mean() <= MOST_REPEATED:
+            return column.header
+    raise ScaffoldError(
+        f"FORECAST: several rows have the same '{roles['TIME']}', and no column tells their series apart; give "
+        "SERIES=column, or a table with one row for each time and series"
+    )
+
+
+def _about_forecast(others: Sequence[Column]) -> list[str]:
+    """What the user should know of a forecast: columns that are not known ahead are not read."""
+    if not others:
+        return []
+    names = ", ".join(column.name for column in others)
+    return [f"not read, because their values are not known ahead: {names}; name those that are in Forecast(known=…)"]
+
+
 def _is_row_number(column: Column) -> bool:
     """Returns whether a column without a name numbers the rows; the numbers would change with the next landing."""
     return column.header.startswith("Unnamed: ") and column.kind == "identifier"
@@ -410,7 +463,10 @@ def _truth(goal: Column, table: RawTable) -> pd.Series:
     return values.mask((values == "") | values.isin([word.lower() for word in goal.words]))
 
 
-def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, warnings: list[str]) -> Clock:
+def _clock(
+    column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, warnings: list[str], *, gap: int
+) -> Clock:
+    """The split by time. ``gap``: days of a forecast's horizon, which lie between the rows of a fit and its test."""
     if column.kind != "moment":
         some = ", ".join(f"'{value}'" for value in table.rows[column.header].dropna().head(3))
         raise ScaffoldError(
@@ -446,11 +502,17 @@ def _clock(column: Column, table: RawTable, truth: pd.Series, kind: TaskKind, wa
             f"{ROWS_TO_REPORT} and {ROWS_TO_FIT}{f', and {ROWS_OF_EACH} of each class' if kind == 'binary' else ''}; "
             "leave TIME out, because a snapshot needs fewer"
         )
+    window_days = span - 3 * test_days - 2 * gap
+    if window_days < LEAST_WINDOW and gap:
+        raise ScaffoldError(
+            f"FORECAST: the rows of {table.path} span {span} days; {gap} days ahead need at least "
+            f"{span + LEAST_WINDOW - window_days}; give a shorter horizon, or more rows"
+        )
     return Clock(
         column=column,
         start=first,
         last=last,
-        window_days=span - 3 * test_days,
+        window_days=window_days,
         test_days=test_days,
         quiet_days=days[(days >= first) & (days <= last)].nunique() < span,
     )

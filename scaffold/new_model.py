@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from assets.declaration import DeclarationError, Model
+from assets.forecast import LONGEST_DAYS
 from resources.moments import moments
 from resources.sources import SourceError, Stream
 from scaffold.databases import is_database, read_database
@@ -31,7 +32,7 @@ from scaffold.writing import files_of
 
 TAKEN = frozenset(
     ("features", "labels", "raw_labels", "quarantine", "training_set", "tuning", "trained_model", "evaluation",
-     "backtest", "staged", "approval", "deployment", "model_card", "predictions", "performance", "drift")
+     "backtest", "staged", "approval", "deployment", "model_card", "predictions", "forecasts", "performance", "drift")
 )  # fmt: skip
 """Names of a model's other assets, which its table cannot have."""
 
@@ -49,7 +50,7 @@ class NewModel:
 
 def new_model(
     root: Path, name: str, table: Path | str, target: str, *, time: str = "", key: str = "", task: Asked = "",
-    header: int = 0,
+    header: int = 0, forecast: str = "", series: str = "",
 ) -> NewModel:  # fmt: skip
     """Writes ``assets/models/<name>/`` from a table.
 
@@ -64,6 +65,8 @@ def new_model(
         key: header of the key, if the guess would be wrong.
         task: kind of target, if the guess would be wrong.
         header: line number of a CSV file's column names, if the guess would be wrong; 0 to guess.
+        forecast: how far ahead the target is forecast, e.g. ``24h`` or ``7d``; empty: it is predicted from its own row.
+        series: header of the column that tells the series of a forecast apart, if the guess would be wrong.
 
     Raises:
         ScaffoldError: no model can be made from the table; the message gives the reason and the fix.
@@ -73,7 +76,9 @@ def new_model(
     folder = root / "assets" / "models" / name
     if folder.exists():
         raise ScaffoldError(f"{folder.relative_to(root)} already exists and nothing was changed; choose another NAME")
-    with drafted(root, name, table, target, time=time, key=key, task=task, header=header) as draft:
+    with drafted(
+        root, name, table, target, time=time, key=key, task=task, header=header, forecast=forecast, series=series
+    ) as draft:
         features, leaks = _try_out(draft.model, draft.raw)
         _try_day(draft)
         shutil.rmtree(draft.folder / "__pycache__", ignore_errors=True)
@@ -98,7 +103,7 @@ class Draft:
 @contextmanager
 def drafted(
     root: Path, name: str, table: Path | str, target: str, *, time: str = "", key: str = "", task: Asked = "",
-    header: int = 0,
+    header: int = 0, forecast: str = "", series: str = "",
 ) -> Iterator[Draft]:  # fmt: skip
     """Yields an imported draft folder and deletes it at the end, unless it has been moved away.
 
@@ -116,7 +121,7 @@ def drafted(
         path = path_in(root, Path(table)) if raw.source is None else str(raw.path)
         if raw.source is not None and "{day" in raw.source.arguments["path"] and not time:
             raise ScaffoldError(f"TABLE={table}: files by day need TIME=column, the time of each row")
-    found = guess(raw, target, time=time, key=key, task=task)
+    found = guess(raw, target, time=time, key=key, task=task, forecast=_hours(forecast), series=series)
     files = files_of(name, _table_name(raw, name), path, raw, found)
     models = root / "assets" / "models"
     _sweep(models)
@@ -128,6 +133,17 @@ def drafted(
         _format(folder, root)
         with _imported(name, folder) as model:
             yield Draft(folder, model, found, raw)
+
+
+def _hours(forecast: str) -> int:
+    """The hours of ``24h`` or ``7d``; 0 without a forecast."""
+    if not forecast:
+        return 0
+    found = re.fullmatch(r"([1-9][0-9]{0,3})([hd])", forecast.strip().lower())
+    hours = int(found[1]) * (24 if found[2] == "d" else 1) if found else 0
+    if not 1 <= hours <= 24 * LONGEST_DAYS:
+        raise ScaffoldError(f"FORECAST={forecast}: give hours or days ahead, from 1h to {LONGEST_DAYS}d, e.g. 24h")
+    return hours
 
 
 def _sweep(models: Path) -> None:

@@ -29,6 +29,8 @@ def format_report(made: NewModel, root: Path) -> str:
     }[guess.task]
     key = f"made of the row's text ('{ROW}')" if guess.key == ROW else f"'{guess.key}'"
     time = f"by day, '{guess.clock.column.header}'" if guess.clock else "a snapshot; TIME=column splits it by time"
+    if guess.forecast:
+        what += f"; forecast {guess.forecast} hours ahead"
     lines = [
         f"{made.folder.relative_to(root)}: {made.lines} lines, {made.features} features",
         "",
@@ -96,7 +98,11 @@ def _kind(column: Column, guess: Guess) -> str:
         )
     if column.missing:
         parts.append(f"{column.missing:.1%} missing" + (f" ({', '.join(column.words)})" if column.words else ""))
-    roles = {guess.target.name: "the target", guess.key: "the key", guess.entity: "the entity, not a feature"}
+    roles = {
+        guess.target.name: "the target",
+        guess.key: "the key",
+        guess.entity: "the series" if guess.forecast else "the entity, not a feature",
+    }
     if column.name in roles:
         parts.append(f"← {roles[column.name]}")
     if column.name != column.header:

@@ -25,8 +25,10 @@ from scaffold.tables import RawTable
 LINE, LONG = 116, 80
 """Maximum characters of a line, and of a string that is written in one piece."""
 IMPORTED = ("Model", "Table", "Training", "Evaluation", "Series", "CsvFile", "ParquetFile", "FileByDay", "SqlTable",
-            "SqlByDay", "Files", "FilesByDay")  # fmt: skip
+            "SqlByDay", "Files", "FilesByDay", "Forecast")  # fmt: skip
 """Names that a contract cannot have, because the files import them."""
+ONE_SERIES = "one_series"
+"""Name of the column of a forecast that has one series."""
 SHARED_LISTS = 3
 """Minimum number of columns with the same categories for which the list gets a name."""
 
@@ -55,12 +57,14 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
     target, clock = guess.target.name, guess.clock
     source, given = _source(path, table, guess)
     raw_tags = _raw_tags(guess)
-    imports = ["Model", "Table", *(["Evaluation"] if guess.entity else []), *(["Training"] if clock else [])]
+    has_entity = guess.entity and not guess.forecast
+    imports = ["Model", "Table", *(["Evaluation"] if has_entity else []), *(["Training"] if clock else [])]
     lines = [
         f'"""{_prose(guess.target.header)} of the rows of {_prose(Path(path).name)}."""',
         "",
         *_imports(["import datetime as dt"] if clock else [], ["import dagster as dg"] if "dg." in given else []),
         f"from assets.declaration import {', '.join(sorted(imports))}",
+        *(["from assets.forecast import Forecast"] if guess.forecast else []),
         f"from assets.models.{name}.table import {contract}{', clean' if _clean(contract, guess) else ''}",
         *(["from assets.personal import personal"] if raw_tags else []),
         f"from resources.sources import {source}",
@@ -81,7 +85,10 @@ def _declaration(name: str, table_name: str, contract: str, path: str, table: Ra
     if raw_tags:
         lines += ["        raw_tags={", *(f"            {line}," for line in raw_tags), "        },"]
     lines += ["    ),", f'    target="{target}",']
-    if guess.entity:
+    if guess.forecast:
+        series = guess.entity or ONE_SERIES
+        lines.append(f'    forecast=Forecast(series="{series}", horizon_hours={guess.forecast}),')
+    if has_entity:
         lines.append(f'    evaluation=Evaluation(entity="{guess.entity}"),')
     if clock is not None:
         lines.append(f"    training=Training(window_days={clock.window_days}, test_days={clock.test_days}),")
@@ -157,7 +164,9 @@ def _csv_options(table: RawTable) -> str:
 def _table(contract: str, table: RawTable, guess: Guess) -> str:
     named = _shared_lists(guess)
     key = [f'    {ROW}: Series[str] = pa.Field(description="The key, made of the row\'s text.")']
-    fields = [*(key if guess.key == ROW else []), *(_field(column, guess, named) for column in guess.columns)]
+    one = [f'    {ONE_SERIES}: Series[str] = pa.Field(description="All rows are of one series.")']
+    made = [*(key if guess.key == ROW else []), *(one if _is_one_series(guess) else [])]
+    fields = [*made, *(_field(column, guess, named) for column in guess.columns)]
     lists = [f"{name} = {_words(values)}" for values, name in named.items()]
     body = _clean(contract, guess)
     readers = sorted(
@@ -263,6 +272,8 @@ def _clean(contract: str, guess: Guess) -> str:
     made = {c.name: _reader(c) for c in columns if _reader(c)}
     if guess.key == ROW:
         made[ROW] = "row_key(raw)"
+    if _is_one_series(guess):
+        made[ONE_SERIES] = '"all"'
     if made:
         lines.append(f"    raw = raw.assign({', '.join(f'{name}={how}' for name, how in made.items())})")
     words = sorted({w for c in columns if c.kind in ("category", "text", "identifier") for w in c.words})
@@ -274,6 +285,10 @@ def _clean(contract: str, guess: Guess) -> str:
         '    """Converts landed text to typed rows; unreadable values become missing, which the contract may refuse."""'
     )
     return "\n".join(["def clean(raw: pd.DataFrame) -> pd.DataFrame:", doc, *lines])
+
+
+def _is_one_series(guess: Guess) -> bool:
+    return bool(guess.forecast) and guess.entity is None
 
 
 def _reader(column: Column) -> str:

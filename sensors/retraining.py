@@ -156,7 +156,7 @@ def unlearnt_drifts(tables: ParquetTables, model: Model) -> list[str]:
     as_of = trained_as_of(tables, model)
     if as_of is None:
         return []
-    fitted_until = windows_of(as_of, model.training, model.label_delay_days).fit[1].isoformat()
+    fitted_until = windows_of(as_of, model.training, model.gap_days).fit[1].isoformat()
     days = [day for day in tables.days(model.key("drift")) if day > fitted_until]
     rows = tables.read(model.key("drift"), days, ["version", "level", "since"]).to_dict("records") if days else []
     return [

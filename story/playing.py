@@ -337,7 +337,7 @@ class Story:
         )
 
     def _windows(self, as_of: str) -> Windows:
-        return windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.label_delay_days)
+        return windows_of(dt.date.fromisoformat(as_of), self.model.training, self.model.gap_days)
 
     def _training_inputs(self, as_of: str) -> str:
         """Hash of the inputs of a training run as of a day: data versions of the rows, code versions of the stages."""

@@ -49,7 +49,11 @@ class DryRun:
 
     def features(self) -> np.ndarray:
         """Returns the features of the accepted rows, float32 ``[n, n_features]``."""
-        events = events_of(self.accepted, None, self.model)
+        labels = None
+        if self.model.forecast:
+            key, target = self.model.table.key, self.model.target
+            labels = self.accepted[[key]].assign(**{target: self.model.task.codes(self.accepted[target])}).dropna()
+        events = events_of(self.accepted, labels, self.model)
         return compute_features(features_of(self.model), events, np.arange(len(self.accepted)))
 
     def frozen(self) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from assets.lifecycle.model.training_set import training_set_asset
 from assets.lifecycle.model.tuning import tuning_asset
 from assets.lifecycle.monitoring.drift import drift_asset
 from assets.lifecycle.monitoring.estimated_performance import estimated_performance_asset
+from assets.lifecycle.monitoring.forecasts import forecasts_asset
 from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
 from assets.lifecycle.monitoring.requests import requests_asset
@@ -56,6 +57,7 @@ MODEL_FACTORIES: tuple[AssetFactory, ...] = (
     deployment_asset,
     model_card_asset,
     predictions_asset,
+    forecasts_asset,
     estimated_performance_asset,
     performance_asset,
     requests_asset,

@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.declaration import Model
 from assets.lifecycle.monitoring.estimate import is_estimated
+from assets.lifecycle.monitoring.forecasts import has_forecasts
 from resources.dagster_internals import narrow_job
 from resources.git import BRANCH_OF_RUN, branch_of
 from resources.settings import project_root
@@ -50,12 +51,14 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         }  # fmt: skip
     estimated = ["estimated_performance"] if is_estimated(model) else []
     of_table, of_requests = ([], ["drift"]) if model.drift.source == "requests" else (["drift"], [])
+    # The features of a forecast are made of earlier values of the target, those of the same day included.
+    ahead = ["labels", *(["forecasts"] if has_forecasts(model) else [])] if model.forecast else []
     return {
         LAND: [f"raw_{table}", *(["raw_labels"] if model.label_delay_days else [])],
         CLEAN: [table, "quarantine"],
         LABEL: ["labels"],
         FEATURES: ["features"],
-        DAILY: [*cleaned, "features", "predictions", *estimated, *of_table],
+        DAILY: [*cleaned, *ahead[:1], "features", "predictions", *ahead[1:], *estimated, *of_table],
         MATURE: ["labels", "performance"],
         TRAIN: ["training_set", "trained_model", "evaluation"],
         DEPLOY: release,

@@ -153,7 +153,7 @@ class EntityEvents:
     @staticmethod
     def _needs(model: Model, dtypes: Mapping[str, np.dtype[Any]]) -> tuple[Any, ...]:
         table, features = model.table, features_of(model)
-        days = (features.lookback_days, table.late_days, model.label_delay_days, model.training.test_days)
+        days = (features.lookback_days, table.late_days, model.label_age, model.training.test_days)
         return dict(dtypes), (table.name, table.key, table.time, model.target), features.entities, days
 
     def example(self) -> dict[str, np.ndarray] | None:
@@ -326,7 +326,7 @@ class EntityEvents:
         last = dt.date.fromisoformat(there[-1])
         oldest = last - dt.timedelta(days=self._kept_days)
         days = [day for day in there if day >= oldest.isoformat()]
-        labelled = set(self._tables.days(labels_key)) if model.label_delay_days else set()
+        labelled = set(self._tables.days(labels_key)) if model.reads_labels else set()
         cleaned = self._tables.read(table_key, days, [*self._dtypes])
         labels = None
         if known := [day for day in days if day in labelled]:

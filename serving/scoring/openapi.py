@@ -162,6 +162,8 @@ def row_schema(model: Model) -> Schema:
 def answer_schema(model: Model) -> Schema:
     """The schema of the response for one row."""
     prediction = format_of(model.task).schema()
+    if model.forecast is not None:
+        prediction |= {end: {"type": "number"} for end in ("low", "high")}
     text = {"type": "string"}
     keyed = {model.table.key: {"description": "The row's key."}}
     schema = _object(**keyed, **prediction, model=text, version=text)

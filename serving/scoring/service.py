@@ -249,6 +249,8 @@ class Served:
             if call.role != SHADOW:
                 self.entity_events.add(rows, logged)
         predictions = self.form.to_json(scores, alerts)
+        for name, ends in self.bundle.ends(X, scores).items():
+            predictions = [{**one, name: float(end)} for one, end in zip(predictions, ends, strict=True)]
         version = {"model": self.model.name, "version": self.version}
         keyed = zip(keys, predictions, strict=True)
         return [{self.model.table.key: key, **one, **version} for key, one in keyed], X

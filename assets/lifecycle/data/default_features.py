@@ -48,6 +48,8 @@ def default_features(model: Model) -> Features:
     for name, column in table.contract.to_schema().columns.items():
         if name in (table.key, table.time, model.target, model.evaluation.entity, *meaningless):
             continue
+        if model.forecast and name not in (model.forecast.series, *model.forecast.known):
+            continue  # its value is not known yet when the forecast is made
         allowed = next((check.statistics["allowed_values"] for check in column.checks if check.name == "isin"), None)
         kind = str(column.dtype)
         if kind.startswith((*NUMBERS, "bool")):
@@ -56,6 +58,8 @@ def default_features(model: Model) -> Features:
             moments.append(name)
         elif allowed is not None and len(allowed) <= MOST_CATEGORIES:
             categories[name] = tuple(map(str, allowed))
+        elif model.forecast and name == model.forecast.series:
+            continue  # its past tells the series apart; the letters of its name do not
         else:
             texts.append(name)
     recurring = tuple(f"{table.time}.{part}" for part in PARTS) if table.time else ()

@@ -7,6 +7,8 @@ belong here: any particular feature (the model folder), encodings for tables wit
 
 from __future__ import annotations
 
+import datetime as dt
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from assets.declaration import Columns, Features, Model
+from assets.forecast import Forecast
 from assets.lifecycle.data.default_features import default_features
 from assets.lifecycle.data.event_days import event_day
+from assets.lifecycle.data.forecasting import forecast_features
 from assets.lifecycle.data.lookback import Sharded, sharded
 from assets.lifecycle.stage import Check, StageOutput, TableInput, daily_freshness, days_in_run, eager, table_asset
 from resources.dagster_internals import CheckResult
@@ -37,7 +41,9 @@ PROBED_ROWS = 200
 
 def features_of(model: Model) -> Features:
     """Returns the declared features, or the default encoding of the contract's columns."""
-    return model.features or default_features(model)
+    if model.features is not None:
+        return model.features
+    return forecast_features(model, default_features(model)) if model.forecast else default_features(model)
 
 
 def events_of(cleaned: pd.DataFrame, labels: pd.DataFrame | None, model: Model) -> dict[str, np.ndarray]:
@@ -81,7 +87,7 @@ def as_matrix(made: dict[str, np.ndarray], features: Features, rows: int) -> np.
 
 
 def sees_the_future(
-    features: Features, events: Columns, time: str, label_delay_days: int, cut: np.datetime64, seed: int = 0
+    features: Features, events: Columns, time: str, label_age: dt.timedelta, cut: np.datetime64, seed: int = 0
 ) -> list[str]:
     """Returns the features that change for the rows just before ``cut`` when later data is replaced.
 
@@ -92,7 +98,7 @@ def sees_the_future(
         features: features to test.
         events: columns of the events, ``[n]`` each.
         time: name of the event time column.
-        label_delay_days: days until a label is known.
+        label_age: how much older than a row a label must be to be known for it.
         cut: moment from which rows count as later.
         seed: seed of the replacement.
     """
@@ -117,7 +123,7 @@ def sees_the_future(
     for name, values in events.items():
         if name not in (time, "label"):
             other[name][later] = rng.choice(values, len(later))
-    unknown = other[time] > cut - np.timedelta64(label_delay_days, "D")
+    unknown = other[time] > cut - np.timedelta64(label_age)
     other["label"][unknown] = np.where(other["label"][unknown] == 1, 0.0, 1.0)
     was = compute_features(features, events, probed)
     now = compute_features(features, other, np.searchsorted(kept, probed))
@@ -171,7 +177,7 @@ def features_of_days(model: Model, cleaned: InBatches, labels: InBatches | None,
     carried = frame.iloc[wanted][[c for c in (model.table.key, time) if c]].reset_index(drop=True)
     values = compute_features(features, events_, wanted)
     seeing = {
-        month[-1]: (cut, sees_the_future(features, events_, time or "", model.label_delay_days, cut))
+        month[-1]: (cut, sees_the_future(features, events_, time or "", model.label_age, cut))
         for month, cut in _probes(model, days)
     }
     return Computed(carried, values, seeing)
@@ -198,7 +204,7 @@ def _probe_of_shards(events: Sharded, values: np.ndarray, model: Model, cut: np.
             f"{names}; make them agree, and let each part use only the rows of its own entity",
             allow_retries=False,
         )
-    return sees_the_future(features, near, time, model.label_delay_days, cut)
+    return sees_the_future(features, near, time, model.label_age, cut)
 
 
 def features_asset(model: Model) -> dg.AssetsDefinition:
@@ -232,8 +238,8 @@ def features_asset(model: Model) -> dg.AssetsDefinition:
     checks = [COMPLETE]
     if model.is_stream:
         checks.append(POINT_IN_TIME)
-        if model.label_delay_days:
-            window = (-look, -model.label_delay_days)
+        if model.reads_labels:
+            window = (-look, -model.label_age.days)
             inputs["labels"] = TableInput(model.key("labels"), window, optional=True, in_batches=True)
     return table_asset(
         model,
@@ -247,12 +253,21 @@ def features_asset(model: Model) -> dg.AssetsDefinition:
         checks=checks,
         day_column=table.time,
         code=[features.compute],
+        declared=_digest(model.forecast),
         automation=eager(
             look + table.late_days + 1 if model.is_stream else None,
             may_lack=model.key("labels") if "labels" in inputs else None,
         ),
         freshness=daily_freshness(model),
     )
+
+
+def _digest(forecast: Forecast | None) -> str:
+    """What of a forecast's declaration decides the features; empty for other models."""
+    if forecast is None:
+        return ""
+    said = f"{forecast.series} {forecast.horizon_hours} {sorted(forecast.known)}"
+    return hashlib.blake2b(said.encode(), digest_size=4).hexdigest()
 
 
 def _complete(infinite: np.ndarray, day: str | None, missing: dict[str, float], where: Sequence[str]) -> CheckResult:

@@ -18,8 +18,10 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.data.forecasting import LAST, naive_names
 from assets.lifecycle.data.landing import source_resource_key
 from assets.lifecycle.model import baselines, report
+from assets.lifecycle.model.conformal import Coverage
 from assets.lifecycle.model.details import details_of
 from assets.lifecycle.model.drawing import odds_of, represented_by, with_odds
 from assets.lifecycle.model.fairness import GroupGap
@@ -29,7 +31,7 @@ from assets.lifecycle.model.learners.trees import Trees
 from assets.lifecycle.model.metrics import Report, evaluate, known_positive
 from assets.lifecycle.model.metrics.evaluate import CHAMPION
 from assets.lifecycle.model.training_set import fit_rows, matrix, test_rows
-from assets.lifecycle.model.version.bundle import TREES_FILE, loaded
+from assets.lifecycle.model.version.bundle import TREES_FILE, Bundle, loaded
 from assets.lifecycle.model.version.champion import champion_of
 from assets.lifecycle.model.version.features_by_version import features_by
 from assets.lifecycle.model.version.verdicts import record_verdict
@@ -50,6 +52,15 @@ KNOWN_DAYS = 14
 """Entities with a positive event from this many days before the test rows count as known, once the label is known."""
 CEILING_DAYS = 70
 """Number of days before the test rows that the ceiling may use."""
+
+
+INTERVALS = Check(
+    name="intervals",
+    description="The intervals of the forecasts contain the declared share of the true values of the test rows.",
+    blocking=False,
+)
+NAIVE = "naive"
+"""Name of the score of the seasonal naive forecast."""
 
 
 def known_entities(frozen: pd.DataFrame, test: np.ndarray, model: Model) -> np.ndarray | None:
@@ -105,10 +116,31 @@ def baseline_scores(
         else baselines.xgboost(X, y, X_test, seed=model.training.seed, **how),
         "linear": baselines.linear(X, y, X_test, **how),
     }
+    if model.forecast is not None:
+        scores[NAIVE] = seasonal_naive(X, y, X_test, model)
     if model.task.kind != "binary":
         return scores
     odds = odds_of(y, represented)
     return {name: with_odds(probabilities, odds) for name, probabilities in scores.items()}
+
+
+def seasonal_naive(X: np.ndarray, y: np.ndarray, X_test: np.ndarray, model: Model) -> np.ndarray:
+    """Returns the value of a day or a week before, beyond the horizon, whichever was closer on the rows of the fit.
+
+    Where it is missing, the latest known value stands in, then the mean of the fit. Arguments are those of
+    :func:`baseline_scores`.
+    """
+    assert model.forecast is not None
+    names = features_of(model).names
+    last = names.index(LAST)
+
+    def values(rows: np.ndarray, name: str) -> np.ndarray:
+        lag = rows[:, names.index(name)].astype(np.float64)
+        lag = np.where(np.isnan(lag), rows[:, last], lag)
+        return np.where(np.isnan(lag), y.mean(), lag)
+
+    closest = min(naive_names(model.forecast), key=lambda name: float(np.abs(values(X, name) - y).mean()))
+    return values(X_test, closest)
 
 
 def ceiling_scores(tables: ParquetTables, source: Any, model: Model, rows: pd.DataFrame) -> np.ndarray:
@@ -206,6 +238,12 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             severity=dg.AssetCheckSeverity.ERROR if verdict.refused else dg.AssetCheckSeverity.WARN,
             metadata=_figures(found),
         )
+        check_results = [check_result]
+        if model.forecast is not None:
+            coverage = coverage_of(bundle, rows, X_test, scores["torch"], model)
+            check_results.append(_interval_check(coverage))
+            with mlflow.reopen(run_id) as log:
+                log.log_metrics({"test.coverage": coverage.share, "test.interval_width": coverage.width})
         frame = pd.DataFrame(
             {
                 "version": [version],
@@ -222,7 +260,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             "mlflow": dg.MetadataValue.url(mlflow.run_url(run_id)),
             **{name: report.inline(png) for name, png in pictures.items()},
         }
-        return StageOutput(frame, [check_result], metadata)
+        return StageOutput(frame, check_results, metadata)
 
     return table_asset(
         model,
@@ -236,7 +274,7 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
             "training_set": TableInput(model.key("training_set")),
             "trained_model": TableInput(model.key("trained_model")),
         },
-        checks=[replace(GATE, blocking=model.gate.mode == "enforce")],
+        checks=[replace(GATE, blocking=model.gate.mode == "enforce"), *([INTERVALS] if model.forecast else [])],
         write_refused=True,
         resources={"mlflow", "ledger", *([source_resource_key(model)] if with_ceiling else [])},
         by_day=False,
@@ -246,17 +284,37 @@ def evaluation_asset(model: Model) -> dg.AssetsDefinition:
 def evidence_of(found: Report, model: Model, *, latency: Latency, fairness: Sequence[GroupGap]) -> Evidence:
     """Returns what the gate decides on: the report, and what was measured beside it."""
     metric = slice_metric(model.gate.metric, model.task.kind)
+    simple = NAIVE if model.forecast else "linear"
     return Evidence(
         candidate=found.numbers("torch"),
-        baseline=found.numbers("linear"),
+        baseline=found.numbers(simple),
         champion=found.numbers(CHAMPION) if CHAMPION in found.models else None,
-        against_baseline=found.differences["linear"],
+        against_baseline=found.differences[simple],
         against_champion=found.differences.get(CHAMPION, {}),
         slice_metric=metric,
         slices={name: of_slice.get(metric) for name, of_slice in found.slice_differences.items()},
         calibration=found.calibration,
         latency=latency,
         fairness=fairness,
+    )
+
+
+def coverage_of(bundle: Bundle, rows: pd.DataFrame, X: np.ndarray, predicted: np.ndarray, model: Model) -> Coverage:
+    """Measures how many true values of test rows lie within their intervals."""
+    assert model.forecast is not None
+    truth, day = rows[model.target].to_numpy(dtype=float), rows[str(model.table.time)].dt.date.to_numpy()
+    ends = bundle.ends(X, predicted)
+    return Coverage.of(truth, ends["low"], ends["high"], day.astype(str), model.forecast.coverage)
+
+
+def _interval_check(coverage: Coverage) -> CheckResult:
+    return CheckResult(
+        check=INTERVALS.name,
+        passed=not coverage.is_short,
+        description=str(coverage)
+        + ("; the series changed after the validation weeks: train again when it is calm" if coverage.is_short else ""),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"coverage": coverage.share, "wanted": coverage.wanted, "width": coverage.width},
     )
 
 

@@ -78,11 +78,14 @@ def leaks(frozen: pd.DataFrame, model: Model, *, fit: np.ndarray, test: np.ndarr
 
 
 def _columns(rows: pd.DataFrame, model: Model) -> dict[str, pd.Series]:
-    """The columns that the model can use: the contract's columns with default features, otherwise the features."""
+    """The columns that the model can use: the contract's with default features, otherwise the features.
+
+    The earlier values of a forecast are left out: the check `point_in_time` holds for them."""
     if model.features is not None:
         return {name: rows[f"x_{name}"] for name in model.features.names if name not in model.features.words}
     left_out = {model.table.key, model.table.time, model.target, model.evaluation.entity}
-    return {name: rows[name] for name in model.table.columns if name not in left_out}
+    read = model.forecast.known if model.forecast else model.table.columns
+    return {name: rows[name] for name in read if name not in left_out}
 
 
 # -- one column ------------------------------------------------------------------------------------------------------

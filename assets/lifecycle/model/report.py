@@ -32,6 +32,7 @@ SCORES = {
     "champion": "Champion",
     "xgboost": "XGBoost",
     "linear": "Linear",
+    "naive": "Seasonal naive",
     "ceiling": "Ceiling (best possible)",
 }
 """Display names of scores; other scores keep their own name."""

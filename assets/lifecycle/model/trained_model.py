@@ -19,7 +19,9 @@ import pandas as pd
 
 from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
+from assets.lifecycle.data.forecasting import SPREAD
 from assets.lifecycle.model.candidate import Candidate, fit_candidate, network_of
+from assets.lifecycle.model.conformal import Intervals
 from assets.lifecycle.model.drawing import odds_of
 from assets.lifecycle.model.fitting import (
     fit,
@@ -32,7 +34,15 @@ from assets.lifecycle.model.learners.trees import fit_trees
 from assets.lifecycle.model.objectives import objective_of
 from assets.lifecycle.model.recipe import Recipe, recipe_in_use
 from assets.lifecycle.model.reference_rows import entities_of, reference_rows
-from assets.lifecycle.model.training_set import fit_rows, fold_rows, format_days, matrix, test_rows, windows_in
+from assets.lifecycle.model.training_set import (
+    feature_column,
+    fit_rows,
+    fold_rows,
+    format_days,
+    matrix,
+    test_rows,
+    windows_in,
+)
 from assets.lifecycle.model.version.bundle import REFERENCE, TREES_FILE, Bundle, Facts, model_code
 from assets.lifecycle.model.version.training_rows import RowsRecord
 from assets.lifecycle.prediction_format import format_of
@@ -71,7 +81,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         tags = {
             "data_version": data_version,
             "code": model_code(model),
-            "recipe": f"{code_version} {recipe.model.training}",
+            "recipe": f"{code_version} {recipe.model.training}{f' {model.forecast}' if model.forecast else ''}",
         }
         # Training is deterministic: a version of the same rows, code and recipe is reused, so a retry is idempotent.
         # A branch has versions of its own. A clean tree does not reuse one of a tree with changes, which prod refuses.
@@ -131,6 +141,7 @@ def trained_model_asset(model: Model) -> dg.AssetsDefinition:
         # The profile is part of a version. If a newer check cannot read it, training again replaces it.
         code=[
             features.compute,
+            Intervals,
             network_of(model),
             fit_candidate,
             odds_of,
@@ -210,6 +221,7 @@ def _train(
                     "data_version": tags["data_version"],
                     "torch": importlib.metadata.version("torch"),
                     **({"privacy": privacy.to_dict()} if privacy else {}),
+                    **({"intervals": intervals_of(candidate, frozen, model).to_dict()} if model.forecast else {}),
                     **({k: format_days(v) for k, v in _days_of(frozen, model).items()} if model.is_stream else {}),
                 },
             )
@@ -240,6 +252,15 @@ def _train(
                 tags={**tags, LOCK: runtime.lock},
                 loader_module="assets.lifecycle.model.version.bundle",
             )
+
+
+def intervals_of(candidate: Candidate, frozen: pd.DataFrame, model: Model) -> Intervals:
+    """The intervals of a forecast, from the errors on the validation rows of all folds."""
+    assert model.forecast is not None
+    valid = np.concatenate([rows for _, rows in fold_rows(frozen, model)])
+    truth = frozen[model.target].to_numpy(dtype=float)[valid]
+    spread = frozen[feature_column(SPREAD)].to_numpy(dtype=float)[valid]
+    return Intervals.fit(truth, np.concatenate(candidate.selection.held_out), spread, model.forecast.coverage)
 
 
 def _calibration_and_label_effect(

@@ -53,7 +53,7 @@ class TrainingSetConfig(dg.Config):
 def windows_in(training_set: pd.DataFrame, model: Model) -> Windows:
     """Returns the split of a frozen training set; only for a table with a time column."""
     assert model.table.time is not None
-    return windows_of(training_set[model.table.time].max().date(), model.training, model.label_delay_days)
+    return windows_of(training_set[model.table.time].max().date(), model.training, model.gap_days)
 
 
 def test_rows(training_set: pd.DataFrame, model: Model) -> np.ndarray:
@@ -135,7 +135,7 @@ def days_of_training(tables: ParquetTables, model: Model, as_of: dt.date | None 
     if as_of is None and not labelled:
         raise dg.Failure(description=f"{model.name}: no day is labelled yet; materialise labels first")
     as_of = as_of or dt.date.fromisoformat(labelled[-1])
-    split = windows_of(as_of, model.training, model.label_delay_days)
+    split = windows_of(as_of, model.training, model.gap_days)
     days = iso_days((split.first, split.test[1]))
     if missing := sorted(set(days) - set(labelled)):
         raise dg.Failure(
@@ -171,7 +171,7 @@ def _test_days(model: Model, days: Sequence[str]) -> set[str]:
     """The days of the test rows; all days of a table without days, whose rows are drawn before they are split."""
     if not model.is_stream:
         return set(days)
-    split = windows_of(dt.date.fromisoformat(days[-1]), model.training, model.label_delay_days)
+    split = windows_of(dt.date.fromisoformat(days[-1]), model.training, model.gap_days)
     return set(iso_days(split.test))
 
 

@@ -5,7 +5,8 @@ Belongs here: the split, for tables with and without a time column. Does not bel
     ... | fold 2: fit .. gap . week | fold 1: fit .. gap . week |
                                      fit (window_days) | gap (label delay) | test (test_days) | label delay | now
 
-The gap is the label delay: a model fitted at the start of the test days could not have known more recent labels.
+The gap is the label delay, or the horizon of a forecast: a model fitted at the start of the test days could not have
+known more recent labels.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ class Windows:
         return min([self.fit[0], *(fold[0][0] for fold in self.folds)])
 
 
-def windows_of(as_of: dt.date, recipe: Training, label_delay_days: int) -> Windows:
+def windows_of(as_of: dt.date, recipe: Training, gap_days: int) -> Windows:
     """Returns the windows of a training run whose latest labelled day is ``as_of``."""
     test = days_ending(as_of, recipe.test_days)
-    fit = _fit_before(test[0], recipe, label_delay_days)
+    fit = _fit_before(test[0], recipe, gap_days)
     folds = []
     for n in range(recipe.folds):
         valid = days_ending(fit[1] - dt.timedelta(days=n * recipe.test_days), recipe.test_days)
-        folds.append((_fit_before(valid[0], recipe, label_delay_days), valid))
+        folds.append((_fit_before(valid[0], recipe, gap_days), valid))
     return Windows(fit, test, tuple(folds))
 
 
@@ -88,5 +89,5 @@ def _fit_before(test_start: dt.date, recipe: Training, gap_days: int) -> Days:
 
 def history_days(model: Model) -> int:
     """Returns the number of labelled days that a training run needs."""
-    split = windows_of(dt.date(2000, 1, 1), model.training, model.label_delay_days)
+    split = windows_of(dt.date(2000, 1, 1), model.training, model.gap_days)
     return (split.test[1] - split.first).days + 1

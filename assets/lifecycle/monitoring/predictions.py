@@ -49,8 +49,8 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
             # Rows are written below, all days of the run at once, so a day that was scored twice is written once.
             scores = pool.map(_scores, inputs, shared=_Files.of(champion.bundle) if pool.elsewhere else champion.bundle)
         parts = [
-            _predictions_of_day(tables, model, day, unscored, of_day, champion, carried)
-            for (day, unscored), of_day in zip(to_score.items(), scores, strict=True)
+            _predictions_of_day(tables, model, day, unscored, scored, ends, champion, carried)
+            for (day, unscored), (scored, ends) in zip(to_score.items(), scores, strict=True)
         ]
         frame = pd.concat(parts, ignore_index=True)
         check_results = [
@@ -76,13 +76,13 @@ def predictions_asset(model: Model) -> dg.AssetsDefinition:
         deps=[model.key("deployment")],
         checks=[SCORED],
         day_column=table.time,
-        automation=_unless_deployed(eager(table.late_days + 1 if model.is_stream else None), model),
+        automation=unless_deployed(eager(table.late_days + 1 if model.is_stream else None), model),
         resources={"mlflow", "ledger", "compute"},
         freshness=daily_freshness(model),
     )
 
 
-def _unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
+def unless_deployed(condition: dg.AutomationCondition, model: Model) -> dg.AutomationCondition:
     """Ignores promotions, so that one alone does not rescore past days, and waits for the first deployment."""
     deployment = dg.AssetSelection.assets(model.key("deployment"))
     missing: Any = dg.AutomationCondition.any_deps_missing()
@@ -141,9 +141,11 @@ class _Files:
 _loaded: dict[str, Bundle] = {}
 
 
-def _scores(bundle: Bundle | _Files, X: np.ndarray, _: Tell) -> np.ndarray:
-    """Scores ``[n]`` or ``[n, classes]`` of the rows of a day."""
-    return (bundle.load() if isinstance(bundle, _Files) else bundle).predict(X)
+def _scores(bundle: Bundle | _Files, X: np.ndarray, _: Tell) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Scores ``[n]`` or ``[n, classes]`` of the rows of a day, and the ends of their intervals."""
+    bundle = bundle.load() if isinstance(bundle, _Files) else bundle
+    scores = bundle.predict(X)
+    return scores, bundle.ends(X, scores)
 
 
 def _predictions_of_day(
@@ -152,6 +154,7 @@ def _predictions_of_day(
     day: str,
     unscored: _Unscored,
     scores: np.ndarray,
+    ends: Mapping[str, np.ndarray],
     champion: Champion,
     carried: list[str],
 ) -> pd.DataFrame:
@@ -160,6 +163,7 @@ def _predictions_of_day(
     alerts = champion.bundle.alerts(scores, _amounts(tables, model, day, rows)) if form.has_alerts else None
     new = rows[carried].assign(
         **form.columns(scores, alerts),
+        **ends,
         version=pd.array([champion.version] * len(rows), dtype="string[pyarrow]"),
     )
     if before is None or before.empty:

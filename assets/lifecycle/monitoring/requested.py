@@ -63,7 +63,7 @@ def features_of_answers(answers: RowsOfDay, tables: ParquetTables, model: Model,
     span = (last.floor("D") - first.floor("D")).days
     window = days_of_window(str(first.date()), (-features_of(own).lookback_days, span))
     days = [d for d in window if tables.stamp(model.key(model.table.name), d)]
-    known = [d for d in days if tables.stamp(model.key("labels"), d)] if model.label_delay_days else []
+    known = [d for d in days if tables.stamp(model.key("labels"), d)] if model.reads_labels else []
     past = [tables.read(model.key(model.table.name), days, [*rows])] if days else []
     earlier = days_of_window(answers.day, (-model.table.late_days - 1, -1))
     past += [_sent(_answers(tables, model, d), model) for d in earlier if tables.stamp(model.key("requests"), d)]

@@ -10,6 +10,7 @@ import pandera.pandas as pa
 from pandera.typing.pandas import Series
 
 from assets.declaration import Approval, Columns, Features, Gate, Model, Rollout, Table, Training
+from assets.forecast import Forecast
 from resources.sources import CsvFile, Stream
 
 START = dt.date(2026, 1, 1)
@@ -109,5 +110,6 @@ VARIANTS = {
     "labelled stream": labelled_stream(),
     "stream of classes": labelled_stream(target="site", gate=Gate()),
     "stream of measured values": labelled_stream(target="level", gate=Gate()),
+    "forecast": labelled_stream(target="level", gate=Gate(), features=None, forecast=Forecast(series="site")),
 }
 """Every kind of target, with and without days, labels with the rows and later."""

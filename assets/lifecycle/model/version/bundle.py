@@ -38,7 +38,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assets.declaration import Model
+from assets.lifecycle.data.forecasting import SPREAD
 from assets.lifecycle.data.word_pieces import TOKENIZER, LanguageFiles
+from assets.lifecycle.model.conformal import Intervals
 from assets.lifecycle.model.fitting import PREDICT_ROWS
 from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.torch_internals import standing_alone
@@ -253,6 +255,24 @@ class Bundle:
         if amount is None or self.facts.review_cost is None:
             return probability >= self.facts.threshold
         return probability * amount > self.facts.review_cost
+
+    @cached_property
+    def intervals(self) -> Intervals | None:
+        """What the intervals of a forecast are computed from; ``None`` for other models."""
+        stored = self.facts.fitted.get("intervals")
+        return Intervals(**stored) if stored else None
+
+    def ends(self, X: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the ends of each row's interval, ``low`` and ``high``, float64 ``[n]``; empty for other models.
+
+        Args:
+            X: features ``[n, n_features]``.
+            predicted: their predictions, ``[n]``.
+        """
+        if self.intervals is None:
+            return {}
+        spread = X[:, self.facts.feature_names.index(SPREAD)].astype(np.float64)
+        return dict(zip(("low", "high"), self.intervals.ends(predicted, spread), strict=True))
 
     @cached_property
     def head(self) -> ScoreTransform:

@@ -12,7 +12,7 @@ from assets.lifecycle.data.features import compute_features, sees_the_future
 from tests.declarations.readings import level_and_past, plain, readings, stream
 from tests.stages import Stages
 
-DELAY = 7
+DELAY = dt.timedelta(days=7)
 DAYS, A_DAY, CUSTOMERS = 30, 100, 40
 CUT = np.datetime64("2026-03-25T15:00:00")
 
