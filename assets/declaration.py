@@ -21,6 +21,7 @@ import dagster as dg
 import numpy as np
 
 from assets.forecast import Forecast
+from assets.knowledge import Answers, wrong_answers
 from assets.language import Language
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
 from assets.personal import METADATA, wrong_tags
@@ -253,6 +254,7 @@ class Training:
         seed: seed of everything random.
         holdout: share of the rows in the test set, for tables without event time.
         min_rows: minimum number of labelled rows; training refuses fewer than this (or fewer than 10 rows of a class).
+        awaited: classes that may have fewer rows or none, such as one that is declared before its first label lands.
         max_rows: maximum number of rows of a training set. Of more rows some are drawn: of a binary target the
             positives and some negatives for fitting, and a share of the test rows. Probabilities are corrected for it,
             and the training set's metadata says how many rows of how many. A million rows of 50 numbers take about
@@ -281,6 +283,7 @@ class Training:
     seed: int = 0
     holdout: float = 0.2
     min_rows: int = 200
+    awaited: tuple[str, ...] = ()
     max_rows: int = 1_000_000
     negatives: float | None = None
     privacy: Privacy | None = None
@@ -548,7 +551,7 @@ class Model:
         table: the input table.
         target: column that holds the truth. The contract determines its kind: a boolean or two ``isin`` values (the
             probability is that of the second value), more ``isin`` values (classes), or a number. Labels that land
-            later are 0 or 1.
+            later are 0 or 1; those of a nullable column of the contract are its classes or its numbers.
         owner: ``team:…`` or an e-mail address.
         description: one sentence for the UI.
         label_delay_days: days after a row's event until its label lands; 0 means that the label is in the table.
@@ -559,6 +562,8 @@ class Model:
             :class:`~assets.language.Language`. ``None``: free text is read as words.
         forecast: the target is a measured value that is forecast some time ahead; see
             :class:`~assets.forecast.Forecast`.
+        answers: answers to the questions of a model whose classes are intents; see :class:`~assets.knowledge.Answers`.
+            ``None``: it says the intent only.
         accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
@@ -587,6 +592,7 @@ class Model:
     network: NetworkFactory | None = None
     language: Language | None = None
     forecast: Forecast | None = None
+    answers: Answers | None = None
     accepted_leaks: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     tuning: Tuning = field(default_factory=Tuning)
@@ -688,8 +694,7 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language,
-        _wrong_forecast, wrong_tags,
+        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language, _wrong_forecast, wrong_answers, wrong_tags,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -936,6 +941,8 @@ def _wrong_recipe(training: Training, model: Model) -> Wrong:
         value = getattr(training, name)
         if value is not None and not (isinstance(value, int) and value >= 1):
             yield name, value, "give a whole number of at least 1"
+    if unknown := [name for name in training.awaited if name not in model.task.names]:
+        yield "awaited", tuple(unknown), f"name classes of the target: {', '.join(model.task.names) or 'it has none'}"
     if not (isinstance(training.max_rows, int) and training.max_rows >= training.min_rows):
         yield "max_rows", training.max_rows, f"give a whole number of at least min_rows, {training.min_rows}"
     negatives, can_draw = training.negatives, model.is_stream and model.task.kind == "binary"

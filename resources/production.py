@@ -52,6 +52,7 @@ def against_production(
         *([("backup", _backup(settings, origins))] if everything else []),
         ("test_data", _test_data(settings, origins)),
         ("stack", _stack(settings, origins)),
+        ("writer_url", _writer(settings, origins)),
         *([("ray", _ray(settings, origins, env))] if everything else []),
     ]
     debug = [f"{name}={env[name]!r} is a debug switch; unset it" for name in DEBUG_VARIABLES if env.get(name)]
@@ -114,6 +115,14 @@ def _stack(settings: Settings, origins: Mapping[str, str]) -> str:
         f"{label('stack', origins)}='postgres' is a server inside the state folder, for one machine; unset it and give "
         f"the three databases by URL, for example {PREFIX}DATABASE_URL={_POSTGRES}"
     )
+
+
+def _writer(settings: Settings, origins: Mapping[str, str]) -> str:
+    """Questions of customers, and the key, would travel readable."""
+    address = urlsplit(settings.writer_url)
+    if address.scheme != "http" or address.hostname in ("127.0.0.1", "::1", "localhost"):
+        return ""
+    return f"{label('writer_url', origins)}={settings.writer_url!r} is not encrypted; give an https:// address"
 
 
 def _ray(settings: Settings, origins: Mapping[str, str], env: Mapping[str, str]) -> str:

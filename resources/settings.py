@@ -162,6 +162,10 @@ class Settings:
         service_auth: ``token``: each request to the scoring service needs a bearer token; ``off``: none does, which is
             allowed on a loopback interface only.
         service_processes: processes of the scoring service behind its port; each takes about one core.
+        writer_url: base URL of an OpenAI-compatible endpoint whose language model words replies (docs/support.md);
+            default: replies are composed of templates and passages.
+        writer_model: name of that language model.
+        writer_key: bearer token of that endpoint; default: none is sent.
         rate_limit: requests a minute that one token may make at one scoring service; 0: no limit.
         access_log: where the scoring service writes a line for each request: ``file`` (in its folder), ``stdout``, or
             ``off``.
@@ -211,6 +215,9 @@ class Settings:
     history_url: str = field(default="", repr=False)  # it may hold a password
     service_auth: str = "token"
     service_processes: int = 1
+    writer_url: str = ""
+    writer_model: str = ""
+    writer_key: str = field(default="", repr=False)
     rate_limit: int = 12_000
     access_log: str = "file"
     # The targets `image` and `kubernetes`
@@ -607,6 +614,12 @@ def _web_address(name: str, value: str) -> str:
     return value.rstrip("/")
 
 
+def _word(name: str, value: str) -> str:
+    if re.search(r"\s", value) or len(value) > 1_000:
+        raise SettingsError(f"{name} has blanks, or more than 1,000 characters; give one word")
+    return value
+
+
 def _token(name: str, value: str) -> str:
     if len(value) < 16:
         raise SettingsError(f"{name} is shorter than 16 characters; generate one with `openssl rand -hex 16`")
@@ -761,6 +774,9 @@ _READERS: Mapping[str, Callable[[str, str], Any]] = {
     "history_url": _history_url,
     "service_auth": _one_of("token", "off"),
     "service_processes": _processes,
+    "writer_url": _web_address,
+    "writer_model": _word,
+    "writer_key": _word,
     "rate_limit": _count,
     "access_log": _one_of("file", "stdout", "off"),
     "image_tool": _image_tool,

@@ -28,7 +28,8 @@ def cause_of(asset: str, check: str) -> str:
 
 DRIFT_CAUSE = cause_of("drift", "drift")
 LOST_CAUSE = cause_of("performance", "floor")
-RETRAINED_CAUSES = (DRIFT_CAUSE, LOST_CAUSE)
+UNKNOWN_CAUSE = cause_of("unknown_intents", "new_topic")
+RETRAINED_CAUSES = (DRIFT_CAUSE, LOST_CAUSE, UNKNOWN_CAUSE)
 """Causes whose pages request a training run, and whose alerts record its outcome."""
 
 

@@ -17,6 +17,7 @@ from sensors.approvals import approvals_sensor
 from sensors.arrivals import arrivals_sensor
 from sensors.automation import automation_sensor
 from sensors.drift import drift_sensor
+from sensors.knowledge import knowledge_sensor
 from sensors.requests import requests_sensor
 from sensors.retraining import retraining_sensor
 from sensors.rollouts import rollouts_sensor
@@ -29,7 +30,8 @@ def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
 
     All models: alerts and runs; approvals and rollouts where declared. Each model has one for automation and one for
     the requests of the scoring service. Per stream: arrivals, missed days, retraining. A table without days has a
-    sensor for its declared retraining. A declared search for a better recipe has its own.
+    sensor for its declared retraining. A declared search for a better recipe has its own, and so has a
+    knowledge base.
     """
     sensors: list[dg.SensorDefinition] = [alerts_sensor(models), *run_sensors(models)]
     if any(model.approval for model in models):
@@ -44,6 +46,8 @@ def default_sensors(models: Sequence[Model]) -> list[dg.SensorDefinition]:
             sensors.append(drift_sensor(model))
         if model.is_stream or model.retrain:
             sensors.append(retraining_sensor(model))
+        if model.answers:
+            sensors.append(knowledge_sensor(model))
         if model.tuning.schedule:
             sensors.append(tuning_sensor(model))
     return sensors

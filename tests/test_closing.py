@@ -19,6 +19,7 @@ from assets.models import declared_models
 from resources.alerts.causes import CAUSES
 from resources.settings import project_root
 from serving.scoring.access import Refusal
+from tests.declarations.helpdesk import model as helpdesk
 from tests.declarations.readings import VARIANTS
 
 Closing = tuple[str, str]
@@ -35,7 +36,7 @@ def checks_of(model: Model) -> set[Closing]:
 
 def all_that_closes() -> set[Closing]:
     """Of every declared model and of every kind of model."""
-    models = [*declared_models(), *VARIANTS.values()]
+    models = [*declared_models(), *VARIANTS.values(), helpdesk]
     return {
         *(check for model in models for check in checks_of(model)),
         *(("gate", rule) for rule in get_args(Rule)),

@@ -26,11 +26,14 @@ from assets.lifecycle.monitoring.forecasts import forecasts_asset
 from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
 from assets.lifecycle.monitoring.requests import requests_asset
+from assets.lifecycle.monitoring.unknown_intents import unknown_intents_asset
 from assets.lifecycle.release.approval import approval_asset
 from assets.lifecycle.release.deployment import deployment_asset
 from assets.lifecycle.release.model_card import model_card_asset
 from assets.lifecycle.release.rollout import rollout_asset
 from assets.lifecycle.release.staging import staged_asset
+from assets.lifecycle.retrieval.answering import answering_asset
+from assets.lifecycle.retrieval.knowledge import knowledge_asset
 
 AssetFactory = Callable[[Model], dg.AssetsDefinition | None]
 """Builds one asset of a model; ``None`` if the model has no such asset."""
@@ -51,6 +54,8 @@ MODEL_FACTORIES: tuple[AssetFactory, ...] = (
     trained_model_asset,
     evaluation_asset,
     backtest_asset,
+    knowledge_asset,
+    answering_asset,
     staged_asset,
     approval_asset,
     rollout_asset,
@@ -62,6 +67,7 @@ MODEL_FACTORIES: tuple[AssetFactory, ...] = (
     performance_asset,
     requests_asset,
     drift_asset,
+    unknown_intents_asset,
 )
 
 

@@ -19,6 +19,7 @@ from resources.settings import project_root
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE, REQUESTS = "daily", "mature", "requests"
+KNOWLEDGE = "knowledge"
 TRAIN, DEPLOY, BACKTEST, TUNE, LIFECYCLE = "train", "deploy", "backtest", "tune", "lifecycle"
 
 
@@ -37,18 +38,22 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
     cleaned = [] if model.table.of else [table, "quarantine"]
     waits = [*(["approval"] if model.approval else []), *(["rollout"] if model.rollout else [])]
     release = ["staged", *waits, "deployment", "model_card"]
+    answers = ["knowledge", "answering"] if model.answers else []
+    knowledge = {KNOWLEDGE: ["knowledge"]} if model.answers else {}
     if not model.is_stream:
         return {
             LIFECYCLE: [
                 *([] if model.table.of else [f"raw_{table}"]), *cleaned, "labels", "features", "training_set",
-                "trained_model", "evaluation", *release, "predictions", "drift",
+                "trained_model", "evaluation", *answers, *release, "predictions", "drift",
             ],
-            TRAIN: ["training_set", "trained_model", "evaluation"],
+            TRAIN: ["training_set", "trained_model", "evaluation", *answers],
+            **knowledge,
             DEPLOY: release,
             BACKTEST: ["backtest"],
             TUNE: ["tuning"],
             REQUESTS: ["requests"],
         }  # fmt: skip
+    unknown = ["unknown_intents"] if model.answers and model.answers.unknown else []
     estimated = ["estimated_performance"] if is_estimated(model) else []
     of_table, of_requests = ([], ["drift"]) if model.drift.source == "requests" else (["drift"], [])
     # The features of a forecast are made of earlier values of the target, those of the same day included.
@@ -58,9 +63,10 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         CLEAN: [table, "quarantine"],
         LABEL: ["labels"],
         FEATURES: ["features"],
-        DAILY: [*cleaned, *ahead[:1], "features", "predictions", *ahead[1:], *estimated, *of_table],
+        DAILY: [*cleaned, *ahead[:1], "features", "predictions", *ahead[1:], *estimated, *of_table, *unknown],
         MATURE: ["labels", "performance"],
-        TRAIN: ["training_set", "trained_model", "evaluation"],
+        TRAIN: ["training_set", "trained_model", "evaluation", *answers],
+        **knowledge,
         DEPLOY: release,
         BACKTEST: ["backtest"],
         TUNE: ["tuning"],
@@ -79,6 +85,7 @@ _WHAT = {
     TRAIN: "Trains a candidate: frozen rows, fit, report, gate.",
     DEPLOY: "Tests the candidate in a temporary process, then promotes it and writes its card.",
     BACKTEST: "Refits the recipe on rolling weeks.",
+    KNOWLEDGE: "Reads the documents of the knowledge base again.",
     TUNE: "Searches a better recipe on the rows of the latest training set.",
     LIFECYCLE: "Runs everything, from the table to predictions.",
 }

@@ -20,6 +20,7 @@ from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.explain import SCALES, TOLERANCE
 from assets.lifecycle.prediction_format import format_of
 from serving.scoring.access import OPEN_PATHS
+from serving.scoring.answers import MOST_CHARACTERS
 from serving.scoring.request_parsing import ARRIVED_AT, RequestParser
 
 Schema = dict[str, Any]
@@ -112,6 +113,7 @@ def document(
         schemas[row], schemas[response] = row_schema(model), answer_schema(model)
         schemas[f"{name}_explanation"] = explanation_schema(model)
         paths |= _paths_of(model, row, response, max_rows, max_bytes, max_explained)
+        paths |= _answer_path(name, max_bytes) if model.answers else {}
     described: Schema = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
@@ -232,6 +234,30 @@ def _paths_of(model: Model, row: str, response: str, max_rows: int, max_bytes: i
             )
         },
     }
+
+
+def _answer_path(name: str, max_bytes: int) -> Schema:
+    """The path of a model that declares answers."""
+    question: Schema = {
+        **_object(question={"type": "string", "maxLength": MOST_CHARACTERS}),
+        "additionalProperties": False,
+        "examples": [{"question": "What does a transfer cost?"}],
+    }
+    question["properties"]["context"] = {
+        "type": "object", "description": "Columns of the contract; one that is left out is filled in.",
+    }  # fmt: skip
+    flag: Schema = {"type": "boolean"}
+    cited = _object(**dict.fromkeys(("chunk", "document", "title", "updated", "text"), _TEXT))
+    said = _object(
+        reply=_TEXT, sentences={"type": "array", "items": _object(text=_TEXT, source=_TEXT)},
+        citations={"type": "array", "items": cited}, abstained=flag, reason=_TEXT, contradiction=flag,
+        written_by={"enum": ["templates", "model"]}, note=_TEXT, intent=_TEXT,
+        probability={"type": "number", "minimum": 0, "maximum": 1}, model=_TEXT, version=_TEXT,
+    )  # fmt: skip
+    summary = "Answers a question with its sources, or hands it over with the reason"
+    limits = f"more than {max_bytes:,} bytes"
+    operation = _operation(f"{name}_answer", summary, ok=said, body=question, waits=True, limits=limits)
+    return {f"/models/{name}/answer": {"post": operation}}
 
 
 def _readiness() -> Schema:

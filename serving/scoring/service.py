@@ -65,6 +65,7 @@ from resources.pseudonyms import pseudonym_keys  # noqa: E402
 from resources.request_log import SHADOW, LogError, Outcome, RequestLog  # noqa: E402
 from resources.service_tokens import TokenError  # noqa: E402
 from resources.tables import ParquetTables  # noqa: E402
+from serving.scoring import answers as answering  # noqa: E402
 from serving.scoring import openapi  # noqa: E402
 from serving.scoring.access import AccessError, Tokens, access_health, tokens_of  # noqa: E402
 from serving.scoring.bodies import (  # noqa: E402
@@ -270,6 +271,7 @@ class Endpoint:
     challenger: Challenger | None = None
     has_started: bool = False
     settings: Settings | None = None
+    answering: answering.Answering = field(init=False)
     _protection: Protection | None = None
     _looked_at: Model | None = None
     _tagged: Model | None = None
@@ -278,6 +280,9 @@ class Endpoint:
     _failed_challenger: tuple[str, float, str] = ("", 0.0, "")
     _loaded_at: float = 0.0
     _was_stale: bool = False
+
+    def __post_init__(self) -> None:
+        self.answering = answering.Answering(self.name, self.tables, self.settings)
 
     @property
     def waiting_for(self) -> str:
@@ -378,6 +383,8 @@ class Endpoint:
             await self._forget()
             await self._refresh()
             await self._follow_keys()
+            if self.served is not None:
+                await self.answering.follow(self.served.version, self.served.model)
         except Exception as error:  # an error in a new version or table must not stop the served version
             serves = f"version {self.served.version} keeps serving" if self.served else "no version serves"
             what = f"version {version} of '{self.name}'" if version else f"the registry or the tables of '{self.name}'"
@@ -566,13 +573,14 @@ def create_app(
         app.add_route(path, functools.partial(_about, endpoint), methods=["GET"])
         app.add_route(f"{path}/predict", functools.partial(_predict, endpoint, metrics), methods=["POST"])
         app.add_route(f"{path}/score", functools.partial(_score, endpoint), methods=["POST"])
+        app.add_route(f"{path}/answer", functools.partial(_answer, endpoint, metrics), methods=["POST"])
 
     async def unknown(request: Request) -> Response:
         name = request.path_params["name"]
         raise HTTPException(404, f"no model '{name}' is served here; the served models are: {', '.join(by_name)}")
 
     app.add_route("/models/{name}", unknown, methods=["GET"])
-    for last in ("predict", "score"):
+    for last in ("predict", "score", "answer"):
         app.add_route(f"/models/{{name}}/{last}", unknown, methods=["POST"])
     return app
 
@@ -627,6 +635,40 @@ async def _predict(endpoint: Endpoint, metrics: ServiceMetrics, request: Request
         version = version or (endpoint.served.version if endpoint.served else "")
         seconds = call.latency_ms / 1_000
         metrics.answered(endpoint.name, version, outcome, seconds, rows, explained=explained)
+
+
+async def _answer(endpoint: Endpoint, metrics: ServiceMetrics, request: Request) -> Response:
+    """The reply to a question. The question is scored and logged as a row of the model's table."""
+    call, outcome, version = Call.of(request), "error", ""
+    raw: list[Raw] = []
+    try:
+        body = parsed(await read_body(request))
+        served = endpoint.ready()
+        if served.model.answers is None:
+            raise HTTPException(404, f"'{endpoint.name}' declares no answers; see answers= in docs/support.md")
+        raw = endpoint.protected([answering.row_of(request, body, served.model, served.parser, call.at)])
+        answerer = endpoint.answering.ready()
+        scored = endpoint.route().score(raw, call)[0]
+        version = scored.served.version
+        # What was kept is what is answered: without addresses and numbers, if the declaration redacts them.
+        question = str(raw[0][served.model.answers.column(served.model)])
+        said = scored.response
+        reply = await answerer.reply(question, said["prediction"], said["probability"])
+        outcome = "ok"
+        return Json(answering.response_of(said, reply))
+    except (RefusedRows, TooOldError) as error:
+        outcome = "refused"
+        endpoint.log_failure(call, raw, "refused", error)
+        raise
+    except HTTPException as error:
+        outcome = "refused" if error.status_code < 500 else "unavailable"
+        endpoint.log_failure(call, raw, "refused" if outcome == "refused" else "error", error)
+        raise
+    except Exception as error:
+        endpoint.log_failure(call, raw, "error", error)
+        raise
+    finally:
+        metrics.answered(endpoint.name, version, outcome, call.latency_ms / 1_000, int(outcome == "ok"))
 
 
 async def _with_explanations(answers: Sequence[Answer]) -> list[dict[str, Any]]:

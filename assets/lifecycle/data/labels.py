@@ -13,6 +13,7 @@ from assets.lifecycle.data.event_days import event_day
 from assets.lifecycle.data.landing import LANDING_DAY, ROW_ID
 from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.stage import Check, StageOutput, TableInput, days_in_run, eager, table_asset
+from assets.task import NUMBERS
 from resources.dagster_internals import CheckResult
 
 COVERAGE = Check(name="coverage", description="Every clean row has exactly one label once labels are due.")
@@ -29,8 +30,8 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
         carried = [c for c in (table.key, table.time) if c]
         if late:
             known = landed["raw_labels"].drop(columns=[ROW_ID, LANDING_DAY])
-            truth = known.apply(pd.to_numeric, errors="coerce").drop_duplicates(table.key)
-            rows = cleaned[carried].merge(truth, on=table.key, how="left")
+            truth = _of_classes(known, model) if declared is not None else known.apply(pd.to_numeric, errors="coerce")
+            rows = cleaned[carried].merge(truth.drop_duplicates(table.key), on=table.key, how="left")
         else:
             rows = cleaned[carried].assign(**{model.target: model.task.codes(cleaned[model.target])})
         missing = rows[model.target].isna()
@@ -62,6 +63,19 @@ def labels_asset(model: Model) -> dg.AssetsDefinition:
         checks=[COVERAGE],
         day_column=table.time,
         automation=eager(model.label_delay_days + table.late_days + 1 if model.is_stream else None),
+    )
+
+
+def _of_classes(landed: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Labels that landed as the names of classes, as codes; the contract has the target's classes."""
+    key = pd.to_numeric(landed[model.table.key], errors="coerce")
+    kind = str(model.table.contract.to_schema().columns[model.table.key].dtype)
+    is_number = kind.startswith(NUMBERS)
+    names = dict(zip(model.task.names, model.task.classes, strict=True))
+    said = landed[model.target].astype("string").str.strip()
+    values = said.map(names) if model.task.kind != "regression" else said
+    return pd.DataFrame(
+        {model.table.key: key if is_number else landed[model.table.key], model.target: model.task.codes(values)}
     )
 
 

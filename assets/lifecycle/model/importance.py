@@ -24,6 +24,8 @@ from assets.metrics import DEFAULT_METRIC, lower_is_better
 
 MOST_ROWS = 2_000
 """Maximum number of test rows; of a binary target, as many of them as possible are positive, and weights correct it."""
+MOST_READ_ROWS = 100
+"""The same if a language model reads the rows, because it reads each one again for each feature and repeat."""
 REPEATS = 5
 """Number of times that each feature is permuted."""
 DRAWS = 40
@@ -48,8 +50,9 @@ class Importance:
 
 
 def importance_of(
-    bundle: Bundle, features: Features, X: np.ndarray, y: np.ndarray, *, metric: str, seed: int = 0
-) -> Importance:
+    bundle: Bundle, features: Features, X: np.ndarray, y: np.ndarray, *, metric: str, seed: int = 0,
+    most: int = MOST_ROWS,
+) -> Importance:  # fmt: skip
     """Measures what the metric loses when the values of one feature are exchanged among the rows.
 
     Args:
@@ -59,11 +62,12 @@ def importance_of(
         y: class codes or measured values, ``[n]``.
         metric: the gate's metric.
         seed: of the permutations, the draws, and the choice of rows.
+        most: maximum number of rows.
     """
     import torch
 
     rng = np.random.default_rng(seed)
-    chosen, weight = _chosen(y, bundle.task.kind, rng)
+    chosen, weight = _chosen(y, bundle.task.kind, rng, most)
     X, y = X[chosen], y[chosen]
     rows = Rows(task=bundle.task, y=y, cluster=np.arange(len(y)), clusters=len(y))
     draws = [weight] + [
@@ -97,16 +101,16 @@ def importance_of(
     return Importance(metric, len(y), {name: lost[name] for name in ordered})
 
 
-def _chosen(y: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _chosen(y: np.ndarray, kind: str, rng: np.random.Generator, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the rows to use, and their weights, ``[chosen]`` each; together they weigh as much as all rows."""
-    if len(y) <= MOST_ROWS:
+    if len(y) <= most:
         return np.arange(len(y)), np.ones(len(y))
     if kind != "binary":
-        return rng.permutation(len(y))[:MOST_ROWS], np.full(MOST_ROWS, len(y) / MOST_ROWS)
+        return rng.permutation(len(y))[:most], np.full(most, len(y) / most)
     positive, negative = rng.permutation(np.flatnonzero(y == 1)), rng.permutation(np.flatnonzero(y == 0))
-    most_positive = max(MOST_ROWS // 2, MOST_ROWS - len(negative))
+    most_positive = max(most // 2, most - len(negative))
     some_positive = positive[:most_positive]
-    some_negative = negative[: MOST_ROWS - len(some_positive)]
+    some_negative = negative[: most - len(some_positive)]
     weights = [np.full(len(some), len(all_) / max(len(some), 1)) for some, all_ in
                ((some_positive, positive), (some_negative, negative))]  # fmt: skip
     return np.concatenate([some_positive, some_negative]), np.concatenate(weights)

@@ -17,7 +17,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from assets.declaration import Model
+from assets.declaration import Features, Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.data.forecasting import SPREAD
 from assets.lifecycle.model.candidate import Candidate, fit_candidate, network_of
@@ -229,7 +229,7 @@ def _train(
                 columns,
                 format_of(model.task).compared(scores),
                 calendar=features_of(model).calendar,
-                importance=_importance(candidate, X, names, model.training.seed),
+                importance=_importance(candidate, X, features_of(model), model.training.seed),
                 calibration=selection.calibration + calibration,
                 rows_of_weekday=recent.rows_of_weekday,
                 entities=recent.entities,
@@ -281,19 +281,25 @@ def _calibration_and_label_effect(
     return [], of_residuals((scores.argmax(axis=1) == truth) - scores.max(axis=1), who)
 
 
-def _importance(candidate: Candidate, X: np.ndarray, names: Sequence[str], seed: int) -> dict[str, float]:
+def _importance(candidate: Candidate, X: np.ndarray, features: Features, seed: int) -> dict[str, float]:
     """Permutation importance by feature: mean absolute change of the scores, relative to the most important feature.
 
-    It needs no labels, and shows how much a drift of the feature can change the scores.
+    It needs no labels, and shows how much a drift of the feature can change the scores. The words of a text are
+    exchanged together, because one word of another text makes a text that nobody wrote, and a language model would have
+    to read all of these.
     """
     rng = np.random.default_rng(seed)
     rows = X[rng.permutation(len(X))[:IMPORTANCE_ROWS]]
     scores = candidate.predict(rows)
-    moved = {}
-    for i, name in enumerate(names):
+    words, together = set(features.words), dict[str, list[int]]()
+    for i, (name, origin) in enumerate(zip(features.names, features.explained, strict=True)):
+        together.setdefault(f"{origin}#" if name in words else name, []).append(i)
+    moved: dict[str, float] = {}
+    for columns in together.values():
         shuffled = rows.copy()
-        shuffled[:, i] = rng.permutation(rows[:, i])
-        moved[name] = float(np.abs(candidate.predict(shuffled) - scores).mean())
+        shuffled[:, columns] = rows[rng.permutation(len(rows))][:, columns]
+        change = float(np.abs(candidate.predict(shuffled) - scores).mean())
+        moved |= {features.names[i]: change for i in columns}
     most = max(moved.values()) or 1.0
     return {name: value / most for name, value in moved.items()}
 

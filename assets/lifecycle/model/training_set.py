@@ -321,7 +321,8 @@ def _too_few(part: str, y: pd.Series, model: Model) -> str:
         return f"{part}: all values of {model.target} are the same" if y.nunique() < 2 else ""
     of_each = y.value_counts().reindex(range(len(model.task.classes)), fill_value=0)
     least = MIN_OF_EACH_CLASS if model.task.kind == "binary" or part == "fit" else 1
-    rare = [f"{name} {n}" for name, n in zip(model.task.names, of_each, strict=True) if n < least]
+    counted = zip(model.task.names, of_each, strict=True)
+    rare = [f"{name} {n}" for name, n in counted if n < least and name not in model.training.awaited]
     return f"{part}: needs {least} rows of each class, found for {model.target}: {', '.join(rare)}" if rare else ""
 
 
