@@ -25,6 +25,7 @@ from assets.knowledge import Answers, wrong_answers
 from assets.language import Language
 from assets.metrics import DEFAULT_METRIC, METRICS, gate_metrics
 from assets.personal import METADATA, wrong_tags
+from assets.ranking import Ranking
 from assets.search_space import (
     DEFAULT_NETWORK_ARGUMENTS,
     DEFAULT_NETWORK_SPACE,
@@ -72,6 +73,7 @@ FAIRNESS_FIGURES: Mapping[TaskKind, tuple[str, ...]] = {
     "binary": ("selection_rate", "true_positive_rate", "false_positive_rate"),
     "multiclass": ("accuracy",),
     "regression": ("mean_error",),
+    "ranking": (),
 }
 """The figures that are compared between groups, by kind of target."""
 
@@ -564,6 +566,8 @@ class Model:
             :class:`~assets.forecast.Forecast`.
         answers: answers to the questions of a model whose classes are intents; see :class:`~assets.knowledge.Answers`.
             ``None``: it says the intent only.
+        ranking: makes the model a ranking of items for users: see :class:`~assets.ranking.Ranking`. ``target`` is then
+            its column of events.
         accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
@@ -593,6 +597,7 @@ class Model:
     language: Language | None = None
     forecast: Forecast | None = None
     answers: Answers | None = None
+    ranking: Ranking | None = None
     accepted_leaks: Mapping[str, str] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
     tuning: Tuning = field(default_factory=Tuning)
@@ -622,6 +627,8 @@ class Model:
     @cached_property
     def task(self) -> Task:
         """The kind of target; :data:`~assets.task.BINARY` if the target is not a column of the contract."""
+        if self.ranking is not None:
+            return Task("ranking", weights=self.ranking.codes)
         columns = self.table.contract.to_schema().columns
         return Task.of(columns[self.target]) if self.target in columns else BINARY
 
@@ -694,7 +701,8 @@ def refuse_wrong_declaration(model: Model) -> None:
     parts = (
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
-        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language, _wrong_forecast, wrong_answers, wrong_tags,
+        _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language, _wrong_forecast, _wrong_ranking,
+        wrong_answers, wrong_tags,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
@@ -902,6 +910,26 @@ def _wrong_forecast(model: Model) -> Wrong:
         yield "target", model.target, "a forecast needs a column of measured values in the contract"
     if model.features is not None or model.language is not None:
         yield "forecast", forecast.series, "leave out `features` and `language`; a forecast has features of its own"
+
+
+def _wrong_ranking(model: Model) -> Wrong:
+    if (ranking := model.ranking) is None:
+        return
+    for name, value, mend in ranking.wrong(model.table.columns):
+        yield f"ranking.{name}", value, mend
+    if model.target != ranking.event:
+        yield "target", model.target, f"name the column of events, '{ranking.event}', which is what is predicted"
+    if not model.is_stream:
+        yield "table.time", None, "a ranking is trained on earlier events and tested on later ones; name their time"
+    if model.label_delay_days:
+        yield "label_delay_days", model.label_delay_days, "leave it out, because an event is its own label"
+    if model.features is None or ranking.user not in model.features.entities:
+        yield "features", None, f"declare what drift compares, with entities=('{ranking.user}',)"
+    if model.tuning.schedule is not None:
+        yield "tuning.schedule", model.tuning.schedule, "leave it out, because a ranking is not searched"
+    for name in ("network", "language", "compute", "rollout"):
+        if getattr(model, name) is not None:
+            yield name, "given", "leave it out, because a ranking has towers and a ranking network of its own"
 
 
 def _wrong_features(model: Model) -> Wrong:

@@ -57,10 +57,20 @@ METRICS: Mapping[str, Metric] = {
     "r2": Metric(label="R²", kinds=("regression",), low=-math.inf, floor=0.1),
     "rmse": Metric(label="RMSE", kinds=("regression",), high=math.inf, lower_is_better=True, form="unit"),
     "mae": Metric(label="MAE", kinds=("regression",), high=math.inf, lower_is_better=True, form="unit"),
+    "ndcg": Metric(label="NDCG@k", kinds=("ranking",), floor=0.01),
+    "recall": Metric(label="Recall@k", kinds=("ranking",)),
+    "coverage": Metric(label="Coverage", lower_is_better=None, form="percent"),
+    "novelty": Metric(label="Novelty (bits)", high=math.inf, lower_is_better=None),
+    "new_share": Metric(label="Share of new items", lower_is_better=None, form="percent"),
 }
 """All metrics, in the order of the report's tables."""
 
-DEFAULT_METRIC: Mapping[TaskKind, str] = {"binary": "roc_auc", "multiclass": "roc_auc", "regression": "r2"}
+DEFAULT_METRIC: Mapping[TaskKind, str] = {
+    "binary": "roc_auc",
+    "multiclass": "roc_auc",
+    "regression": "r2",
+    "ranking": "ndcg",
+}
 """The gate's metric where none is declared."""
 
 

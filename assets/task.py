@@ -6,13 +6,17 @@ how a stage treats a kind (``assets/lifecycle``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TaskKind = Literal["binary", "multiclass", "regression"]
+TaskKind = Literal["binary", "multiclass", "regression", "ranking"]
+
+MEASURED: tuple[TaskKind, ...] = ("regression", "ranking")
+"""Kinds whose codes are measured values and not classes."""
 
 NUMBERS = ("int", "uint", "float", "Int", "UInt", "Float")
 """Prefixes of the names of number types in pandas and numpy."""
@@ -26,11 +30,13 @@ class TaskError(ValueError):
 class Task:
     """The kind of a target and, for classes, the class of each code (0, 1, …).
 
-    A binary target's codes are 0 and 1, and the probability is that of code 1.
+    A binary target's codes are 0 and 1, and the probability is that of code 1. The code of an event of a ranking is its
+    weight.
     """
 
     kind: TaskKind
     classes: tuple[Any, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, column: Any) -> Task:
@@ -63,13 +69,15 @@ class Task:
 
         if self.kind == "regression":
             return pd.to_numeric(values, errors="coerce").astype("float64")
+        if self.kind == "ranking":
+            return values.map(lambda event: float(self.weights.get(str(event), 0.0))).astype("float64")
         known = {value: float(code) for code, value in enumerate(self.classes)}
         return values.map(known).astype("float64")
 
     @property
     def dtype(self) -> str:
         """Data type of the codes in the ``labels`` table."""
-        return "float64" if self.kind == "regression" else "int8" if len(self.classes) < 128 else "int32"
+        return "float64" if self.kind in MEASURED else "int8" if len(self.classes) < 128 else "int32"
 
     @property
     def names(self) -> tuple[str, ...]:

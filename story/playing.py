@@ -156,8 +156,12 @@ class Story:
         """
         due = str(dt.date.fromisoformat(day) - dt.timedelta(days=self.model.label_delay_days))
         scored = self.tables.stamp(self.model.key("predictions"), due) is not None
-        made = self.runner.make(MATURE if scored else LABEL, [due])
-        made += self.runner.make(DAILY, [day])
+        if self.model.label_delay_days:
+            made = self.runner.make(MATURE if scored else LABEL, [due])
+            made += self.runner.make(DAILY, [day])
+        else:  # the labels are in the rows of the day, which the daily work cleans and scores
+            made = self.runner.make(DAILY, [day])
+            made += self.runner.make(MATURE, [day])
         self.check_alerts()
         verdict = self.tables.read(self.model.key("drift"), [day]).iloc[0]
         shifted = f" [dim]({self.rows} are shifted on purpose)[/dim]" if day >= str(shift) else ""

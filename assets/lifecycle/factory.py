@@ -27,6 +27,13 @@ from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
 from assets.lifecycle.monitoring.requests import requests_asset
 from assets.lifecycle.monitoring.unknown_intents import unknown_intents_asset
+from assets.lifecycle.ranking.assets import (
+    ranked_days_asset,
+    ranking_evaluation_asset,
+    ranking_performance_asset,
+    trained_ranking_asset,
+)
+from assets.lifecycle.ranking.off_policy import off_policy_asset
 from assets.lifecycle.release.approval import approval_asset
 from assets.lifecycle.release.deployment import deployment_asset
 from assets.lifecycle.release.model_card import model_card_asset
@@ -70,10 +77,29 @@ MODEL_FACTORIES: tuple[AssetFactory, ...] = (
     unknown_intents_asset,
 )
 
+RANKING_FACTORIES: tuple[AssetFactory, ...] = (
+    labels_asset,
+    features_asset,
+    training_set_asset,
+    trained_ranking_asset,
+    ranking_evaluation_asset,
+    staged_asset,
+    approval_asset,
+    deployment_asset,
+    model_card_asset,
+    ranked_days_asset,
+    ranking_performance_asset,
+    requests_asset,
+    off_policy_asset,
+    drift_asset,
+)
+"""The assets of a ranking: it is not searched, explained, backtested or rolled out by steps."""
+
 
 def lifecycle_assets(model: Model) -> Sequence[dg.AssetsDefinition]:
     """Returns all assets of a model; the declaration's own assets replace the lifecycle's assets with the same key."""
     own = {asset.key: asset for asset in model.assets}
-    factories = MODEL_FACTORIES if model.table.of else (*TABLE_FACTORIES, *MODEL_FACTORIES)
+    of_model = RANKING_FACTORIES if model.ranking else MODEL_FACTORIES
+    factories = of_model if model.table.of else (*TABLE_FACTORIES, *of_model)
     built = [asset for factory in factories if (asset := factory(model)) is not None]
     return [*(asset for asset in built if asset.key not in own), *own.values()]

@@ -58,6 +58,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
     of_table, of_requests = ([], ["drift"]) if model.drift.source == "requests" else (["drift"], [])
     # The features of a forecast are made of earlier values of the target, those of the same day included.
     ahead = ["labels", *(["forecasts"] if has_forecasts(model) else [])] if model.forecast else []
+    rare = {} if model.ranking else {BACKTEST: ["backtest"], TUNE: ["tuning"]}
     return {
         LAND: [f"raw_{table}", *(["raw_labels"] if model.label_delay_days else [])],
         CLEAN: [table, "quarantine"],
@@ -68,9 +69,8 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         TRAIN: ["training_set", "trained_model", "evaluation", *answers],
         **knowledge,
         DEPLOY: release,
-        BACKTEST: ["backtest"],
-        TUNE: ["tuning"],
-        REQUESTS: ["requests", *of_requests],
+        **rare,
+        REQUESTS: ["requests", *of_requests, *(["off_policy"] if model.ranking and model.ranking.exploration else [])],
     }
 
 

@@ -204,10 +204,19 @@ class ValueFormat(PredictionFormat):
         return {"mean": float(labels.mean()), "lowest": float(labels.min()), "highest": float(labels.max())}
 
 
+class PlaceFormat(ValueFormat):
+    """Column ``prediction``: how high an event's item was on the list of its user, from 0 (absent) to 1 (at the top)."""
+
+    def compared(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns zeros: places change with the age of a version, so the asset ``performance`` watches them instead."""
+        return {SCORE: np.zeros(len(scores), np.float32)}
+
+
 _FORMATS: dict[TaskKind, Callable[[Task], PredictionFormat]] = {
     "binary": BinaryFormat,
     "multiclass": ClassFormat,
     "regression": ValueFormat,
+    "ranking": PlaceFormat,
 }
 
 

@@ -142,6 +142,11 @@ class EntityEvents:
         return len(self._past.keys) + len(self._recent)
 
     @property
+    def past(self) -> Past:
+        """The rows of the tables; another object once they were read anew."""
+        return self._past
+
+    @property
     def until(self) -> dt.date | None:
         """Last day in the table; ``None`` if the table is empty."""
         return self._past.until

@@ -19,8 +19,10 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.explain import SCALES, TOLERANCE
 from assets.lifecycle.prediction_format import format_of
+from assets.lifecycle.ranking.ranker import FEATURES
 from serving.scoring.access import OPEN_PATHS
 from serving.scoring.answers import MOST_CHARACTERS
+from serving.scoring.ranking import RankRequest
 from serving.scoring.request_parsing import ARRIVED_AT, RequestParser
 
 Schema = dict[str, Any]
@@ -109,6 +111,9 @@ def document(
     }
     schemas: Schema = {"Error": _ERROR, "Refused": _REFUSED, "Endpoint": _ENDPOINT}
     for name, model in served.items():
+        if model.ranking is not None:
+            paths |= _paths_of_ranking(model, max_rows, max_bytes)
+            continue
         row, response = f"{name}_row", f"{name}_answer"
         schemas[row], schemas[response] = row_schema(model), answer_schema(model)
         schemas[f"{name}_explanation"] = explanation_schema(model)
@@ -258,6 +263,47 @@ def _answer_path(name: str, max_bytes: int) -> Schema:
     limits = f"more than {max_bytes:,} bytes"
     operation = _operation(f"{name}_answer", summary, ok=said, body=question, waits=True, limits=limits)
     return {f"/models/{name}/answer": {"post": operation}}
+def _paths_of_ranking(model: Model, max_rows: int, max_bytes: int) -> Schema:
+    name, limits = model.name, f"more than {max_bytes:,} bytes"
+    numbers: Schema = {"type": ["number", "null"], "minimum": -3e38, "maximum": 3e38}
+    values: Schema = {"type": "array", "items": numbers, "minItems": len(FEATURES), "maxItems": len(FEATURES)}
+    item = _object(
+        item=_TEXT, score={"type": "number"}, reason=_TEXT, propensity={"type": "number", "minimum": 0, "maximum": 1}
+    )
+    listed = _object(
+        model={"const": name}, version=_TEXT, request_id=_TEXT, user=_TEXT, items={"type": "array", "items": item},
+        unknown={"type": "array", "items": _TEXT},
+    )  # fmt: skip
+    asked = RankRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    asked["properties"]["events"]["items"] = asked.pop("$defs")["SentEvent"]
+    about = _object(
+        name={"const": name}, description=_TEXT, version=_TEXT, features={"type": "array", "items": _TEXT},
+        columns={"type": "object", "additionalProperties": _TEXT},
+    )  # fmt: skip
+    taken = _object(features={"type": "array", "items": values, "maxItems": max_rows})
+    return {
+        f"/models/{name}": {"get": _operation(f"{name}_model", "What a row must contain", ok=about, waits=True)},
+        f"/models/{name}/rank": {
+            "post": _operation(
+                f"{name}_rank",
+                "Ranks items for a user; the events of the request count at once",
+                ok=listed,
+                body={**asked, "examples": [{"user": "r00001", "k": 5}]},
+                waits=True,
+                limits=limits,
+            )
+        },
+        f"/models/{name}/score": {
+            "post": _operation(
+                f"{name}_score",
+                "Scores candidates from the features of the ranking network, to compare a service with its files",
+                ok=_object(scores={"type": "array"}, version=_TEXT),
+                body={**taken, "examples": [{"features": [[0.0] * len(FEATURES)]}]},
+                waits=True,
+                limits=limits,
+            )
+        },
+    }
 
 
 def _readiness() -> Schema:

@@ -92,6 +92,7 @@ from serving.scoring.front import guarded  # noqa: E402
 from serving.scoring.metrics import ServiceMetrics  # noqa: E402
 from serving.scoring.probes import Readiness, add_probes  # noqa: E402
 from serving.scoring.processes import Processes, refuse_platform  # noqa: E402
+from serving.scoring.ranking import Lists, no_rows, rank  # noqa: E402
 from serving.scoring.recording import Call  # noqa: E402
 from serving.scoring.request_parsing import Raw, RefusedRows, RequestParser, RowProblem  # noqa: E402
 from serving.scoring.routing import Answer, Challenger, Route  # noqa: E402
@@ -142,9 +143,13 @@ class Served:
         parser = RequestParser(model)
         entity_events = before.entity_events if before else None
         if entity_events is None or not entity_events.serves(model, parser.dtypes):
-            entity_events = EntityEvents(model, parser, tables, log)
+            # A ranking logs lists and no rows; the events that they bring are kept by `ranking.py`.
+            entity_events = EntityEvents(model, parser, tables, None if model.ranking else log)
         served = cls(version, bundle, model, parser, entity_events, format_of(model.task), log)
         names = features_of(model).names
+        if model.ranking is not None:
+            # Those of a candidate item; the declared ones are compared by the drift check.
+            names = bundle.facts.feature_names
         if names != bundle.facts.feature_names:
             raise ValueError(
                 f"its code computes {len(names)} features, but its network takes {bundle.facts.feature_names}"
@@ -158,7 +163,7 @@ class Served:
 
         Raises :class:`ValueError` for a score that is not finite, and any error of the features code.
         """
-        if (example := self.entity_events.example()) is not None:
+        if self.model.ranking is None and (example := self.entity_events.example()) is not None:
             self._check(self.features(example))
         return self
 
@@ -169,7 +174,8 @@ class Served:
 
     def with_new_history(self, tables: ParquetTables) -> Served:
         """The same version with a history that is read anew. It takes seconds, so it may run in a thread."""
-        return self.with_history(EntityEvents(self.model, self.parser, tables, self.log))
+        log = None if self.model.ranking else self.log
+        return self.with_history(EntityEvents(self.model, self.parser, tables, log))
 
     def with_history(self, entity_events: EntityEvents) -> Served:
         """The same version with another history, and with the rows for explanations as its folder has them now."""
@@ -272,6 +278,7 @@ class Endpoint:
     has_started: bool = False
     settings: Settings | None = None
     answering: answering.Answering = field(init=False)
+    lists: Lists = field(default_factory=Lists)
     _protection: Protection | None = None
     _looked_at: Model | None = None
     _tagged: Model | None = None
@@ -571,7 +578,11 @@ def create_app(
     for endpoint in endpoints:
         path = f"/models/{endpoint.name}"
         app.add_route(path, functools.partial(_about, endpoint), methods=["GET"])
-        app.add_route(f"{path}/predict", functools.partial(_predict, endpoint, metrics), methods=["POST"])
+        if (endpoint.served.model if endpoint.served else declared(endpoint.name)).ranking is not None:
+            app.add_route(f"{path}/rank", functools.partial(rank, endpoint, metrics), methods=["POST"])
+            app.add_route(f"{path}/predict", functools.partial(no_rows, endpoint), methods=["POST"])
+        else:
+            app.add_route(f"{path}/predict", functools.partial(_predict, endpoint, metrics), methods=["POST"])
         app.add_route(f"{path}/score", functools.partial(_score, endpoint), methods=["POST"])
         app.add_route(f"{path}/answer", functools.partial(_answer, endpoint, metrics), methods=["POST"])
 
@@ -580,7 +591,7 @@ def create_app(
         raise HTTPException(404, f"no model '{name}' is served here; the served models are: {', '.join(by_name)}")
 
     app.add_route("/models/{name}", unknown, methods=["GET"])
-    for last in ("predict", "score", "answer"):
+    for last in ("predict", "score", "answer", "rank"):
         app.add_route(f"/models/{{name}}/{last}", unknown, methods=["POST"])
     return app
 
@@ -594,7 +605,7 @@ async def _about(endpoint: Endpoint, _: Request) -> Response:
             "description": served.model.description,
             "version": served.version,
             "columns": served.parser.describe(),
-            "features": list(features_of(served.model).names),
+            "features": list(served.bundle.facts.feature_names),
         }
     )
 
@@ -688,7 +699,7 @@ async def _score(endpoint: Endpoint, request: Request) -> Response:
     except ValidationError as error:
         raise not_understood(request, first_of(error)) from error
     served = endpoint.ready()
-    names = features_of(served.model).names
+    names = served.bundle.facts.feature_names
     wrong = next((i for i, values in enumerate(features) if len(values) != len(names)), None)
     if wrong is not None:
         found = len(features[wrong])

@@ -29,6 +29,7 @@ from assets.lifecycle.model.windows import (
     windows_of,
 )
 from assets.lifecycle.stage import Check, StageOutput, table_asset
+from assets.task import MEASURED
 from resources.dagster_internals import CheckResult
 from resources.tables import WHOLE, Inputs, ParquetTables, frame_of
 
@@ -317,7 +318,7 @@ def _too_few(part: str, y: pd.Series, model: Model) -> str:
     least = min(model.training.min_rows, 50) if part == "test" else model.training.min_rows
     if len(y) < least:
         return f"{part}: needs {least} rows, found {len(y)}"
-    if model.task.kind == "regression":
+    if model.task.kind in MEASURED:
         return f"{part}: all values of {model.target} are the same" if y.nunique() < 2 else ""
     of_each = y.value_counts().reindex(range(len(model.task.classes)), fill_value=0)
     least = MIN_OF_EACH_CLASS if model.task.kind == "binary" or part == "fit" else 1
@@ -327,6 +328,10 @@ def _too_few(part: str, y: pd.Series, model: Model) -> str:
 
 
 def _leakage(frozen: pd.DataFrame, model: Model) -> CheckResult:
+    if model.ranking is not None:
+        # What is predicted is the item of a later event, so no column of the event itself is an input.
+        message = "lists of a test day read only the events of earlier days"
+        return CheckResult(check=LEAKAGE.name, passed=True, description=message, metadata={"found": [], "accepted": {}})
     found = leaks(frozen, model, fit=fit_rows(frozen, model), test=test_rows(frozen, model))
     refused = [leak for leak in found if not set(leak.columns) & set(model.accepted_leaks)]
     accepted = {c: model.accepted_leaks[c] for leak in found for c in leak.columns if c in model.accepted_leaks}

@@ -33,7 +33,7 @@ ESTIMATED = {
 
 def is_estimated(model: Model) -> bool:
     """Returns whether the metric of a model's gate is estimated: for a stream, if :data:`ESTIMATED` has the metric."""
-    return model.is_stream and model.gate.metric in ESTIMATED[model.task.kind]
+    return model.is_stream and model.gate.metric in ESTIMATED.get(model.task.kind, ())
 
 
 @dataclass(frozen=True, eq=False)

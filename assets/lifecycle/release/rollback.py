@@ -9,13 +9,12 @@ Does not belong here: the first promotion of a version (``deployment.py``), the 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
-import numpy as np
 from pydantic import Field
 
 from assets.declaration import Model
 from assets.lifecycle.model.version.bundle import BundleError, loaded
 from assets.lifecycle.release.promotion import PromotionError, promote_on_all
-from assets.lifecycle.release.staging import PARITY_TOLERANCE, largest_difference, request_scores_of_all
+from assets.lifecycle.release.staging import PARITY_TOLERANCE, largest_difference, probe_rows, request_scores_of_all
 from resources.ledger import Entry, Ledger
 from resources.mlflow import MlflowTracking, TrackingError
 from resources.targets.base import DeploymentTarget, resource_key
@@ -92,11 +91,6 @@ def roll_back(
         )
     except PromotionError as error:
         raise RollbackError(str(error)) from error
-
-
-def probe_rows(n_features: int) -> np.ndarray:
-    """Returns the rows that a version scores before a rollback, float32 ``[3, n_features]``; one has missing values."""
-    return np.stack([np.zeros(n_features), np.ones(n_features), np.full(n_features, np.nan)]).astype(np.float32)
 
 
 def _tested(

@@ -162,6 +162,11 @@ def largest_difference(model: Scored, offline: np.ndarray, online: np.ndarray) -
     return float(np.abs(online - offline).max()) / spread
 
 
+def probe_rows(n_features: int) -> np.ndarray:
+    """Returns rows to compare a service with a version's files, float32 ``[3, n_features]``; one lacks values."""
+    return np.stack([np.zeros(n_features), np.ones(n_features), np.full(n_features, np.nan)]).astype(np.float32)
+
+
 def staged_asset(model: Model) -> dg.AssetsDefinition:
     """Returns the asset ``staged``."""
 
@@ -171,7 +176,11 @@ def staged_asset(model: Model) -> dg.AssetsDefinition:
         mlflow = context.resources.mlflow
         version = str(trained_model["version"].iloc[0])
         directory = mlflow.download(model.name, version)
-        X = matrix(training_set[test_rows(training_set, model)].head(PARITY_ROWS), model)
+        X = (
+            matrix(training_set[test_rows(training_set, model)].head(PARITY_ROWS), model)
+            if model.ranking is None
+            else probe_rows(len(loaded(directory).facts.feature_names))
+        )
         targets = targets_of(context.resources, model)
         response = request_scores_of_all(targets, directory, model, version, X)
         message = response.fault or f"healthy, and it scored {len(X)} rows"

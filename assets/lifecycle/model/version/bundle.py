@@ -144,11 +144,7 @@ class Bundle:
                 f"depend on that number: {str(error).splitlines()[0]}"
             ) from error
         torch.export.save(program, directory / NETWORK)
-        package = sys.modules[package_of(model)]
-        shutil.copytree(
-            _folder(package), directory / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", TESTS)
-        )
-        (directory / CONTRACT).write_text(model.table.contract.to_schema().to_json(), encoding="utf-8")
+        package = keep_code(directory, model)
         if model.language:
             (directory / TOKENIZER).write_bytes(LanguageFiles.of(model.language.model).read(TOKENIZER))
         facts = Facts(
@@ -172,6 +168,10 @@ class Bundle:
         import torch
 
         facts = Facts.read(directory)
+        if facts.head["kind"] == "ranking":
+            from assets.lifecycle.ranking.bundle import RankingBundle
+
+            return RankingBundle.read(directory, facts)
         try:
             network = torch.export.load(directory / NETWORK).module()
         except Exception as error:  # torch passes on any error of its zip and pickle readers
@@ -337,6 +337,19 @@ def _bits(outputs: torch.Tensor) -> torch.Tensor:
 def loaded(directory: Path) -> Bundle:
     """Cached :meth:`Bundle.load`: a version never changes, and loading one takes a second."""
     return Bundle.load(directory)
+
+
+def keep_code(directory: Path, model: Model) -> ModuleType:
+    """Copies the model folder's modules and the contract into a version's folder; returns the model's package."""
+    package = sys.modules[package_of(model)]
+    shutil.copytree(_folder(package), directory / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", TESTS))
+    (directory / CONTRACT).write_text(model.table.contract.to_schema().to_json(), encoding="utf-8")
+    return package
+
+
+def damaged(path: Path, error: Exception) -> BundleError:
+    """The error for a file of a version that is absent or cannot be read."""
+    return _damaged(path, error)
 
 
 def package_of(model: Model) -> str:
