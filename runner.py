@@ -67,6 +67,7 @@ class Runner:
         self.model, self.settings, self.instance = model, settings, instance
         self.owner = (owner or _owner_of(model)) if model.table.of else model
         models = [self.owner, model] if model.table.of else [model]
+        models += [one for one in _topics_of(models) if one.name not in {known.name for known in models}]
         self.defs = build_defs(models=models, settings=settings)
         self.resources = default_resources(settings, source_resources(models), ready=True)
         self.tables = self.resources["tables"]
@@ -231,6 +232,19 @@ def alone(settings: Settings, declared: Callable[[], Model]) -> Iterator[Runner]
         gc.collect()
         gc.freeze()  # exempts a million long-lived library objects from garbage collection
         yield runner
+
+
+def _topics_of(models: Sequence[Model]) -> list[Model]:
+    """The declarations that give models the topics of their surges; RunError if one is not declared."""
+    names = [model.surge.topics for model in models if model.surge and model.surge.topics]
+    if not names:
+        return []
+    from assets.models import declared_models
+
+    declared = {model.name: model for model in declared_models()}
+    if lacking := [name for name in names if name not in declared]:
+        raise RunError(f"surge.topics={lacking[0]!r}: no such model is declared in assets/models; declare it")
+    return [declared[name] for name in names]
 
 
 def _owner_of(model: Model) -> Model:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from assets.declaration import DeclarationError, Model, refuse_another_table
+from assets.declaration import DeclarationError, Model, refuse_another_table, refuse_another_topic
 from assets.lifecycle.factory import lifecycle_assets
 from assets.lifecycle.jobs import model_jobs
 from assets.models import Broken, said_by
@@ -50,6 +50,8 @@ def build(models: Sequence[Model], *, targets: Collection[str] | None = None) ->
         try:
             if model.table.of:
                 _refuse_unshared(model, by_name, [one.model.name for one in built])
+            if model.surge and model.surge.topics:
+                _refuse_no_topics(model, model.surge.topics, by_name)
             if targets is not None:
                 _refuse_unknown_targets(model, targets)
             assets = lifecycle_assets(model)
@@ -81,6 +83,17 @@ def _refuse_unshared(model: Model, declared: Mapping[str, Model], sound: Collect
         raise DeclarationError(
             f"model '{model.name}': table.of={model.table.of!r} is invalid: that model is broken; mend it first"
         )
+
+
+def _refuse_no_topics(model: Model, topics: str, declared: Mapping[str, Model]) -> None:
+    """Refuses a model whose topics come from a model that is not declared, or predicts no classes of the same rows."""
+    if topics not in declared:
+        close = difflib.get_close_matches(topics, declared, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "declare it, or name a column with `column`"
+        raise DeclarationError(
+            f"model '{model.name}': surge.topics={topics!r} is invalid: no such model is declared; {hint}"
+        )
+    refuse_another_topic(model, declared[topics])
 
 
 def _refuse_unknown_targets(model: Model, known: Collection[str]) -> None:

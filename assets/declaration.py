@@ -38,6 +38,7 @@ from assets.search_space import (
     Space,
     Tuning,
 )
+from assets.surge import Surge
 from assets.task import BINARY, NUMBERS, Task, TaskError, TaskKind
 from resources.compute import Compute
 from resources.sources import Snapshot, Source, Stream
@@ -109,7 +110,8 @@ class Table:
         source_down_hours: hours for which the source of a stream may be unavailable before an alert opens; its days are
             requested again in the meantime. 0 opens the alert at once.
         of: name of the model whose table this is, for a second model on the same rows. It lands and is cleaned once, by
-            that model. Leave out the source, and declare the rest as that model does; a difference is refused.
+            that model. Leave out the source, and declare the rest as that model does; a difference is refused. A target
+            whose labels land later may be a column of one contract only.
         raw_tags: tags of columns of the raw table that are not in the contract, or have another name there, e.g.
             ``{"E-Mail": personal("email")}``; see ``assets/personal.py``. Columns of the contract are tagged there.
     """
@@ -571,6 +573,7 @@ class Model:
         accepted_leaks: ``{column: reason}`` for columns (or features) that the leakage check would refuse; the reason
             says why the value is known when a row is scored.
         training, evaluation, gate, drift: see :class:`Training`, :class:`Evaluation`, :class:`Gate`, :class:`Drift`.
+        surge: counts by topic and the check for a class that rises on one; see :class:`~assets.surge.Surge`.
         approval: a person's approval before a candidate goes live; ``None``: it goes live if the gate passes.
         rollout: how a new version takes over; ``None``: it answers all requests at once.
         tuning: the search for a better recipe; see :class:`~assets.search_space.Tuning`.
@@ -604,6 +607,7 @@ class Model:
     evaluation: Evaluation = field(default_factory=Evaluation)
     gate: Gate = field(default_factory=Gate)
     drift: Drift = field(default_factory=Drift)
+    surge: Surge | None = None
     approval: Approval | None = None
     rollout: Rollout | None = None
     retrain: str | None = None
@@ -702,11 +706,26 @@ def refuse_wrong_declaration(model: Model) -> None:
         _wrong_names, _wrong_table, _wrong_columns, _wrong_features, _wrong_training, _wrong_tuning, _wrong_gate,
         _wrong_drift, _wrong_crons, _wrong_groups, _wrong_approval, _wrong_rollout, _wrong_card,
         _wrong_compliance, _wrong_targets, _wrong_compute, _wrong_language, _wrong_forecast, _wrong_ranking,
-        wrong_answers, wrong_tags,
+        _wrong_surge, wrong_answers, wrong_tags,
     )  # fmt: skip
     for part in parts:
         for field_name, value, mend in part(model):
             raise DeclarationError(f"model '{model.name}': {field_name}={value!r} is invalid: {mend}")
+
+
+def refuse_another_topic(model: Model, topics: Model) -> None:
+    """Validates the model that ``surge.topics`` names: it predicts classes of the same rows.
+
+    Raises:
+        DeclarationError: it does not; the message names the reason.
+    """
+    mend = ""
+    if topics.lander != model.lander:
+        mend = f"'{topics.name}' has another table; declare it with Table(of='{model.lander}')"
+    elif topics.task.kind != "multiclass":
+        mend = f"'{topics.name}' has a {topics.task.kind} target; a topic is one of several classes"
+    if mend:
+        raise DeclarationError(f"model '{model.name}': surge.topics={topics.name!r} is invalid: {mend}")
 
 
 def refuse_another_table(model: Model, owner: Model) -> None:
@@ -780,10 +799,11 @@ def _other_than(model: Model, owner: Model) -> Wrong:
         mend = "write the contract into the model's own folder, because each version keeps its folder"
         yield "table.contract", table.contract.__name__, mend
     now, there = (one.contract.to_schema() for one in (table, its))
-    for name in sorted(now.columns.keys() ^ there.columns.keys()):
+    late = {one.target for one in (model, owner) if one.label_delay_days}
+    for name in sorted((now.columns.keys() ^ there.columns.keys()) - late):
         yield f"table.contract, column '{name}'", name in now.columns, f"'{owner.name}' declares other columns; compare"
     for name, column in now.columns.items():
-        if _described(column) != _described(there.columns[name]):
+        if name in there.columns and _described(column) != _described(there.columns[name]):
             mend = f"'{owner.name}', whose table it is, declares {_described(there.columns[name])}; declare the same"
             yield f"table.contract, column '{name}'", _described(column), mend
     if _described(now) != _described(there):
@@ -930,6 +950,23 @@ def _wrong_ranking(model: Model) -> Wrong:
     for name in ("network", "language", "compute", "rollout"):
         if getattr(model, name) is not None:
             yield name, "given", "leave it out, because a ranking has towers and a ranking network of its own"
+
+
+def _wrong_surge(model: Model) -> Wrong:
+    if (surge := model.surge) is None:
+        return
+    for name, value, mend in surge.wrong():
+        yield f"surge.{name}", value, mend
+    if not model.is_stream:
+        yield "surge", surge.value, "it counts by day, so the table needs `time` and `start`"
+    if model.task.kind != "multiclass":
+        yield "surge.value", surge.value, f"it counts a predicted class, and a {model.task.kind} target has none"
+    elif surge.value not in model.task.names:
+        yield "surge.value", surge.value, f"name a class of the target: {', '.join(model.task.names)}"
+    if surge.column and surge.column not in model.table.columns:
+        yield "surge.column", surge.column, f"name a column of the contract: {', '.join(model.table.columns)}"
+    if surge.topics == model.name:
+        yield "surge.topics", surge.topics, "name another model on the same table, which predicts the topic"
 
 
 def _wrong_features(model: Model) -> Wrong:

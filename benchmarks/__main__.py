@@ -28,6 +28,8 @@ BENCHMARKS = {
     "forecast": "forecast: forecasts by the hour, beside the seasonal naive one, XGBoost and LightGBM; coverage",
     "tuning": "tuning: the tuned recipe against the default one on untouched rows, 5 seeds each, paired",
     "drift": "drift: error rates of the drift check, beside Evidently's defaults, and its cost in rows",
+    "surge": "surge: false pages of the surge check on quiet days, and doublings that it finds",
+    "text_drift": "text_drift: error rates of the drift check on texts, beside two other tests",
     "stories": "stories: `make run` towards 28 last days, in 22 worlds",
     "service": "service: latency of one row, beside a bare FastAPI + torch application and `mlflow models serve`",
     "serving_load": "serving_load: 8 clients against 1, 2 and 4 processes, beside a bare application of as many",

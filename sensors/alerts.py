@@ -86,7 +86,8 @@ def handle_all(alerts: Alerts, evaluations: Sequence[Evaluation], owners: Mappin
 def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
     """Updates the alerts from one check evaluation; one that was already handled changes nothing.
 
-    A check with ``columns`` in its metadata (``{column: fault}``) has one alert per column.
+    A check with ``columns`` in its metadata (``{column: fault}``) has one alert per column. Their ``levels`` (``page``
+    or ``warn``) and ``since`` may be given by column as well.
     """
     if alerts.store.position(EVALUATIONS) >= evaluation.storage_id:
         return
@@ -100,12 +101,12 @@ def handle(alerts: Alerts, evaluation: Evaluation, owner: str = "") -> None:
             over = passed if not wrong else f"{alert.column or 'it'} is back to normal{f' on {day}' if day else ''}"
             alerts.tell(alerts.store.resolve(model, cause, column=alert.column, reason=over, day=evaluation.day))
     for column, message in wrong.items():
-        since = evaluation.metadata.get("since")
+        since = _of_column(evaluation, "since", column)
         changed = alerts.store.report(
             model,
             cause,
             column=column,
-            severity=_severity(evaluation),
+            severity=_severity(evaluation, column),
             summary=f"{day + ': ' if day else ''}{message}",
             owner=owner,
             runbook=runbook_of(cause),
@@ -127,7 +128,15 @@ def _wrong(evaluation: Evaluation) -> Mapping[str, str]:
     return columns if isinstance(columns, Mapping) and columns else {"": evaluation.description}
 
 
-def _severity(evaluation: Evaluation) -> Severity:
+def _of_column(evaluation: Evaluation, name: str, column: str) -> Any:
+    """A value of the metadata that may be given by column."""
+    value: Any = evaluation.metadata.get(name)
+    return value.get(column) if isinstance(value, Mapping) else value
+
+
+def _severity(evaluation: Evaluation, column: str) -> Severity:
+    if _of_column(evaluation, "levels", column) == "warn":
+        return "warn"  # another column of the same check may page
     # A check of a day concerns the version in production. Other checks (a refused candidate) do no harm yet, unless
     # they say so: a version that was withdrawn after it had answered requests.
     in_production = evaluation.day and evaluation.severity == dg.AssetCheckSeverity.ERROR

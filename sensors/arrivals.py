@@ -46,7 +46,7 @@ def missing_days(present: set[str], first: dt.date, until: dt.date) -> list[dt.d
         first: first day of the table.
         until: latest day that is complete upstream.
     """
-    begin = max(first, dt.date.fromisoformat(min(present))) if present else until
+    begin = max(first, dt.date.fromisoformat(min(present)) if present else until)
     days = [begin + dt.timedelta(days=n) for n in range((until - begin).days + 1)]
     return [day for day in days if day.isoformat() not in present]
 

@@ -26,6 +26,7 @@ from assets.lifecycle.monitoring.forecasts import forecasts_asset
 from assets.lifecycle.monitoring.performance import performance_asset
 from assets.lifecycle.monitoring.predictions import predictions_asset
 from assets.lifecycle.monitoring.requests import requests_asset
+from assets.lifecycle.monitoring.topics_by_day import topics_asset
 from assets.lifecycle.monitoring.unknown_intents import unknown_intents_asset
 from assets.lifecycle.ranking.assets import (
     ranked_days_asset,
@@ -75,6 +76,7 @@ MODEL_FACTORIES: tuple[AssetFactory, ...] = (
     requests_asset,
     drift_asset,
     unknown_intents_asset,
+    topics_asset,
 )
 
 RANKING_FACTORIES: tuple[AssetFactory, ...] = (

@@ -19,7 +19,7 @@ from resources.settings import project_root
 
 LAND, CLEAN, LABEL, FEATURES = "land", "clean", "label", "features"
 DAILY, MATURE, REQUESTS = "daily", "mature", "requests"
-KNOWLEDGE = "knowledge"
+KNOWLEDGE, TOPICS = "knowledge", "topics"
 TRAIN, DEPLOY, BACKTEST, TUNE, LIFECYCLE = "train", "deploy", "backtest", "tune", "lifecycle"
 
 
@@ -71,6 +71,7 @@ def assets_of_jobs(model: Model) -> dict[str, list[str]]:
         DEPLOY: release,
         **rare,
         REQUESTS: ["requests", *of_requests, *(["off_policy"] if model.ranking and model.ranking.exploration else [])],
+        **({TOPICS: ["topics_by_day"]} if model.surge else {}),
     }
 
 
@@ -82,6 +83,7 @@ _WHAT = {
     DAILY: "Processes one day, from landed rows to predictions and their drift check.",
     MATURE: "Makes the labels that are due, and evaluates the predictions of that day.",
     REQUESTS: "Reads a day of requests from the scoring service's log.",
+    TOPICS: "Counts the predictions of a day by topic, once both models have scored it, and looks for surges.",
     TRAIN: "Trains a candidate: frozen rows, fit, report, gate.",
     DEPLOY: "Tests the candidate in a temporary process, then promotes it and writes its card.",
     BACKTEST: "Refits the recipe on rolling weeks.",

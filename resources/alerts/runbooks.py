@@ -21,6 +21,7 @@ RUNBOOKS: Final = {
     "approval/": "approval",
     "rollout/": "rollout",
     "model_card/": "deployment",
+    "topics_by_day/": "surge",
     "predictions/": "predictions",
     "unknown_intents/": "unknown-intents",
     "knowledge/": "answers",

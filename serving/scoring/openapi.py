@@ -263,6 +263,8 @@ def _answer_path(name: str, max_bytes: int) -> Schema:
     limits = f"more than {max_bytes:,} bytes"
     operation = _operation(f"{name}_answer", summary, ok=said, body=question, waits=True, limits=limits)
     return {f"/models/{name}/answer": {"post": operation}}
+
+
 def _paths_of_ranking(model: Model, max_rows: int, max_bytes: int) -> Schema:
     name, limits = model.name, f"more than {max_bytes:,} bytes"
     numbers: Schema = {"type": ["number", "null"], "minimum": -3e38, "maximum": 3e38}

@@ -27,6 +27,7 @@ def test_the_pages_are_those_of_the_map():
         ("run/fraud_daily", "run"), ("watchdog/daemon/sensor", "watchdog"), ("service/down", "service"),
         ("freshness/features", "freshness"), ("staged/parity", "deployment"),
         ("tuning/searched", "training"), ("pipeline/gate", "pipeline"),
+        ("topics_by_day/surge", "surge"),
     ],
 )  # fmt: skip
 def test_a_cause_has_the_page_that_is_about_it(cause, page):

@@ -38,12 +38,25 @@ def vectors_of(texts: Sequence[str | None] | np.ndarray, language: Language | No
     Raises:
         LanguageError: the language model cannot be read, or its packages are not installed.
     """
+    language = language or Language()
+    return vectors_of_pieces(pieces_of(language).numbers(texts), language)
+
+
+def vectors_of_pieces(numbers_of_pieces: np.ndarray, language: Language) -> np.ndarray:
+    """Returns what :func:`vectors_of` does, from the word pieces that the features of a text are.
+
+    Args:
+        numbers_of_pieces: float32 ``[n, WORDS]``, see :meth:`~assets.lifecycle.data.word_pieces.Pieces.numbers`.
+        language: the language model.
+
+    Raises:
+        LanguageError: see :func:`vectors_of`.
+    """
     import torch
 
-    language = language or Language()
     pieces, network = pieces_of(language), _network(language.model)
-    found = np.zeros((len(texts), int(network.config.hidden_size)), dtype=np.float32)
-    numbers = torch.from_numpy(pieces.numbers(texts)).long()
+    found = np.zeros((len(numbers_of_pieces), int(network.config.hidden_size)), dtype=np.float32)
+    numbers = torch.from_numpy(np.nan_to_num(np.asarray(numbers_of_pieces))).long()
     with torch.no_grad():
         for some in by_length(numbers):
             vectors = mean_of_pieces(network, cut(numbers[some]), pieces.first, pieces.last)

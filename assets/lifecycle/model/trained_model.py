@@ -20,6 +20,7 @@ import pandas as pd
 from assets.declaration import Features, Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.data.forecasting import SPREAD
+from assets.lifecycle.data.text_columns import vectors_by_text
 from assets.lifecycle.model.candidate import Candidate, fit_candidate, network_of
 from assets.lifecycle.model.conformal import Intervals
 from assets.lifecycle.model.drawing import odds_of
@@ -236,6 +237,8 @@ def _train(
                 day=recent.day,
                 label_effect=label_effect,
                 unwatched=recent.features[unwatched],
+                texts=vectors_by_text(model, recent.features),
+                language=model.language.model if model.language else "",
                 seed=model.training.seed,
                 share=recent.share,
             )
@@ -284,22 +287,21 @@ def _calibration_and_label_effect(
 def _importance(candidate: Candidate, X: np.ndarray, features: Features, seed: int) -> dict[str, float]:
     """Permutation importance by feature: mean absolute change of the scores, relative to the most important feature.
 
-    It needs no labels, and shows how much a drift of the feature can change the scores. The words of a text are
-    exchanged together, because one word of another text makes a text that nobody wrote, and a language model would have
-    to read all of these.
+    It needs no labels, and shows how much a drift of the feature can change the scores. The words of a text are one
+    feature, under the name of its column: exchanged one by one they would make texts that nobody wrote, and a language
+    model would have to read all of these.
     """
     rng = np.random.default_rng(seed)
     rows = X[rng.permutation(len(X))[:IMPORTANCE_ROWS]]
     scores = candidate.predict(rows)
     words, together = set(features.words), dict[str, list[int]]()
     for i, (name, origin) in enumerate(zip(features.names, features.explained, strict=True)):
-        together.setdefault(f"{origin}#" if name in words else name, []).append(i)
+        together.setdefault(origin if name in words else name, []).append(i)
     moved: dict[str, float] = {}
-    for columns in together.values():
+    for name, columns in together.items():
         shuffled = rows.copy()
         shuffled[:, columns] = rows[rng.permutation(len(rows))][:, columns]
-        change = float(np.abs(candidate.predict(shuffled) - scores).mean())
-        moved |= {features.names[i]: change for i in columns}
+        moved[name] = float(np.abs(candidate.predict(shuffled) - scores).mean())
     most = max(moved.values()) or 1.0
     return {name: value / most for name, value in moved.items()}
 

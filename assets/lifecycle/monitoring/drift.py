@@ -14,7 +14,7 @@ import datetime as dt
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -23,6 +23,7 @@ import pandas as pd
 from pydantic import Field
 
 from assets.declaration import Model
+from assets.lifecycle.data.text_columns import pieces_by_text, vectors_by_text
 from assets.lifecycle.model.version.bundle import REFERENCE, Bundle
 from assets.lifecycle.monitoring.drift_report import draw, html_of, verdicts_json
 from assets.lifecycle.monitoring.drift_rule import (
@@ -140,7 +141,7 @@ def drift_asset(model: Model) -> dg.AssetsDefinition:
             if version:
                 # The profile of the version that scored the day is also the right one after a rollback.
                 folder = mlflow.download(model.name, version)
-                reference = ReferenceProfile.load(folder / REFERENCE)
+                reference = _comparable(ReferenceProfile.load(folder / REFERENCE), model)
                 past = _Past(tables, model, day, version, reference, lines)
                 features: _Rows
                 if isinstance(predictions, RowsOfDay):
@@ -203,7 +204,7 @@ def _check(
     sampled: dict[str, list[pd.DataFrame]] = {"features": [], "scores": []}
     rows = max(predictions.rows(day), 1)
     batches = [
-        sampling(_features(reference, features, day), model.drift.max_rows / rows, sampled["features"]),
+        sampling(_features(model, reference, features, day), model.drift.max_rows / rows, sampled["features"]),
         sampling(_scores(model, predictions, day), model.drift.max_rows / rows, sampled["scores"]),
     ]
     of_day = count(reference, itertools.chain(*batches))
@@ -227,9 +228,27 @@ def _check(
     return DriftRow(day, version, of_day, first_day, result, found, quality, verdicts, at, landing, report)
 
 
-def _features(reference: ReferenceProfile, features: _Rows, day: str) -> Iterator[pd.DataFrame]:
-    names = [str(c) for c in reference.sample if c not in (SCORE, PREDICTED)]
-    return features.batches(day, [*names, *reference.unwatched])
+def _features(model: Model, reference: ReferenceProfile, features: _Rows, day: str) -> Iterator[pd.DataFrame]:
+    """The compared features; a text is the cell that its vector falls into."""
+    names = [*(str(c) for c in reference.sample if c not in (SCORE, PREDICTED)), *reference.unwatched]
+    pieces = [name for column in reference.texts for name in pieces_by_text(model)[column]]
+    for batch in features.batches(day, [*names, *pieces]):
+        vectors = vectors_by_text(model, batch) if reference.texts else {}
+        cells = {column: of_text.of(vectors[column]) for column, of_text in reference.texts.items()}
+        yield batch[names].assign(**cells)
+
+
+def _comparable(reference: ReferenceProfile, model: Model) -> ReferenceProfile:
+    """The reference without texts that today's features no longer have, or have by another language model."""
+    language, there = model.language.model if model.language else "", pieces_by_text(model)
+    other = {c for c, cells in reference.texts.items() if c not in there or cells.language != language}
+    if not other:
+        return reference
+    return replace(
+        reference,
+        histograms={c: h for c, h in reference.histograms.items() if c not in other},
+        texts={c: cells for c, cells in reference.texts.items() if c not in other},
+    )
 
 
 def _scores(model: Model, predictions: _Rows, day: str) -> Iterator[pd.DataFrame]:

@@ -50,8 +50,9 @@ def draw(reference: ReferenceProfile, sample: pd.DataFrame, drift: Drift, *, sha
         drift: the declared limits.
         share: share of the day's rows that are in ``sample``.
     """
-    columns = [c for c in reference.columns if c in sample]
+    columns = [c for c in reference.columns if c in sample and c not in reference.texts]
     left_out = {c: "it is not in the sample" for c in reference.columns if c not in columns}
+    left_out |= dict.fromkeys(reference.texts, "its texts are compared by the cells of their vectors")
     before, now = _finite(reference.sample[columns], sample[columns])
     for column in columns:
         if before.empty or now.empty:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from assets.lifecycle.profile.design_effect import DesignEffect, measure
 from assets.lifecycle.profile.histograms import MOST_EDGES, Bins, Histogram
+from assets.lifecycle.profile.text_cells import TextCells, count_texts, load_texts, save_texts
 
 MAX_ROWS = 20_000
 MAX_SAMPLE_BYTES = 1_000_000
@@ -51,6 +52,7 @@ class ReferenceProfile:
         design_effects: by column, variance inflation from rows of one entity; empty if no entity is declared.
         label_effect: design effect of the labels, given the scores.
         unwatched: by feature that is not compared, the counts of all rows. A score may follow such a feature.
+        texts: by text column, the cells in which its texts are counted, as ``histograms`` has them.
     """
 
     histograms: dict[str, Histogram]
@@ -65,6 +67,7 @@ class ReferenceProfile:
     design_effects: dict[str, DesignEffect] = field(default_factory=dict)
     label_effect: float = 1.0
     unwatched: dict[str, Histogram] = field(default_factory=dict)
+    texts: dict[str, TextCells] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -80,6 +83,8 @@ class ReferenceProfile:
         day: np.ndarray | None = None,
         label_effect: float = 1.0,
         unwatched: pd.DataFrame | None = None,
+        texts: Mapping[str, np.ndarray] | None = None,
+        language: str = "",
         seed: int = 0,
         max_rows: int = MAX_ROWS,
         share: float = 1.0,
@@ -93,6 +98,8 @@ class ReferenceProfile:
             entities: by entity type, the entity of each row, ``[n]``; used for design effects, not stored.
             day: day of each row, ``[n]``; used for design effects, not stored.
             unwatched: features that are not compared, ``[n]`` rows; only their counts are stored.
+            texts: by text column, the vectors of the texts, ``[n, width]``; only their counts are stored.
+            language: name of the language model of these vectors.
             seed: seed for the sample, the shuffles and the choice of entities.
             max_rows: maximum rows of the sample.
             share: share of the rows of their days that the ``n`` rows are a random part of. Design effects are those of
@@ -106,8 +113,9 @@ class ReferenceProfile:
         most_edges = min(MOST_EDGES, max(8, MAX_ALL_EDGES // max(len(values), 1)))
         bins = {column: Bins.of(of_column, most_edges) for column, of_column in values.items()}
         counts = {column: b.count(values[column]) for column, b in bins.items()}
+        cells, of_texts, varying = count_texts(texts or {}, language, day, seed, share)
         return cls(
-            histograms={column: counts[column] for column in compared},
+            histograms={column: counts[column] for column in compared} | of_texts,
             summary={str(column): _summary(frame[column]) for column in frame},
             sample=_sample(frame, [*scores, *calendar], seed, max_rows),
             rows=len(frame),
@@ -116,11 +124,15 @@ class ReferenceProfile:
             calibration=[dict(bin_) for bin_ in calibration],
             rows_of_weekday=list(rows_of_weekday),
             days=1 if day is None else len(np.unique(day)),
-            design_effects={c: measure(b, values[c], entities, day, seed).of_all(share) for c, b in bins.items()}
-            if entities
-            else {},
+            design_effects=varying
+            | (
+                {c: measure(b, values[c], entities, day, seed).of_all(share) for c, b in bins.items()}
+                if entities
+                else {}
+            ),
             label_effect=label_effect,
             unwatched={column: h for column, h in counts.items() if column not in compared},
+            texts=cells,
         )
 
     @property
@@ -162,12 +174,13 @@ class ReferenceProfile:
             self.calibration, self.rows_of_weekday, self.days + other.days,
             {column: self.design_effect(column) | other.design_effect(column) for column in bound},
             max(self.label_effect, other.label_effect),
-            {column: mine + other.unwatched[column] for column, mine in self.unwatched.items()},
+            {column: mine + other.unwatched[column] for column, mine in self.unwatched.items()}, self.texts,
         )  # fmt: skip
 
     def save(self, directory: Path) -> None:
-        """Writes ``sample.parquet`` and ``profile.json``."""
+        """Writes ``sample.parquet``, ``profile.json``, and the cells of texts where there are any."""
         directory.mkdir(parents=True, exist_ok=True)
+        save_texts(self.texts, directory)
         self.sample.to_parquet(directory / "sample.parquet", compression="zstd", index=False)
         stored = {
             "rows": self.rows,
@@ -203,6 +216,7 @@ class ReferenceProfile:
                 design_effects={column: DesignEffect(*e) for column, e in stored["design_effects"].items()},
                 label_effect=stored["label_effect"],
                 unwatched={column: _read(h) for column, h in stored["unwatched"].items()},
+                texts=load_texts(directory),
             )
         except (OSError, ValueError, KeyError) as error:
             raise ProfileError(
@@ -249,7 +263,7 @@ def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
 
 def _sample(frame: pd.DataFrame, together: Sequence[str], seed: int, max_rows: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    rows = min(len(frame), max_rows, MAX_SAMPLE_BYTES // (4 * frame.shape[1]))
+    rows = min(len(frame), max_rows, MAX_SAMPLE_BYTES // (4 * max(frame.shape[1], 1)))
     chosen = np.sort(rng.permutation(len(frame))[:rows])
     sample = frame.iloc[chosen].reset_index(drop=True)
     alone = [column for column in frame if column not in together]

@@ -11,6 +11,7 @@ from pandera.typing.pandas import Series
 
 from assets.declaration import Approval, Columns, Features, Gate, Model, Rollout, Table, Training
 from assets.forecast import Forecast
+from assets.surge import Surge
 from resources.sources import CsvFile, Stream
 
 START = dt.date(2026, 1, 1)
@@ -109,6 +110,9 @@ VARIANTS = {
     "stream": stream(),
     "labelled stream": labelled_stream(),
     "stream of classes": labelled_stream(target="site", gate=Gate()),
+    "stream of classes with surges": labelled_stream(
+        target="site", gate=Gate(), surge=Surge(value="east", column="site")
+    ),
     "stream of measured values": labelled_stream(target="level", gate=Gate()),
     "forecast": labelled_stream(target="level", gate=Gate(), features=None, forecast=Forecast(series="site")),
 }
