@@ -1,7 +1,7 @@
 """Measures the ranking on real ratings: NDCG@10 of the model and of each baseline, paired by user.
 
     python -m benchmarks.ranking --data DIR [--seeds 3] [--language]
-    python -m benchmarks.ranking --latency [--items 10000]
+    OMP_NUM_THREADS=1 python -m benchmarks.ranking --latency [--items 10000]   # one thread, as in the service
 
 ``DIR`` has ``film_ratings.csv`` (user, film, centred rating) and ``films.csv`` (title, genres). A film is liked if its
 rating is above the user's mean. A fifth of each user's liked films is held out; lists are made of the films that the
@@ -19,12 +19,8 @@ import argparse
 import time
 from pathlib import Path
 
-from resources.settings import one_thread_each
-
-one_thread_each()  # as the service does
-
-import numpy as np  # noqa: E402 - the number of threads is set before
-import pandas as pd  # noqa: E402
+import numpy as np
+import pandas as pd
 
 from assets.language import Language
 from assets.lifecycle.ranking.baselines import NAMES, baseline_scores, popularity

@@ -54,7 +54,7 @@ def main() -> None:
             found = np.array([_trial(tweets, questions, kinds, rows, share, seed) for seed in range(trials)])
             warned, paged, mean, mmd = found.mean(axis=0)
             table.add_row(change, f"{rows}", f"{warned:.1%}", f"{paged:.1%}", f"{mean:.1%}", f"{mmd:.1%}")
-            if change == "none" and (warned > 0.06 or paged > 0.01):
+            if change == "none" and (warned > 0.06 or paged > 0.02):
                 wrong.append(f"without a change {warned:.1%} warned and {paged:.1%} paged at {rows} texts a day")
     Console(width=110).print(table)
     if wrong:

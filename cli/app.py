@@ -273,7 +273,7 @@ def _tune(settings: Settings, name: str, budget: dict[str, Any]) -> None:
 
     model = _declared(name)
     if model.ranking is not None:
-        raise RunError(f"{name} is a ranking, which has no search; change Ranking(width=…, epochs=…) in its declaration")
+        raise RunError(f"{name} is a ranking, which has no search; change width or epochs in its declaration")
     with alone(settings, lambda: model) as runner:
         if runner.tables.stamp(model.key("training_set")) is None:
             raise RunError(f"{name} has no training set yet; bring it up to date with `assetline materialize`")

@@ -151,19 +151,23 @@ def unlearnt_drifts(tables: ParquetTables, model: Model) -> list[str]:
     """First days of drifts that ended with a new version, if the latest candidate was not fitted on any of their days.
 
     A version has a reference profile of its own days, so its promotion ends a drift even if it was not fitted on days
-    after the drift began. A candidate fitted on those days is then still needed.
+    after the drift began. A candidate fitted on those days is then still needed. The same holds for a topic that no
+    version knows.
     """
     as_of = trained_as_of(tables, model)
     if as_of is None:
         return []
     fitted_until = windows_of(as_of, model.training, model.gap_days).fit[1].isoformat()
-    days = [day for day in tables.days(model.key("drift")) if day > fitted_until]
-    rows = tables.read(model.key("drift"), days, ["version", "level", "since"]).to_dict("records") if days else []
-    return [
-        str(before["since"])
-        for before, after in itertools.pairwise(rows)
-        if before["level"] == "page" and before["version"] != after["version"] and before["since"] > fitted_until
-    ]
+    found = []
+    for name in ("drift", "unknown_intents"):
+        days = [day for day in tables.days(model.key(name)) if day > fitted_until]
+        rows = tables.read(model.key(name), days, ["version", "level", "since"]).to_dict("records") if days else []
+        found += [
+            str(before["since"])
+            for before, after in itertools.pairwise(rows)
+            if before["level"] == "page" and before["version"] != after["version"] and before["since"] > fitted_until
+        ]
+    return found
 
 
 def trained_as_of(tables: ParquetTables, model: Model) -> dt.date | None:

@@ -122,8 +122,9 @@ def _refuse_incomplete(story: NewsStory, trainings: list[dict[str, Any]], shift:
     surges = story.surges()
     steps = {
         f"no page for drift before {shift}": "page" not in before.values(),
-        f"no page for a surge before {shift}": not any(
-            a.severity == "page" and a.since_day < str(shift) for a in surges
+        # Of the other topics, up to one day in a hundred pages by chance.
+        f"no page for a surge on '{SURGE_TOPIC}' before {shift}": not any(
+            a.column == SURGE_TOPIC and a.severity == "page" and str(a.since_day) < str(shift) for a in surges
         ),
         f"a surge of negative texts on '{SURGE_TOPIC}' paged within two days of {shift}": any(
             a.column == SURGE_TOPIC and a.severity == "page" and str(a.since_day) in soon for a in surges

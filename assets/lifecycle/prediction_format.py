@@ -205,7 +205,7 @@ class ValueFormat(PredictionFormat):
 
 
 class PlaceFormat(ValueFormat):
-    """Column ``prediction``: how high an event's item was on the list of its user, from 0 (absent) to 1 (at the top)."""
+    """Column ``prediction``: the place of an event's item on its user's list, from 0 (absent) to 1 (top)."""
 
     def compared(self, scores: np.ndarray) -> dict[str, np.ndarray]:
         """Returns zeros: places change with the age of a version, so the asset ``performance`` watches them instead."""

@@ -134,7 +134,7 @@ class Lists:
     def history(self, catalogue: Catalogue, user: str, ranking: Ranking, now: np.datetime64) -> Histories:
         """The latest likings of one user, of the tables and of requests."""
         behaviour = catalogue.behaviour
-        code = catalogue.user.get_indexer([user])[0]
+        code = catalogue.user.get_indexer(pd.Index([user], dtype=object))[0]
         mine = np.flatnonzero((behaviour.user == code) & (behaviour.weight > 0)) if code >= 0 else np.empty(0, int)
         pairs = {
             (int(item), at): float(weight)
@@ -163,7 +163,10 @@ async def rank(endpoint: Any, metrics: Any, request: Request) -> Response:
             raise not_understood(request, first_of(error)) from error
         served = endpoint.ready()
         version = served.version
-        answer, record = _list(endpoint, served, asked, call)
+        # The user as the tables have it: a column with a tag holds pseudonyms.
+        column = served.model.ranking.user
+        user = str(endpoint.protected([{column: asked.user}])[0][column])
+        answer, record = _list(endpoint, served, asked, user, call)
         if endpoint.log is not None:
             outcome = "error"
             endpoint.lists.refresh(endpoint.log, endpoint.name)
@@ -180,7 +183,9 @@ async def rank(endpoint: Any, metrics: Any, request: Request) -> Response:
         metrics.answered(endpoint.name, version, outcome, call.latency_ms / 1_000, listed, explained=False)
 
 
-def _list(endpoint: Any, served: Any, asked: RankRequest, call: Call) -> tuple[dict[str, Any], RequestRecord]:
+def _list(
+    endpoint: Any, served: Any, asked: RankRequest, user: str, call: Call
+) -> tuple[dict[str, Any], RequestRecord]:
     """The answer, and its record for the log."""
     ranking, lists = served.model.ranking, endpoint.lists
     now = _now()
@@ -188,7 +193,7 @@ def _list(endpoint: Any, served: Any, asked: RankRequest, call: Call) -> tuple[d
     lists.refresh(endpoint.log, endpoint.name)
     catalogue = lists.of(served)
     ranker, items = catalogue.ranker, catalogue.ranker.items
-    lists.add(asked.user, events)
+    lists.add(user, events)
     there = items.there(now)
     candidates, unknown = None, []
     if asked.candidates is not None:
@@ -197,9 +202,9 @@ def _list(endpoint: Any, served: Any, asked: RankRequest, call: Call) -> tuple[d
         candidates = np.unique(codes[usable])
         unknown = [one for one, ok in zip(asked.candidates, usable, strict=True) if not ok]
     unknown += [one["item"] for one in events if items.codes(np.array([one["item"]], dtype=object))[0] < 0]
-    history = lists.history(catalogue, asked.user, ranking, now)
+    history = lists.history(catalogue, user, ranking, now)
     moment = Moment(now, catalogue.popular, there)
-    seed = zlib.crc32(f"{call.request_id} {asked.user}".encode("utf-8", "surrogatepass"))
+    seed = zlib.crc32(f"{call.request_id} {user}".encode("utf-8", "surrogatepass"))
     found = ranker.lists(history, moment, asked.k or ranking.k, candidates=candidates, seed=seed)[0]
     ids = items.ids[found.item].tolist()
     shown = zip(
@@ -214,12 +219,12 @@ def _list(endpoint: Any, served: Any, asked: RankRequest, call: Call) -> tuple[d
         "unknown": unknown,
     }  # fmt: skip
     row = {
-        "user": asked.user, "events": events, "listed": ids, "propensity": found.propensity.tolist(),
+        "user": user, "events": events, "listed": ids, "propensity": found.propensity.tolist(),
         "explored": found.explored.tolist(),
     }  # fmt: skip
     record = RequestRecord(
         request_id=call.request_id, at=call.at, model=served.model.name, version=served.version, role=call.role,
-        key=call.request_id, entity=asked.user, row=row, score=None, alert=None, latency_ms=call.latency_ms,
+        key=call.request_id, entity=user, row=row, score=None, alert=None, latency_ms=call.latency_ms,
         outcome="ok",
     )  # fmt: skip
     return answer, record

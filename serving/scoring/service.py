@@ -659,14 +659,17 @@ async def _answer(endpoint: Endpoint, metrics: ServiceMetrics, request: Request)
             raise HTTPException(404, f"'{endpoint.name}' declares no answers; see answers= in docs/support.md")
         raw = endpoint.protected([answering.row_of(request, body, served.model, served.parser, call.at)])
         answerer = endpoint.answering.ready()
-        scored = endpoint.route().score(raw, call)[0]
+        route = endpoint.route()
+        answers = route.score(raw, call)
+        scored = answers[0]
         version = scored.served.version
         # What was kept is what is answered: without addresses and numbers, if the declaration redacts them.
         question = str(raw[0][served.model.answers.column(served.model)])
         said = scored.response
         reply = await answerer.reply(question, said["prediction"], said["probability"])
         outcome = "ok"
-        return Json(answering.response_of(said, reply))
+        compared = None if route.challenger is None else BackgroundTask(route.compare, raw, answers, call)
+        return Json(answering.response_of(said, reply), background=compared)
     except (RefusedRows, TooOldError) as error:
         outcome = "refused"
         endpoint.log_failure(call, raw, "refused", error)

@@ -85,14 +85,15 @@ def test_lost_performance_asks_too_and_the_alert_says_once_that_it_was_asked_for
     assert told == ["a training run is requested: drift since 2026-03-01, labels up to 2026-03-07"]
 
 
-def checked(tables, **days: str) -> None:
-    """Drift verdicts by day of March 2026, as ``version level since``."""
+def checked(tables, *, table: str = "drift", **days: str) -> None:
+    """Verdicts by day of March 2026, as ``version level since``."""
     for day, said in days.items():
         version, level, *since = said.split()
         row = {"day": pd.Timestamp(f"2026-03-{day[1:]}"), "version": version, "level": level, "since": "".join(since)}
-        tables.write(fraud.key("drift"), pd.DataFrame([row]), f"2026-03-{day[1:]}")
+        tables.write(fraud.key(table), pd.DataFrame([row]), f"2026-03-{day[1:]}")
 
 
+@pytest.mark.parametrize("table", ["drift", "unknown_intents"])
 @pytest.mark.parametrize(
     ("days", "fitted_until", "asked"),
     [
@@ -110,11 +111,11 @@ def checked(tables, **days: str) -> None:
     ],
 )
 def test_a_drift_that_ended_with_a_promotion_asks_until_a_candidate_was_fitted_on_it(
-    tmp_path, days, fitted_until, asked
+    tmp_path, table, days, fitted_until, asked
 ):
     alerts = Alerts(database_url=f"sqlite:///{tmp_path / 'a.db'}")
     tables = ParquetTables(root=str(tmp_path / "tables"))
-    checked(tables, **days)
+    checked(tables, table=table, **days)
     assert drifting_since(alerts, tables, fraud) is None, "nothing was trained yet"
     # A candidate is fitted up to the gap before its test days: 14 days before the last label it saw.
     as_of = dt.date.fromisoformat(fitted_until) + dt.timedelta(days=14)

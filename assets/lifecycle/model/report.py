@@ -458,9 +458,11 @@ _OF_KIND: dict[str, dict[str, Callable[[Axes, Report], None]]] = {
     "binary": {"precision_recall": _precision_recall, "roc": _roc, "reliability": _reliability, "scores": _scores},
     "multiclass": {"confusion": _confusion},
     "regression": {"fit": _fit, "error": _error},
+    "ranking": {},
 }
 _OF_SLICES = {
     "binary": ("average_precision", "recall_at_1pct"),
     "multiclass": ("accuracy", "log_loss"),
     "regression": ("r2", "mae"),
+    "ranking": ("ndcg", "recall"),
 }

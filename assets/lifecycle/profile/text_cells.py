@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -142,10 +143,11 @@ def count_texts(
 def save_texts(cells: Mapping[str, TextCells], directory: Path) -> None:
     """Writes the cells; nothing without text columns."""
     if cells:
-        arrays = {f"{column}/centres": one.centres for column, one in cells.items()}
-        radii = {f"{column}/radius": np.array(one.radius) for column, one in cells.items()}
-        names = {f"{column}/language": np.array(one.language) for column, one in cells.items()}
-        np.savez_compressed(directory / FILE, **arrays, **radii, **names)
+        stored: dict[str, Any] = {}
+        for column, one in cells.items():
+            stored |= {f"{column}/centres": one.centres, f"{column}/radius": np.array(one.radius)}
+            stored[f"{column}/language"] = np.array(one.language)
+        np.savez_compressed(directory / FILE, **stored)
 
 
 def load_texts(directory: Path) -> dict[str, TextCells]:

@@ -30,7 +30,7 @@ from assets.lifecycle.model.version.champion import champion_of, the_champion
 from assets.lifecycle.model.version.training_rows import RowsRecord
 from assets.lifecycle.model.version.verdicts import record_verdict
 from assets.lifecycle.model.windows import iso_days
-from assets.lifecycle.monitoring.trailing import TRAILING_DAYS
+from assets.lifecycle.monitoring.trailing import TRAILING_DAYS, row_of_day
 from assets.lifecycle.prediction_format import format_of
 from assets.lifecycle.profile.reference import ReferenceProfile
 from assets.lifecycle.ranking.baselines import NAMES
@@ -287,7 +287,8 @@ def evaluated(frozen: pd.DataFrame, versions: dict[str, Any], model: Model) -> t
         for name in (candidate, CHAMPION)
         if name in found
     }
-    there = int(items.there(np.datetime64(str(split.test[1]), "s")).sum())
+    on_a_day = [items.there(np.datetime64(day, "s")) for day in iso_days(split.test)]
+    there = int(np.logical_or.reduce(on_a_day).sum())
     return Report(
         kind="ranking",
         rows=len(found[candidate].user),
@@ -449,15 +450,21 @@ def ranking_performance_asset(model: Model) -> dg.AssetsDefinition:
 
     def performance(context: dg.AssetExecutionContext, **_: pd.DataFrame) -> StageOutput:
         champion, tables = the_champion(context.resources, model), context.resources.tables
-        lines, check_results = [], []
+        lines: list[dict[str, Any]] = []
+        check_results: list[CheckResult] = []
         for day in days_in_run(context):
-            items, behaviour = log_of(read_log(tables, model, day, days_read + TRAILING_DAYS), model)
+            items, behaviour = log_of(read_log(tables, model, day, days_read), model)
             ranker = {"champion": rankers_of(champion.bundle, items)}
-            week = days_of_window(day, (1 - TRAILING_DAYS, 0))
-            known = [one for one in week if tables.stamp(model.key("predictions"), one)]
             of_day = measured_days(ranker, None, behaviour, items, ranking, [day]).get("champion")
-            trailing = measured_days(ranker, None, behaviour, items, ranking, known).get("champion")
-            value = figures(trailing, len(items))["ndcg"].value if trailing is not None else math.nan
+            ndcg = math.nan if of_day is None else figures(of_day, len(items))["ndcg"].value
+            # The days before keep the figures of the version that served them: a newer one may be fitted on them.
+            by_day = {str(one["day"].date()): float(one["ndcg"]) for one in lines}
+            for one in days_of_window(day, (1 - TRAILING_DAYS, -1)):
+                if one not in by_day and (row := row_of_day(tables, model.key("performance"), one)):
+                    by_day[one] = float(row["ndcg"])
+            week = [by_day.get(one, math.nan) for one in days_of_window(day, (1 - TRAILING_DAYS, -1))] + [ndcg]
+            known = [one for one in week if not math.isnan(one)]
+            value = float(np.mean(known)) if known else math.nan
             full = len(known) >= TRAILING_DAYS
             low = full and not value >= model.gate.floor
             lines.append({

@@ -42,7 +42,7 @@ class Items:
 
     def codes(self, ids: np.ndarray) -> np.ndarray:
         """Returns the number of each id, int64 ``[n]``; −1 for one that is not in the catalogue."""
-        return self._index.get_indexer(np.asarray(ids, dtype=object))
+        return self._index.get_indexer(pd.Index(np.asarray(ids, dtype=object)))
 
     @cached_property
     def _index(self) -> pd.Index:

@@ -39,7 +39,7 @@ class Day:
 
     def new(self, items: Items, days: float) -> np.ndarray:
         """Returns bool ``[m]``: whether each item was new at that moment."""
-        return (self.start - items.since) / DAY < days
+        return np.asarray(items.since > self.start - np.timedelta64(round(days * 86_400), "s"))
 
 
 def log_of(rows: pd.DataFrame, model: Model) -> tuple[Items, Behaviour]:

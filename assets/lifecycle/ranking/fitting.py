@@ -54,13 +54,20 @@ def fit_ranking(past: Behaviour, items: Items, ranking: Ranking, *, seed: int, l
     known = content(items, ranking, values)
     early, late = _divided(past, seed)
     first = _with_towers(early, items, known, values, ranking, seed, log)[0]
+    if len(late) and (late.at != TIMELESS).any():
+        # Items of the later days are new to these towers, as items after the fit rows are to the version. Otherwise the
+        # ranking network would never have seen one that is not known.
+        first = replace(first, code=np.where(items.since < late.at.min().astype("datetime64[D]"), first.code, -1))
     features, target = _examples(first, early, late, past, seed)
     fitted, losses = _with_towers(past, items, known, values, ranking, seed, log)
     if len(target) == 0:
         log("the ranking network is not fitted: no liking has a history; lists follow taste")
         return FittedRanking(replace(fitted, weights=fitted.weights | _taste_only()), losses)
     flat = features.reshape(-1, features.shape[2])
-    mean, spread = flat.mean(axis=0), np.maximum(flat.std(axis=0), 1e-6)
+    mean, spread = flat.mean(axis=0), flat.std(axis=0)
+    spread = np.where(spread < 1e-3, 1.0, spread).astype(
+        np.float32
+    )  # a feature that did not vary must not explode later
     network = fit_network(((features - mean) / spread).astype(np.float32), target, seed=seed)
     log(f"ranking network: fitted on {len(target):,} likings among {features.shape[1]} candidates each")
     return FittedRanking(replace(fitted, weights=fitted.weights | network, mean=mean, spread=spread), losses)

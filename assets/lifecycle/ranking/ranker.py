@@ -146,8 +146,10 @@ class Ranker:
     def together(self, history: Histories) -> np.ndarray:
         """Returns how strongly all items are liked together with those of histories, ``[n, m]``."""
         found = np.zeros((len(history), len(self.items)), np.float32)
-        fitted = np.where(history.item >= 0, self.code[np.maximum(history.item, 0)], -1) if len(self.items) else None
-        for i in range(len(history) if fitted is not None else 0):
+        if not len(self.items):
+            return found
+        fitted = np.where(history.item >= 0, self.code[np.maximum(history.item, 0)], -1)
+        for i in range(len(history)):
             for j in np.flatnonzero(fitted[i] >= 0):
                 place = self._place[self.neighbour[fitted[i, j]]]
                 there = place >= 0
@@ -286,7 +288,7 @@ class Ranker:
         named = ("code", "known", "neighbour", "strength", "mean", "spread")
         arrays |= {name: getattr(self, name) for name in named}
         arrays |= {name: getattr(self.items, name).astype("int64") for name in ("since", "until")}
-        np.savez_compressed(folder / ARRAYS, **arrays)
+        np.savez_compressed(folder / ARRAYS, **arrays)  # type: ignore[arg-type] # none is named allow_pickle
         told = {"ids": list(self.items.ids), "texts": list(self.items.texts), "facts": self.items.facts.tolist(),
                 "values": [list(one) for one in self.values]}  # fmt: skip
         (folder / ITEMS).write_text(json.dumps(told), encoding="utf-8")

@@ -199,9 +199,9 @@ def fit_network(features: np.ndarray, target: np.ndarray, *, seed: int) -> Weigh
             optimiser.step()
     if not np.isfinite(float(loss.detach())):
         raise FloatingPointError("the loss of the ranking network is not finite")
-    first, last = network[0], network[2]
+    fitted = {name: weights.numpy() for name, weights in network.state_dict().items()}
     return {
-        "rank_1": first.weight.detach().numpy().T.copy(),
-        "rank_1_bias": first.bias.detach().numpy().copy(),
-        "rank_2": last.weight.detach().numpy()[0].copy(),
+        "rank_1": fitted["0.weight"].T.copy(),
+        "rank_1_bias": fitted["0.bias"].copy(),
+        "rank_2": fitted["2.weight"][0].copy(),
     }

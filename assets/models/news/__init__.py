@@ -29,10 +29,10 @@ model = Model(
         max_refused=0.2,
     ),
     target="sentiment",
-    label_delay_days=3,
+    label_delay_days=1,
     language=Language(),
     # The head alone is fitted: a text is read once, so a training of a thousand texts takes seconds.
-    training=Training(window_days=14, test_days=4, folds=1, max_epochs=40, ensemble=("linear",)),
+    training=Training(window_days=14, test_days=2, folds=1, max_epochs=40, ensemble=("linear",)),
     drift=Drift(min_rows=80),
     retrain_cooldown_days=5,
     gate=Gate(metric="balanced_accuracy", floor=0.7, calibration_error=None),
@@ -42,7 +42,7 @@ model = Model(
         limits=(
             "The texts are simulated from templates, so the figures say nothing of real news.",
             "The language model is English. Texts in another script are counted, and their sentiment is a guess.",
-            "Labels are known after three days.",
+            "Labels are known after a day.",
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 Every day can be made alone and is always the same. Texts come through the day with a weekday pattern, and more or fewer
 on a topic than usual, as real ones do. Some land late, twice, empty, as a bare link, or in another script. Editors say
-topic and sentiment three days later, and are wrong about some. From the day of the shift, many texts are about new
+topic and sentiment a day later, and are wrong about some. From the day of the shift, many texts are about new
 things in new words, and for some days negative texts on one topic are several times as many.
 
 Belongs here: the texts, the rows that land, and the plan of the world. Does not belong here: the contract
@@ -23,9 +23,9 @@ from assets.simulated import World, WorldPlan, yesterday
 from resources.settings import Settings
 from resources.sources import SourceError, Stream
 
-PLAN = WorldPlan(file="world-news.json", story_days=51, shift_after_days=37)
-"""The world turns on day 38: a new vocabulary for good, and a surge for :data:`SURGE_DAYS` days."""
-LABEL_DELAY = dt.timedelta(days=3)
+PLAN = WorldPlan(file="world-news.json", story_days=46, shift_after_days=35)
+"""The world turns on day 36: a new vocabulary for good, and a surge for :data:`SURGE_DAYS` days."""
+LABEL_DELAY = dt.timedelta(days=1)
 SURGE_TOPIC, SURGE_DAYS, SURGE_FACTOR = "supply", 4, 5.0
 """The negative texts of this topic are this many times as many."""
 NEW_SHARE = 0.5
@@ -145,15 +145,15 @@ def texts_of(world: World, day: dt.date) -> pd.DataFrame:
             topics += [topic] * n
             sentiments += [sentiment] * n
     order = rng.permutation(len(topics))
-    topic, sentiment = (np.array(one, dtype=object)[order] for one in (topics, sentiments))
+    of_topic, said = (np.array(one, dtype=object)[order] for one in (topics, sentiments))
     hours = rng.choice(24, len(order), p=HOURS / HOURS.sum())
     seconds = np.sort(hours * 3_600 + rng.integers(0, 3_600, len(order)))
     new = rng.random(len(order)) < (NEW_SHARE if since >= 0 else 0.0)
 
     def written(i: int) -> str:
         company = rng.choice(NEW_COMPANIES if new[i] else COMPANIES)
-        thing = rng.choice((NEW_THINGS if new[i] else THINGS)[topic[i]])
-        text = str(rng.choice((NEW_SAID if new[i] else SAID)[sentiment[i]])).format(c=company, t=thing)
+        thing = rng.choice((NEW_THINGS if new[i] else THINGS)[of_topic[i]])
+        text = str(rng.choice((NEW_SAID if new[i] else SAID)[said[i]])).format(c=company, t=thing)
         tail = str(rng.choice(TAILS)).format(n=rng.integers(2, 1_000), p=rng.choice(PLACES))
         return f"{text[0].upper()}{text[1:]}. {tail}"
 
@@ -163,10 +163,10 @@ def texts_of(world: World, day: dt.date) -> pd.DataFrame:
             "news_id": (number + 100) * _IDS_A_DAY + np.arange(len(order)),
             "published_at": pd.Timestamp(day) + pd.to_timedelta(seconds, "s"),
             "text": [written(i) for i in range(len(order))],
-            "topic": topic,
-            "sentiment": sentiment,
-            "said_topic": np.where(wrong, rng.choice(list(THINGS), len(order)), topic),
-            "said_sentiment": np.where(wrong, rng.choice(SENTIMENTS, len(order)), sentiment),
+            "topic": of_topic,
+            "sentiment": said,
+            "said_topic": np.where(wrong, rng.choice(list(THINGS), len(order)), of_topic),
+            "said_sentiment": np.where(wrong, rng.choice(SENTIMENTS, len(order)), said),
         }
     )
 

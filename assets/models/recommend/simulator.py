@@ -2,7 +2,7 @@
 
 Readers have tastes over topics. A reader sees lists of twenty articles, chosen by popularity, newness and a little
 taste, and opens one with a probability that falls with its place (position bias) and rises with taste. From the day of
-the change on, two thirds of the readers turn to other topics, one of which is new.
+the change on, four readers in five turn to other topics, one of which is new.
 
 Belongs here: who sees and does what on a day, and how the rows are spoilt. Does not belong here: the world's settings
 (``world.py``), the meaning of the columns (``tables.py``).
@@ -44,7 +44,7 @@ SEEN, VISITS = 20, 0.75
 """Articles on a shown list, and probability that a reader comes on a day."""
 DIRTY, LATE = 0.01, 0.01
 """Shares of rows that are spoilt, and that land a day or two later."""
-TURNED = 0.67
+TURNED = 0.8
 """Share of the readers whose taste turns."""
 _EXTRA = "how why guide first best new what city winter summer small great short long easy".split()
 
@@ -104,7 +104,7 @@ def articles(world: World) -> Articles:
     per_day = SIZES[world.size].articles
     shift = (world.shift_from - world.first_day).days
     day = np.repeat(np.arange(-LIFE_DAYS, 730), per_day)
-    topic = rng.integers(0, len(TOPICS) - 1, len(day))
+    topic = np.arange(len(day)) % (len(TOPICS) - 1)  # each topic appears equally often, so that only tastes change
     # Each fifth article after the change is of the new topic.
     topic = np.where((day >= shift) & (rng.random(len(day)) < 0.2), len(TOPICS) - 1, topic)
     words = [WORDS[name].split() for name in TOPICS]
@@ -128,8 +128,9 @@ def tastes(world: World) -> tuple[np.ndarray, np.ndarray]:
             row[rng.choice(k, 2, replace=False, p=chance)] = rng.uniform(0.7, 1.0, 2)
         return found
 
-    before = np.append(np.linspace(2, 1, k - 1), 0.0)
-    after = np.append(np.linspace(1, 2, k - 1), 8.0)
+    half = (k - 1) // 2
+    before = np.concatenate([np.full(half, 4.0), np.full(k - 1 - half, 1.0), [0.0]])
+    after = np.concatenate([np.full(half, 1.0), np.full(k - 1 - half, 4.0), [8.0]])
     old, other = drawn(before / before.sum()), drawn(after / after.sum())
     return old, np.where((rng.random(n) < TURNED)[:, None], other, old)
 
@@ -153,7 +154,7 @@ def happened(world: World, number: int) -> pd.DataFrame:
         ("", every.id[item], "publish", float(rng.uniform(0, 3_600)), -1)
         for item in np.flatnonzero(every.day == number)
     ]
-    gone = np.flatnonzero(every.day == number - LIFE_DAYS) if number > 0 else []
+    gone = np.flatnonzero((every.day == number - LIFE_DAYS) & (number > 0))
     rows += [("", every.id[item], "withdraw", 5.0, -1) for item in gone]
     for reader in np.flatnonzero(rng.random(len(liking)) < VISITS):
         taste = liking[reader, every.topic[shown]]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from assets.simulated import WorldPlan
 
-STORY_DAYS = 47
+STORY_DAYS = 41
 """Number of days, first and last included, that ``assetline run --model recommend`` plays."""
-SHIFT_AFTER_DAYS = 31
+SHIFT_AFTER_DAYS = 28
 """Number of days in the world before tastes turn and a new topic appears."""
 
 

@@ -15,18 +15,19 @@ from assets.language import Language
 from assets.models.support.simulator import WorldQuestions
 from assets.models.support.tables import SCAM, Questions, clean
 
+# They say what to do and promise nothing: nobody has looked at the customer's account.
 TEMPLATES = {
-    "card_arrival": "Your new card is on its way. Delivery to {country} may take longer.",
+    "card_arrival": "This is how long a new card takes. Delivery to {country} may take longer.",
     "lost_card": "I am sorry that your card is gone. Please block the card ending {card} in the app now.",
     "card_declined": "I am sorry that it did not work. The app shows the reason beside the payment of {amount}.",
     "change_pin": "You can set a new PIN yourself.",
-    "transfer_pending": "Your transfer is still on its way. The transfer of {amount} has not been lost.",
+    "transfer_pending": "A transfer may take some days. The app shows the state of the transfer of {amount}.",
     "transfer_fee": "The app shows the fee before you confirm a transfer.",
     "exchange_rate": "This is how we convert currencies.",
     "cash_fee": "This is what cash withdrawals cost. The fee of {amount} may be that of the cash machine's owner.",
-    "refund": "A refund takes some days. The refund of {amount} is not lost.",
-    "direct_debit": "You can return a direct debit yourself. The debit of {amount} comes back at once.",
-    "top_up": "This is how top-ups work. A top-up of {amount} that failed is not charged.",
+    "refund": "A refund takes some days. The app shows the refund of {amount} when it arrives.",
+    "direct_debit": "You can return a direct debit yourself. Choose the debit of {amount} in the app.",
+    "top_up": "This is how top-ups work. The app shows whether the top-up of {amount} arrived.",
     "close_account": "I am sorry that you want to leave. This is how you close the account.",
     SCAM: "That message is not from us.",
 }

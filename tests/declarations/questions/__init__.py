@@ -1,5 +1,6 @@
 """Questions of a bank's customers: what is one about? Free text, read by a language model that tests make."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +35,27 @@ def questions(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def small_language_model(folder: Path, words: int = 0) -> Path:
+def small_language_model(folder: Path, words: int = 0, known: Sequence[str] = ()) -> Path:
     """Writes a BERT of two narrow layers with random weights, and a tokenizer of the words above.
 
-    ``words``: number of further words in its vocabulary.
+    ``words``: number of further words in its vocabulary. ``known``: further words.
     """
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    known = [*special, *AROUND, *(word for some in INTENTS.values() for word in some), "the", "##s", "ca", "##rd"]
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(known))}
+    in_it = [
+        *special,
+        *AROUND,
+        *(word for some in INTENTS.values() for word in some),
+        "the",
+        "##s",
+        "ca",
+        "##rd",
+        *known,
+    ]
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(in_it))}
     vocabulary |= {f"word{n}": len(vocabulary) + n for n in range(words)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

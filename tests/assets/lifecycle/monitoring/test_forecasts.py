@@ -33,7 +33,8 @@ class WeekBefore(torch.nn.Module):
 def bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("loads") / "bundle"
     Bundle.save(folder, module=WeekBefore(), model=model, feature_names=features_of(model).names,
-                head=ScoreTransform("regression"), threshold=0.5, fitted={"intervals": INTERVALS.to_dict()})  # fmt: skip
+                head=ScoreTransform("regression"), threshold=0.5,
+                fitted={"intervals": INTERVALS.to_dict()})  # fmt: skip
     return folder
 
 

@@ -48,7 +48,8 @@ def stages(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(21):
         put(made, number, {topic: int(rng.poisson(n)) for topic, n in SITES.items()})
-    assert made.make("topics_by_day", iso(0), iso(20)).success
+    counted = made.make("topics_by_day", iso(0), iso(20))
+    assert counted.success, counted.why
     return made
 
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from assets.declaration import DeclarationError
+from assets.lifecycle.model import report
+from assets.lifecycle.model.metrics.evaluate import Report
 from assets.lifecycle.model.version.bundle import Bundle
-from assets.lifecycle.ranking.assets import learnt
+from assets.lifecycle.ranking.assets import evaluated, learnt
 from assets.lifecycle.ranking.baselines import NAMES, POPULAR_DAYS
 from assets.lifecycle.ranking.behaviour import Behaviour, Histories, Items, histories
 from assets.lifecycle.ranking.bundle import RankingBundle
@@ -17,7 +19,7 @@ from assets.lifecycle.ranking.daily import day_of, lists_of, log_of, measured_da
 from assets.lifecycle.ranking.fitting import fit_ranking, moment_of
 from assets.lifecycle.ranking.measures import Asked, differences, figures, measure
 from assets.lifecycle.ranking.off_policy import Value, decisions_of, support, value_of, values_of
-from assets.lifecycle.ranking.ranker import explore
+from assets.lifecycle.ranking.ranker import FEATURES, explore
 from tests.declarations.shelf import START, loans, model, shelf_model
 
 RANKING = model.ranking
@@ -77,6 +79,22 @@ def test_a_new_item_is_found_by_its_text_alone(fitted):
     crime = ranker.taste(history_of(every, ["b0", "b4", "b8"]))[0]
     assert (poems < poems[code]).mean() > 0.7  # among the best quarter
     assert crime[code] < poems[code]
+
+
+def test_a_feature_that_did_not_vary_does_not_decide_later(fitted):
+    found, _, _ = fitted
+    # All books were published on the first day, so the ranking network has seen no item that is not known.
+    column = FEATURES.index("known")
+    one = np.tile(found.ranker.mean, (2, 1)).astype(np.float32)
+    one[1, column] = 0
+    assert np.abs(np.diff(found.ranker.scores(one))) < 5
+
+
+def test_the_ranking_network_has_seen_items_that_its_towers_do_not_know():
+    frame = rows(9)
+    late = frame["book"].isin([f"b{i}" for i in range(0, 80, 5)]) & (frame["at"] < str(LAST - dt.timedelta(days=3)))
+    found, _, _ = fit(frame[~late], epochs=2)
+    assert 0.05 < found.ranker.mean[FEATURES.index("known")] < 0.95
 
 
 def test_a_withdrawn_item_is_on_no_list(fitted):
@@ -165,6 +183,20 @@ def test_a_version_is_read_as_it_was_written(fitted, tmp_path):
     assert np.array_equal(before.item, after.item)
     assert before.reason == after.reason
     assert np.isfinite(bundle.predict(np.full((2, 7), np.nan, np.float32))).all()
+
+
+def test_the_report_has_the_figures_that_the_gate_and_the_card_read(fitted, tmp_path):
+    pytest.importorskip("implicit", reason="the baseline ALS needs `pip install 'assetline[ranking]'`")
+    RankingBundle.write(tmp_path / "v", fitted[0].ranker, model, {"seed": 0})
+    bundle = Bundle.load(tmp_path / "v")
+    found, _ = evaluated(rows(10), {"torch": bundle, "champion": bundle}, model)
+    assert set(found.models) == {"torch", "champion", *NAMES}
+    same = found.differences["champion"]["ndcg"]
+    assert (same.low, same.value, same.high) == (0, 0, 0)  # paired: a version does not differ from itself
+    assert all(0 < own["coverage"].value <= 1 for own in found.models.values())
+    assert sum(one.rows for one in found.slices.values()) <= found.rows
+    assert Report.from_dict(found.to_dict()).models == found.models
+    assert set(report.plots(found)) <= set(report.PICTURES)
 
 
 @pytest.mark.parametrize(("given", "said"), [
