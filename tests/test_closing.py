@@ -21,6 +21,7 @@ from resources.settings import project_root
 from serving.scoring.access import Refusal
 from tests.declarations.helpdesk import model as helpdesk
 from tests.declarations.readings import VARIANTS
+from tests.declarations.shelf import model as shelf
 
 Closing = tuple[str, str]
 """Subject and name, as in the mark."""
@@ -36,7 +37,7 @@ def checks_of(model: Model) -> set[Closing]:
 
 def all_that_closes() -> set[Closing]:
     """Of every declared model and of every kind of model."""
-    models = [*declared_models(), *VARIANTS.values(), helpdesk]
+    models = [*declared_models(), *VARIANTS.values(), helpdesk, shelf]
     return {
         *(check for model in models for check in checks_of(model)),
         *(("gate", rule) for rule in get_args(Rule)),

@@ -80,6 +80,8 @@ def _held_out(training_set: pd.DataFrame, model: Model) -> np.ndarray:
 def fold_rows(training_set: pd.DataFrame, model: Model, *, another: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns folds as pairs of positions (training rows, validation rows); no fold contains a test row.
 
+    Classes without a training row are left out of a fold's validation rows.
+
     Args:
         training_set: the frozen training set.
         model: the model that the rows belong to.
@@ -87,8 +89,13 @@ def fold_rows(training_set: pd.DataFrame, model: Model, *, another: int = 0) -> 
     """
     if model.table.time is not None:
         times = training_set[model.table.time]
-        folds = windows_in(training_set, model).folds
-        return [(np.flatnonzero(rows_of(times, fit)), np.flatnonzero(rows_of(times, valid))) for fit, valid in folds]
+        days = windows_in(training_set, model).folds
+        folds = [(np.flatnonzero(rows_of(times, fit)), np.flatnonzero(rows_of(times, valid))) for fit, valid in days]
+        if model.task.kind != "multiclass":
+            return folds
+        # A class that is younger than the rows for fitting says nothing about the fit, and would spoil its calibration.
+        y = training_set[model.target].to_numpy()
+        return [(fit, valid[np.isin(y[valid], y[fit])]) for fit, valid in folds]
     from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
     positions = np.flatnonzero(fit_rows(training_set, model))

@@ -10,7 +10,7 @@ import pytest
 from assets.declaration import Evaluation, Gate, Model, Training
 from assets.lifecycle.model.training_set import MIN_OF_EACH_CLASS, _too_few, fit_rows, fold_rows, training_set_asset
 from assets.lifecycle.model.training_set import test_rows as rows_of_test
-from tests.declarations.readings import START, plain, readings, stream
+from tests.declarations.readings import START, labelled_stream, plain, readings, stream
 from tests.stages import Stages
 
 STREAM = stream()
@@ -229,6 +229,19 @@ def test_of_a_measured_value_each_fold_is_drawn_and_no_stretch_of_the_table():
     for _, valid in fold_rows(frame, model):
         assert valid.min() < 30
         assert valid.max() > 570
+
+
+def test_a_class_that_is_younger_than_the_rows_for_fitting_validates_nothing():
+    model = labelled_stream(target="site", gate=Gate(), training=Training(window_days=4, test_days=2, folds=1))
+    days = pd.date_range("2026-03-01", periods=12)
+    rows = pd.concat([readings(30, day.date()) for day in days], ignore_index=True)
+    rows["site"] = rows["site"].map({"north": 0, "south": 1, "east": 2}).astype("int8")
+    [(fit, valid)] = fold_rows(rows, model)
+    assert set(rows["site"].iloc[valid]) == {0, 1, 2}
+    young = rows[(rows["site"] != 2) | (rows["read_at"] >= rows["read_at"].iloc[valid].min().floor("D"))]
+    [(fit, valid)] = fold_rows(young, model)
+    assert set(young["site"].iloc[fit]) == {0, 1}
+    assert set(young["site"].iloc[valid]) == {0, 1}
 
 
 def test_the_rows_of_an_entity_are_all_on_one_side():
