@@ -74,15 +74,16 @@ def run(home, monkeypatch, capsys):
     return run
 
 
-def test_the_card_of_the_version_in_production_is_printed(run):
+def test_the_card_of_the_version_in_production_is_printed(run, monkeypatch):
     code, out, err = run("fraud")
     assert (code, err) == (0, "")
     assert out.startswith("# fraud, version 1: model card\n")
     for words in ("promoted by ada", "| Git commit | 0123abc |", "| floor | passed | it meets the floor |",
                   "above the review cost of 2.", "A risk team reviews"):  # fmt: skip
         assert words in out, words
-    assert run()[1] == out, "the only model that is declared"
     assert run("fraud", "--version", "1")[1] == out
+    monkeypatch.setattr("assets.models.declared_models", lambda: [fraud])
+    assert run()[1] == out, "the only model that is declared"
 
 
 def test_the_card_is_written_as_text_or_as_a_page(run, tmp_path):

@@ -10,7 +10,7 @@ from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
 from tests.serving.processes import Service
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_new_topic_is_found_learnt_and_answered(tmp_path, monkeypatch):

@@ -39,11 +39,11 @@ def test_late_labels_are_read_by_the_name_of_their_class(tmp_path):
     pytest.importorskip("transformers", reason="install the extra: make language-model")
     language = replace(model.language, model=str(small_language_model(tmp_path / "small")))
     stages = Stages(replace(model, language=language, surge=None), tmp_path)
-    day, due = "2026-01-05", "2026-01-08"
+    day, due = "2026-01-05", "2026-01-06"
     at = pd.Timestamp("2026-01-05 10:00")
     rows = pd.DataFrame({"news_id": np.arange(3), "published_at": at, "text": ["a", "b", "c"], "sentiment": None})
     stages.put("texts", rows.astype({"text": "string[pyarrow]", "sentiment": "string[pyarrow]"}), day)
-    labels = pd.DataFrame({"news_id": ["0", "1", "2"], "sentiment": ["negative", "positive", "2"], "topic": "jobs"})
+    labels = pd.DataFrame({"news_id": ["0", "1", "2"], "sentiment": ["negative", "positive", " positive"], "topic": "jobs"})
     landed = labels.assign(_row_id=["a", "b", "c"], _landing_day=pd.Timestamp(due)).astype(
         dict.fromkeys(labels, "string[pyarrow]")
     )
