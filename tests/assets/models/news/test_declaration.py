@@ -43,7 +43,9 @@ def test_late_labels_are_read_by_the_name_of_their_class(tmp_path):
     at = pd.Timestamp("2026-01-05 10:00")
     rows = pd.DataFrame({"news_id": np.arange(3), "published_at": at, "text": ["a", "b", "c"], "sentiment": None})
     stages.put("texts", rows.astype({"text": "string[pyarrow]", "sentiment": "string[pyarrow]"}), day)
-    labels = pd.DataFrame({"news_id": ["0", "1", "2"], "sentiment": ["negative", "positive", " positive"], "topic": "jobs"})
+    labels = pd.DataFrame(
+        {"news_id": ["0", "1", "2"], "sentiment": ["negative", "positive", " positive"], "topic": "jobs"}
+    )
     landed = labels.assign(_row_id=["a", "b", "c"], _landing_day=pd.Timestamp(due)).astype(
         dict.fromkeys(labels, "string[pyarrow]")
     )

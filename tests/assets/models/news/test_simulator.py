@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from assets.models.news.simulator import PLAN, SURGE_TOPIC, WorldNews, landed, texts_of
+from assets.models.news.simulator import LABEL_DELAY, PLAN, SURGE_TOPIC, WorldNews, landed, texts_of
 from assets.simulated import World
 from resources.sources import SourceError
 
@@ -61,6 +61,6 @@ def test_without_a_world_there_are_no_days_and_the_sentence_says_what_makes_them
     assert len(WorldNews().land(DAY)) == len(landed(WORLD, DAY))
     said = WorldNews().land_labels(DAY)
     assert set(said) == {"news_id", "sentiment", "topic"}
-    assert len(said) == len(texts_of(WORLD, DAY - dt.timedelta(days=3)))
+    assert len(said) == len(texts_of(WORLD, DAY - LABEL_DELAY))
     with pytest.raises(SourceError, match="begins on 2026-01-05"):
         WorldNews().land(FIRST - dt.timedelta(days=1))
