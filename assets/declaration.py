@@ -625,8 +625,13 @@ class Model:
         default = METRICS[metric].floor
         floor = default if math.isnan(self.gate.floor) and default is not None else self.gate.floor
         object.__setattr__(self, "gate", replace(self.gate, metric=metric, floor=floor))
-        if self.language and self.language.fine_tune != "none" and self.training.max_epochs is None:
-            object.__setattr__(self, "training", replace(self.training, max_epochs=self.language.max_epochs))
+        if self.language and self.language.fine_tune != "none":
+            recipe = replace(
+                self.training,
+                max_epochs=self.training.max_epochs or self.language.max_epochs,
+                batch_size=self.training.batch_size or self.language.batch_size,
+            )
+            object.__setattr__(self, "training", recipe)
 
     @cached_property
     def task(self) -> Task:

@@ -32,7 +32,7 @@ class Language:
             but the embeddings of word pieces.
         layers: number of layers for ``last``.
         learning_rate: learning rate of the language model's layers. That of the head is ``Training.learning_rate``.
-        max_epochs: ``Training.max_epochs``, if that is not declared and layers are fitted.
+        max_epochs, batch_size: those of ``Training``, where they are not declared and layers are fitted.
         tokenizer: file of the tokenizer that a version was trained with; set by the version, never declared.
     """
 
@@ -41,6 +41,7 @@ class Language:
     layers: int = 2
     learning_rate: float = 2e-4
     max_epochs: int = 4
+    batch_size: int = 32
     tokenizer: Path | None = None
 
     def wrong(self) -> Iterator[tuple[str, object, str]]:
@@ -55,3 +56,5 @@ class Language:
             yield "learning_rate", self.learning_rate, "give a number above 0 and below 0.1, e.g. 2e-4"
         if self.max_epochs < 1:
             yield "max_epochs", self.max_epochs, "give at least 1"
+        if self.batch_size < 1:
+            yield "batch_size", self.batch_size, "give at least 1"

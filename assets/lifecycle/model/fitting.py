@@ -155,6 +155,7 @@ def fit(
             own_rates(learning_rate) if own_rates else module.parameters(),
             lr=learning_rate, weight_decay=recipe.weight_decay, fused=True,
         )  # fmt: skip
+        arranged = getattr(module[1], "arranged", None)  # a network may prefer some rows in one batch
         steps_an_epoch = max(1, -(-len(rows) // batch_size))
         warm = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=min(steps_an_epoch, 200))
         network_of_group = group.joined(module[1])
@@ -166,7 +167,8 @@ def fit(
             if group.size > 1:  # each process draws for its own rows, and the same again if the epoch is repeated
                 torch.manual_seed((recipe.seed * epochs + epoch) * group.size + group.rank)
             module.train()
-            order = torch.randperm(len(rows), generator=generator).to(device)
+            order = torch.randperm(len(rows), generator=generator)
+            order = (arranged(order, ready.cpu(), batch_size, generator) if arranged else order).to(device)
             total = torch.zeros((), device=device)
             for whole in draw(order):
                 batch, share = _part(whole, group)

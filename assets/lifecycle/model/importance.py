@@ -11,6 +11,7 @@ column into its categories, and its interval knows only the repeats, not the row
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ from assets.metrics import DEFAULT_METRIC, lower_is_better
 MOST_ROWS = 2_000
 """Maximum number of test rows; of a binary target, as many of them as possible are positive, and weights correct it."""
 MOST_READ_ROWS = 100
-"""The same if a language model reads the rows, because it reads each one again for each feature and repeat."""
+"""The same if a language model reads the rows, because that takes a thousand times as long."""
 REPEATS = 5
 """Number of times that each feature is permuted."""
 DRAWS = 40
@@ -51,7 +52,7 @@ class Importance:
 
 def importance_of(
     bundle: Bundle, features: Features, X: np.ndarray, y: np.ndarray, *, metric: str, seed: int = 0,
-    most: int = MOST_ROWS,
+    read: bool = False,
 ) -> Importance:  # fmt: skip
     """Measures what the metric loses when the values of one feature are exchanged among the rows.
 
@@ -62,12 +63,13 @@ def importance_of(
         y: class codes or measured values, ``[n]``.
         metric: the gate's metric.
         seed: of the permutations, the draws, and the choice of rows.
-        most: maximum number of rows.
+        read: whether a language model reads the rows. Then there are at most :data:`MOST_READ_ROWS` of them, and all
+            permutations are scored in one pass, because a language model reads equal texts of a pass once.
     """
     import torch
 
     rng = np.random.default_rng(seed)
-    chosen, weight = _chosen(y, bundle.task.kind, rng, most)
+    chosen, weight = _chosen(y, bundle.task.kind, rng, MOST_READ_ROWS if read else MOST_ROWS)
     X, y = X[chosen], y[chosen]
     rows = Rows(task=bundle.task, y=y, cluster=np.arange(len(y)), clusters=len(y))
     draws = [weight] + [
@@ -75,7 +77,7 @@ def importance_of(
     ]
 
     def scored(values: np.ndarray) -> np.ndarray:
-        return bundle.head(bundle.outputs(torch.from_numpy(values), AT_ONCE).numpy())
+        return bundle.head(bundle.outputs(torch.from_numpy(values), len(values) if read else AT_ONCE).numpy())
 
     whole = figures_of(rows, scored(X))
     if metric not in whole.compute(weight):
@@ -83,14 +85,15 @@ def importance_of(
     better = -1.0 if lower_is_better(metric) else 1.0
     before = np.array([whole.compute(one)[metric] for one in draws])
     names, group = groups_of(features)
+    permuted = _permuted(X, group, len(names), rng)
+    scores: Iterator[np.ndarray] = map(scored, permuted)
+    if read:
+        scores = iter(np.split(scored(np.concatenate(list(permuted))), len(names) * REPEATS))
     lost = {}
-    for place, name in enumerate(names):
+    for name in names:
         points, losses = [], []
         for repeat in range(REPEATS):
-            permuted = X.copy()
-            columns = np.flatnonzero(group == place)
-            permuted[:, columns] = X[np.ix_(rng.permutation(len(X)), columns)]
-            after = figures_of(rows, scored(permuted))
+            after = figures_of(rows, next(scores))
             mine = slice(1 + repeat * DRAWS, 1 + (repeat + 1) * DRAWS)
             points.append(better * (before[0] - after.compute(weight)[metric]))
             losses += [
@@ -99,6 +102,16 @@ def importance_of(
         lost[name] = estimate(float(np.mean(points)), np.array(losses), bounds=(-math.inf, math.inf))
     ordered = sorted(lost, key=lambda name: -lost[name].value)
     return Importance(metric, len(y), {name: lost[name] for name in ordered})
+
+
+def _permuted(X: np.ndarray, group: np.ndarray, names: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yields the rows with the values of one feature exchanged, :data:`REPEATS` times for each feature."""
+    for place in range(names):
+        columns = np.flatnonzero(group == place)
+        for _ in range(REPEATS):
+            permuted = X.copy()
+            permuted[:, columns] = X[np.ix_(rng.permutation(len(X)), columns)]
+            yield permuted
 
 
 def _chosen(y: np.ndarray, kind: str, rng: np.random.Generator, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,8 @@ from assets.lifecycle.data.word_pieces import LanguageFiles, pieces_of
 if TYPE_CHECKING:
     import torch
 
+STRETCH = 16
+"""Number of batches whose rows are sorted by the lengths of their texts. With all batches, equal texts would meet."""
 MOST_VECTORS = 200_000
 """Number of vectors of texts that are kept for the next epoch; each takes 1.5 KB."""
 
@@ -65,6 +67,13 @@ def language_network(
             groups = [{"params": list(self.head.parameters()), "lr": learning_rate}]
             return [*groups, {"params": layers, "lr": language.learning_rate}] if layers else groups
 
+        def arranged(
+            self, order: torch.Tensor, rows: torch.Tensor, batch_size: int, generator: torch.Generator
+        ) -> torch.Tensor:
+            """The order of an epoch's rows in which the texts of a batch have similar lengths; see :func:`arranged`."""
+            layers_are_fitted = any(p.requires_grad for p in self.encoder.parameters())
+            return arranged(order, rows[:, numbers:], batch_size, generator) if layers_are_fitted else order
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             vectors = [self.encoder(text) for text in x[:, numbers:].split(WORDS, dim=1)] if texts else []
             outputs = self.head(torch.cat([x[:, :numbers].clamp(-3, 3), *vectors], dim=1))
@@ -108,8 +117,8 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
 
         def forward(self, numbers: torch.Tensor) -> torch.Tensor:
             numbers = torch.nan_to_num(numbers).clamp(0, vocabulary).long()
-            if torch.compiler.is_exporting() or torch.jit.is_tracing():
-                return self.vectors(numbers)
+            if torch.compiler.is_exporting():
+                return self.of_different(numbers)
             if fitted and torch.is_grad_enabled():
                 return self.vectors(cut(numbers))
             return self.kept(numbers) if not fitted else self.in_parts(numbers)
@@ -119,6 +128,14 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
             with _in_bfloat16(numbers.device, bool(fitted) and torch.is_grad_enabled()):
                 mean = mean_of_pieces(self.network, numbers, first, last)
             return torch.nn.functional.normalize(mean, dim=1) * self.width**0.5
+
+        def of_different(self, numbers: torch.Tensor) -> torch.Tensor:
+            """Vectors of texts of which equal ones are read once; an explanation has each text hundreds of times."""
+            different, place = torch.unique(numbers, dim=0, return_inverse=True)
+            longest: Any = (different > 0).sum(dim=1).max().clamp(min=1).item()
+            torch._check(longest >= 1)  # torch.export asks for the limits of a number that depends on the rows
+            torch._check(longest <= WORDS)
+            return self.vectors(different[:, :longest]).index_select(0, place)
 
         @torch.no_grad()
         def in_parts(self, numbers: torch.Tensor) -> torch.Tensor:
@@ -140,6 +157,29 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
             return found
 
     return TextVectors()
+
+
+def arranged(order: torch.Tensor, pieces: torch.Tensor, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    """Returns an order in which the texts of each batch have similar lengths, so that few places of a pass are empty.
+
+    Rows keep to their stretch of :data:`STRETCH` batches, and the batches of a stretch come in a random order.
+
+    Args:
+        order: row numbers ``[n]`` in random order.
+        pieces: word pieces of all texts of the rows, ``[rows, places]``; 0 means none.
+        batch_size: rows of a batch.
+        generator: draws the order of the batches.
+    """
+    import torch
+
+    lengths = (pieces[order] > 0).sum(dim=1)
+    found = []
+    for rows, length in zip(order.split(batch_size * STRETCH), lengths.split(batch_size * STRETCH), strict=True):
+        batches = rows[length.argsort(stable=True)].split(batch_size)
+        whole = [batch for batch in batches if len(batch) == batch_size]
+        found += [whole[i] for i in torch.randperm(len(whole), generator=generator)]
+        found += [batch for batch in batches if len(batch) < batch_size]  # it has to stay last
+    return torch.cat(found)
 
 
 def _in_bfloat16(device: torch.device, wanted: bool) -> Any:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from assets.declaration import DeclarationError, Features
+from assets.declaration import DeclarationError, Features, Training
 from assets.language import MINILM, Language
 from assets.lifecycle.data.features import compute_features, events_of, features_of
 from assets.lifecycle.data.text import BUCKETS, WORDS, as_words
 from assets.lifecycle.data.word_pieces import LanguageError, LanguageFiles, pieces_of
 from assets.lifecycle.dry_run import dry_run
 from assets.lifecycle.model import candidate as candidates
+from assets.lifecycle.model import importance
 from assets.lifecycle.model.candidate import fit_candidate, network_of
 from assets.lifecycle.model.learners import language as networks
 from assets.lifecycle.model.learners.language import forget_vectors, language_network, text_vectors
@@ -201,6 +202,7 @@ def test_progress_and_default_epochs(model, frozen):
         ({"model": " "}, "language.model=' ' is invalid: give 'all-MiniLM-L6-v2'"),
         ({"layers": 0}, "language.layers=0 is invalid: give at least 1 layer"),
         ({"learning_rate": 1.0}, "language.learning_rate=1.0 is invalid"),
+        ({"batch_size": 0}, "language.batch_size=0 is invalid"),
         ({"max_epochs": 0}, "language.max_epochs=0 is invalid"),
     ],
 )
@@ -253,3 +255,76 @@ def test_the_packaged_language_model_knows_what_is_alike():
     one, other, far = vectors_of(language, pieces_of(language).numbers(texts))
     assert one.shape == (384,)
     assert one @ other > 1.5 * (one @ far)
+
+
+def test_a_version_reads_equal_texts_of_a_pass_once_and_no_place_behind_the_longest(model, monkeypatch):
+    pieces = pieces_of(model.language)
+    module = text_vectors(model.language, pieces.first, pieces.last)
+    numbers = torch.from_numpy(pieces.numbers(["card", "where is my card", "card", "", "card"])).long()
+    read = []
+    vectors = module.vectors
+    monkeypatch.setattr(module, "vectors", lambda some: read.append(tuple(some.shape)) or vectors(some))
+    with torch.no_grad():
+        found = module.of_different(numbers)
+        assert read == [(3, 4)]
+        assert torch.equal(found[0], found[2])
+        torch.testing.assert_close(found, vectors(numbers), atol=1e-5, rtol=0)
+        assert module.of_different(numbers[3:4]).isfinite().all(), "a pass of which all texts are empty"
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_version_reads_a_long_text_to_its_end_beside_short_ones(model, frozen, tmp_path, traced):
+    found = fit_candidate(frozen, model, lambda _: None)
+    Bundle.save(tmp_path / "1", module=found.network, model=model, feature_names=features_of(model).names,
+                head=found.head, threshold=0.5, fitted={})  # fmt: skip
+    version = Bundle.load(tmp_path / "1").traced() if traced else Bundle.load(tmp_path / "1")
+    X = matrix(frozen, model)[:3].copy()
+    X[:, features_of(model).word_positions] = pieces_of(model.language).numbers(["card", "fee " * 60, ""])
+    for some in (X, X[:1], X[1:2], X[2:]):
+        np.testing.assert_allclose(version.predict(some), found.predict(some), atol=1e-5)
+
+
+def test_a_batch_has_texts_of_similar_lengths_and_each_row_comes_once():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, WORDS + 1, (100,), generator=generator)
+    pieces = (torch.arange(WORDS) < lengths.unsqueeze(1)).long()
+    order = torch.randperm(100, generator=generator)
+    found = networks.arranged(order, pieces, 8, generator)
+    assert sorted(found.tolist()) == list(range(100))
+    spread = [float(lengths[batch].max() - lengths[batch].min()) for batch in found.split(8)]
+    assert np.mean(spread) < 10 < np.mean([float(lengths[b].max() - lengths[b].min()) for b in order.split(8)])
+    first = [float(lengths[batch].float().mean()) for batch in found.split(8)[:-1]]
+    assert first != sorted(first), "the batches come in a random order"
+    assert len(found.split(8)[-1]) == 4
+
+
+def test_of_an_address_of_the_web_the_host_is_read(model):
+    pieces = pieces_of(model.language)
+    texts = ["where https://my/card?fee=1#x card", "where my card", "HTTP://MY card", "my card"]
+    numbers = pieces.numbers(texts)
+    assert np.array_equal(numbers[0], numbers[1])
+    assert np.array_equal(numbers[2], numbers[3])
+
+
+def test_the_importance_of_a_language_model_is_that_of_small_passes(model, frozen, tmp_path, monkeypatch):
+    found = fit_candidate(frozen, model, lambda _: None)
+    Bundle.save(tmp_path / "1", module=found.network, model=model, feature_names=features_of(model).names,
+                head=found.head, threshold=0.5, fitted={})  # fmt: skip
+    version, test = Bundle.load(tmp_path / "1"), rows_of_test(frozen, model)
+    X, y = matrix(frozen, model)[test], frozen[model.target].to_numpy(dtype=float)[test]
+    monkeypatch.setattr(importance, "MOST_ROWS", 20)
+    monkeypatch.setattr(importance, "MOST_READ_ROWS", 20)
+    one, other = (importance.importance_of(version, features_of(model), X, y, metric="log_loss", read=read)
+                  for read in (True, False))  # fmt: skip
+    assert list(one.lost) == list(other.lost)
+    assert one.rows == other.rows == 20
+    for name, value in one.lost.items():
+        assert value.value == pytest.approx(other.lost[name].value, abs=1e-4)
+
+
+def test_layers_are_fitted_in_the_batches_and_epochs_of_the_language_model(model):
+    fitted = replace(model, language=replace(model.language, fine_tune="all"), training=Training())
+    assert (fitted.training.batch_size, fitted.training.max_epochs) == (32, 4)
+    declared = replace(fitted, training=Training(batch_size=8, max_epochs=2))
+    assert (declared.training.batch_size, declared.training.max_epochs) == (8, 2)
+    assert replace(model, training=Training()).training.batch_size is None
