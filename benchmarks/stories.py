@@ -6,11 +6,12 @@ how often the drift check paged between the promotion of a version that met the 
 none), and how the challengers did beside XGBoost on the same rows.
 
 Belongs here: playing them, and reading what is left in the state folder. Does not belong here: what a story is
-(``story/fraud.py``).
+(``story/``).
 
     python -m benchmarks.stories                    all 28, two at a time, about an hour on 2 cores
     python -m benchmarks.stories --jobs 1           one after the other: wall times that nothing shares
     python -m benchmarks.stories 2026-10-05 7       one last day with one seed
+    python -m benchmarks.stories --model news       each weekday of a week, a seed each: exit codes and costs alone
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from resources.tables import ParquetTables
 FIRST_LAST_DAY = dt.date(2026, 9, 28)
 """A Monday. The days after it are past, so that a story may live on where it needs to."""
 DAYS = 28
+FRAUD = "fraud"
 MOST_PAGED = 0.01
 """Share of the lived days that page although nothing shifted."""
 OF_XGBOOST = -0.005
@@ -94,10 +96,10 @@ class Played:
         return [one["torch"]["average_precision"] - one["xgboost"]["average_precision"] for one in figures]
 
 
-def play(until: dt.date, seed: int, home: Path) -> Played:
+def play(until: dt.date, seed: int, home: Path, model: str = FRAUD) -> Played:
     """Plays one story on a state folder of its own, as a user does."""
     env = {**os.environ, "ASSETLINE_HOME": str(home)}
-    command = [sys.executable, "-m", "cli", "run", "--until", str(until), "--seed", str(seed)]
+    command = [sys.executable, "-m", "cli", "run", "--model", model, "--until", str(until), "--seed", str(seed)]
     began, log = time.monotonic(), home.parent / "log"
     with log.open("w") as out:
         child = subprocess.Popen(command, cwd=project_root(), env=env, stdout=out, stderr=subprocess.STDOUT)
@@ -108,7 +110,8 @@ def play(until: dt.date, seed: int, home: Path) -> Played:
         until, seed, child.returncode, time.monotonic() - began, used.ru_utime + used.ru_stime,
         used.ru_maxrss / 1024**2, lines[-1] if lines else "",
     )  # fmt: skip
-    read(played, home)
+    if model == FRAUD:
+        read(played, home)
     return played
 
 
@@ -176,15 +179,20 @@ def main(arguments: Sequence[str] = ()) -> bool:
     parser.add_argument("until", nargs="?", type=dt.date.fromisoformat, help="one last day (default: all 28)")
     parser.add_argument("seed", nargs="?", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="stories at a time (default: %(default)s)")
+    parser.add_argument("--model", default=FRAUD, help="whose story (default: %(default)s)")
     given = parser.parse_args(arguments)
     plan = [(FIRST_LAST_DAY + dt.timedelta(days=n), max(0, n - 6)) for n in range(DAYS)]
+    if given.model != FRAUD:
+        plan = [(FIRST_LAST_DAY + dt.timedelta(days=n), n) for n in range(7)]
     if given.until:
         plan = [(given.until, given.seed)]
 
     def one(until: dt.date, seed: int) -> Played:
         with tempfile.TemporaryDirectory() as scratch:
-            return play(until, seed, Path(scratch) / "home")
+            return play(until, seed, Path(scratch) / "home", given.model)
 
+    if given.model != FRAUD:
+        return _costs_of(given.model, one, plan, given.jobs)
     stories = []
     with ThreadPoolExecutor(given.jobs) as pool:
         for played in pool.map(one, *zip(*plan, strict=True)):
@@ -194,6 +202,24 @@ def main(arguments: Sequence[str] = ()) -> bool:
             if played.exit_code:
                 print(f"    {played.words}", flush=True)
     return say(stories)
+
+
+def _costs_of(
+    model: str, one: Callable[[dt.date, int], Played], plan: Sequence[tuple[dt.date, int]], jobs: int
+) -> bool:
+    """Plays the story of another model, which itself checks that each step happened; whether all ended well."""
+    print(f"| {model}: last day | seed | exit | s | CPU s | GB |\n|" + "---|" * 6, flush=True)
+    stories = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for played in pool.map(one, *zip(*plan, strict=True)):
+            stories.append(played)
+            print(f"| {played.until:%a %Y-%m-%d} | {played.seed} | {played.exit_code} | {played.seconds:.0f} | "
+                  f"{played.cpu_seconds:.0f} | {played.peak_gb:.2f} |", flush=True)  # fmt: skip
+            if played.exit_code:
+                print(f"    {played.words}", flush=True)
+    ended = sum(played.exit_code == 0 for played in stories)
+    print(f"\n{ended} of {len(stories)} stories ended with exit code 0")
+    return ended == len(stories)
 
 
 def say(stories: Sequence[Played]) -> bool:
