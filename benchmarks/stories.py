@@ -20,6 +20,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,8 @@ def play(until: dt.date, seed: int, home: Path, model: str = FRAUD) -> Played:
     )  # fmt: skip
     if model == FRAUD:
         read(played, home)
+    elif ends := re.findall(r"^Rows, .* to (\S+)$", log.read_text(), re.MULTILINE):
+        played.further = (dt.date.fromisoformat(ends[-1]) - until).days
     return played
 
 
@@ -208,13 +211,13 @@ def _costs_of(
     model: str, one: Callable[[dt.date, int], Played], plan: Sequence[tuple[dt.date, int]], jobs: int
 ) -> bool:
     """Plays the story of another model, which itself checks that each step happened; whether all ended well."""
-    print(f"| {model}: last day | seed | exit | s | CPU s | GB |\n|" + "---|" * 6, flush=True)
+    print(f"| {model}: last day | seed | exit | s | CPU s | GB | further days |\n|" + "---|" * 7, flush=True)
     stories = []
     with ThreadPoolExecutor(jobs) as pool:
         for played in pool.map(one, *zip(*plan, strict=True)):
             stories.append(played)
             print(f"| {played.until:%a %Y-%m-%d} | {played.seed} | {played.exit_code} | {played.seconds:.0f} | "
-                  f"{played.cpu_seconds:.0f} | {played.peak_gb:.2f} |", flush=True)  # fmt: skip
+                  f"{played.cpu_seconds:.0f} | {played.peak_gb:.2f} | {played.further} |", flush=True)  # fmt: skip
             if played.exit_code:
                 print(f"    {played.words}", flush=True)
     ended = sum(played.exit_code == 0 for played in stories)

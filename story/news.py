@@ -18,7 +18,7 @@ from assets.simulated import World
 from resources.alerts import Alert
 from resources.settings import Settings
 from runner import RunError, Runner, alone
-from story.playing import Story, StoryError, world_to_play
+from story.playing import Story, StoryError, is_open_page, world_to_play
 
 LEARNING_DAYS = 32
 """Days before the first model."""
@@ -63,7 +63,8 @@ class NewsStory(Story):
     def unfinished(self) -> list[str]:
         """Also what is open of the topics' model, and of the surge."""
         left = super().unfinished() + [f"{self.topics.model.name}: {one}" for one in self.topics.unfinished()]
-        if any(alert.resolved_at is None for alert in self.surges()):
+        # Another topic may page on the last day by chance.
+        if any(is_open_page(alert) and alert.column == SURGE_TOPIC for alert in self.surges()):
             left.append("the surge was resolved")
         return left
 

@@ -28,7 +28,7 @@ from resources.alerts import Alert
 from resources.settings import Settings, project_root
 from runner import alone
 from serving.scoring.answers import Answerer, limits_of
-from story.playing import Story, StoryError, world_to_play
+from story.playing import Story, StoryError, is_open_page, world_to_play
 
 MOST_FURTHER_DAYS = 14
 LATER, ARTICLE = "assets/models/support/later", "scam-messages"
@@ -82,7 +82,7 @@ class Questions(Story):
     def unfinished(self) -> list[str]:
         """See :meth:`~story.playing.Story.unfinished`."""
         left = super().unfinished()
-        return left + [f"the alert {one.cause} was resolved" for one in self.topic_alerts() if one.resolved_at is None]
+        return left + [f"the alert {one.cause} was resolved" for one in self.topic_alerts() if is_open_page(one)]
 
     def topic_alerts(self) -> list[Alert]:
         """The alerts on questions without an intent, open and resolved."""

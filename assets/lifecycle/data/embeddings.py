@@ -54,7 +54,7 @@ def vectors_of_pieces(numbers_of_pieces: np.ndarray, language: Language) -> np.n
     """
     import torch
 
-    pieces, network = pieces_of(language), _network(language.model)
+    pieces, network = pieces_of(language), published(language.model)
     found = np.zeros((len(numbers_of_pieces), int(network.config.hidden_size)), dtype=np.float32)
     numbers = torch.from_numpy(np.nan_to_num(np.asarray(numbers_of_pieces))).long()
     with torch.no_grad():
@@ -96,6 +96,10 @@ def mean_of_pieces(network: Any, numbers: torch.Tensor, first: int, last: int) -
 
 
 @functools.lru_cache(maxsize=2)
-def _network(name: str) -> Any:
-    """The language model, which takes a second to read."""
+def published(name: str) -> Any:
+    """The language model as it is published, which takes seconds to read. Callers must copy it before they change it.
+
+    Raises:
+        LanguageError: see :meth:`~assets.lifecycle.data.word_pieces.LanguageFiles.network`.
+    """
     return LanguageFiles.of(name).network()

@@ -34,7 +34,7 @@ model = Model(
     # The head alone is fitted: a text is read once, so a training of a thousand texts takes seconds.
     training=Training(window_days=14, test_days=2, folds=1, max_epochs=40, ensemble=("linear",)),
     drift=Drift(min_rows=80),
-    retrain_cooldown_days=5,
+    retrain_cooldown_days=4,
     gate=Gate(metric="balanced_accuracy", floor=0.7, calibration_error=None),
     surge=Surge(topics="news_topics", value="negative", hourly=True, least_days=14),
     card=Card(

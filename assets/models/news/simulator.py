@@ -23,7 +23,7 @@ from assets.simulated import World, WorldPlan, yesterday
 from resources.settings import Settings
 from resources.sources import SourceError, Stream
 
-PLAN = WorldPlan(file="world-news.json", story_days=46, shift_after_days=35)
+PLAN = WorldPlan(file="world-news.json", story_days=47, shift_after_days=35)
 """The world turns on day 36: a new vocabulary for good, and a surge for :data:`SURGE_DAYS` days."""
 LABEL_DELAY = dt.timedelta(days=1)
 SURGE_TOPIC, SURGE_DAYS, SURGE_FACTOR = "supply", 4, 5.0

@@ -47,7 +47,7 @@ model = Model(
     language=Language(),
     training=Training(window_days=14, test_days=2, folds=1, max_epochs=40, ensemble=("linear",)),
     drift=Drift(min_rows=80),
-    retrain_cooldown_days=5,
+    retrain_cooldown_days=4,
     gate=Gate(metric="balanced_accuracy", floor=0.8, calibration_error=None),
     card=Card(
         intended_use="An example. It sorts texts by topic, so that the model `news` counts negative ones by topic.",

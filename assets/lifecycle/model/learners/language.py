@@ -6,13 +6,14 @@ tokenizer (``assets/lifecycle/data/word_pieces.py``), the fit (``fitting.py``).
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from assets.language import Language
-from assets.lifecycle.data.embeddings import by_length, cut, mean_of_pieces
+from assets.lifecycle.data.embeddings import by_length, cut, mean_of_pieces, published
 from assets.lifecycle.data.text import WORDS
-from assets.lifecycle.data.word_pieces import LanguageFiles, pieces_of
+from assets.lifecycle.data.word_pieces import pieces_of
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,7 @@ def text_vectors(language: Language, first: int, last: int) -> Any:
     import torch
     from torch import nn
 
-    network = LanguageFiles.of(language.model).network()
+    network = copy.deepcopy(published(language.model))
     network.pooler = None  # it would be exported with each version, and nothing reads it
     fitted = _fitted_layers(network, language)
     for parameter in network.parameters():
