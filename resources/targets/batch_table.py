@@ -24,7 +24,7 @@ class BatchTable(DeploymentTarget):
 
     ledger: dg.ResourceDependency[Ledger]
     service: str = Field(default=SERVICE, description="Module of the throw-away service that stages a candidate.")
-    start_timeout_s: float = Field(default=60.0, gt=0, description="Seconds a staged candidate has to become healthy.")
+    start_timeout_s: float = Field(default=180.0, gt=0, description="Seconds a staged candidate has to become healthy.")
 
     def stage(self, bundle: Path) -> AbstractContextManager[Staged]:
         """See :meth:`DeploymentTarget.stage`. The throw-away service runs the code that scores the days."""

@@ -27,7 +27,7 @@ class LocalService(DeploymentTarget):
         default=SERVICE,
         description="Module started as `python -m MODULE --bundle DIR --host 127.0.0.1 --port N` to stage a candidate.",
     )
-    start_timeout_s: float = Field(default=60.0, gt=0, description="Seconds a staged candidate has to become healthy.")
+    start_timeout_s: float = Field(default=180.0, gt=0, description="Seconds a staged candidate has to become healthy.")
 
     def stage(self, bundle: Path) -> AbstractContextManager[Staged]:
         """See :meth:`DeploymentTarget.stage`."""

@@ -24,7 +24,7 @@ SERVICE = "serving.scoring.service"
 
 
 @contextlib.contextmanager
-def throwaway_service(bundle: Path, *, service: str = SERVICE, start_timeout_s: float = 60.0) -> Iterator[Staged]:
+def throwaway_service(bundle: Path, *, service: str = SERVICE, start_timeout_s: float = 180.0) -> Iterator[Staged]:
     """Serves a bundle and yields the address; the process is ended after the block, also if this process is killed.
 
     Args:
