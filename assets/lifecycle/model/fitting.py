@@ -569,11 +569,18 @@ class _Look:
     def __call__(self, _: int, module: torch.nn.Module, loss: float) -> bool:
         """Records a validation result; returns True when training should stop early."""
         outputs = outputs_of(module, self.X)
-        scores = self.head(outputs)
         self.outputs.append(outputs)
         self.losses.append(loss)
-        self.metric.append(self.objective.score(self.y, scores))
+        if _fits_pretrained_layers(module):
+            # They grow too sure of themselves while they still learn. The ensemble's head corrects that.
+            self.metric.append(self.objective.calibrated_score(self.y, outputs, self.head))
+        else:
+            self.metric.append(self.objective.score(self.y, self.head(outputs)))
         return not self.fixed and len(self.metric) - 1 - int(np.argmax(self.metric)) >= self.patience
+
+
+def _fits_pretrained_layers(module: torch.nn.Module) -> bool:
+    return any(getattr(part, "fits_pretrained_layers", False) for part in module.children())
 
 
 def best_threshold(probability: np.ndarray, y: np.ndarray, represented: np.ndarray | None = None) -> float:

@@ -95,6 +95,17 @@ class Objective(abc.ABC):
     def score(self, y: np.ndarray, scores: np.ndarray) -> float:
         """Returns the validation metric of scores."""
 
+    def calibrated_score(self, y: np.ndarray, outputs: np.ndarray, scale: ScoreTransform) -> float:
+        """Returns the validation metric of outputs whose scores are calibrated on the same rows.
+
+        Args:
+            y: ``[n]``.
+            outputs: ``[n]`` or ``[n, classes]``.
+            scale: transform of the fold, from :meth:`target`.
+        """
+        _, ensemble = self.mix(outputs[..., None], [y], [scale])
+        return self.score(y, self.transform_of_fold(ensemble, scale)(outputs))
+
     @abc.abstractmethod
     def chance(self, y: np.ndarray) -> float:
         """Returns the validation metric of a model that knows only the base rate."""

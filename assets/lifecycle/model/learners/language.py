@@ -56,6 +56,7 @@ def language_network(
         def __init__(self) -> None:
             super().__init__()
             self.encoder = text_vectors(language, pieces.first, pieces.last)
+            self.fits_pretrained_layers = any(p.requires_grad for p in self.encoder.parameters())
             width = self.encoder.width * texts + numbers
             layers: list[nn.Module] = [nn.Dropout(dropout)]
             if hidden:
@@ -72,8 +73,7 @@ def language_network(
             self, order: torch.Tensor, rows: torch.Tensor, batch_size: int, generator: torch.Generator
         ) -> torch.Tensor:
             """The order of an epoch's rows in which the texts of a batch have similar lengths; see :func:`arranged`."""
-            layers_are_fitted = any(p.requires_grad for p in self.encoder.parameters())
-            return arranged(order, rows[:, numbers:], batch_size, generator) if layers_are_fitted else order
+            return arranged(order, rows[:, numbers:], batch_size, generator) if self.fits_pretrained_layers else order
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             vectors = [self.encoder(text) for text in x[:, numbers:].split(WORDS, dim=1)] if texts else []

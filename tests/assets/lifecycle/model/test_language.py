@@ -17,7 +17,7 @@ from assets.lifecycle.data.text import BUCKETS, WORDS, as_words
 from assets.lifecycle.data.word_pieces import LanguageError, LanguageFiles, pieces_of
 from assets.lifecycle.dry_run import dry_run
 from assets.lifecycle.model import candidate as candidates
-from assets.lifecycle.model import importance
+from assets.lifecycle.model import fitting, importance, objectives
 from assets.lifecycle.model.candidate import fit_candidate, network_of
 from assets.lifecycle.model.learners import language as networks
 from assets.lifecycle.model.learners.language import forget_vectors, language_network, text_vectors
@@ -328,3 +328,23 @@ def test_layers_are_fitted_in_the_batches_and_epochs_of_the_language_model(model
     declared = replace(fitted, training=Training(batch_size=8, max_epochs=2))
     assert (declared.training.batch_size, declared.training.max_epochs) == (8, 2)
     assert replace(model, training=Training()).training.batch_size is None
+
+
+@pytest.mark.parametrize(("fine_tune", "scored"), [("none", ["plain"]), ("all", ["calibrated"])])
+def test_the_epochs_of_fitted_layers_are_chosen_on_calibrated_scores(model, frozen, monkeypatch, fine_tune, scored):
+    found = []
+    kind = objectives.ClassObjective
+    for name, what in (("score", "plain"), ("calibrated_score", "calibrated")):
+        monkeypatch.setattr(kind, name, lambda self, *given, what=what: found.append(what) or float(len(found)))
+    declared = replace(
+        model, language=replace(model.language, fine_tune=fine_tune), training=replace(model.training, max_epochs=2)
+    )
+    look = fitting._Look(
+        *(np.empty(0),) * 2, candidates.objective_of(declared.task), objectives.ScoreTransform("multiclass"), 1
+    )
+    X = torch.from_numpy(matrix(frozen, declared)[:4].astype(np.float32)).nan_to_num()
+    y = torch.eye(3)[:, :].repeat(2, 1)[:4]
+    module = torch.nn.Sequential(torch.nn.Identity(), network_of(declared)(X, y)).eval()
+    look = replace(look, X=X.numpy(), y=np.zeros(4))
+    look(1, module, 0.5)
+    assert found == scored

@@ -79,3 +79,15 @@ def test_the_final_scale_of_a_measured_value_is_that_of_its_rows():
 def test_what_the_folds_select_depends_on_the_kind():
     assert [objective_of(task).has_threshold for task in (BINARY, CLASSES, MEASURED)] == [True, False, False]
     assert [objective_of(task).stops_trees for task in (BINARY, CLASSES, MEASURED)] == [False, True, True]
+
+
+@KINDS
+def test_a_calibrated_score_does_not_mind_outputs_that_are_too_sure(task):
+    objective, y = objective_of(task), Y[task.kind]
+    scale, perfect = objective.target(y)[1], perfect_outputs(task, y)
+    outputs = perfect / np.abs(perfect).max() + np.random.default_rng(0).normal(0, 1, perfect.shape)
+    plain, calibrated = objective.score(y, scale(outputs)), objective.calibrated_score(y, outputs, scale)
+    assert calibrated >= plain - 1e-9
+    if task.kind == "multiclass":
+        assert objective.score(y, scale(outputs * 5)) < plain
+        assert objective.calibrated_score(y, outputs * 5, scale) == pytest.approx(calibrated, abs=1e-3)
