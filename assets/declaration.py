@@ -659,7 +659,12 @@ class Model:
 
     @property
     def entity(self) -> str | None:
-        """Column of the entity that a row belongs to: the evaluation's, else the first of the features'."""
+        """Column of the entity that a row belongs to: the evaluation's, else the first of the features'.
+
+        A ranking's requests name a user, so it is the user for them.
+        """
+        if self.ranking is not None:
+            return self.ranking.user
         if self.evaluation.entity is not None:
             return self.evaluation.entity
         if self.forecast is not None:

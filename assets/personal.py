@@ -326,6 +326,8 @@ def _wrong_place(tag: Tag, column: str, model: Model) -> Iterator[tuple[object, 
         yield tag.protect, "it is the event time, which decides the day of a row; tag it with keep and a reason"
     if column == model.target:
         yield tag.protect, "it is the target, which must stay what is learnt; tag it with keep and a reason"
+    if model.ranking is not None and column == model.ranking.item:
+        yield tag.protect, "it is the item, which requests and lists name as it is; tag it with keep and a reason"
     entities = (model.evaluation.entity, *(model.features.entities if model.features else ()))
     if column in (table.key, *entities) and tag.protect != "pseudonym":
         yield tag.protect, "it identifies rows, so that different values must stay different: use pseudonym"

@@ -14,6 +14,8 @@ from assets.language import Language
 
 MOST_LISTED = 100
 """Maximum length of a list."""
+LOGGED = ("events", "listed", "propensity", "explored")
+"""Fields of a list in the log of requests, beside the column of the user."""
 WITHDRAWN = -1.0
 """Weight of the event by which an item disappears."""
 
@@ -95,6 +97,8 @@ class Ranking:
         for name, column in self.columns.items():
             if column not in columns:
                 yield name, column, f"name a column of the contract: {', '.join(columns)}"
+        if self.user in LOGGED:
+            yield "user", self.user, f"rename the column; the log of lists has fields of its own: {', '.join(LOGGED)}"
         if not self.weights or not all(_number(one) and one > 0 for one in self.weights.values()):
             yield "weights", dict(self.weights), "give a weight above 0 for at least one kind of event"
         for name in (self.published, self.withdrawn):

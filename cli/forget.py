@@ -78,6 +78,8 @@ def format_findings(found: Findings, name: str, column: str, *, dry_run: bool, g
         if found.events
         else []
     )
+    lines += [f"  {table}: {_number(count, 'question')} without a key" for table, count in found.questions.items()]
+    lines += [f"  alerts: {_number(found.alerts, 'message')}"] if found.alerts else []
     if dry_run:
         said = [f"{name} ({column}) is in:" if lines else f"nothing that is stored has this {column}", *lines]
     else:

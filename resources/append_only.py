@@ -57,16 +57,31 @@ def forbid_rewriting(connection: sa.Connection, table: str, name: str) -> None:
 
 @contextmanager
 def deleting_allowed(connection: sa.Connection, table: str) -> Iterator[None]:
-    """Lifts the ban on DELETE until the block ends; for retention only.
+    """Lifts the ban on DELETE until the block ends; for retention only. See :func:`_lifted`."""
+    with _lifted(connection, table, "delete"):
+        yield
+
+
+@contextmanager
+def updating_allowed(connection: sa.Connection, table: str) -> Iterator[None]:
+    """Lifts the ban on UPDATE until the block ends; for the erasure of a person only. See :func:`_lifted`."""
+    with _lifted(connection, table, "update"):
+        yield
+
+
+@contextmanager
+def _lifted(connection: sa.Connection, table: str, verb: str) -> Iterator[None]:
+    """Lifts a ban until the block ends.
 
     The transaction holds a lock on the table, so no other writer sees it without its triggers, and a kill restores it.
 
     Args:
         connection: a connection in a transaction.
         table: name of a table that :func:`forbid_rewriting` was called for.
+        verb: ``update`` or ``delete``; PostgreSQL has one trigger for both.
     """
     if connection.dialect.name == "sqlite":
-        name = f"{table}_no_delete"
+        name = f"{table}_no_{verb}"
         query = sa.text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
         trigger = connection.execute(query, {"name": name}).scalar_one()
         connection.exec_driver_sql(f"DROP TRIGGER {name}")

@@ -247,11 +247,14 @@ def rewrite_events(instance: dg.DagsterInstance, rewritten: Callable[[str], str 
     Returns:
         The number of events with a new text.
     """
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Checks
     from dagster._core.storage.event_log.schema import AssetKeyTable as Keys
     from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
 
     changed = 0
-    for table, column in ((Events, Events.c.event), (Keys, Keys.c.last_materialization)):
+    # The evaluation of a check is there twice: as an event, and as the latest one of its check.
+    columns = ((Events, Events.c.event), (Keys, Keys.c.last_materialization), (Checks, Checks.c.evaluation_event))
+    for table, column in columns:
         last = -1
         while True:
             # Short transactions, since runs of other models may be writing.

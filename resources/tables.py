@@ -308,10 +308,22 @@ class ParquetTables(dg.ConfigurableIOManager):
         Raises:
             TableError: the file is missing or damaged.
         """
+        with self._parquet(self.files, key, day) as parquet:
+            rows = parquet.read()
+        return self.replace_rows(key, day, rows.filter(pa.array(kept)))
+
+    def replace_rows(self, key: dg.AssetKey, day: str, rows: pa.Table) -> Stamp:
+        """Atomically replaces a day's file with rows of the same columns, encrypted as it was; for erasure.
+
+        The stamp keeps its code version and its inputs.
+
+        Raises:
+            TableError: the file is missing or damaged.
+        """
         stamp = self.existing_stamp(key, day)
         with self._parquet(self.files, key, day) as parquet:
-            rows, personal, is_encrypted = parquet.read(), parquet.personal, bool(parquet.keys)
-        rows = rows.filter(pa.array(kept)).combine_chunks().replace_schema_metadata(None)
+            personal, is_encrypted = parquet.personal, bool(parquet.keys)
+        rows = rows.combine_chunks().replace_schema_metadata(None)
         return self._store(
             key, day, rows, stamp.code_version, stamp.inputs, personal, encrypt=is_encrypted or in_use.encrypts()
         )

@@ -113,6 +113,7 @@ def table_asset(
     partitions: dg.PartitionsDefinition | None = None,
     pool: str = "",
     declared: str = "",
+    unshown: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
     """Builds an asset that is a table: ``compute(context, **upstream frames) -> StageOutput``.
 
@@ -131,6 +132,7 @@ def table_asset(
         partitions: other days than the model's.
         pool: Dagster's pool of the step; default: the model's. Only one run at a time uses a pool.
         declared: what of the declaration decides the rows, as a text; it is part of the code version.
+        unshown: columns that the sample for the UI leaves out.
     """
     key, tags = model.key(name), lineage_tags(model)
     partitions = partitions or (days_of(model) if by_day else None)
@@ -194,7 +196,7 @@ def table_asset(
             context.add_asset_metadata(of_day, partition_key=day if day != WHOLE else None)
         yield dg.MaterializeResult(
             value=output.frame,
-            metadata={**output.metadata, "columns": _columns(output.frame, tags), **_sample(output.frame)},
+            metadata={**output.metadata, "columns": _columns(output.frame, tags), **_sample(output.frame, unshown)},
         )
         yield from check_events(context, specs, output.check_results)
 
@@ -269,9 +271,9 @@ def sample(frame: pd.DataFrame, rows: int = 5) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _sample(frame: pd.DataFrame) -> dict[str, Any]:
+def _sample(frame: pd.DataFrame, unshown: Sequence[str] = ()) -> dict[str, Any]:
     """The sample for the UI; none if tables are encrypted, because Dagster's database is not."""
-    return {} if in_use.encrypts() else {"sample": sample(frame)}
+    return {} if in_use.encrypts() else {"sample": sample(frame.drop(columns=list(unshown)))}
 
 
 def personal_columns(model: Model) -> list[str]:

@@ -11,8 +11,8 @@ delivered, and a change that was not committed has no effect.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +32,7 @@ from resources.alerts.alert import (
 )
 from resources.alerts.database import ALERTS, EVENTS, OUTBOX, POSITIONS, alert_of, insert_if_absent
 from resources.alerts.outbox import Outbox
+from resources.append_only import updating_allowed
 from resources.database import Database, aware, naive_utc
 
 _TRIES = 20
@@ -153,6 +154,38 @@ class AlertStore:
                 if alert.clear_since is not None and naive_utc(alert.clear_since) + self.policy.settle_after <= now:
                     reason = f"the cause has been absent since {alert.clear_since:%Y-%m-%d %H:%M} UTC"
                     changed.append(self._resolved(connection, alert.id, reason, now, day=alert.resolved_day))
+        return changed
+
+    def rewrite(self, rewritten: Callable[[str], str], *, write: bool = True) -> int:
+        """Rewrites the texts of alerts and of their history; for erasure.
+
+        The history is append-only for everybody else. Its trigger is off within one transaction.
+
+        Args:
+            rewritten: receives a text, and returns the one to be kept.
+            write: whether to write; otherwise they are only counted.
+
+        Returns:
+            The number of alerts and changes with another text.
+        """
+
+        def of(value: Any) -> Any:
+            match value:
+                case str():
+                    return rewritten(value)
+                case dict():
+                    return {name: of(one) for name, one in value.items()}
+            return value
+
+        changed = 0
+        with self._database.writing() if write else self._database.reading() as connection:
+            for table, columns in ((ALERTS, ("summary", "resolution")), (EVENTS, ("message", "snapshot"))):
+                for row in connection.execute(sa.select(table)).mappings().all():
+                    new = {name: text for name in columns if (text := of(row[name])) != row[name]}
+                    changed += bool(new)
+                    if new and write:
+                        with updating_allowed(connection, table.name) if table is EVENTS else nullcontext():
+                            connection.execute(table.update().where(table.c.id == row["id"]).values(**new))
         return changed
 
     # -- user actions ------------------------------------------------------------------------------------------------

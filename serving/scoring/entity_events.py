@@ -331,7 +331,9 @@ class EntityEvents:
         last = dt.date.fromisoformat(there[-1])
         oldest = last - dt.timedelta(days=self._kept_days)
         days = [day for day in there if day >= oldest.isoformat()]
-        labelled = set(self._tables.days(labels_key)) if model.reads_labels else set()
+        # A ranking has the weights of events as labels: they are its history.
+        has_labels = model.reads_labels or model.ranking is not None
+        labelled = set(self._tables.days(labels_key)) if has_labels else set()
         cleaned = self._tables.read(table_key, days, [*self._dtypes])
         labels = None
         if known := [day for day in days if day in labelled]:

@@ -117,8 +117,8 @@ class Lists:
             self.follower = log.follow(model, (dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)).isoformat())
         for line in self.follower.fetch():
             row = line.get("row") or {}
-            if line["outcome"] == "ok" and "listed" in row:
-                self.add(str(row["user"]), row["events"])
+            if line["outcome"] == "ok" and "listed" in row and line["entity"] is not None:
+                self.add(str(line["entity"]), row["events"])
 
     def add(self, user: str, events: Sequence[Mapping[str, Any]]) -> None:
         """Adds events of a user; the same event at the same moment counts once."""
@@ -130,6 +130,11 @@ class Lists:
         self.sent.move_to_end(user)
         while len(self.sent) > MOST_USERS:
             self.sent.popitem(last=False)
+
+    def close(self) -> None:
+        """Stops following the log."""
+        if self.follower is not None:
+            self.follower.close()
 
     def history(self, catalogue: Catalogue, user: str, ranking: Ranking, now: np.datetime64) -> Histories:
         """The latest likings of one user, of the tables and of requests."""
@@ -164,8 +169,9 @@ async def rank(endpoint: Any, metrics: Any, request: Request) -> Response:
         served = endpoint.ready()
         version = served.version
         # The user as the tables have it: a column with a tag holds pseudonyms.
-        column = served.model.ranking.user
-        user = str(endpoint.protected([{column: asked.user}])[0][column])
+        user = endpoint.stored(served.model.ranking.user, asked.user)
+        if user is None:
+            raise not_understood(request, "user: it counts as a missing value; send who the list is for")
         answer, record = _list(endpoint, served, asked, user, call)
         if endpoint.log is not None:
             outcome = "error"
@@ -218,8 +224,9 @@ def _list(
         ],
         "unknown": unknown,
     }  # fmt: skip
+    # The user goes by the name of the column, by which erasure and `assetline rekey` know it.
     row = {
-        "user": user, "events": events, "listed": ids, "propensity": found.propensity.tolist(),
+        ranking.user: user, "events": events, "listed": ids, "propensity": found.propensity.tolist(),
         "explored": found.explored.tolist(),
     }  # fmt: skip
     record = RequestRecord(

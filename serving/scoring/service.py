@@ -55,6 +55,7 @@ from assets.lifecycle.model.version.torch_internals import forget_traces  # noqa
 from assets.lifecycle.prediction_format import PredictionFormat, format_of  # noqa: E402
 from assets.models import declared_models  # noqa: E402
 from assets.personal import is_protected, tags_of  # noqa: E402
+from assets.protections import SAYS_MISSING  # noqa: E402
 from resources.audit import AuditLog  # noqa: E402
 from resources.encryption.clear import in_the_clear  # noqa: E402
 from resources.keys import KeyProblem  # noqa: E402
@@ -311,15 +312,29 @@ class Endpoint:
         Raises:
             HTTPException: 503: a key is needed and cannot be used.
         """
+        protection = self._usable_protection()
+        return raw if protection is None else [protection.row(row) for row in raw]
+
+    def stored(self, column: str, value: str) -> str | None:
+        """The form in which the tables hold a value of a column of the contract; ``None`` for one that is missing.
+
+        Raises:
+            HTTPException: 503: a key is needed and cannot be used.
+        """
+        protection = self._usable_protection()
+        if not value.strip() or value.strip() in SAYS_MISSING:
+            return None
+        return str(value if protection is None else protection.stored(column, value))
+
+    def _usable_protection(self) -> Protection | None:
         model = self._tagged_model()
         if model is None:
-            return raw
+            return None
         try:
-            protection = self._protection or self._read_keys(model)
+            return self._protection or self._read_keys(model)
         except KeyProblem as error:
             said = f"the rows of '{self.name}' have pseudonyms: {error}"
             raise HTTPException(503, said, headers={"Retry-After": str(RETRY_AFTER_S)}) from error
-        return [protection.row(row) for row in raw]
 
     def _tagged_model(self) -> Model | None:
         """The declaration whose tags count; ``None`` if no column is protected."""
@@ -491,6 +506,8 @@ class Endpoint:
                 served = await asyncio.to_thread(challenger.served.with_new_history, self.tables)
             self.challenger = replace(challenger, served=served)
         before.close()
+        self.lists.close()
+        self.lists = Lists()
         self._loaded_at, self._was_stale = time.monotonic(), False
         del before
         gc.collect()

@@ -56,7 +56,7 @@ class Protection:
     """
 
     def __init__(self, model: Model, keys: Sequence[Key]) -> None:
-        self._model = model
+        self._model, self._keys = model, keys
         secrets = [key.secret for key in keys]
         self._functions: dict[str, Function] = {
             name: protection(tag, _form(model, name), secrets)
@@ -96,6 +96,10 @@ class Protection:
         """
         changed = {name: self._value(raw[name], function) for name, function in self._functions.items() if name in raw}
         return {**raw, **changed} if changed else raw
+
+    def stored(self, column: str, value: Any) -> Any:
+        """The stored value that belongs to a plain value of a column of the contract; see :func:`pseudonym_of`."""
+        return pseudonym_of(self._model, column, value, self._keys)
 
     @staticmethod
     def _value(value: Any, function: Function) -> Any:

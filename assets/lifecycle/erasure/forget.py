@@ -29,6 +29,7 @@ from assets.lifecycle.erasure.elsewhere import (
     texts_with,
 )
 from assets.lifecycle.erasure.person import Person, stored_value
+from assets.lifecycle.erasure.questions import alerts_with, excerpts_of, questions_with
 from assets.lifecycle.erasure.search import search
 from assets.lifecycle.erasure.stored import (
     Scope,
@@ -40,7 +41,8 @@ from assets.lifecycle.erasure.stored import (
     with_keys,
 )
 from assets.lifecycle.model.version.training_rows import RowsError, RowsRecord
-from resources.backup import SUFFIX, BackupError, maintenance, manifest_of
+from resources.alerts.store import AlertStore
+from resources.backup import PROJECT_DATABASE, SUFFIX, BackupError, maintenance, manifest_of
 from resources.keys import KeyProblem
 from resources.mlflow import MlflowTracking, TrackingError
 from resources.request_log import RequestLog
@@ -49,7 +51,7 @@ from resources.table_files import BucketFiles, TableError, is_url
 from resources.tables import WHOLE, ParquetTables
 from resources.tombstones import Tombstone, TombstoneError, Tombstones
 
-DATABASES = ("dagster/event_log.db",)
+DATABASES = ("dagster/event_log.db", PROJECT_DATABASE)
 """SQLite files whose free pages may hold text that was removed."""
 
 
@@ -68,7 +70,9 @@ class Findings:
         samples: by file, the number of their rows that a version keeps for explanations.
         explained: by file, the number of their rows among the explained ones of an evaluation.
         texts: by file, the number of their values in logs and pages.
+        questions: by table, the number of their questions that are kept without a key, as examples or as vectors.
         events: number of Dagster's events with a sample or a message about them.
+        alerts: number of alerts, and of changes of these, with a message about them.
         trained: versions that were trained on days with their rows: model, version, days, rows.
         backups: archives that hold files with their rows: file, made_at, problem.
         not_reached: what this command cannot change, one sentence each.
@@ -80,7 +84,9 @@ class Findings:
     samples: Mapping[str, int] = field(default_factory=dict)
     explained: Mapping[str, int] = field(default_factory=dict)
     texts: Mapping[str, int] = field(default_factory=dict)
+    questions: Mapping[str, int] = field(default_factory=dict)
     events: int = 0
+    alerts: int = 0
     trained: Sequence[Mapping[str, Any]] = ()
     backups: Sequence[Mapping[str, Any]] = ()
     not_reached: Sequence[str] = ()
@@ -88,8 +94,8 @@ class Findings:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is stored of them."""
-        counted = (self.rows, self.old_files, self.lines, self.samples, self.explained, self.texts)
-        return not any(counted) and not self.events
+        counted = (self.rows, self.old_files, self.lines, self.samples, self.explained, self.texts, self.questions)
+        return not any(counted) and not self.events and not self.alerts
 
 
 class Erasure:
@@ -122,6 +128,7 @@ class Erasure:
             raise ErasureError(f"give the value of {column}, as --entity {column}=VALUE")
         self.tables = ParquetTables(root=settings.tables)
         self.log = RequestLog(folder=str(settings.serving), url=settings.history_url)
+        self.alerts = AlertStore(settings.database_url)
         self.mlflow = MlflowTracking.from_settings(settings).process_config_and_initialize()
         try:
             self.tombstones = Tombstones.read(self.tables.files)
@@ -139,7 +146,8 @@ class Erasure:
 
     def find(self) -> Findings:
         """What is stored of the person now; changes nothing."""
-        self.person = with_keys(self.tables, self.log, self.scope, self.declared, self.person)
+        known = with_keys(self.tables, self.log, self.scope, self.declared, self.person)
+        self.person = replace(known, excerpts=excerpts_of(self.tables, self.scope, known))
         rows = {}
         for name in self.names:
             if of_days := {day: part.num_rows for day, part in days_with(self.tables, name, self.scope, self.person)}:
@@ -151,7 +159,9 @@ class Erasure:
             rows=rows, old_files=old, lines=lines, samples=samples,
             explained=explained_with(self.settings, self.person, remove=False),
             texts=texts_with(self.settings, self.person, remove=False),
+            questions=questions_with(self.tables, self.scope, self.person, remove=False),
             events=events_with(self.instance, self.person, remove=False),
+            alerts=alerts_with(self.alerts, self.person, remove=False),
             trained=self._trained(rows), backups=self._backups(rows, lines), not_reached=self._not_reached(),
         )  # fmt: skip
 
@@ -173,17 +183,22 @@ class Erasure:
             self.tombstones.write(self.tables.files)
             samples_with(self.settings, feature_rows(self.tables, self.scope, self.person), remove=True)
             explained_with(self.settings, self.person, remove=True)
+            # Examples of their questions are recognised by the rows, so they go before these.
+            questions_with(self.tables, self.scope, self.person, remove=True)
+            alerts_with(self.alerts, self.person, remove=True)
+            events_with(self.instance, self.person, remove=True)
+            texts_with(self.settings, self.person, remove=True)
             plain = getattr(self.tables.files, "plain", self.tables.files)
             for name in self.names:
                 remove_from_table(self.tables, name, self.scope, self.person)
                 for file in old_files_with(self.tables, name, self.scope, self.person):
                     plain.remove(file)
             remove_from_log(self.log, self.scope, self.person)
-            events_with(self.instance, self.person, remove=True)
-            texts_with(self.settings, self.person, remove=True)
             problems = compact(self.settings, DATABASES)
             self._refuse_active_runs("may have written rows back meanwhile; wait for its end, and run this again")
             left = search(self.settings, self.tables, self.log, self.scope, self.names, self.person)
+            questions = questions_with(self.tables, self.scope, self.person, remove=False)
+            left += [f"{table}: {count} of their questions" for table, count in questions.items()]
             if left or problems:
                 shown = "\n".join(f"  {one}" for one in [*left[:20], *problems])
                 raise ErasureError(f"not everything is gone; remove it, and run this again:\n{shown}")
@@ -289,6 +304,8 @@ class Erasure:
                 said.append("old versions of objects, which the bucket may keep: remove them with its own tools")
         if is_url(self.settings.tracking_uri) and not self.settings.tracking_uri.startswith("sqlite"):
             said.append("files of versions in MLflow's store elsewhere")
+        if any(model.answers and model.answers.unknown for model in self.scope.models):
+            said.append("alerts with examples of questions that channels have sent already")
         if self.settings.history_url:
             said.append("backups and the log of writes of the PostgreSQL with the log of requests")
         return said

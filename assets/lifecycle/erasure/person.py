@@ -5,6 +5,8 @@ Belongs here: recognising. Does not belong here: reading and writing the stores 
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +48,7 @@ class Person:
         key_columns: by cleaned table, the column of its key.
         tombstones: the digests, by which a second run knows keys whose rows are gone already.
         digests: by cleaned table, the digests of keys that an earlier run found.
+        excerpts: their questions, as an example of unknown intents shows them.
     """
 
     column: str
@@ -54,6 +57,7 @@ class Person:
     keys: Mapping[str, Collection[str]] = field(default_factory=dict)
     key_columns: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, Collection[str]] = field(default_factory=dict)
+    excerpts: frozenset[str] = frozenset()
 
     def has_key(self, table: str, text: str | None) -> bool:
         """Whether a key, as canonical text, is one of theirs in a cleaned table."""
@@ -76,7 +80,7 @@ class Person:
                 known[word] = self.tombstones.digest(word.decode("ascii", "replace")) in digests
             return known[word]
 
-        return Traces(self.column, self.value, is_key, frozenset(self.key_columns.values()))
+        return Traces(self.column, self.value, is_key, frozenset(self.key_columns.values()), self.excerpts)
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,15 @@ class Traces:
         value: their value.
         is_key: whether a word is the key of one of their rows.
         key_columns: names of the columns of keys.
+        excerpts: their questions as examples. They count only in the message of a check that quotes examples, because
+            others may have written the same words.
     """
 
     column: str
     value: str
     is_key: Callable[[bytes], bool]
     key_columns: frozenset[str]
+    excerpts: frozenset[str] = frozenset()
 
     def spans(self, content: bytes) -> Iterator[tuple[int, int]]:
         """Where they are in the bytes of a text: begin and end of each value."""
@@ -106,6 +113,8 @@ class Traces:
                 yield found.span(1)
             elif self.is_key(found[2]):
                 yield found.span(2)
+        if self._example is not None:
+            yield from (found.span(1) for found in self._example.finditer(content))
         if self._long is not None:
             yield from (found.span() for found in self._long.finditer(content))
         yield from (found.span() for found in _WORD.finditer(content) if _is_long(found[0]) and self.is_key(found[0]))
@@ -130,6 +139,18 @@ class Traces:
             rf"(?:\b(?:{names}){between}({re.escape(self.value)})(?![\w]))"
             rf"|(?:\b(?:{keys or 'row_key'}){between}([\w-]+)(?!\w))".encode()
         )
+
+    @cached_property
+    def _example(self) -> re.Pattern[bytes] | None:
+        """An excerpt between the marks of a message with examples, also where the message is part of JSON or HTML."""
+        if not self.excerpts:
+            return None
+        written = {
+            form for one in self.excerpts
+            for form in (one, json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1], html.escape(one))
+        }  # fmt: skip
+        any_of_them = b"|".join(re.escape(one.encode()) for one in sorted(written, key=len, reverse=True))
+        return re.compile(rb"(?:e\.g\.: | \| )(" + any_of_them + rb")(?= \| |; )")
 
     @cached_property
     def _long(self) -> re.Pattern[bytes] | None:

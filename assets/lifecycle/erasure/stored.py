@@ -158,7 +158,11 @@ def remove_from_table(tables: ParquetTables, name: str, scope: Scope, person: Pe
 
 def old_files_with(tables: ParquetTables, name: str, scope: Scope, person: Person) -> list[str]:
     """Names of the files of earlier versions of a table, and of scratch files in a folder, with rows of the person."""
-    found = []
+    return [file for file, rows in old_rows(tables, name) if theirs(rows, name, scope, person).any()]
+
+
+def old_rows(tables: ParquetTables, name: str) -> Iterator[tuple[str, pa.Table]]:
+    """The files of earlier versions of a table, and scratch files in a folder, with their rows."""
     plain = getattr(tables.files, "plain", tables.files)
     for file in [*tables.old_files(dg.AssetKey(name.split("/"))), *_scratch(tables, name)]:
         try:
@@ -166,9 +170,7 @@ def old_files_with(tables: ParquetTables, name: str, scope: Scope, person: Perso
                 rows = Rows(opened, in_use.ring).read()
         except (pa.ArrowInvalid, FileNotFoundError):
             continue  # half a file of a killed writer; the search reads its bytes
-        if theirs(rows, name, scope, person).any():
-            found.append(file)
-    return found
+        yield file, rows
 
 
 def _scratch(tables: ParquetTables, name: str) -> list[str]:

@@ -82,7 +82,7 @@ def unknown_intents_asset(model: Model) -> dg.AssetsDefinition | None:
         check_results = []
         for day, rows in rows_by_day(scored, model, days_in_run(context)).items():
             version = str(rows["version"].mode().iloc[0]) if len(rows) else ""
-            of_version = known[known["version"] == version] if len(known) else known
+            of_version = known[(known["version"] == version) & (known["known_rows"] > 0)] if len(known) else known
             if of_version.empty:
                 check_results.append(_without_limits(model, day, version))
                 lines[day] = _line(day, version, Share(0, 0), "ok", "", [])
@@ -117,6 +117,7 @@ def unknown_intents_asset(model: Model) -> dg.AssetsDefinition | None:
         },
         checks=[NEW_TOPIC],
         day_column="day",
+        unshown=["examples"],
         code=[is_unknown],
         automation=eager(model.table.late_days + 1),
     )
@@ -142,8 +143,13 @@ def examples_of(texts: Sequence[str], vectors: np.ndarray) -> list[str]:
     alike = np.sort(vectors @ vectors.T, axis=1)[:, -min(len(texts), EXAMPLES) :].mean(axis=1)
     center = int(alike.argmax())
     order = np.argsort(-(vectors @ vectors[center]), kind="stable")
-    distinct = list(dict.fromkeys(redacted(texts[i])[:MOST_LETTERS] for i in order))
+    distinct = list(dict.fromkeys(excerpt_of(texts[i]) for i in order))
     return distinct[:EXAMPLES]
+
+
+def excerpt_of(text: str) -> str:
+    """What an example shows of a question."""
+    return redacted(text)[:MOST_LETTERS]
 
 
 def _past(

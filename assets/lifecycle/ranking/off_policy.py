@@ -26,11 +26,13 @@ from resources.tables import ParquetTables
 
 SUPPORT = Check(
     name="support",
-    description="The estimate of the list without exploration rests on enough decisions, or there were no lists.",
+    description="The estimates rest on enough decisions and enough drawn places, or there were no lists.",
     blocking=False,
 )
 LEAST_EFFECTIVE = 100.0
 """Smallest effective sample size that the check accepts."""
+LEAST_DRAWN = 30
+"""Fewest drawn places that the check accepts; the value of a random rule rests on them alone."""
 LATER_DAYS = 1
 """An item counts as liked if its user likes it at most so many days after the list."""
 RESAMPLES = 500
@@ -80,17 +82,18 @@ def value_of(weight: np.ndarray, reward: np.ndarray, user: np.ndarray, *, seed: 
     return Value(found.value, low, high, effective, int((weight > 0).sum()))
 
 
-def decisions_of(lists: pd.DataFrame, liked: pd.DataFrame) -> pd.DataFrame:
+def decisions_of(lists: pd.DataFrame, liked: pd.DataFrame, user: str = "user") -> pd.DataFrame:
     """Returns one row for each place of each list: ``user``, ``propensity``, ``explored``, ``reward`` (0 or 1).
 
     Args:
-        lists: logged lists: ``at``, and ``row`` with ``user``, ``listed``, ``propensity`` and ``explored``.
+        lists: logged lists: ``at``, and ``row`` with the user, ``listed``, ``propensity`` and ``explored``.
         liked: likings: ``user``, ``item`` and ``at``.
+        user: name of the user's column in ``row``.
     """
     rows = [
-        (row["user"], item, at, place, p, drawn)
+        (row[user], item, at, place, p, drawn)
         for at, row in zip(lists["at"], lists["row"], strict=True)
-        if isinstance(row, dict) and "listed" in row
+        if isinstance(row, dict) and "listed" in row and user in row
         for place, (item, p, drawn) in enumerate(zip(row["listed"], row["propensity"], row["explored"], strict=True))
     ]
     found = pd.DataFrame(rows, columns=["user", "item", "at", "place", "propensity", "explored"])
@@ -130,7 +133,7 @@ def off_policy_asset(model: Model) -> dg.AssetsDefinition | None:
         for day in days_in_run(context):
             records = log.day(model.name, day).records
             lists = records[records["outcome"] == "ok"] if len(records) else pd.DataFrame({"at": [], "row": []})
-            found = values_of(decisions_of(lists, _liked(tables, model, day)))
+            found = values_of(decisions_of(lists, _liked(tables, model, day), ranking.user))
             lines += [{"day": pd.Timestamp(day), "rule": name, **vars(one)} for name, one in found.items()] or [
                 {"day": pd.Timestamp(day), "rule": "none", **vars(Value(np.nan, np.nan, np.nan, 0.0, 0))}
             ]
@@ -156,15 +159,19 @@ def off_policy_asset(model: Model) -> dg.AssetsDefinition | None:
 def support(found: dict[str, Value], day: str) -> CheckResult:
     """The check :data:`SUPPORT` on the values of a day."""
     effective = found["list"].effective if found else 0.0
+    drawn = found["random"].decisions if found else 0
+    passed = not found or (effective >= LEAST_EFFECTIVE and drawn >= LEAST_DRAWN)
     message = (
-        f"{effective:,.0f} effective decisions for the list without exploration, at least {LEAST_EFFECTIVE:,.0f} needed"
+        f"{effective:,.0f} effective decisions for the list without exploration, at least {LEAST_EFFECTIVE:,.0f} "
+        f"needed; {drawn:,} places were drawn, at least {LEAST_DRAWN} needed"
         if found
         else "no lists were asked for"
     )
-    passed = not found or effective >= LEAST_EFFECTIVE
+    if not passed:
+        message += "; the intervals are too narrow for so few: wait for a day with more lists, or raise `exploration`"
     return CheckResult(
         check=SUPPORT.name, day=day, passed=passed, severity=dg.AssetCheckSeverity.WARN, description=message,
-        metadata={"effective": effective},
+        metadata={"effective": effective, "drawn": drawn},
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from assets.lifecycle.retrieval.search import Index
 from assets.lifecycle.stage import Check, StageOutput, TableInput, table_asset
 from resources.dagster_internals import CheckResult
 from resources.tables import ParquetTables
+from resources.tombstones import canonical
 
 GROUNDED = Check(
     name="grounded",
@@ -47,6 +48,8 @@ KEPT_VERSIONS = 6
 """Versions whose thresholds are kept, the latest first: the one in production is among them."""
 KNOWN_QUESTIONS = 400
 """Questions of the training set that a new one is compared with."""
+UNSHOWN = ("known", "known_keys")
+"""Columns of the table that the UI does not show: vectors of questions, and the keys of these."""
 MOST_REPLIES = 200
 """Replies that are composed for the check of sources."""
 FEW_OF_A_CLASS = 10
@@ -131,7 +134,7 @@ def answering_asset(model: Model) -> dg.AssetsDefinition | None:
         }  # fmt: skip
         frame = _with_former(context.resources.tables, model, row)
         metadata: dict[str, Any] = {
-            **{name: value for name, value in row.items() if name != "known"},
+            **{name: value for name, value in row.items() if name not in UNSHOWN},
             **of_pairs,
             "curve": inline(curve_picture(curve, limits.intent, answers)),
             "curve_points": json.dumps(
@@ -154,6 +157,7 @@ def answering_asset(model: Model) -> dg.AssetsDefinition | None:
         code=[compose, Index],
         resources={"mlflow"},
         by_day=False,
+        unshown=UNSHOWN,
         declared=f"{answers.wrong_cost}/{answers.handover_cost}",
     )
 
@@ -229,9 +233,8 @@ def _watched(
     earlier, later = parts
     counts = fit[model.target].astype(int).value_counts()
     known = counts[counts >= FEW_OF_A_CLASS].index.to_numpy()
-    texts = fit[model.answers.column(model)].astype(str)
-    texts = texts.sample(min(len(texts), KNOWN_QUESTIONS), random_state=model.training.seed)
-    vectors = vectors_of(texts.tolist(), language_of(model))
+    sample = fit.sample(min(len(fit), KNOWN_QUESTIONS), random_state=model.training.seed)
+    vectors = vectors_of(sample[model.answers.column(model)].astype(str).tolist(), language_of(model))
     nearest = [nearest_of(of_part, vectors) for of_part in asked]
     of_known = [np.isin(part.truth, known) for part in (earlier, later)]
     uncertain = float(np.quantile(earlier.certainty[of_known[0]], UNCERTAIN)) if of_known[0].any() else 1.0
@@ -244,6 +247,8 @@ def _watched(
         "uncertain": uncertain, "far": far, "unknown": int(sum(part.sum() for part in unknown)),
         "rows": int(sum(part.sum() for part in of_known)),
         "known": as_text(vectors), "known_rows": len(vectors),
+        # Whose vectors these are, for erasure.
+        "known_keys": json.dumps([canonical(one) for one in sample[model.table.key]]),
     }  # fmt: skip
 
 

@@ -226,8 +226,12 @@ def test_a_loss_that_does_not_fall_fails():
 
 @pytest.mark.closes("off_policy", "support")
 def test_too_few_decisions_warn():
-    assert support({"list": Value(0.1, 0, 1, 150.0, 160)}, "2026-01-01").passed
-    assert not support({"list": Value(0.1, 0, 1, 20.0, 20)}, "2026-01-01").passed
+    enough, few = Value(0.1, 0, 1, 150.0, 160), Value(0.1, 0, 1, 20.0, 20)
+    assert support({"list": enough, "random": enough}, "2026-01-01").passed
+    assert not support({"list": few, "random": enough}, "2026-01-01").passed
+    refused = support({"list": enough, "random": few}, "2026-01-01")
+    assert not refused.passed
+    assert "20 places were drawn, at least 30 needed" in refused.description
     assert support({}, "2026-01-01").passed
 
 
