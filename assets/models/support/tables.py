@@ -6,6 +6,7 @@ Belongs here: what a question is, and the intents. Does not belong here: where q
 from __future__ import annotations
 
 import html
+import re
 
 import pandas as pd
 import pandera.pandas as pa
@@ -40,6 +41,11 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     """Types rows that landed as text. A text without a letter or a digit is missing, and the contract refuses it."""
     text = raw["text"].astype("string[pyarrow]").map(html.unescape, na_action="ignore").astype("string[pyarrow]")
     text = text.str.replace(r"\s+", " ", regex=True).str.strip().str.slice(0, MOST_CHARACTERS)
-    text = text.where(text.str.contains(r"\w", regex=True).fillna(False).astype(bool))
+    # Not str.contains(): pyarrow's \w knows ASCII alone, and a question may be in any script.
+    text = text.where(text.map(_has_a_word, na_action="ignore").fillna(False).astype(bool))
     nothing = pd.Series(pd.array([None] * len(raw), dtype="string[pyarrow]"), index=raw.index)
     return typed(raw.assign(text=text, intent=nothing), Questions)
+
+
+def _has_a_word(text: str) -> bool:
+    return re.search(r"\w", text) is not None
