@@ -1,11 +1,13 @@
 """Answers of the support model: recall of the search, what answers cost, and how long a reply takes.
 
 python -m benchmarks.support [HOME]
+python -m benchmarks.support --latency
 
 Recall@1 and @5 on the declared questions: by words, by vectors, and both. With the state folder HOME, in which
 `assetline run --model support` was played: replies of the version in production to the questions of the day after its
 last one, and the time of ``POST /models/support/answer`` at a service of its own. The claim: recall@5 of both is at
-least that of either.
+least that of either. ``--latency``: ``/answer`` beside ``/predict`` and ``/score`` with the same question over HTTP,
+at a service of its own with the example's articles. Its head is not fitted, which costs the same time.
 
 Belongs here: the measurement. Does not belong here: the search (``assets/lifecycle/retrieval``).
 """
@@ -15,20 +17,30 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from assets.knowledge import Answers
 from assets.lifecycle.data.embeddings import vectors_of
+from assets.lifecycle.data.features import compute_features, features_of
+from assets.lifecycle.model.learners.language import language_network
+from assets.lifecycle.model.objectives import ScoreTransform
+from assets.lifecycle.model.version.bundle import Bundle
 from assets.lifecycle.retrieval.documents import chunks_of, read_documents
-from assets.lifecycle.retrieval.knowledge import pairs_of
+from assets.lifecycle.retrieval.knowledge import language_of, pairs_of, with_vectors
 from assets.lifecycle.retrieval.search import Index, words_of
 from assets.models.support import model
 from assets.models.support.simulator import WorldQuestions
+from assets.models.support.tables import clean
 from resources.settings import project_root
+from resources.tables import ParquetTables
 
-LATENCIES = 300
+LATENCIES, WARM_UP = 300, 20
 
 
 def main(home: Path | None) -> bool:
@@ -87,5 +99,70 @@ def _replies(home: Path) -> None:
         service.end()
 
 
+def latency() -> None:
+    """Prints the time of ``/answer``, ``/predict`` and ``/score``, which take turns; no text comes twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        os.environ["ASSETLINE_HOME"] = str(home)
+        tables = ParquetTables(root=str(home / "tables"))
+        chunks = [c for one in read_documents([project_root() / _declared().knowledge.folder]) for c in chunks_of(one)]
+        tables.write(model.key("knowledge"), with_vectors(chunks, language_of(model), None)[0])
+        tables.write(model.key("answering"), pd.DataFrame([{"version": "1", "intent": 0.9, "passage": 0.3}]))
+        _save(home / "bundle")
+        from tests.serving.processes import Service
+
+        service = Service(home, "--bundle", str(home / "bundle"))
+        times: dict[str, list[float]] = {"answer": [], "predict": [], "score": []}
+        try:
+            for n in range(WARM_UP + LATENCIES):
+                for path, body in _bodies(n).items():
+                    began = time.perf_counter()
+                    service.client.post(f"/models/support/{path}", json=body).raise_for_status()
+                    if n >= WARM_UP:
+                        times[path].append((time.perf_counter() - began) * 1_000)
+        finally:
+            service.end()
+    of_score = float(np.median(times["score"]))
+    for path, taken in times.items():
+        p50, p95 = np.percentile(taken, [50, 95])
+        print(f"/{path:<8} p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  {p50 / of_score:.2f} times the median of /score")
+
+
+def _declared() -> Answers:
+    assert model.answers is not None
+    return model.answers
+
+
+def _save(folder: Path) -> None:
+    """A version with the declared language model and a head of random weights."""
+    import torch
+
+    class Filled(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nan_to_num(x)
+
+    names = features_of(model).names
+    given = torch.zeros(2, len(names)), torch.zeros(2, len(model.task.names))
+    network = language_network(*given, language=language_of(model), texts=1)
+    head = ScoreTransform(kind="multiclass", slope=1.0, offset=0.0)
+    Bundle.save(folder, module=torch.nn.Sequential(Filled(), network), model=model, feature_names=names, head=head,
+                threshold=0.5, fitted={})  # fmt: skip
+
+
+def _bodies(number: int) -> dict[str, dict[str, Any]]:
+    """One question as each path takes it. Its number makes it another text each time."""
+    asked = pairs_of(model)["question"]
+    text = f"{asked[number % len(asked)]} {number}"
+    row = {"question_id": number, "asked_at": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S}", "text": text,
+           "channel": "app"}  # fmt: skip
+    raw = pd.DataFrame([row]).astype("string[pyarrow]")
+    rows = {name: values.to_numpy() for name, values in clean(raw).items() if name != model.target}
+    X = compute_features(features_of(model), {**rows, "label": np.full(1, np.nan)}, np.arange(1))
+    features = [[None if np.isnan(value) else float(value) for value in one] for one in X]
+    return {"answer": {"question": text}, "predict": row, "score": {"features": features}}
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--latency"]:
+        raise SystemExit(latency())
     raise SystemExit(0 if main(Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None) else 1)

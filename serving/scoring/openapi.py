@@ -91,12 +91,16 @@ def document(
     """
     access = _object(auth={"enum": ["token", "off"]}, problem={"type": ["string", "null"]})
     endpoints = {"type": "object", "additionalProperties": _ref("Endpoint")}
-    health = _object(status=_STATUS, models=endpoints, access=access)
+    names = {"type": "array", "items": {"type": "string"}}
+    health = _object(status=_STATUS, serving=names, waiting=names, models=endpoints, access=access)
     named: Schema = {"allOf": [_ref("Endpoint"), _object(name={"type": "string"})]}
     paths: Schema = {
         "/health": {
             "get": _operation("health", "Status of each model's endpoint", ok=health)
-            | {"description": "Also 200 while a model waits for a version, because the process is healthy."}
+            | {
+                "description": "Always 200, because the process is healthy. `serving` names the models that have a "
+                "version, `waiting` those of which none is deployed. The status is `waiting` while no model serves."
+            }
         },
         "/livez": {"get": _operation("livez", "Whether the process runs", ok=_object(status={"const": "ok"}))},
         "/readyz": {"get": _readiness()},

@@ -578,14 +578,11 @@ def create_app(
     @app.get("/health")
     async def health() -> Json:
         models = health_of_models()
-        statuses = {model["status"] for model in models.values()}
         access = access_health(tokens)
         processes = [] if board is None else [asdict(one) for one in board.states()]
         problems = [access["problem"], *(one["problem"] for one in processes)]
-        statuses |= {"degraded"} if any(problems) else set()
-        status = next((s for s in ("degraded", "waiting") if s in statuses), "ok")
         several = {} if board is None else {"processes": processes}
-        return Json({"status": status, "models": models, "access": access, **several})
+        return Json({**_overall(models, degraded=any(problems)), "models": models, "access": access, **several})
 
     @app.get("/models")
     async def models() -> Json:
@@ -611,6 +608,18 @@ def create_app(
     for last in ("predict", "score", "answer", "rank"):
         app.add_route(f"/models/{{name}}/{last}", unknown, methods=["POST"])
     return app
+
+
+def _overall(models: Mapping[str, Mapping[str, Any]], *, degraded: bool) -> dict[str, Any]:
+    """The status of the whole service, with the names of the models that serve a version and of those that have none.
+
+    A declared model need not be deployed. So the service is ``waiting`` only while none of its models serves.
+    """
+    serving = [name for name, model in models.items() if model["version"] is not None]
+    waiting = [name for name, model in models.items() if model["status"] == "waiting"]
+    degraded = degraded or any(model["status"] == "degraded" for model in models.values())
+    status = "degraded" if degraded else "waiting" if waiting and not serving else "ok"
+    return {"status": status, "serving": serving, "waiting": waiting}
 
 
 async def _about(endpoint: Endpoint, _: Request) -> Response:

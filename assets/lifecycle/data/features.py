@@ -55,6 +55,10 @@ def events_of(cleaned: pd.DataFrame, labels: pd.DataFrame | None, model: Model) 
         model: the model that the rows belong to.
     """
     events = {name: cleaned[name].to_numpy() for name in model.table.columns if name != model.target}
+    if model.ranking is not None and events[model.ranking.user].dtype == object:
+        # An event of nobody, e.g. of a new item, has no user; a missing text cannot be compared with others.
+        users = cleaned[model.ranking.user]
+        events[model.ranking.user] = users.astype(object).where(users.notna(), "").to_numpy()
     if labels is None or labels.empty:
         events["label"] = np.full(len(cleaned), np.nan)
     else:
