@@ -1,6 +1,7 @@
 """One alert per model and cause: opened, repeated, escalated, resolved; and told once, whatever the channels do."""
 
 import datetime as dt
+import json
 import logging
 import sqlite3
 import threading
@@ -425,3 +426,27 @@ def test_the_history_can_be_read_and_counted_from_any_line_on(store):
 def test_there_is_no_alert_of_a_wrong_number(store):
     with pytest.raises(AlertError, match="there is no alert 7"):
         store.get(7)
+
+
+def test_texts_are_rewritten_where_they_differ_in_alerts_and_in_their_history(tmp_path):
+    routes = [Route(channel="hook")]
+    store = AlertStore(f"sqlite:///{tmp_path / 'alerts.db'}", routes)
+    store.report("a", "quality/share", severity="warn", summary="Ada wrote", links={"run": "http://ada"})
+    store.report("b", "quality/share", severity="warn", summary="nobody wrote")
+    store.resolve("a", "quality/share", reason="Ada wrote again")
+
+    def without(text: str) -> str:
+        return text.replace("Ada", "***")
+
+    assert store.rewrite(without, write=False) == 3, "the alert with both its texts, and its two changes"
+    assert store.rewrite(without, write=False) == 3, "counting changes nothing"
+    assert store.rewrite(without) == 3
+    assert store.rewrite(without) == 0
+    [mine] = [one for one in store.alerts() if one.model == "a"]
+    assert (mine.summary, mine.resolution) == ("*** wrote", "*** wrote again")
+    history = store.history(mine.id)
+    assert [one.message for one in history] == ["*** wrote", "*** wrote again"]
+    with sqlite3.connect(tmp_path / "alerts.db") as connection:
+        snapshots = [json.loads(row[0]) for row in connection.execute("SELECT snapshot FROM alert_events")]
+    assert [one["summary"] for one in snapshots if one["model"] == "a"] == ["*** wrote", "*** wrote"]
+    assert [one.summary for one in store.alerts() if one.model == "b"] == ["nobody wrote"]
