@@ -81,7 +81,6 @@ TARGETS = {
     f"{LIFECYCLE}/monitoring/drift_rule.py": Target(
         tuple(f"{T}/monitoring/test_{name}.py" for name in ("drift_rule", "drift_rule_in_worlds", "drift"))
     ),
-    f"{LIFECYCLE}/monitoring/surge_rule.py": Target((f"{T}/monitoring/test_surge_rule.py",)),
     f"{LIFECYCLE}/model/conformal.py": Target((f"{T}/model/test_conformal.py",)),
     f"{LIFECYCLE}/retrieval/answering.py": Target(
         (f"{T}/retrieval/test_answering.py",),

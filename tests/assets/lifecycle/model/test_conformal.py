@@ -64,3 +64,46 @@ def test_one_day_says_nothing():
     one = Coverage.of(np.full(50, 5.0), np.full(50, -1.0), np.full(50, 1.0), np.zeros(50), 0.9)
     assert one.share == 0
     assert not one.is_short
+
+
+def test_the_ends_are_the_errors_of_their_ranks():
+    errors = np.arange(19.0) - 5
+    intervals = Intervals.fit(errors[::-1] + 2, np.full(19, 2.0), np.ones(19), 0.8)
+    assert (intervals.low, intervals.high, intervals.rows) == (errors[1], errors[17], 19)
+    assert intervals.coverage == 0.8
+    assert Intervals.fit(errors[:9], np.zeros(9), np.ones(9), 0.8).high == errors[8]
+
+
+def test_a_spread_that_is_missing_or_tiny_has_the_usual_one_and_the_smallest():
+    spread = np.array([2.0, 4.0, 8.0, 0.0, np.nan, np.inf])
+    intervals = Intervals.fit(np.zeros(6), np.zeros(6), spread, 0.9)
+    assert (intervals.typical, intervals.floor) == (4.0, 0.2)
+    assert intervals.scale(np.array([np.nan, np.inf, 0.0, 0.1, 3.0])).tolist() == [4.0, 4.0, 0.2, 0.2, 3.0]
+    blank = Intervals.fit(np.zeros(2), np.zeros(2), np.array([np.nan, 0.0]), 0.9)
+    assert (blank.typical, blank.floor) == (1.0, 0.05)
+
+
+def test_errors_are_scaled_before_they_are_ranked_and_the_ends_scaled_back():
+    intervals = Intervals.fit(np.array([10.0, 1.0]), np.zeros(2), np.array([10.0, 0.5]), 0.9)
+    assert (intervals.low, intervals.high) == (1.0, 2.0)
+    low, high = intervals.ends(np.array([3.0]), np.array([4.0]))
+    assert (low[0], high[0]) == (7.0, 11.0)
+
+
+def test_the_share_is_the_mean_of_the_days():
+    day = np.array([1, 1, 2, 2, 2, 2])
+    truth = np.array([0.0, 1.0, -1.0, 0.5, 5.0, -5.0])
+    found = Coverage.of(truth, np.full(6, -1.0), np.full(6, 1.0), day, 0.9)
+    assert (found.share, found.days, found.width) == (0.75, 2, 2.0), "a value at an end lies within"
+    assert found.error == pytest.approx(0.25)
+    assert (found.wanted, Coverage.of(truth[:2], truth[:2], truth[:2], day[:2], 0.9).error) == (0.9, np.inf)
+
+
+def test_short_is_below_the_tolerance_and_beyond_chance():
+    def is_short(share: float, error: float) -> bool:
+        return Coverage(0.9, share, error, 20, 1.0).is_short
+
+    assert not is_short(0.9 - 0.02, 0.0)
+    assert is_short(np.nextafter(0.9 - 0.02, 0), 0.0)
+    assert is_short(0.8, 0.03)
+    assert not is_short(0.8, 0.05)
