@@ -156,7 +156,7 @@ def _bodies(number: int) -> dict[str, dict[str, Any]]:
     row = {"question_id": number, "asked_at": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S}", "text": text,
            "channel": "app"}  # fmt: skip
     raw = pd.DataFrame([row]).astype("string[pyarrow]")
-    rows = {name: values.to_numpy() for name, values in clean(raw).items() if name != model.target}
+    rows = {str(name): values.to_numpy() for name, values in clean(raw).items() if name != model.target}
     X = compute_features(features_of(model), {**rows, "label": np.full(1, np.nan)}, np.arange(1))
     features = [[None if np.isnan(value) else float(value) for value in one] for one in X]
     return {"answer": {"question": text}, "predict": row, "score": {"features": features}}
@@ -164,5 +164,6 @@ def _bodies(number: int) -> dict[str, dict[str, Any]]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--latency"]:
-        raise SystemExit(latency())
+        latency()
+        raise SystemExit(0)
     raise SystemExit(0 if main(Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None) else 1)
