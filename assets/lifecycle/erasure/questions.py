@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 import numpy as np
@@ -113,7 +113,7 @@ _CLEARED: dict[str, Callable[[pa.Table, Model, Scope, Person], Cleared]] = {
 }
 
 
-def _with(rows: pa.Table, **columns: list[object]) -> pa.Table:
+def _with(rows: pa.Table, **columns: Sequence[object]) -> pa.Table:
     for name, values in columns.items():
         at = rows.schema.get_field_index(name)
         rows = rows.set_column(at, name, pa.array(values, type=rows.schema.field(at).type))

@@ -79,6 +79,7 @@ def test_a_spread_that_is_missing_or_tiny_has_the_usual_one_and_the_smallest():
     intervals = Intervals.fit(np.zeros(6), np.zeros(6), spread, 0.9)
     assert (intervals.typical, intervals.floor) == (4.0, 0.2)
     assert intervals.scale(np.array([np.nan, np.inf, 0.0, 0.1, 3.0])).tolist() == [4.0, 4.0, 0.2, 0.2, 3.0]
+    assert Intervals.fit(np.zeros(3), np.zeros(3), np.array([0.25, 0.5, 4.0]), 0.9).typical == 0.5
     blank = Intervals.fit(np.zeros(2), np.zeros(2), np.array([np.nan, 0.0]), 0.9)
     assert (blank.typical, blank.floor) == (1.0, 0.05)
 
