@@ -81,11 +81,6 @@ TARGETS = {
     f"{LIFECYCLE}/monitoring/drift_rule.py": Target(
         tuple(f"{T}/monitoring/test_{name}.py" for name in ("drift_rule", "drift_rule_in_worlds", "drift"))
     ),
-    f"{LIFECYCLE}/model/conformal.py": Target((f"{T}/model/test_conformal.py",)),
-    f"{LIFECYCLE}/retrieval/answering.py": Target(
-        (f"{T}/retrieval/test_answering.py",),
-        ("Curve", "cost_at", "nearest_of", "is_unknown", "_grounded", "_abstention"),
-    ),
     "resources/ledger.py": Target(
         ("tests/resources/test_ledger.py",), ("CHAMPION", "_TRIES", "Ledger", "_naive_utc")
     ),

@@ -87,6 +87,7 @@ def test_a_spread_that_is_missing_or_tiny_has_the_usual_one_and_the_smallest():
 def test_errors_are_scaled_before_they_are_ranked_and_the_ends_scaled_back():
     intervals = Intervals.fit(np.array([10.0, 1.0]), np.zeros(2), np.array([10.0, 0.5]), 0.9)
     assert (intervals.low, intervals.high) == (1.0, 2.0)
+    assert Intervals.fit(np.array([1.0, 0.4]), np.zeros(2), np.array([0.0, 4.0]), 0.9).high == 5.0, "1 by the floor"
     low, high = intervals.ends(np.array([3.0]), np.array([4.0]))
     assert (low[0], high[0]) == (7.0, 11.0)
 
