@@ -78,11 +78,17 @@ update: $(STAMP) ## bring a newer template into this fork: [FROM=address REF=mai
 	@$(BIN)/assetline update $(if $(FROM),--from "$(FROM)") $(if $(REF),--ref "$(REF)") $(if $(BASE),--base "$(BASE)")
 
 ##@ Tests
-test: $(DEV_STAMP) ## run the tests that need only PyPI packages, in two processes: [JOBS=2]
-	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
+# Each file in one process, in the order of tests/conftest.py: the longest first.
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-slow: $(DEV_STAMP) ## run the slow tests in two processes: kill matrix, browser, real servers: [JOBS=2]
-	$(BIN)/python -m pytest -q -m "slow and not long" -n $(JOBS) --dist loadfile --durations=15
+# The slow tests wait for servers and daemons a third of the time.
+slow integration: JOBS = 3
+
+test: $(DEV_STAMP) ## run the tests that need only PyPI packages, in two processes: [JOBS=2]
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+
+slow: $(DEV_STAMP) ## run the slow tests in three processes: kill matrix, browser, real servers: [JOBS=3]
+	$(BIN)/python -m pytest -q -m "slow and not long" $(PARALLEL) --durations=15
 
 long: $(DEV_STAMP) ## run the tests that take minutes each, one after the other: a Ray cluster, twenty runs at once, a kill in every asset, a second story, a thousand alerts
 	$(BIN)/python -m pytest -q -m long --durations=15
@@ -103,7 +109,7 @@ format: $(DEV_STAMP) ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ci: lint test slow ## run everything but the benchmarks; .ci/run calls `make run` and `make test` first
+ci: lint test slow ## run everything but the benchmarks; .ci/run calls `make run` first
 
 bench: $(DEV_STAMP) ## measure every speed and quality claim, as ratios in one run
 	$(BIN)/python -m benchmarks
@@ -116,12 +122,12 @@ PIPELINE = $(BIN)/assetline pipeline
 AT = --out $(OUT) $(addprefix --model ,$(MODEL))
 
 unit: $(DEV_STAMP) ## run the quick tests, with JUnit and coverage in build/reports [TESTS=paths JOBS=2]
-	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/unit.xml \
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL) --junitxml=$(REPORTS)/unit.xml \
 		--cov --cov-report=xml:$(REPORTS)/coverage.xml $(TESTS)
 	@echo "coverage: $$($(BIN)/python -m coverage report --format=total) %"
 
-integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths JOBS=2]
-	$(BIN)/python -m pytest -q -m "slow and not long" -n $(JOBS) --dist loadfile --junitxml=$(REPORTS)/integration.xml $(TESTS)
+integration: $(DEV_STAMP) ## run the slow tests, with JUnit in build/reports [TESTS=paths JOBS=3]
+	$(BIN)/python -m pytest -q -m "slow and not long" $(PARALLEL) --junitxml=$(REPORTS)/integration.xml $(TESTS)
 
 performance: $(DEV_STAMP) ## run a small part of the benchmarks, about a minute
 	$(BIN)/python -m benchmarks --quick

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from assets.simulated import yesterday
 from resources.settings import Settings, project_root
 from resources.tables import ParquetTables
 
@@ -97,11 +98,21 @@ class Played:
         return [one["torch"]["average_precision"] - one["xgboost"]["average_precision"] for one in figures]
 
 
-def play(until: dt.date, seed: int, home: Path, model: str = FRAUD) -> Played:
-    """Plays one story on a state folder of its own, as a user does."""
+def play(until: dt.date | None, seed: int, home: Path, model: str = FRAUD, log: Path | None = None) -> Played:
+    """Plays one story on a state folder of its own, as a user does.
+
+    Args:
+        until: last day; ``None``: yesterday, as `make run` plays it.
+        seed: of the world.
+        home: the state folder.
+        model: whose story.
+        log: file for what the story prints; default: ``log`` beside the state folder.
+    """
     env = {**os.environ, "ASSETLINE_HOME": str(home)}
-    command = [sys.executable, "-m", "cli", "run", "--model", model, "--until", str(until), "--seed", str(seed)]
-    began, log = time.monotonic(), home.parent / "log"
+    command = [sys.executable, "-m", "cli", "run", "--model", model, "--seed", str(seed)]
+    command += ["--until", str(until)] if until else []
+    until = until or yesterday()
+    began, log = time.monotonic(), log or home.parent / "log"
     with log.open("w") as out:
         child = subprocess.Popen(command, cwd=project_root(), env=env, stdout=out, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(child.pid, 0)

@@ -3,11 +3,20 @@
 import os
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from resources.sqlite import synchronous_off
 
 OFF, FULL = 0, 2
+
+
+@pytest.fixture(autouse=True)
+def as_in_production(sqlite_without_sync):
+    """Lets SQLite sync, as it does outside of tests."""
+    sa.event.remove(sa.Engine, "connect", sqlite_without_sync)
+    yield
+    sa.event.listen(sa.Engine, "connect", sqlite_without_sync)
 
 
 def synchronous(path: Path) -> int:
