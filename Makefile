@@ -90,7 +90,7 @@ test: $(DEV_STAMP) ## run the tests that need only PyPI packages, in two process
 slow: $(DEV_STAMP) ## run the slow tests in three processes: kill matrix, browser, real servers: [JOBS=3]
 	$(BIN)/python -m pytest -q -m "slow and not long" $(PARALLEL) --durations=15
 
-long: $(DEV_STAMP) ## run the tests that take minutes each, one after the other: a Ray cluster, twenty runs at once, a kill in every asset, a second story, a thousand alerts
+long: $(DEV_STAMP) ## run the tests that take minutes each, one after the other: a Ray cluster, twenty runs at once, a kill in every asset, a second story, a thousand alerts, twenty moments of each fault
 	$(BIN)/python -m pytest -q -m long --durations=15
 
 lint: $(DEV_STAMP) ## run ruff (lint and format), mypy and the check of import directions

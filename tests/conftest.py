@@ -45,6 +45,13 @@ LONGEST = (
 """The files that take longest begin first, so that no process is left alone with one of them at the end."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves files without a slow test out of `make slow` and `make long`: each process would import all of them."""
+    only_slow = config.option.markexpr in ("long", "slow", "slow and not long")
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if only_slow and is_test and "slow" not in collection_path.read_text(encoding="utf-8") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of the longest files first; the order of the others, and within a file, stays."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}

@@ -176,7 +176,7 @@ def test_without_the_example_the_project_loads_lints_and_passes_its_tests(copy, 
     assert list(copy.groups()) == ["assetline"], "what is left is of no model: the alerts"
     collected = ["pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     seeing = [str(path.relative_to(copy.folder)) for name in see_the_models for path in copy.folder.glob(name)]
-    tests = ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", *seeing]
+    tests = ["pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *seeing]
     for command in (["ruff", "check", "."], ["mypy"], collected, tests):
         ran = copy.run("-m", *command)
         assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]

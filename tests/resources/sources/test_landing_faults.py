@@ -1,6 +1,7 @@
 """Faults of a source in the middle of landings, through the real asset: every row lands exactly once, none half.
 
-Each fault comes at a random moment, whose seed is printed. The quick tests try one moment, the slow ones twenty.
+Each fault comes at a random moment, whose seed is printed. The quick tests try one moment, the slow ones eight, and
+`make long` twenty.
 """
 
 import datetime as dt
@@ -27,7 +28,13 @@ from tests.stages import Stages
 
 DAYS = [dt.date(2026, 1, day) for day in (10, 11, 12)]
 MOMENTS = pytest.mark.parametrize(
-    "seeds", [range(1), pytest.param(range(1, 21), marks=pytest.mark.slow)], ids=["1", "20"]
+    "seeds",
+    [
+        range(1),
+        pytest.param(range(1, 9), marks=pytest.mark.slow),
+        pytest.param(range(1, 21), marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+    ids=["1", "8", "20"],
 )
 
 
