@@ -62,8 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Lets the garbage collector look at what the tests make, and not at the modules that were imported for them.
 
-    A full collection otherwise goes through a million objects of torch, MLflow and Dagster that nobody ever frees: a
-    tenth of the time of a test.
+    A full collection otherwise goes through all objects of torch, MLflow and Dagster, which nobody ever frees. That was
+    a tenth of the CPU time.
     """
     gc.collect()
     gc.freeze()
@@ -73,7 +73,7 @@ def pytest_collection_finish() -> None:
 def _load_each_revision_of_dagster_once() -> None:
     """Lets Alembic run a revision file of Dagster once in this process, and not again for each database of a test.
 
-    Each instance of Dagster has three databases, and all of its sixty revisions are read for each of them. ``env.py``
+    Each instance of Dagster has three databases, and all of its revisions, some ninety, are read for each of them. ``env.py``
     migrates when it is loaded, so it is loaded each time.
     """
     load = alembic.util.load_python_file
@@ -111,8 +111,8 @@ def pytest_runtest_teardown() -> Iterator[None]:
 def _leave_writing_to_the_system(connection: Any, _record: Any) -> None:
     """Turns SQLite's sync at each commit off: after a crash of the machine nobody looks at the databases of a test.
 
-    A killed process loses nothing by it. Each event of Dagster is a commit, and waiting for the disk is up to a
-    quarter of the time of a test that runs jobs. Processes that a test starts sync as in production.
+    A killed process loses nothing by it. Each event of Dagster is a commit: a test that runs jobs waited for the disk a
+    hundred times and more. Processes that a test starts sync as in production.
     """
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=OFF")
