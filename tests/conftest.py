@@ -73,8 +73,8 @@ def pytest_collection_finish() -> None:
 def _load_each_revision_of_dagster_once() -> None:
     """Lets Alembic run a revision file of Dagster once in this process, and not again for each database of a test.
 
-    Each instance of Dagster has three databases, and all of its revisions, some ninety, are read for each of them. ``env.py``
-    migrates when it is loaded, so it is loaded each time.
+    Each instance of Dagster has three databases, and all of its revisions, some ninety, are read for each of them.
+    ``env.py`` migrates when it is loaded, so it is loaded each time.
     """
     load = alembic.util.load_python_file
     dagster = Path(dg.__file__).parent
