@@ -133,10 +133,10 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     Their evaluations permute 300 rows instead of 2,000, which was a quarter of the time of a world:
     ``tests/assets/lifecycle/model/test_details.py`` looks at what importance says.
     """
-    from assets.lifecycle.model import details
+    from assets.lifecycle.model import importance
 
-    rows = details.MOST_ROWS
-    details.MOST_ROWS = 300
+    rows = importance.MOST_ROWS
+    importance.MOST_ROWS = 300
     before = {name: os.environ.get(name) for name in ("ASSETLINE_HOME", "DAGSTER_HOME")}
     # MLflow migrates a new database for more than a second: once is enough, a world begins with a copy.
     fresh = tmp_path_factory.mktemp("prepared") / "home"
@@ -152,7 +152,7 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         return World(model, settings, dg.DagsterInstance.get(), overrides)
 
     yield make
-    details.MOST_ROWS = rows
+    importance.MOST_ROWS = rows
     for name, value in before.items():
         os.environ.pop(name, None)
         if value is not None:
