@@ -8,13 +8,15 @@ import torch
 
 from assets.declaration import Evaluation, Features, Gate
 from assets.lifecycle.model.details import HIGHEST, MOST_WRONG, details_of
-from assets.lifecycle.model.importance import MOST_ROWS, importance_of
+from assets.lifecycle.model import importance
+from assets.lifecycle.model.importance import importance_of
 from assets.lifecycle.model.metrics.thresholds import thresholds
 from assets.lifecycle.model.objectives import ScoreTransform
 from assets.lifecycle.model.version.bundle import Bundle
 from assets.task import Task
 from tests.declarations.readings import plain, readings
 
+MOST_ROWS = 2_000
 NAMES = ("level", "noise", "pair#0", "pair#1")
 FEATURES = Features(
     compute=lambda events, wanted: {}, lookback_days=0, names=NAMES, origins=("level", "noise", "pair", "pair")
@@ -37,6 +39,12 @@ class Three(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         level = torch.nan_to_num(x)[:, 0]
         return torch.stack([-level, torch.zeros_like(level), level], dim=1)
+
+
+@pytest.fixture(autouse=True)
+def as_in_production(monkeypatch):
+    """Permutes as many rows as outside of tests; worlds of tests permute fewer (``tests/conftest.py``)."""
+    monkeypatch.setattr(importance, "MOST_ROWS", MOST_ROWS)
 
 
 def version(folder, module, model, X, background=True) -> Bundle:
