@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from assets.declaration import Evaluation, Features, Gate
-from assets.lifecycle.model.details import HIGHEST, MOST_WRONG, details_of
 from assets.lifecycle.model import importance
+from assets.lifecycle.model.details import HIGHEST, MOST_WRONG, details_of
 from assets.lifecycle.model.importance import importance_of
 from assets.lifecycle.model.metrics.thresholds import thresholds
 from assets.lifecycle.model.objectives import ScoreTransform
