@@ -126,13 +126,16 @@ def _fixtures(path: Path) -> tuple[set[str], set[str]]:
 
 
 def _not_in_git(root: Path, paths: Iterable[Path]) -> list[str]:
-    """Returns the paths with uncommitted changes; outside a git repository, all paths."""
+    """Returns the paths with uncommitted changes; outside a git repository, all paths.
+
+    A file that is gone already, such as a test of two models whose other model was removed before, is in git.
+    """
     command = ["git", "-C", str(root), "status", "--porcelain", "--", *map(str, paths)]
     try:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return [str(path.relative_to(root)) for path in paths]
-    return [line[3:] for line in output.splitlines()]
+    return [line[3:] for line in output.splitlines() if line[:2].strip() != "D"]
 
 
 def _listed(paths: Iterable[Path], root: Path) -> str:

@@ -35,8 +35,12 @@ class StoryError(RunError):
 
 
 def is_open_page(alert: Alert) -> bool:
-    """Whether an alert still needs somebody. A warning does not: of a hundred windows without a change, one warns."""
-    return alert.resolved_at is None and alert.severity == "page"
+    """Whether an alert still needs somebody.
+
+    A warning does not: of a hundred windows without a change, one warns. Nor does a flapping alert whose cause is gone:
+    it stays open for a while by the clock, and a story plays a day in seconds.
+    """
+    return alert.resolved_at is None and alert.severity == "page" and alert.clear_since is None
 
 
 @dataclass

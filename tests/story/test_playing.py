@@ -10,8 +10,8 @@ from story.playing import Story, is_open_page
 NOW = dt.datetime(2026, 10, 3, tzinfo=dt.UTC)
 
 
-def alert(severity: str, resolved: bool):
-    return SimpleNamespace(severity=severity, resolved_at=NOW if resolved else None)
+def alert(severity: str, resolved: bool, clear: bool = False):
+    return SimpleNamespace(severity=severity, resolved_at=NOW if resolved else None, clear_since=NOW if clear else None)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ def alert(severity: str, resolved: bool):
 )
 def test_a_page_is_open_until_it_is_resolved_and_a_warning_waits_for_nobody(severity, resolved, open_page):
     assert is_open_page(alert(severity, resolved)) is open_page
+
+
+def test_a_flapping_page_is_not_open_once_its_cause_is_gone():
+    assert is_open_page(alert("page", False))
+    assert not is_open_page(alert("page", False, clear=True))
 
 
 @pytest.mark.parametrize(
